@@ -1,0 +1,1 @@
+"""Backends give the protocol's effects their meaning; only this folder knows clocks, processes and the simulator."""

@@ -1,0 +1,126 @@
+"""From a scenario to the objects that every backend runs: the task, the algorithm, the server, and the workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asgd_lab import tasks
+from asgd_lab.errors import ScenarioError
+from asgd_lab.protocol import algorithms, rules
+from asgd_lab.protocol.algorithms import Algorithm
+from asgd_lab.protocol.effects import Program
+from asgd_lab.protocol.parameters import Parameters
+from asgd_lab.protocol.replica import GradientSum, Replica
+from asgd_lab.protocol.rules import Rule
+from asgd_lab.protocol.server import Budget, Server
+from asgd_lab.scenario import Scenario
+from asgd_lab.tasks.base import Learner, Task
+
+WARM_UP_WORKER = -1  # the data order of a warm start is nobody else's
+
+
+def build_rule(links: Sequence[object], workers: int) -> Rule:
+    """The rule's links as the scenario lists them; `scale` without a factor divides by the configured workers."""
+    built = []
+    for link in links:
+        options = dict(link)  # type: ignore[call-overload]
+        name = options.pop("name")
+        if name == "scale" and options["factor"] is None:
+            options["factor"] = 1.0 / workers
+        built.append(getattr(rules, name)(**options))
+    return rules.chain(*built)
+
+
+def build_algorithm(scenario: Scenario) -> Algorithm:
+    """The scenario's algorithm."""
+    config = scenario.algorithm
+    rule = build_rule(config.rule, scenario.workers)
+    momentum = config.momentum_at_fetch
+    if config.name == "asgd":
+        algorithm = algorithms.asgd(config.n_fetch, config.n_push, rule, config.push, momentum)
+    elif config.name == "ssp":
+        algorithm = algorithms.ssp(config.n_fetch, config.bound, rule, config.push, momentum)
+    elif config.name == "sync_sgd":
+        algorithm = algorithms.sync_sgd(config.n_fetch, rule, config.push, momentum)
+    else:
+        algorithm = algorithms.sgd(config.n_fetch, momentum)
+    return algorithm
+
+
+def build_task(scenario: Scenario, data: dict[str, Tensor] | None = None) -> Task:
+    """The scenario's task, over data that is already loaded or is loaded here."""
+    return tasks.build(scenario.task, scenario.seed, tasks.load(scenario.task) if data is None else data)
+
+
+def build_budget(scenario: Scenario) -> Budget:
+    """What of the budget the server can see."""
+    budget = scenario.budget
+    return Budget(budget.minibatches, budget.updates, budget.target_error, budget.target_window)
+
+
+def initial_parameters(scenario: Scenario, task: Task) -> Tensor:
+    """(P,) the parameters at version 0: the task's own, or those of the scenario's warm start."""
+    params = task.initial()
+    warm = scenario.warm_start
+    if warm is None or not task.size:
+        return params
+    if warm.run is not None:
+        path = Path(warm.run) / "checkpoints" / "final.npz"
+        try:
+            with np.load(path) as stored:
+                loaded = torch.from_numpy(stored["params"])
+        except (OSError, KeyError, ValueError) as error:
+            raise ScenarioError.at("warm_start.run", f"no final parameters of a run at {path}: {error}") from error
+        if loaded.shape != params.shape:
+            raise ScenarioError.at(
+                "warm_start.run", f"{path} holds {loaded.numel()} parameters; this task has {params.numel()}"
+            )
+        return params.copy_(loaded)
+    learner = task.learner(WARM_UP_WORKER, params)
+    for step in range(warm.minibatches or 0):
+        learner.minibatch(step)
+    return params
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """One worker as every backend drives it: its replica, what trains it, and its program."""
+
+    replica: Replica
+    learner: Learner
+    program: Program
+
+
+def build_worker(
+    task: Task, algorithm: Algorithm, worker: int, initial: Tensor, update: Tensor, params: Tensor | None = None
+) -> Worker:
+    """A worker whose parameters start at `initial`, copied into `params`, and whose updates are made in `update`."""
+    params = initial.clone() if params is None else params.copy_(initial)
+    if task.size:
+        vectors = algorithm.vectors(params, params, update)
+        gradients = vectors.gradients if isinstance(vectors, GradientSum) else None
+        learner = task.learner(worker, params, gradients)
+        replica = Replica(worker, vectors, learner.reset_momentum if algorithm.momentum_at_fetch == "reset" else None)
+    else:
+        learner = task.learner(worker, params)
+        replica = Replica(worker)
+    return Worker(replica, learner, algorithm.program(replica))
+
+
+def build_server(
+    task: Task,
+    algorithm: Algorithm,
+    budget: Budget,
+    initial: Tensor,
+    mailboxes: Mapping[int, Tensor],
+    slot: Callable[[int], Tensor] | None = None,
+) -> Server:
+    """The server; a task without parameters gets one that only counts."""
+    parameters = Parameters(initial, algorithm.rule, mailboxes, slot) if task.size else None
+    return Server(algorithm.gate, algorithm.n_fetch, budget, parameters)

@@ -1,0 +1,232 @@
+"""The inline backend: workers take turns in a given order, in this process and without a clock. It is the reference.
+
+One turn resumes one worker's program up to its next effect and submits that effect. Between turns anything may happen:
+tests draw the turns, kill workers and let them join; a recorded run is re-executed by giving its order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from asgd_lab.backends.build import (
+    Worker,
+    build_algorithm,
+    build_budget,
+    build_server,
+    build_task,
+    build_worker,
+    initial_parameters,
+)
+from asgd_lab.backends.outcome import Outcome, Watch
+from asgd_lab.errors import ProtocolError, RunFailed, ScenarioError
+from asgd_lab.protocol.algorithms import Algorithm
+from asgd_lab.protocol.effects import Effect, Fetch, Push, Train
+from asgd_lab.protocol.replica import Replica
+from asgd_lab.protocol.server import DROPPED, Budget, FetchGrant, Grant, PushGrant
+from asgd_lab.record.run import RunDirectory
+from asgd_lab.record.summary import Statistics
+from asgd_lab.record.tables import KINDS
+from asgd_lab.scenario import Scenario
+from asgd_lab.tasks.base import Task
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+APPLY = KINDS.index("apply")
+
+Observer = Callable[[int, Effect | Grant], None]
+
+
+class Inline:
+    """A run without time. `observe(worker, what)` hears of every effect when submitted and of every grant."""
+
+    def __init__(
+        self,
+        task: Task,
+        algorithm: Algorithm,
+        budget: Budget,
+        workers: int,
+        initial: Tensor | None = None,
+        observe: Observer | None = None,
+        minibatch: Callable[[Replica, int, float, float], None] | None = None,
+    ) -> None:
+        self.task, self.algorithm = task, algorithm
+        self.initial = task.initial() if initial is None else initial
+        self.mailboxes: dict[int, Tensor] = {}
+        self.server = build_server(task, algorithm, budget, self.initial, self.mailboxes)
+        self.workers: dict[int, Worker] = {}
+        self.ready: set[int] = set()  # whose turn it may be; the others wait for a grant
+        self._observe, self._minibatch = observe, minibatch
+        for worker in range(workers):
+            self.join(worker)
+
+    @property
+    def parameters(self) -> Tensor:
+        """(P,) the server's newest version; empty for a task without parameters."""
+        return self.server.parameters.current if self.server.parameters is not None else torch.empty(0)
+
+    def join(self, worker: int) -> None:
+        """Let a new incarnation of `worker` in. A mailbox outlives its owner: what lies in it may still be needed."""
+        mailbox = self.mailboxes.setdefault(worker, torch.zeros_like(self.initial))
+        self._deliver(self.server.on_join(worker))
+        entry = build_worker(self.task, self.algorithm, worker, self.initial, mailbox)
+        entry.replica.incarnation, entry.replica.sequence = self.server.standing(worker)
+        self.workers[worker] = entry
+        self.ready.add(worker)
+
+    def kill(self, worker: int) -> None:
+        """`worker` is gone, wherever it was."""
+        self.workers.pop(worker).program.close()
+        self.ready.discard(worker)
+        self._deliver(self.server.on_leave(worker))
+
+    def turn(self, worker: int) -> None:
+        """Resume `worker`'s program to its next effect, and begin that effect."""
+        if worker not in self.ready:
+            raise ProtocolError(f"it is not worker {worker}'s turn: it waits for a grant, or has left")
+        entry = self.workers[worker]
+        effect = next(entry.program, None)
+        if effect is None:
+            self.kill(worker)
+            return
+        if self._observe is not None:
+            self._observe(worker, effect)
+        if type(effect) is Train:
+            loss_sum = error_sum = 0.0
+            replica = entry.replica
+            for step in range(replica.minibatches, replica.minibatches + replica.steps):
+                loss, error = entry.learner.minibatch(step)
+                loss_sum += loss
+                error_sum += error
+                if self._minibatch is not None:
+                    self._minibatch(replica, step, loss, error)
+            replica.trained(loss_sum, error_sum)
+            return
+        self.ready.discard(worker)
+        if type(effect) is Fetch:
+            self._deliver(self.server.on_fetch(worker))
+        elif type(effect) is Push:
+            self._deliver(self.server.on_push(entry.replica.arriving()))
+        else:
+            raise ProtocolError(f"the inline backend does not interpret {type(effect).__name__}")
+
+    def run(self, order: Iterable[int] | None = None) -> None:
+        """Take the turns of `order`, which ends the run; without one, everybody in turn until all have left."""
+        if order is not None:
+            for worker in order:
+                self.turn(worker)
+            return
+        while self.workers:
+            if not self.ready:
+                raise RunFailed(f"deadlock: workers {sorted(self.workers)} wait for a grant that never comes")
+            for worker in sorted(self.ready):
+                if worker in self.ready:
+                    self.turn(worker)
+
+    def _deliver(self, grants: list[Grant]) -> None:
+        for grant in grants:
+            if self._observe is not None:
+                self._observe(grant.worker, grant)
+            entry = self.workers.get(grant.worker)
+            if entry is None:
+                continue  # it died while its push was collected
+            if type(grant) is PushGrant and grant.incarnation != entry.replica.incarnation:
+                continue  # its earlier self did
+            if type(grant) is FetchGrant:
+                replica = entry.replica
+                replica.grant(grant.version, grant.steps)
+                if replica.vectors is not None and grant.steps:
+                    assert self.server.parameters is not None
+                    replica.vectors.center = self.server.parameters.vector(self.server.parameters.pinned(grant.worker))
+            self.ready.add(grant.worker)
+
+
+class _Book:
+    """A run's tables and counts, kept by listening; time is the number of effects submitted so far, in nanoseconds."""
+
+    def __init__(self, record: RunDirectory, workers: int, size_bytes: int) -> None:
+        self.record, self.size_bytes = record, size_bytes
+        self.statistics = Statistics(workers)
+        self.now = self.end = 0
+        self._begun: dict[int, tuple[int, Effect]] = {}
+
+    def observe(self, worker: int, what: Effect | Grant) -> None:
+        """An effect was submitted, or a grant was given."""
+        if isinstance(what, FetchGrant):
+            self._note(worker, what.version, -1, what.steps, self.size_bytes if what.steps else 0)
+        elif isinstance(what, PushGrant):
+            if what.version == DROPPED:
+                self.statistics.dropped(what.steps)
+            else:
+                self.statistics.applied(what.staleness, what.steps)
+            self.end = self.now
+            row = (-1, what.sequence, APPLY, self.now, self.now, 0, what.version, what.staleness, what.steps)
+            if self.record.recording.keep_round(what.sequence):
+                self.record.effects.add((*row, self.size_bytes))
+            self._note(worker, what.version, what.staleness, what.steps, self.size_bytes)
+        else:
+            self.now += 1
+            self._begun[worker] = (self.now, what)
+            if isinstance(what, Train):
+                self._note(worker, what.replica.version, -1, what.replica.steps, 0)
+
+    def minibatch(self, replica: Replica, step: int, loss: float, error: float) -> None:
+        """A minibatch was taken."""
+        if self.record.recording.keep_round(replica.sequence + 1):
+            self.record.minibatches.add((replica.worker, step, self.now, loss, error))
+
+    def _note(self, worker: int, version: int, staleness: int, steps: int, size: int) -> None:
+        begun, effect = self._begun[worker]
+        kind = KINDS.index(type(effect).__name__.lower())
+        assert isinstance(effect, Fetch | Train | Push)
+        round = effect.replica.sequence + (not isinstance(effect, Push))
+        if self.record.recording.keep_round(round):
+            row = (worker, round, kind, begun, self.now, 0, version, staleness, steps, size)
+            self.record.effects.add(row)
+
+
+def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) -> Outcome:
+    """Run the scenario with everybody in turn. Its tables order effects; they time nothing."""
+    if scenario.budget.seconds is not None:
+        raise ScenarioError.at("budget.seconds", "the inline backend has no clock; give minibatches or updates")
+    if scenario.evaluate is not None:
+        raise ScenarioError.at("evaluate", "the inline backend evaluates the final parameters only; remove it")
+    task = build_task(scenario)
+    book = _Book(record, scenario.workers, task.size_bytes)
+    lab = Inline(
+        task,
+        build_algorithm(scenario),
+        build_budget(scenario),
+        scenario.workers,
+        initial_parameters(scenario, task),
+        book.observe,
+        book.minibatch,
+    )
+    status: Literal["done", "interrupted"] = "done"
+    try:
+        lab.run()
+    except KeyboardInterrupt:
+        status = "interrupted"
+    params = lab.parameters.numpy() if task.size else None
+    outcome = Outcome(book.statistics, book.end, lab.server.version, params, {}, {"clock": "effects"}, status)
+    if params is not None:
+        outcome.evaluate(task, record)
+    return outcome
+
+
+def order_of(effects: pd.DataFrame) -> list[int]:
+    """The turns that repeat a recorded run of coupled workers: whose effects reached the server in which order.
+
+    Only what the server saw decides the outcome: for each version, first the pushes that made it, then the fetches that
+    got it. A worker's Train needs a turn of its own, just before its push.
+    """
+    seen = effects[(effects["worker"] >= 0) & effects["kind"].isin(["fetch", "push"])]
+    seen = seen.assign(late=(seen["kind"] == "fetch").astype(int)).sort_values(["version", "late"], kind="stable")
+    turns: list[int] = []
+    for worker, kind in zip(seen["worker"], seen["kind"], strict=True):
+        turns += [worker, worker] if kind == "push" else [worker]
+    return turns

@@ -1,0 +1,52 @@
+"""What a backend gives back when a run is over, and what it tells while one goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from asgd_lab.record.run import RunDirectory
+from asgd_lab.record.summary import Statistics
+from asgd_lab.tasks import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One look at a run: seconds of its own clock, and the newest of each number."""
+
+    seconds: float
+    version: int
+    minibatches: int
+    staleness: int
+    loss: float
+    workers: list[str] = field(default_factory=list)  # each one's state, where workers are few enough to show
+
+
+Watch = Callable[[Progress], None]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """A run that is over, however it ended. `facts` join summary.json; `params` (P,) are the server's last version."""
+
+    statistics: Statistics
+    makespan_ns: int
+    updates: int
+    params: npt.NDArray[np.float32] | None
+    final: dict[str, float]
+    facts: dict[str, Any]
+    status: Literal["done", "interrupted", "failed"] = "done"
+    failure: str | None = None
+
+    def evaluate(self, task: Task, record: RunDirectory) -> None:
+        """Evaluate the last version, for the table and the summary."""
+        assert self.params is not None
+        for split, metric, value in task.evaluate(torch.from_numpy(self.params).clone()):
+            self.final[f"{split}_{metric}"] = value
+            minibatches = self.statistics.minibatches
+            record.evals.add((self.makespan_ns, self.updates, minibatches, "server", split, metric, value))

@@ -1,0 +1,45 @@
+"""The board: a few shared 8-byte words by which processes see each other's progress, without a message and a wait.
+
+Each word has one writer. Readers may see a word a moment late, never half-written.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from asgd_lab.backends.process.memory import Buffer
+
+SERVER_WORDS = 8
+WORKER_WORDS = 8
+
+
+class Board:
+    """The words, as attributes of numpy arrays; `server` belongs to the server process, `worker[w]` to worker w."""
+
+    STOP, START_NS, VERSION, MINIBATCHES, STALENESS = range(5)  # of the server
+    STEPS, OVERRUNS, STATE = range(3)  # of a worker; STATE is an index into STATES
+    STATES = ("starting", "fetching", "training", "pushing", "left")
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._buffer = Buffer("asgd-lab-board", 8 * (SERVER_WORDS + workers * WORKER_WORDS))
+        self._map()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"workers": self._workers, "buffer": self._buffer}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self._workers = state["workers"]  # type: ignore[assignment]
+        self._buffer = state["buffer"]  # type: ignore[assignment]
+        self._map()
+
+    def _map(self) -> None:
+        words = np.frombuffer(self._buffer.map(writable=True), np.int64)
+        self.server = words[:SERVER_WORDS]
+        self.worker = words[SERVER_WORDS:][: self._workers * WORKER_WORDS].reshape(self._workers, WORKER_WORDS)
+        self.training_error = self.server[5:6].view(np.float64)
+        self.loss = self.worker[:, 3:4].view(np.float64)
+
+    def close(self) -> None:
+        """Give the descriptor back; the words stay mapped."""
+        self._buffer.close()

@@ -1,0 +1,113 @@
+"""Shared memory that nothing can leave behind: anonymous files, passed by descriptor, mapped where they are needed.
+
+The owner of each buffer writes it; whoever else maps it does so read-only, so that a process gone wrong cannot tear
+what is not its own. P is the length of the flat vector.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import warnings
+from dataclasses import dataclass
+from multiprocessing import reduction
+
+import torch
+from torch import Tensor
+
+PAGE_BYTES = mmap.PAGESIZE
+
+
+def whole_pages(size_bytes: int) -> int:
+    """The size rounded up to whole pages, at least one."""
+    return max(1, -(-size_bytes // PAGE_BYTES)) * PAGE_BYTES
+
+
+class Buffer:
+    """`size_bytes` of anonymous shared memory; it goes through `Process(args=...)` as a descriptor."""
+
+    def __init__(self, name: str, size_bytes: int) -> None:
+        self.size_bytes = whole_pages(size_bytes)
+        self._fd = os.memfd_create(name, os.MFD_CLOEXEC)
+        os.ftruncate(self._fd, self.size_bytes)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"size_bytes": self.size_bytes, "fd": reduction.DupFd(self._fd)}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.size_bytes = state["size_bytes"]  # type: ignore[assignment]
+        self._fd = state["fd"].detach()  # type: ignore[attr-defined]
+
+    def map(self, offset: int = 0, size_bytes: int | None = None, writable: bool = False) -> mmap.mmap:
+        """Map a part that starts at a page; the mapping lives as long as anything made from it."""
+        size_bytes = self.size_bytes - offset if size_bytes is None else size_bytes
+        access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+        return mmap.mmap(self._fd, size_bytes, mmap.MAP_SHARED, access, offset=offset)
+
+    def close(self) -> None:
+        """Give the descriptor back; mappings stay."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def tensor(mapping: mmap.mmap, dtype: torch.dtype, count: int, offset: int = 0) -> Tensor:
+    """`count` elements of a mapping as a tensor. One over a read-only mapping ends the process that writes to it."""
+    if not count:
+        return torch.empty(0, dtype=dtype)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given buffer is not writable")
+        return torch.frombuffer(mapping, dtype=dtype, count=count, offset=offset)
+
+
+class Stack:
+    """Equally long float32 vectors in one buffer, each starting at a page."""
+
+    def __init__(self, name: str, count: int, length: int) -> None:
+        self.length = length
+        self._stride = whole_pages(4 * length)
+        self._buffer = Buffer(name, count * self._stride)
+
+    def vector(self, index: int, writable: bool = False) -> Tensor:
+        """(P,) vector `index`, mapped."""
+        return tensor(self._buffer.map(index * self._stride, self._stride, writable), torch.float32, self.length)
+
+    def close(self) -> None:
+        """Give the descriptor back; mapped vectors stay."""
+        self._buffer.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    offset: int
+
+
+class SharedTensors:
+    """Named tensors, copied once into shared memory: a data set that every worker reads and none holds."""
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        self._entries: dict[str, _Entry] = {}
+        end = 0
+        for name, value in tensors.items():
+            self._entries[name] = _Entry(value.dtype, tuple(value.shape), end)
+            end += whole_pages(value.nbytes)
+        self._buffer = Buffer("asgd-lab-data", end)
+        mapping = self._buffer.map(writable=True)
+        for name, value in tensors.items():
+            self._view(mapping, self._entries[name]).copy_(value)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors, mapped read-only."""
+        mapping = self._buffer.map()
+        return {name: self._view(mapping, entry) for name, entry in self._entries.items()}
+
+    def close(self) -> None:
+        """Give the descriptor back; mapped tensors stay."""
+        self._buffer.close()
+
+    @staticmethod
+    def _view(mapping: mmap.mmap, entry: _Entry) -> Tensor:
+        count = torch.Size(entry.shape).numel()
+        return tensor(mapping, entry.dtype, count, entry.offset).view(entry.shape)

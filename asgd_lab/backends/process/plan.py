@@ -1,0 +1,54 @@
+"""What the parent hands to the processes it starts: the scenario and descriptors of shared memory, nothing live."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from asgd_lab.backends.process.board import Board
+from asgd_lab.backends.process.memory import SharedTensors, Stack
+from asgd_lab.record.tables import KINDS
+from asgd_lab.scenario import Scenario
+
+EFFECT_ROW = "10q"  # the columns of effects, times in nanoseconds
+MINIBATCH_ROW = "3q2d"  # the columns of minibatches
+PUSH_ROW = "3q"  # version (-1: dropped), staleness, minibatches; a row a push that ended
+SNAPSHOT_ROW = "4q"  # time_ns, version, minibatches, and the number of the vector in the snapshots' folder
+KIND = {kind: index for index, kind in enumerate(KINDS)}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One run, as its processes need it: `slots` hold versions (slot 0 the initial one), `mailboxes` updates."""
+
+    scenario: Scenario
+    size: int  # P, elements of the flat vector
+    size_bytes: int
+    slots: Stack
+    mailboxes: Stack
+    data: SharedTensors
+    board: Board
+    parts: Path  # where a process leaves its rows, for the parent to join
+    logs: Path
+    path: tuple[str, ...]  # the parent's module search path: a user's model may be on it
+
+    def close(self) -> None:
+        """Give the parent's descriptors back."""
+        for part in (self.slots, self.mailboxes, self.data, self.board):
+            part.close()
+
+
+def settle(plan: Plan, name: str) -> None:
+    """What each process of a run does first: its own log, one thread, and Ctrl-C left to the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    log = os.open(plan.logs / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    sys.path[:] = plan.path
+    torch.set_num_threads(1)

@@ -1,0 +1,74 @@
+"""Copies of parameters taken during a measured run, to be evaluated when it is over and nobody is measured any more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asgd_lab.backends.process.plan import SNAPSHOT_ROW, Plan
+from asgd_lab.record.rowfile import RowFile, read_rows
+
+_SUFFIX = ".snapshots"
+
+
+class Snapshot(NamedTuple):
+    """Whose parameters, when, at which version and count of that owner's minibatches."""
+
+    owner: str
+    time_ns: int
+    version: int
+    minibatches: int
+    params: Tensor  # (P,)
+
+
+class Snapshots:
+    """What one process keeps: the first at or after every multiple of `every` of its minibatches."""
+
+    def __init__(self, folder: Path, owner: str, every: float) -> None:
+        self._rows = RowFile(folder / (owner + _SUFFIX), SNAPSHOT_ROW)
+        self._folder, self._owner, self._every = folder, owner, every
+        self._next, self._taken = 0.0, 0
+
+    def due(self, minibatches: int) -> bool:
+        """Is a copy due at this count?"""
+        return minibatches >= self._next
+
+    def take(self, time_ns: int, version: int, minibatches: int, params: Tensor) -> None:
+        """Keep a copy."""
+        self._next = (minibatches // self._every + 1) * self._every
+        np.save(_file(self._folder, self._owner, self._taken), params.cpu().numpy())
+        self._rows.add(time_ns, version, minibatches, self._taken)
+        self._taken += 1
+
+
+def of_replica(plan: Plan, worker: int) -> Snapshots | None:
+    """What worker `worker` keeps: every W-th part of what the scenario says over all W workers."""
+    evaluate = plan.scenario.evaluate
+    if evaluate is None or "replicas" not in evaluate.parameters:
+        return None
+    return Snapshots(plan.parts, f"replica-{worker}", evaluate.every_minibatches / plan.scenario.workers)
+
+
+def of_server(plan: Plan) -> Snapshots | None:
+    """What the server keeps."""
+    evaluate = plan.scenario.evaluate
+    if evaluate is None or "server" not in evaluate.parameters:
+        return None
+    return Snapshots(plan.parts, "server", evaluate.every_minibatches)
+
+
+def read(folder: Path) -> Iterator[Snapshot]:
+    """Every snapshot in the folder, owner by owner, in order of time."""
+    for index in sorted(folder.glob("*" + _SUFFIX)):
+        for time_ns, version, minibatches, number in read_rows(index, SNAPSHOT_ROW).tolist():
+            stored = torch.from_numpy(np.load(_file(folder, index.stem, number)))
+            yield Snapshot(index.stem, time_ns, version, minibatches, stored.clone())  # a clone is aligned
+
+
+def _file(folder: Path, owner: str, number: int) -> Path:
+    return folder / f"{owner}.{number}.npy"

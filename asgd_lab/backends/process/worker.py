@@ -1,0 +1,215 @@
+"""A worker process: drives its program, trains, and talks to the server; it writes its parameters and its mailbox only.
+
+On the CPU a coupled replica trains right in its mailbox: measuring then turns the parameters into the update in place,
+and the next fetch writes them anew. The center is the granted slot itself, mapped read-only. On a GPU the replica has
+vectors of its own and the two are staged through the shared ones.
+
+An emulated device computes the real mathematics and then waits out the stated time; likewise it waits out the stated
+costs of client and link. A minibatch whose mathematics took longer than stated is an overrun, and is counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from asgd_lab.backends.build import build_algorithm, build_task, build_worker
+from asgd_lab.backends.process import channel
+from asgd_lab.backends.process.board import Board
+from asgd_lab.backends.process.channel import Answer, Ask, Request
+from asgd_lab.backends.process.clock import now_ns, precise_timers, sleep_until
+from asgd_lab.backends.process.plan import EFFECT_ROW, KIND, MINIBATCH_ROW, Plan, settle
+from asgd_lab.backends.process.snapshots import of_replica
+from asgd_lab.errors import ProtocolError
+from asgd_lab.hardware.costs import Costs, StepTimes
+from asgd_lab.protocol.effects import Fetch, Push, Train
+from asgd_lab.protocol.replica import Delta
+from asgd_lab.record.rowfile import RowFile
+
+
+class Over(Exception):
+    """The run ended while this worker was at work: what it has not pushed is not counted."""
+
+
+def main(plan: Plan, number: int, end: socket.socket) -> None:
+    """The process: build, warm up, say ready, and run the program to its end."""
+    settle(plan, f"worker-{number}")
+    WorkerProcess(plan, number, end).run()
+
+
+class WorkerProcess:
+    """One worker and its means."""
+
+    def __init__(self, plan: Plan, number: int, end: socket.socket) -> None:
+        self.plan, self.number, self.end = plan, number, end
+        scenario = plan.scenario
+        self.task = build_task(scenario, plan.data.tensors())
+        self.algorithm = build_algorithm(scenario)
+        device = _device(scenario.backend.device, number)
+        self.staged = device.type != "cpu"
+        initial = plan.slots.vector(0)
+        mailbox = plan.mailboxes.vector(number, writable=True)
+        own = torch.empty(plan.size, device=device) if self.staged else mailbox
+        # A coupled delta's update may take the parameters' place; a sum of gradients or an anchored delta may not.
+        in_place = not self.staged and self.algorithm.vectors is Delta
+        self.worker = build_worker(
+            self.task, self.algorithm, number, initial.to(device), own, params=mailbox if in_place else None
+        )
+        self.replica = self.worker.replica
+        self.mailbox = mailbox
+        self.centers: dict[int, Tensor] = {}
+        self.center = torch.empty_like(own) if self.staged else None
+        self.emulated = scenario.backend.device == "emulated"
+        if self.emulated:
+            stated = getattr(scenario.task, "step_s", None)
+            self.times = StepTimes(scenario.hardware.compute, scenario.seed, number, stated)
+            self.costs = Costs.of(scenario.hardware, plan.size_bytes)
+            precise_timers()
+        keep = scenario.record != "summary"
+        self.effects = RowFile(plan.parts / f"worker-{number}.effects", EFFECT_ROW)
+        self.minibatches = RowFile(plan.parts / f"worker-{number}.minibatches", MINIBATCH_ROW) if keep else None
+        self.snapshots = of_replica(plan, number)
+        self.words = plan.board.worker[number]
+        self.stop = plan.board.server[Board.STOP : Board.STOP + 1]
+
+    def run(self) -> None:
+        """Until the program ends, or the run does."""
+        self.worker.learner.warm_up()
+        channel.ask(self.end, Request(Ask.READY, now_ns()))
+        go = channel.await_answer(self.end)
+        if go is None:
+            return
+        self.start_ns = go.steps
+        try:
+            self._drive()
+        except Over:
+            pass
+        finally:
+            self.effects.close()
+            if self.minibatches is not None:
+                self.minibatches.close()
+            self.words[Board.STATE] = Board.STATES.index("left")
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the server may have left first
+            channel.ask(self.end, Request(Ask.LEAVE, now_ns()))
+
+    def _drive(self) -> None:
+        handlers: dict[type, Callable[[int], int]] = {Fetch: self._fetch, Train: self._train, Push: self._push}
+        last = now_ns()
+        for effect in self.worker.program:
+            handler = handlers.get(type(effect))
+            if handler is None:
+                raise ProtocolError(f"the process backend does not interpret {type(effect).__name__}")
+            begun = now_ns()
+            if type(effect) is not Fetch and begun > last:  # what the program computed since the last effect
+                self._note("adopt" if type(effect) is Train else "measure", last, begun)
+            last = handler(begun)
+
+    def _fetch(self, begun: int) -> int:
+        self.words[Board.STATE] = 1
+        if self.emulated:
+            sleep_until(begun + self.costs.latency_ns)
+        granted = self._call(Request(Ask.FETCH, now_ns()))
+        replica = self.replica
+        if granted.steps:
+            center = self.centers.get(granted.detail)
+            if center is None:
+                center = self.centers[granted.detail] = self.plan.slots.vector(granted.detail)
+            if replica.vectors is not None:
+                replica.vectors.center = center if self.center is None else self.center.copy_(center)
+        if self.emulated:
+            sleep_until(now_ns() + self.costs.latency_ns + self.costs.transfer_ns + self.costs.client_fetch_ns)
+        ended = now_ns()
+        replica.grant(granted.version, granted.steps)
+        self._note("fetch", begun, ended, granted.version, -1, granted.steps, self.plan.size_bytes)
+        return ended
+
+    def _train(self, begun: int) -> int:
+        self.words[Board.STATE] = 2
+        replica, minibatch, minibatches = self.replica, self.worker.learner.minibatch, self.minibatches
+        first, steps = replica.minibatches, replica.steps
+        ends = self.times.ends_ns(steps) if self.emulated else []
+        loss_sum = error_sum = 0.0
+        ended, shift, done = begun, begun, 0
+        for index in range(steps):
+            loss, error = minibatch(first + index)
+            ended = now_ns()
+            if self.emulated:
+                due = shift + ends[index]
+                if ended > due:
+                    self.words[Board.OVERRUNS] += 1
+                    shift += ended - due
+                else:
+                    sleep_until(due)
+                    ended = now_ns()
+            loss_sum += loss
+            error_sum += error
+            done += 1
+            if minibatches is not None:
+                minibatches.add(self.number, first + index, ended - self.start_ns, loss, error)
+            self.words[Board.STEPS] = first + done
+            if self.stop[0]:
+                break
+        self._note("train", begun, ended, replica.version, -1, done)
+        if self.stop[0] and done < steps:
+            raise Over
+        replica.trained(loss_sum, error_sum)
+        self.plan.board.loss[self.number] = loss_sum / steps
+        if self.snapshots is not None and replica.vectors is not None and self.snapshots.due(replica.minibatches):
+            self.snapshots.take(ended - self.start_ns, replica.version, replica.minibatches, replica.vectors.params)
+            ended = now_ns()
+        return ended
+
+    def _push(self, begun: int) -> int:
+        self.words[Board.STATE] = 3
+        arrived = self.replica.arriving()
+        if self.staged:
+            assert self.replica.vectors is not None
+            self.mailbox.copy_(self.replica.vectors.update)
+        if self.emulated:
+            sleep_until(begun + self.costs.client_push_ns + self.costs.latency_ns + self.costs.transfer_ns)
+        answer = self._call(
+            Request(Ask.PUSH, now_ns(), arrived.sequence, arrived.base, arrived.steps, arrived.loss, arrived.error)
+        )
+        if self.emulated:
+            sleep_until(now_ns() + self.costs.latency_ns)
+        ended = now_ns()
+        self._note("push", begun, ended, answer.version, answer.detail, answer.steps, self.plan.size_bytes)
+        return ended
+
+    def _call(self, request: Request) -> Answer:
+        try:
+            channel.ask(self.end, request)
+            answer = channel.await_answer(self.end)
+        except BrokenPipeError:
+            answer = None
+        if answer is None:
+            raise Over
+        return answer
+
+    def _note(
+        self, kind: str, begun: int, ended: int, version: int = -1, staleness: int = -1, steps: int = 0, size: int = 0
+    ) -> None:
+        start = self.start_ns
+        self.effects.add(
+            self.number,
+            self.replica.sequence,
+            KIND[kind],
+            begun - start,
+            ended - start,
+            0,
+            version,
+            staleness,
+            steps,
+            size,
+        )
+
+
+def _device(kind: str, worker: int) -> torch.device:
+    """`cuda` spreads the workers over the GPUs there are; the other two compute on the CPU."""
+    if kind != "cuda":
+        return torch.device("cpu")
+    return torch.device("cuda", worker % torch.cuda.device_count())

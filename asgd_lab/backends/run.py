@@ -1,0 +1,94 @@
+"""Runs one scenario on the backend it names, and leaves a run directory whatever happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from asgd_lab.backends.outcome import Outcome, Watch
+from asgd_lab.errors import RunFailed, ScenarioError
+from asgd_lab.hardware import fit
+from asgd_lab.record import tables
+from asgd_lab.record.run import RunDirectory, Status
+from asgd_lab.record.summary import params_sha256
+from asgd_lab.scenario import Document, Scenario
+
+Backend = Callable[[Scenario, RunDirectory, Watch | None], Outcome]
+
+
+def _inline() -> Backend:
+    from asgd_lab.backends import inline
+
+    return inline.run
+
+
+def _sim() -> Backend:
+    from asgd_lab.backends import sim
+
+    return sim.run
+
+
+def _process() -> Backend:
+    from asgd_lab.backends.process import launch
+
+    return launch.run
+
+
+BACKENDS: dict[str, Callable[[], Backend]] = {"inline": _inline, "sim": _sim, "process": _process}
+"""By name; each is imported when it is asked for."""
+
+
+def execute(scenario: Scenario, out: Path, watch: Watch | None = None) -> dict[str, Any]:
+    """Run the scenario into the directory `out` and return its summary, with its `status`.
+
+    A failed run raises `RunFailed` after everything that was recorded has been written; an interrupted one returns.
+    """
+    scenario = with_samples(scenario)
+    record = RunDirectory.create(
+        out,
+        Document.dump(scenario),
+        record=scenario.record,
+        facts={"seed": scenario.seed, "backend": scenario.backend.name},
+    )
+    try:
+        outcome = BACKENDS[scenario.backend.name]()(scenario, record, watch)
+    except BaseException as error:
+        status: Status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        record.finish({"failure": f"{type(error).__name__}: {error}"}, status, None)
+        raise
+    params = outcome.params if outcome.params is not None else np.empty(0, np.float32)
+    summary = outcome.statistics.summary(
+        backend=scenario.backend.name,
+        seed=scenario.seed,
+        makespan_ns=outcome.makespan_ns,
+        updates=outcome.updates,
+        final=outcome.final,
+        params_sha256=params_sha256(params),
+    )
+    summary |= outcome.facts
+    if outcome.failure is not None:
+        summary["failure"] = outcome.failure
+    record.finish(summary, outcome.status, outcome.params)
+    if outcome.failure is not None:
+        raise RunFailed(outcome.failure)
+    return {"status": outcome.status, **summary}
+
+
+def with_samples(scenario: Scenario) -> Scenario:
+    """The scenario with the step times of the recorded run that its hardware names, if it names one."""
+    compute = scenario.hardware.compute
+    if compute.run is None:
+        return scenario
+    try:
+        samples = fit.step_times_s(tables.read(compute.run, "effects"), tables.read(compute.run, "minibatches"))
+    except ScenarioError as error:
+        raise ScenarioError.at("hardware.compute.run", str(error)) from error
+    if not len(samples):
+        raise ScenarioError.at(
+            "hardware.compute.run", f"{compute.run} recorded no minibatches; run it with record: all"
+        )
+    compute = compute.model_copy(update={"run": None, "samples_s": samples.tolist()})
+    return scenario.model_copy(update={"hardware": scenario.hardware.model_copy(update={"compute": compute})})

@@ -1,0 +1,16 @@
+"""The virtual clock: simpy's environment, whose time is an integer number of nanoseconds."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import simpy
+
+
+class Clock(simpy.Environment):
+    """Starts at 0. Delays given to it are integers, so its time is one."""
+
+    @property
+    def now(self) -> int:
+        """Nanoseconds of virtual time."""
+        return cast(int, self._now)

@@ -1,0 +1,78 @@
+"""One look for all figures, sized for a paper's column; nobody's matplotlib settings or backend are touched.
+
+Figures are made inside `with look():` from Figure objects, never from pyplot's state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+COLUMN_IN = 3.5
+PAGE_IN = 7.16
+REFERENCE = "0.45"  # the grey of what is only there to compare with
+
+_SIZES = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.title_fontsize": 7,
+    "axes.linewidth": 0.6,
+    "grid.linewidth": 0.4,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 4.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+}
+
+
+@contextmanager
+def look() -> Iterator[None]:
+    """Matplotlib's settings for our figures, for as long as one is made."""
+    settings = {
+        **sns.axes_style("whitegrid"),
+        **_SIZES,
+        "axes.titlelocation": "left",
+        "axes.titleweight": "bold",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "grid.color": "0.9",
+        "legend.frameon": False,
+        "pdf.fonttype": 42,  # text stays text
+    }
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def palette(count: int) -> list[tuple[float, float, float]]:
+    """As many colours, told apart by colour-blind readers; they repeat after ten."""
+    return list(sns.color_palette("colorblind", count))
+
+
+def panels(width_in: float, height_in: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure of one row of panels that share nothing."""
+    fig = Figure(figsize=(width_in, height_in), layout="constrained")
+    return fig, list(fig.subplots(1, columns, squeeze=False)[0])
+
+
+def save(fig: Figure, path: Path | str) -> list[Path]:
+    """Write PATH.png (200 dpi) and PATH.pdf, and say so; a suffix .png or .pdf of `path` is dropped."""
+    path = Path(path)
+    stem = path.with_suffix("") if path.suffix in (".png", ".pdf") else path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files = [stem.with_name(stem.name + suffix) for suffix in (".png", ".pdf")]
+    with look():
+        fig.savefig(files[0], dpi=200)
+        fig.savefig(files[1], metadata={"CreationDate": None})  # equal figures are equal bytes
+    return files

@@ -1,0 +1,1 @@
+"""What hardware costs: numbers with units, and the random step times; no simulator in this folder."""

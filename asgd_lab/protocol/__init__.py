@@ -1,0 +1,1 @@
+"""The protocol of asynchronous data-parallel training, written once, without clock, I/O, processes or simulator."""

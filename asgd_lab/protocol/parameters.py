@@ -1,0 +1,90 @@
+"""The server's parameters: versions in slots, of which none that anybody still reads is ever written.
+
+A step goes from the current slot and an update into a blank slot; committing it is one assignment. A fetch *pins* the
+slot it was granted until the worker fetches again or leaves, so a center needs no copy and cannot be torn. W workers
+pin at most W slots, the current one and the blank one make W + 2: memory that W private copies would need as well.
+P is the length of the flat vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from asgd_lab.protocol.rules import Rule, Workspace
+
+
+class Parameters:
+    """The versions, the rule that makes the next one, and the rule's state.
+
+    `slot(i)` gives the memory of slot i, `mailboxes[w]` the update that worker w pushed last; the backend owns both.
+    """
+
+    def __init__(
+        self, initial: Tensor, rule: Rule, mailboxes: Mapping[int, Tensor], slot: Callable[[int], Tensor] | None = None
+    ) -> None:
+        self._slot = slot or (lambda _: torch.empty_like(initial))
+        self._rule, self._mailboxes = rule, mailboxes
+        self._slots: list[Tensor] = []
+        self._readers: list[int] = []
+        self._free: list[int] = []
+        self._pinned: dict[int, int] = {}
+        self._workspace = Workspace()
+        self.state, self._fresh = ([torch.zeros_like(initial) for _ in range(rule.states)] for _ in range(2))
+        self._current = self._blank()
+        self.current.copy_(initial)
+
+    @property
+    def current(self) -> Tensor:
+        """(P,) the newest version; read only, and only until the next step."""
+        return self._slots[self._current]
+
+    def pin(self, worker: int) -> None:
+        """Keep the newest version for `worker`, in place of the one it held."""
+        self.unpin(worker)
+        self._pinned[worker] = self._current
+        self._readers[self._current] += 1
+
+    def unpin(self, worker: int) -> None:
+        """Let go of what `worker` holds, if it holds anything."""
+        slot = self._pinned.pop(worker, None)
+        if slot is not None:
+            self._readers[slot] -= 1
+            self._recycle(slot)
+
+    def pinned(self, worker: int) -> int:
+        """The number of the slot that `worker` holds."""
+        return self._pinned[worker]
+
+    def vector(self, slot: int) -> Tensor:
+        """(P,) the memory of a slot; read only."""
+        return self._slots[slot]
+
+    def step(self, workers: Sequence[int]) -> None:
+        """Make the next version from the updates of `workers`, summed in the order given."""
+        blank, current = self._blank(), self._current
+        workspace = self._workspace
+        workspace.out = self._slots[blank]
+        total = self._mailboxes[workers[0]]
+        if len(workers) > 1:
+            total = torch.add(total, self._mailboxes[workers[1]], out=workspace.scratch())
+            for worker in workers[2:]:
+                total.add_(self._mailboxes[worker])
+        vector, alpha = self._rule.step((total, 1.0), len(workers), self.state, self._fresh, workspace)
+        torch.add(self._slots[current], vector, alpha=alpha, out=workspace.out)
+        self._current = blank
+        self.state, self._fresh = self._fresh, self.state
+        self._recycle(current)
+
+    def _blank(self) -> int:
+        if not self._free:
+            self._slots.append(self._slot(len(self._slots)))
+            self._readers.append(0)
+            return len(self._slots) - 1
+        return self._free.pop()
+
+    def _recycle(self, slot: int) -> None:
+        if not self._readers[slot] and slot != self._current:
+            self._free.append(slot)

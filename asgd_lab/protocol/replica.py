@@ -1,0 +1,197 @@
+"""A worker's replica: its flat vectors, the arithmetic on them, and every count that outlives a round.
+
+All arithmetic of a worker program is here; where the vectors live is the backend's choice. P is the length of the flat
+parameter vector, padding included. Three ways to make an update share the methods `adopt` and `measure`:
+
+- `Delta`: what local training changed since the fetch. The center itself is the anchor, so it costs no third vector.
+- `AnchoredDelta`: the same when n_fetch and n_push differ. The anchor marks from where work is not yet pushed; a fetch
+  in between folds the work done so far into the update, so nothing is pushed twice and nothing is lost.
+- `GradientSum`: the sum of the minibatch gradients, which the learner accumulates while it trains (Downpour's
+  "accrued gradients", Dean et al. 2012, Algorithm 1.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Arrived(NamedTuple):
+    """A push as the server sees it: everything but the vector, which lies in the worker's mailbox."""
+
+    worker: int
+    incarnation: int
+    sequence: int  # the worker's pushes are numbered from 1
+    base: int  # version of the oldest center that contributed
+    steps: int  # minibatches in it
+    loss: float  # means over those minibatches, as the replica saw them before each step
+    error: float
+
+
+class Vectors(Protocol):
+    """The flat float32 vectors of one replica and how an update is made from them."""
+
+    params: Tensor  # (P,)
+    center: Tensor  # (P,) the server's parameters as fetched; read only
+    update: Tensor  # (P,) what the next push carries
+
+    def adopt(self, pending: bool) -> None:
+        """Go on from the center; `pending` says that work since the last push exists and must be kept."""
+
+    def measure(self) -> None:
+        """Write into `update` all work since the last push."""
+
+
+class Delta:
+    """update = params - center, for n_fetch = n_push."""
+
+    __slots__ = ("center", "params", "update")
+
+    def __init__(self, params: Tensor, center: Tensor, update: Tensor) -> None:
+        self.params, self.center, self.update = params, center, update
+
+    def adopt(self, pending: bool) -> None:
+        """params <- center."""
+        self.params.copy_(self.center)
+
+    def measure(self) -> None:
+        """Update <- params - center."""
+        torch.sub(self.params, self.center, out=self.update)
+
+
+class AnchoredDelta:
+    """update = the sum of params - anchor over all stretches since the last push, for n_fetch != n_push."""
+
+    __slots__ = ("_folded", "anchor", "center", "params", "update")
+
+    def __init__(self, params: Tensor, center: Tensor, update: Tensor) -> None:
+        self.params, self.center, self.update = params, center, update
+        self.anchor = torch.zeros_like(params)
+        self._folded = False  # does the update already hold a stretch?
+
+    def adopt(self, pending: bool) -> None:
+        """Fold the stretch that ends here into the update, then params, anchor <- center."""
+        if pending:
+            self._fold()
+        self.params.copy_(self.center)
+        self.anchor.copy_(self.center)
+
+    def measure(self) -> None:
+        """Fold the last stretch into the update, then anchor <- params."""
+        self._fold()
+        self._folded = False
+        self.anchor.copy_(self.params)
+
+    def _fold(self) -> None:
+        if self._folded:  # the anchor is free here: both callers set it anew
+            self.update.add_(torch.sub(self.params, self.anchor, out=self.anchor))
+        else:
+            torch.sub(self.params, self.anchor, out=self.update)
+            self._folded = True
+
+
+class GradientSum:
+    """update = the sum of the gradients since the last push, which the learner adds to `gradients`."""
+
+    __slots__ = ("center", "gradients", "params", "update")
+
+    def __init__(self, params: Tensor, center: Tensor, update: Tensor) -> None:
+        self.params, self.center, self.update = params, center, update
+        self.gradients = torch.zeros_like(params)
+
+    def adopt(self, pending: bool) -> None:
+        """params <- center; gradients that are not pushed yet stay."""
+        self.params.copy_(self.center)
+
+    def measure(self) -> None:
+        """Update <- gradients, gradients <- 0."""
+        self.update.copy_(self.gradients)
+        self.gradients.zero_()
+
+
+class Replica:
+    """One worker's copy of the model and its place in the run. Without `vectors` it only counts (timing-only tasks)."""
+
+    __slots__ = (
+        "_arriving",
+        "_error_sum",
+        "_loss_sum",
+        "after_adopt",
+        "base",
+        "granted",
+        "incarnation",
+        "minibatches",
+        "sequence",
+        "steps",
+        "unpushed",
+        "vectors",
+        "version",
+        "worker",
+    )
+
+    def __init__(
+        self, worker: int, vectors: Vectors | None = None, after_adopt: Callable[[], None] | None = None
+    ) -> None:
+        self.worker = worker
+        self.vectors = vectors
+        self.after_adopt = after_adopt  # e.g. the local optimizer's reset of its momentum
+        self.incarnation = 1
+        self.version = 0  # of the center
+        self.granted = 0  # minibatches left until the next fetch
+        self.steps = 0  # minibatches of the next Train
+        self.minibatches = 0  # taken since the start: the cursor of the data order
+        self.unpushed = 0  # minibatches since the last measure
+        self.base = 0  # version of the oldest center that the unpushed work started from
+        self.sequence = 0  # pushes made
+        self._loss_sum = 0.0
+        self._error_sum = 0.0
+        self._arriving: Arrived | None = None
+
+    def grant(self, version: int, steps: int) -> None:
+        """The backend's word that a fetch is done: the center is `version`, `steps` minibatches may follow."""
+        self.version = version
+        self.granted = self.steps = steps
+
+    def adopt(self) -> None:
+        """params <- center, keeping work that is not pushed yet."""
+        if not self.unpushed:
+            self.base = self.version
+        if self.vectors is not None:
+            self.vectors.adopt(self.unpushed > 0)
+        if self.after_adopt is not None:
+            self.after_adopt()
+
+    def trained(self, loss_sum: float, error_sum: float) -> None:
+        """The backend's word that a Train is done, with the sums of the minibatches' losses and errors."""
+        self.granted -= self.steps
+        self.unpushed += self.steps
+        self.minibatches += self.steps
+        self._loss_sum += loss_sum
+        self._error_sum += error_sum
+
+    def measure(self) -> None:
+        """update <- all work since the last push, which from here on counts as pushed."""
+        if self.vectors is not None:
+            self.vectors.measure()
+        self.sequence += 1
+        steps = self.unpushed
+        self._arriving = Arrived(
+            self.worker,
+            self.incarnation,
+            self.sequence,
+            self.base,
+            steps,
+            self._loss_sum / steps,
+            self._error_sum / steps,
+        )
+        self.unpushed = 0
+        self.base = self.version
+        self._loss_sum = self._error_sum = 0.0
+
+    def arriving(self) -> Arrived:
+        """What a Push tells the server about the last measured update."""
+        assert self._arriving is not None, "a program measures before it pushes"
+        return self._arriving

@@ -1,0 +1,166 @@
+"""Server rules: how an arriving update becomes a step of the server's parameters, elementwise and never in place.
+
+A rule turns an update into a step. Updates travel as a pair (vector, alpha) that stands for alpha * vector, so that
+scalings cost no pass over memory; the last pass, `out = params + alpha * vector`, is the server's. State is a tuple of
+tensors; a step reads `state` and writes `fresh`, and the server swaps the two when the step is committed, so that a
+process which dies half-way has torn nothing. P is the length of the flat vector.
+
+A rule says what it eats: a "delta" (a step to be added), a "gradient", or "any" of the two, which it then yields again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from asgd_lab.errors import ScenarioError
+
+Kind = Literal["delta", "gradient"]
+Passed = Literal["delta", "gradient", "any"]
+State = Sequence[Tensor]
+Scaled = tuple[Tensor, float]  # (vector, alpha): the update alpha * vector
+
+
+class Workspace:
+    """Two vectors of length P in which a rule may build its step: the output, and one scratch made when needed."""
+
+    __slots__ = ("_scratch", "out")
+
+    def __init__(self) -> None:
+        self.out = torch.empty(0)
+        self._scratch: Tensor | None = None
+
+    def scratch(self) -> Tensor:
+        """The second vector."""
+        if self._scratch is None or self._scratch.numel() != self.out.numel():
+            self._scratch = torch.empty_like(self.out)
+        return self._scratch
+
+    def other_than(self, vector: Tensor) -> Tensor:
+        """A vector to write to that is not `vector`."""
+        return self.out if vector is not self.out else self.scratch()
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One link: `step(update, count, state, fresh, workspace)` returns the transformed update.
+
+    `count` is the number of pushes that the update is the sum of. `update`'s vector must not be written.
+    """
+
+    name: str
+    eats: Passed
+    yields: Passed
+    states: int  # how many tensors of length P it keeps, all zero at first
+    step: Callable[[Scaled, int, State, State, Workspace], Scaled]
+    averages_round: bool = False
+
+
+def add() -> Rule:
+    """Whole deltas: w <- w + d. With M workers in flight the steps add up; see `scale`."""
+    return Rule("add", "delta", "delta", 0, lambda update, count, state, fresh, workspace: update)
+
+
+def scale(factor: float) -> Rule:
+    """u <- factor * u. Factor 1/M, M the configured workers, is the averaging most A-SGD systems use."""
+    return Rule(
+        "scale", "any", "any", 0, lambda update, count, state, fresh, workspace: (update[0], update[1] * factor)
+    )
+
+
+def mean() -> Rule:
+    """u <- u / count: the mean over a collected round, whose sum the update is."""
+    return Rule(
+        "mean",
+        "any",
+        "any",
+        0,
+        lambda update, count, state, fresh, workspace: (update[0], update[1] / count),
+        averages_round=True,
+    )
+
+
+def sgd(lr: float) -> Rule:
+    """Gradient descent at the server: d = -lr * g."""
+    return Rule(
+        "sgd", "gradient", "delta", 0, lambda update, count, state, fresh, workspace: (update[0], -lr * update[1])
+    )
+
+
+def momentum(beta: float, nesterov: bool = False) -> Rule:
+    """v <- beta * v + u; u <- v, or u + beta * v for Nesterov (as torch.optim.SGD, whose dampening is 0 here)."""
+
+    def step(update: Scaled, count: int, state: State, fresh: State, workspace: Workspace) -> Scaled:
+        vector, alpha = update
+        velocity = torch.mul(state[0], beta, out=fresh[0]).add_(vector, alpha=alpha)
+        if not nesterov:
+            return velocity, 1.0
+        ahead = workspace.other_than(vector)
+        return torch.mul(velocity, beta, out=ahead).add_(vector, alpha=alpha), 1.0
+
+    return Rule("momentum", "any", "any", 1, step)
+
+
+def adagrad(lr: float, eps: float = 1e-10) -> Rule:
+    """s <- s + g^2; d = -lr * g / (sqrt(s) + eps) (Duchi et al. 2011, as DistBelief's server used it)."""
+
+    def step(update: Scaled, count: int, state: State, fresh: State, workspace: Workspace) -> Scaled:
+        gradient, alpha = update
+        squares = torch.addcmul(state[0], gradient, gradient, value=alpha * alpha, out=fresh[0])
+        delta = workspace.other_than(gradient)
+        torch.sqrt(squares, out=delta).add_(eps)
+        return torch.div(gradient, delta, out=delta), -lr * alpha
+
+    return Rule("adagrad", "gradient", "delta", 1, step)
+
+
+def adadelta(lr: float = 1.0, rho: float = 0.9, eps: float = 1e-6) -> Rule:
+    """d = -lr * g * RMS(earlier d) / RMS(g), both running averages of decay rho (Zeiler 2012, Algorithm 1)."""
+
+    def step(update: Scaled, count: int, state: State, fresh: State, workspace: Workspace) -> Scaled:
+        gradient, alpha = update
+        torch.mul(state[0], rho, out=fresh[0]).addcmul_(gradient, gradient, value=(1.0 - rho) * alpha * alpha)
+        denominator = torch.add(fresh[0], eps, out=fresh[1])  # fresh[1] is free until the last line
+        delta = workspace.other_than(gradient)
+        torch.add(state[1], eps, out=delta).div_(denominator).sqrt_().mul_(gradient).mul_(-alpha)
+        torch.mul(state[1], rho, out=fresh[1]).addcmul_(delta, delta, value=1.0 - rho)
+        return delta, lr
+
+    return Rule("adadelta", "gradient", "delta", 2, step)
+
+
+def chain(*links: Rule) -> Rule:
+    """The links one after the other, as one rule (the idea is optax's `chain`)."""
+    eats: Passed = "any"
+    kind: Passed = "any"
+    for index, link in enumerate(links):
+        if link.averages_round and index:
+            raise ScenarioError("mean must be the first link: it averages the pushes of a round")
+        if link.eats != "any":
+            if kind not in ("any", link.eats):
+                raise ScenarioError(f"{link.name} eats a {link.eats}, but {links[index - 1].name} yields a {kind}")
+            eats = link.eats if kind == "any" else eats
+        kind = kind if link.yields == "any" else link.yields
+    bounds = [sum(link.states for link in links[:i]) for i in range(len(links) + 1)]
+    spans = [(link.step, slice(bounds[i], bounds[i + 1])) for i, link in enumerate(links)]
+
+    def step(update: Scaled, count: int, state: State, fresh: State, workspace: Workspace) -> Scaled:
+        for apply, span in spans:
+            update = apply(update, count, state[span], fresh[span], workspace)
+        return update
+
+    return Rule(" > ".join(link.name for link in links), eats, kind, bounds[-1], step, links[0].averages_round)
+
+
+def check(rule: Rule, pushed: Kind, collects: bool) -> None:
+    """Refuse a rule that this push does not fit, that yields no delta, or that averages a round nobody collects."""
+    if rule.averages_round and not collects:
+        raise ScenarioError("mean averages a collected round, and this algorithm collects none; use scale")
+    if rule.eats not in ("any", pushed):
+        raise ScenarioError(f"{rule.name} eats a {rule.eats}, but the workers push a {pushed}")
+    if (pushed if rule.yields == "any" else rule.yields) != "delta":
+        raise ScenarioError(f"{rule.name} yields a gradient; end it with sgd, adagrad or adadelta, or push deltas")

@@ -1,0 +1,315 @@
+"""The server: a reactive object that is called, answers at once, and says whom it releases.
+
+No thread, clock or socket in this file. It decides membership, order, versions, the budget and the end of the run.
+
+How a run passes through it. A worker joins, and then alternates between fetches and pushes. A fetch is granted with a
+number of minibatches; until they have been pushed, the worker *owes* them. A push is applied at once (and makes a
+version), or collected until nobody owes the round any more (and merged into a version), or dropped because the run is
+over. A fetch that the gate holds back waits. So does one that finds the budget all granted while somebody still works
+for it: if that worker dies, its share falls back to those who wait; when nobody works any more, they are granted 0
+minibatches, which tells a worker to hand in what it has not pushed and leave.
+
+A collecting gate allots a round's minibatches to all members at its first fetch, in worker order, so that the outcome
+of a lock-step run does not depend on who asks first.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from asgd_lab.errors import ProtocolError
+from asgd_lab.protocol.gates import Gate
+from asgd_lab.protocol.parameters import Parameters
+from asgd_lab.protocol.replica import Arrived
+
+DROPPED = -1
+
+
+class FetchGrant(NamedTuple):
+    """A fetch is answered: the worker may read `version` and take `steps` minibatches; 0 means leave."""
+
+    worker: int
+    version: int
+    steps: int
+
+
+class PushGrant(NamedTuple):
+    """A push is done: `version` is the one it went into, or `DROPPED`; its mailbox may be rewritten."""
+
+    worker: int
+    incarnation: int  # whose push it was; a later incarnation of the worker is not meant
+    sequence: int
+    version: int
+    staleness: int  # versions made between the fetch of its oldest center and its application
+    steps: int
+
+
+Grant = FetchGrant | PushGrant
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What ends a run, as far as the server can see it (a clock's budget is the backend's, which then closes)."""
+
+    minibatches: int | None = None  # over all workers, exactly
+    updates: int | None = None  # versions
+    target_error: float | None = None  # of the training error that comes with the pushes,
+    target_window: int = 50  # averaged over at least so many minibatches
+
+
+@dataclass(slots=True, eq=False)
+class _Member:
+    incarnation: int
+    clock: int  # rounds pushed; a joiner starts at the slowest member's
+    owed: int = 0  # minibatches granted or allotted and not pushed yet
+    allotted: int = 0  # of a collecting round: granted by the next fetch
+    fetching: bool = False
+    pushing: bool = False
+
+
+class Server:
+    """One parameter server. Without `parameters` it only counts (timing-only tasks)."""
+
+    def __init__(self, gate: Gate, n_fetch: int, budget: Budget, parameters: Parameters | None = None) -> None:
+        self.gate, self.n_fetch, self.budget, self.parameters = gate, n_fetch, budget, parameters
+        self.version = 0
+        self.minibatches = 0  # in versions
+        self.closed = False
+        self._members: dict[int, _Member] = {}
+        self._past: dict[int, tuple[int, int]] = {}  # worker -> its last incarnation and push, which outlive membership
+        self._left = budget.minibatches  # minibatches nobody has been granted yet
+        self._owing: set[int] = set()  # members that owe minibatches
+        self._working: set[int] = set()  # those of them that are not waiting for a fetch
+        self._waiting: dict[int, None] = {}  # fetches not granted yet, in order of arrival
+        self._collected: dict[int, Arrived] = {}
+        self._round_open = False  # has a collecting gate allotted the round?
+        self._clocks: Counter[int] = Counter()
+        self._slowest = 0
+        self._window: deque[tuple[int, float]] = deque()
+        self._window_steps = 0
+        self._window_error = 0.0
+
+    # ------------------------------------------------------------------ membership
+
+    @property
+    def members(self) -> frozenset[int]:
+        """Who is in."""
+        return frozenset(self._members)
+
+    @property
+    def training_error(self) -> float:
+        """Mean error over the last `target_window` minibatches pushed; NaN before the first."""
+        return self._window_error / self._window_steps if self._window_steps else float("nan")
+
+    def standing(self, worker: int) -> tuple[int, int]:
+        """How many times `worker` has joined and how many pushes it has made, over all its incarnations."""
+        return self._past[worker]
+
+    def on_join(self, worker: int) -> list[Grant]:
+        """`worker` is in, as a new incarnation if it has been here before; its sequence of pushes goes on."""
+        if worker in self._members:
+            raise ProtocolError(f"worker {worker} joins twice")
+        incarnation, sequence = self._past.get(worker, (0, 0))
+        self._past[worker] = (incarnation + 1, sequence)
+        clock = self._slowest if self._clocks else 0
+        if worker in self._collected:
+            clock += 1  # its earlier self has already served this round
+        member = self._members[worker] = _Member(incarnation + 1, clock)
+        self._tick(None, clock)
+        if self._round_open and worker not in self._collected:
+            self._allot(worker, member, self.n_fetch)
+        return []
+
+    def on_leave(self, worker: int) -> list[Grant]:
+        """`worker` is out, by its own word or by its death: what it owed falls back, who waits for it is released."""
+        member = self._member(worker)
+        del self._members[worker]
+        self._working.discard(worker)
+        self._waiting.pop(worker, None)
+        self._owing.discard(worker)
+        if self._left is not None:
+            self._left += member.owed
+        self._tick(member.clock, None)
+        if self.parameters is not None:
+            self.parameters.unpin(worker)
+        return self._release([])
+
+    def close(self) -> list[Grant]:
+        """The run is over: what is collected is dropped, every fetch from now on is granted 0 minibatches."""
+        self.closed = True
+        grants: list[Grant] = [self._done(a, DROPPED) for a in self._collected.values()]
+        self._collected.clear()
+        return self._release(grants)
+
+    # ------------------------------------------------------------------ the two requests
+
+    def on_fetch(self, worker: int) -> list[Grant]:
+        """`worker` asks for parameters."""
+        member = self._member(worker)
+        if member.fetching or member.pushing:
+            raise ProtocolError(f"worker {worker} fetches while it waits for an answer")
+        if not self._waiting and not self.gate.collects and self._may_go(member):
+            return [self._grant(worker, member)]
+        member.fetching = True
+        self._waiting[worker] = None
+        self._working.discard(worker)
+        return self._release([])
+
+    def on_push(self, arrived: Arrived) -> list[Grant]:
+        """An update has arrived in its worker's mailbox, which stays untouched until the push is granted."""
+        worker = arrived.worker
+        member = self._member(worker)
+        if arrived.incarnation != member.incarnation:
+            raise ProtocolError(
+                f"worker {worker} pushes as incarnation {arrived.incarnation}, not {member.incarnation}"
+            )
+        if member.fetching or member.pushing:
+            raise ProtocolError(f"worker {worker} pushes while it waits for an answer")
+        sequence = self._past[worker][1] + 1
+        if arrived.sequence != sequence:
+            raise ProtocolError(f"worker {worker} sends push {arrived.sequence}, not {sequence}")
+        if not 0 < arrived.steps <= member.owed:
+            raise ProtocolError(f"worker {worker} pushes {arrived.steps} minibatches and owes {member.owed}")
+        if not 0 <= arrived.base <= self.version:
+            raise ProtocolError(f"worker {worker} pushes work on version {arrived.base} of {self.version}")
+        self._past[worker] = (member.incarnation, sequence)
+        member.owed -= arrived.steps
+        self._tick(member.clock, member.clock + 1)
+        member.clock += 1
+        if not member.owed:
+            self._owing.discard(worker)
+            self._working.discard(worker)
+        if self.closed:
+            return [self._done(arrived, DROPPED)]
+        if not self.gate.collects:
+            grants = self._make_version([arrived])
+            return self._release(grants) if self._waiting else grants
+        member.pushing = True
+        self._collected[worker] = arrived
+        return self._release([])
+
+    # ------------------------------------------------------------------ what a checkpoint needs
+
+    def state(self) -> tuple[dict[str, Any], list[Tensor]]:
+        """Everything that must outlive the server process between rounds, as plain values and tensors."""
+        plain = {
+            "version": self.version,
+            "minibatches": self.minibatches,
+            "closed": self.closed,
+            "workers": {str(worker): list(past) for worker, past in self._past.items()},
+        }
+        return plain, [self.parameters.current, *self.parameters.state] if self.parameters is not None else []
+
+    # ------------------------------------------------------------------ inside
+
+    def _member(self, worker: int) -> _Member:
+        member = self._members.get(worker)
+        if member is None:
+            raise ProtocolError(f"worker {worker} is not a member")
+        return member
+
+    def _tick(self, old: int | None, new: int | None) -> None:
+        """Keep the slowest member's clock."""
+        if self.gate.bound is None:
+            return
+        if new is not None:
+            self._clocks[new] += 1
+        if old is not None:
+            self._clocks[old] -= 1
+            if not self._clocks[old]:
+                del self._clocks[old]
+        if self._clocks and (self._slowest not in self._clocks or (new is not None and new < self._slowest)):
+            self._slowest = min(self._clocks)
+
+    def _may_go(self, member: _Member) -> bool:
+        if self.closed:
+            return True
+        if self.gate.collects and member.allotted:
+            return True
+        if self._left == 0:
+            return not self._working
+        return not self.gate.collects and (self.gate.bound is None or member.clock - self._slowest <= self.gate.bound)
+
+    def _grant(self, worker: int, member: _Member) -> FetchGrant:
+        if self.closed or (self._left == 0 and not member.allotted):
+            return FetchGrant(worker, self.version, 0)
+        if not self.gate.collects:
+            self._allot(worker, member, self.n_fetch)
+        steps, member.allotted = member.allotted, 0
+        self._working.add(worker)
+        if self.parameters is not None:
+            self.parameters.pin(worker)
+        return FetchGrant(worker, self.version, steps)
+
+    def _allot(self, worker: int, member: _Member, steps: int) -> None:
+        if self._left is not None:
+            steps = min(steps, self._left)
+            self._left -= steps
+        member.allotted = steps
+        member.owed += steps
+        if steps:
+            self._owing.add(worker)
+
+    def _open_round(self) -> None:
+        """Allot a collecting round to all members; one that the budget shortens is shared as evenly as can be."""
+        self._round_open = True
+        members = sorted(self._members.items())
+        share, extra = self.n_fetch, 0
+        if self._left is not None and self._left < share * len(members):
+            share, extra = divmod(self._left, len(members))
+        for index, (worker, member) in enumerate(members):
+            self._allot(worker, member, share + (index < extra))
+
+    def _release(self, grants: list[Grant]) -> list[Grant]:
+        """Grant all that may go on now, until nothing changes any more."""
+        if self._round_open and not self._owing:
+            self._round_open = False
+            if self._collected:
+                grants += self._make_version([self._collected.pop(worker) for worker in sorted(self._collected)])
+        if self.gate.collects and self._waiting and not self._round_open and self._left != 0 and not self.closed:
+            self._open_round()
+        for worker in list(self._waiting):
+            member = self._members[worker]
+            if self._may_go(member):
+                del self._waiting[worker]
+                member.fetching = False
+                grants.append(self._grant(worker, member))
+        return grants
+
+    def _make_version(self, arrived: list[Arrived]) -> list[Grant]:
+        if self.parameters is not None:
+            self.parameters.step([a.worker for a in arrived])
+        self.version += 1
+        grants: list[Grant] = []
+        for a in arrived:
+            self.minibatches += a.steps
+            self._observe(a)
+            grants.append(self._done(a, self.version))
+        if self.version == self.budget.updates or self._on_target():
+            grants += self.close()
+        return grants
+
+    def _done(self, arrived: Arrived, version: int) -> PushGrant:
+        member = self._members.get(arrived.worker)
+        if member is not None and member.incarnation == arrived.incarnation:
+            member.pushing = False
+        staleness = version - 1 - arrived.base if version != DROPPED else DROPPED
+        return PushGrant(arrived.worker, arrived.incarnation, arrived.sequence, version, staleness, arrived.steps)
+
+    def _observe(self, arrived: Arrived) -> None:
+        window = self._window
+        window.append((arrived.steps, arrived.error * arrived.steps))
+        self._window_steps += arrived.steps
+        self._window_error += window[-1][1]
+        while self._window_steps - window[0][0] >= self.budget.target_window:
+            steps, error = window.popleft()
+            self._window_steps -= steps
+            self._window_error -= error
+
+    def _on_target(self) -> bool:
+        target = self.budget.target_error
+        return target is not None and self._window_steps >= self.budget.target_window and self.training_error <= target

@@ -1,0 +1,107 @@
+"""The numbers of a run, counted as it goes: exact integers until the summary divides them, never the host's time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from asgd_lab.errors import ProtocolError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+LISTED_WORKERS = 64
+
+
+class Statistics:
+    """Counters that a backend feeds; a push ends exactly once: applied (or merged into a version), or dropped."""
+
+    def __init__(self, workers: int) -> None:
+        self._staleness: defaultdict[int, int] = defaultdict(int)
+        self._minibatches = 0
+        self._dropped = 0
+        self._dropped_minibatches = 0
+        self._worker_busy_ns = [0] * workers
+        self._server_busy_ns = 0
+
+    @property
+    def minibatches(self) -> int:
+        """Those of applied pushes."""
+        return self._minibatches
+
+    def applied(self, staleness: int, steps: int) -> None:
+        """One push of `steps` minibatches became part of a version."""
+        if staleness < 0:
+            raise ProtocolError(f"an applied push has staleness {staleness}; it is a count of versions")
+        self._staleness[staleness] += 1
+        self._minibatches += steps
+
+    def dropped(self, steps: int) -> None:
+        """One push of `steps` minibatches was received and used for nothing."""
+        self._dropped += 1
+        self._dropped_minibatches += steps
+
+    def worker_busy(self, worker: int, busy_ns: int) -> None:
+        """The worker computed for so long (waiting and transfers do not count)."""
+        self._worker_busy_ns[worker] += busy_ns
+
+    def server_busy(self, busy_ns: int) -> None:
+        """The server served for so long."""
+        self._server_busy_ns += busy_ns
+
+    def summary(
+        self,
+        *,
+        backend: str,
+        seed: int,
+        makespan_ns: int,
+        updates: int,
+        final: Mapping[str, float],
+        params_sha256: str,
+    ) -> dict[str, Any]:
+        """The content of summary.json but its status.
+
+        `updates` are versions: in lock-step fewer than pushes. `minibatches` are those of applied pushes, dropped ones
+        are counted apart. Means, rates and utilisations of a run in which nothing happened are 0.
+        """
+        workers = len(self._worker_busy_ns)
+        applied = sum(self._staleness.values())
+        total = sum(staleness * count for staleness, count in self._staleness.items())
+        utilisation: dict[str, Any] = {
+            "workers": _ratio(sum(self._worker_busy_ns), workers * makespan_ns),
+            "server": _ratio(self._server_busy_ns, makespan_ns),
+        }
+        if workers <= LISTED_WORKERS:
+            utilisation["per_worker"] = [_ratio(busy, makespan_ns) for busy in self._worker_busy_ns]
+        return {
+            "backend": backend,
+            "workers": workers,
+            "seed": seed,
+            "makespan_s": makespan_ns / 1e9,
+            "minibatches": self._minibatches,
+            "updates": updates,
+            "pushes": applied + self._dropped,
+            "dropped": self._dropped,
+            "dropped_minibatches": self._dropped_minibatches,
+            "minibatches_per_s": _ratio(self._minibatches * 1_000_000_000, makespan_ns),
+            "staleness": {
+                "mean": _ratio(total, applied),
+                "max": max(self._staleness, default=0),
+                "histogram": {str(staleness): count for staleness, count in sorted(self._staleness.items())},
+            },
+            "utilisation": utilisation,
+            "final": dict(final),
+            "params_sha256": params_sha256,
+        }
+
+
+def params_sha256(params: npt.NDArray[np.float32]) -> str:
+    """The hash of the parameters' float32 little-endian bytes."""
+    return hashlib.sha256(params.astype("<f4", order="C", copy=False).data).hexdigest()
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0

@@ -1,0 +1,274 @@
+"""The three tables of a run, streamed to disk; the same rows give the same bytes, however they were flushed.
+
+Rows arrive as tuples with times in integer nanoseconds of the run's clock and leave as columns with times in float64
+seconds. While a run goes on, its rows stand in a journal beside the table (`effects.parquet.part`, an Arrow stream that
+needs no footer); closing rewrites the journal as Parquet in row groups of one fixed size. A process killed with SIGKILL
+therefore loses only rows that were never flushed, and `read` takes the journal where the table is missing. The kernel,
+not the disk, is what a flush reaches: a power cut may take more.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from asgd_lab.errors import ScenarioError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KINDS = ("fetch", "train", "push", "apply", "grant", "adopt", "measure")
+GROUP_ROWS = 65_536
+SAMPLED_EVERY = 100
+
+Row = tuple[int | float | str, ...]
+
+
+class Table(NamedTuple):
+    """A table's name and columns: count, clock (nanoseconds in, seconds out), kind (KINDS' index), number or text."""
+
+    name: str
+    columns: tuple[tuple[str, str], ...]
+    flush_rows: int = GROUP_ROWS
+
+    def file(self, directory: Path) -> Path:
+        """Where a run directory keeps this table."""
+        return directory / f"{self.name}.parquet"
+
+
+EFFECTS = Table(
+    "effects",
+    (
+        ("worker", "count"),
+        ("round", "count"),
+        ("kind", "kind"),
+        ("start_s", "clock"),
+        ("end_s", "clock"),
+        ("wait_s", "clock"),
+        ("version", "count"),
+        ("staleness", "count"),
+        ("steps", "count"),
+        ("bytes", "count"),
+    ),
+)
+MINIBATCHES = Table(
+    "minibatches",
+    (("worker", "count"), ("step", "count"), ("time_s", "clock"), ("loss", "number"), ("error", "number")),
+)
+EVALS = Table(
+    "evals",
+    (
+        ("time_s", "clock"),
+        ("version", "count"),
+        ("minibatches", "count"),
+        ("parameters", "text"),
+        ("split", "text"),
+        ("metric", "text"),
+        ("value", "number"),
+    ),
+    flush_rows=1,  # an evaluation costs far more than a write: none waits in memory
+)
+TABLES = {table.name: table for table in (EFFECTS, MINIBATCHES, EVALS)}
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """Which rounds' effects and minibatches are kept: each whose number is a multiple of `every`, none if it is 0.
+
+    A server's row follows the round that it belongs to. Evaluations are few and always kept.
+    """
+
+    every: int
+
+    @classmethod
+    def named(cls, record: str) -> Recording:
+        """The scenario's `record`: all, sampled or summary."""
+        return cls({"all": 1, "sampled": SAMPLED_EVERY, "summary": 0}[record])
+
+    def keep_round(self, round: int) -> bool:
+        """Whether this round's rows are kept."""
+        return self.every == 1 or (self.every > 0 and round % self.every == 0)
+
+
+class Rows:
+    """One table being written. Memory is bounded by `flush_rows`; close() finalises it and may be called twice."""
+
+    def __init__(self, path: Path, table: Table) -> None:
+        import pyarrow as pa
+
+        self._path, self._table = path, table
+        self._rows: list[Row] = []
+        self._torn = False
+        self._journal_path = _journal(path)
+        self._sink = pa.OSFile(str(self._journal_path), "wb")
+        options = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
+        self._writer = pa.ipc.new_stream(self._sink, _schema(table), options=options)
+
+    def add(self, row: Row) -> None:
+        """Take one row, in the order of the table's columns."""
+        self._rows.append(row)
+        if len(self._rows) >= self._table.flush_rows:
+            self.flush()
+
+    def extend(self, rows: Iterable[Row]) -> None:
+        """Take many rows."""
+        self._rows.extend(rows)
+        if len(self._rows) >= self._table.flush_rows:
+            self.flush()
+
+    def flush(self) -> None:
+        """Move what waits to the journal, where a kill cannot reach it; when does not change the table's bytes."""
+        if not self._rows or self._torn:
+            return
+        rows, batch = self._rows, _batch(self._table, self._rows)
+        # The rows leave memory just before the write: a Ctrl-C raised when the write returns must not write them twice.
+        self._rows = []
+        try:
+            self._writer.write_batch(batch)
+        except OSError:  # a full disk: what is behind the tear could not be read again
+            self._rows, self._torn = rows, True
+            raise
+
+    def close(self) -> None:
+        """Write the Parquet table from the journal, complete or not at all, and remove the journal."""
+        if not self._journal_path.exists():
+            return
+        self._sink.close()
+        waiting = [_batch(self._table, self._rows)] if self._rows else []
+        finished = self._path.with_name(self._path.name + ".new")
+        _write_parquet(finished, self._table, chain(_journalled(self._journal_path), waiting))
+        os.replace(finished, self._path)
+        self._journal_path.unlink()
+
+
+class NoRows:
+    """A table that stays empty, for a run that records its summary only."""
+
+    def __init__(self, path: Path, table: Table) -> None:
+        _write_parquet(path, table, iter(()))
+
+    def add(self, row: Row) -> None:
+        """Forget the row."""
+
+    def extend(self, rows: Iterable[Row]) -> None:
+        """Forget the rows."""
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def close(self) -> None:
+        """The empty table is on disk since it was made."""
+
+
+def read(run_dir: Path | str, name: str) -> pd.DataFrame:
+    """One table of a run, `kind` as a category; of a run that was killed, the rows that had been flushed."""
+    import pyarrow as pa
+
+    table = TABLES[name]
+    batches = list(_stored(table.file(Path(run_dir))))
+    frame: pd.DataFrame = pa.Table.from_batches(batches, schema=_schema(table)).to_pandas()
+    return frame
+
+
+def stream(run_dir: Path | str, name: str, columns: tuple[str, ...]) -> Iterator[pd.DataFrame]:
+    """The same rows in pieces of at most GROUP_ROWS, only the named columns: for tables that need not fit in memory."""
+    for batch in _stored(TABLES[name].file(Path(run_dir))):
+        yield batch.select(list(columns)).to_pandas()
+
+
+def _journal(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
+
+
+def _schema(table: Table) -> Any:
+    import pyarrow as pa
+
+    types = {
+        "count": pa.int64(),
+        "clock": pa.float64(),
+        "number": pa.float64(),
+        "kind": pa.dictionary(pa.int8(), pa.string()),
+        "text": pa.string(),
+    }
+    return pa.schema([(name, types[content]) for name, content in table.columns])
+
+
+def _batch(table: Table, rows: list[Row]) -> Any:
+    import pyarrow as pa
+
+    contents = [content for _, content in table.columns]
+    columns: Iterable[Any]
+    if {"number", "text"}.isdisjoint(
+        contents
+    ):  # integers only: one pass over everything is twice as fast as one a column
+        columns = np.fromiter(chain.from_iterable(rows), np.int64).reshape(len(rows), len(contents)).T
+    else:
+        columns = zip(*rows, strict=True)
+    arrays = [_array(content, column) for content, column in zip(contents, columns, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=_schema(table))
+
+
+def _array(content: str, column: Any) -> Any:
+    import pyarrow as pa
+
+    match content:
+        case "count":
+            return pa.array(np.ascontiguousarray(column, dtype=np.int64))
+        case "clock":
+            return pa.array(np.asarray(column, dtype=np.int64) / 1e9)
+        case "kind":
+            return pa.DictionaryArray.from_arrays(pa.array(np.asarray(column, dtype=np.int8)), pa.array(KINDS))
+        case "number":
+            return pa.array(np.asarray(column, dtype=np.float64))
+        case _:
+            return pa.array(column, pa.string())
+
+
+def _write_parquet(path: Path, table: Table, batches: Iterator[Any]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = _schema(table)
+    with pq.ParquetWriter(path, schema, version="2.6", compression="zstd", compression_level=1) as writer:
+        waiting, count = [], 0
+        for batch in batches:
+            waiting.append(batch)
+            count += batch.num_rows
+            if count >= GROUP_ROWS:
+                joined = pa.Table.from_batches(waiting, schema=schema)
+                whole = count - count % GROUP_ROWS
+                writer.write_table(joined.slice(0, whole), row_group_size=GROUP_ROWS)
+                waiting, count = joined.slice(whole).to_batches(), count - whole
+        if count:
+            writer.write_table(pa.Table.from_batches(waiting, schema=schema), row_group_size=GROUP_ROWS)
+
+
+def _journalled(path: Path) -> Iterator[Any]:
+    """The journal's whole batches; a batch that a kill tore ends it."""
+    import pyarrow as pa
+
+    with pa.memory_map(str(path)) as source:
+        try:
+            reader = pa.ipc.open_stream(source)
+            while True:
+                yield reader.read_next_batch()
+        except (StopIteration, pa.ArrowInvalid, OSError):
+            return
+
+
+def _stored(path: Path) -> Iterator[Any]:
+    import pyarrow.parquet as pq
+
+    if path.exists():
+        with pq.ParquetFile(path) as file:
+            yield from file.iter_batches(batch_size=GROUP_ROWS)
+    elif _journal(path).exists():
+        yield from _journalled(_journal(path))
+    else:
+        raise ScenarioError(f"{path.parent}: is not a run directory; {path.name} is missing")

@@ -1,0 +1,6 @@
+"""Scenarios: from a YAML file to frozen, validated values; every error names file, line, key. No torch here."""
+
+from asgd_lab.scenario.document import Document, Point, parse_assignment
+from asgd_lab.scenario.schema import Scenario, json_schema
+
+__all__ = ["Document", "Point", "Scenario", "json_schema", "parse_assignment"]

@@ -1,0 +1,60 @@
+"""What every part of a scenario shares: frozen, closed, strictly typed; nothing here knows a task or a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import PydanticCustomError, core_schema
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Part(BaseModel):
+    """A mapping of the scenario: no key it does not know, no text for a number, no truth value for a count, no nan."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        field_title_generator=lambda name, _: name,
+    )
+
+
+def refuse(contradictions: Iterable[tuple[str, str]]) -> None:
+    """Raise where there are any: each a dotted key below the calling part, or "", and what is wrong there."""
+    found = tuple(contradictions)
+    if found:
+        text = "; ".join(f"{key}: {sentence}" if key else sentence for key, sentence in found)
+        raise PydanticCustomError("contradiction", "{text}", {"text": text, "found": found})
+
+
+def widened(value: object) -> object:
+    """The mapping that a bare name stands for; anything else as it is."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+@dataclass(frozen=True, slots=True)
+class BareName:
+    """Marks a mapping chosen by `name` for which the name alone may be written."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        """Widen before anything else looks at the value."""
+        return core_schema.no_info_before_validator_function(widened, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Offer, beside the mappings, the names that need no other key."""
+        full = handler(schema)
+        mappings = [handler.resolve_ref_schema(one) for one in full.get("oneOf", [full])]
+        alone = [one["properties"]["name"] for one in mappings if one["required"] == ["name"]]
+        names = sorted(name for one in alone for name in one.get("enum", [one.get("const")]))
+        return {"anyOf": [{"type": "string", "enum": names, "description": "The name alone."}, full]}

@@ -1,0 +1,47 @@
+"""Values put at dotted keys of plain data: what `--set` and a sweep do to a file before it is validated."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from asgd_lab.errors import ScenarioError
+from asgd_lab.scenario import places
+from asgd_lab.scenario.base import widened
+from asgd_lab.scenario.faults import show
+from asgd_lab.scenario.keys import split
+
+
+def put(data: dict[str, Any], key: str, value: Any) -> None:
+    """Put a copy of `value` at `key`, in place; parents that are not there start from their defaults.
+
+    A bare name on the way becomes the mapping it stands for. Whether the key may exist is left to validation.
+    """
+    path = split(key)
+    parent: Any = data
+    for depth, part in enumerate(path[:-1], start=1):
+        child = _child(parent, part, key)
+        place = places.root().walk(path[:depth])
+        if child is None:
+            child = copy.deepcopy(place.default) if place and place.default is not None else {}
+        elif place and place.names and any(option.get("type") == "string" for option in place.options):
+            child = widened(child)
+        _store(parent, part, child)
+        parent = child
+    _child(parent, path[-1], key)
+    _store(parent, path[-1], copy.deepcopy(value))
+
+
+def _store(parent: Any, part: str | int, value: Any) -> None:
+    parent[part if isinstance(parent, list) else str(part)] = value
+
+
+def _child(parent: Any, part: str | int, key: str) -> Any:
+    """What is at a key or an index, None where a mapping has no such key; an error where nothing can be put there."""
+    if isinstance(parent, dict):
+        return parent.get(str(part))
+    if isinstance(parent, list) and isinstance(part, int):
+        if part < len(parent):
+            return parent[part]
+        raise ScenarioError.at(key, f"the list has no item {part}; it has {len(parent)}, counted from 0")
+    raise ScenarioError.at(key, f"cannot be set: there is no {part!r} in {show(parent)}; set the whole value above it")

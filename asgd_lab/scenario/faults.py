@@ -1,0 +1,131 @@
+"""From pydantic's errors to sentences: no word of pydantic's own reaches the reader."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from asgd_lab.scenario import places
+from asgd_lab.scenario.keys import Path, dotted, split
+from asgd_lab.scenario.places import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong, where, and what is allowed there."""
+
+    path: Path
+    message: str
+    kind: str = ""  # "unknown" or "missing" key: the first may be the second, misspelt; "point": only at that point
+    written: str = ""  # the key to show, where it is not that of the path
+
+    @property
+    def key(self) -> str:
+        """The dotted key."""
+        return dotted(self.path)
+
+
+def show(value: object, limit: int = 40) -> str:
+    """A value as YAML would have it, short enough for a sentence."""
+    match value:
+        case None:
+            text = "null"
+        case bool():
+            text = str(value).lower()
+        case float() if not math.isfinite(value):
+            text = ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
+        case dict():
+            text = "a mapping" if value else "an empty mapping"
+        case list():
+            text = "a list" if value else "an empty list"
+        case _:
+            text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def faults(error: ValidationError) -> list[Fault]:
+    """All that is wrong, in no order; a key is not called missing where an unknown one may be it, misspelt."""
+    found = [fault for one in error.errors(include_url=False) for fault in _translated(one)]
+    misspelt = {fault.path[:-1] for fault in found if fault.kind == "unknown"}
+    return [fault for fault in found if fault.kind != "missing" or fault.path[:-1] not in misspelt]
+
+
+def unknown_key(path: Path, place: Place) -> Fault:
+    """The fault of a key that `place` does not have, with the nearest that it, or another place, has."""
+    key = path[-1]
+    if not place.keys:
+        return Fault(path, f"unknown key; {dotted(path[:-1])} is {place.expected}, which has no such key", "unknown")
+    what = "unknown key"
+    hint = places.meant(key, place.keys)
+    homes = [] if hint else list(dict.fromkeys(places.root().homes(str(key))))
+    if dotted(path) in homes:  # only the name beside it is another one's
+        what = f"not a key of {places.either(place.names)}"
+    elif 0 < len(homes) <= 3:
+        hint = f"; did you mean {places.either(homes)}?"
+    return Fault(path, f"{what}{hint or ';'} allowed here: {', '.join(place.keys)}", "unknown")
+
+
+def _translated(error: Mapping[str, Any]) -> Iterator[Fault]:
+    path, place = _located(error["loc"])
+    value = error["input"]
+    match error["type"]:
+        case "default_factory_not_called":
+            return  # a field that is computed from another one, which has an error of its own
+        case "contradiction":
+            for key, sentence in error["ctx"]["found"]:
+                yield Fault(path + (split(key) if key else ()), sentence)
+        case "extra_forbidden":
+            yield unknown_key(path, _located(error["loc"][:-1])[1])
+        case "missing":
+            yield Fault(path, f"is missing; must be {place.expected}", "missing")
+        case "union_tag_not_found":
+            misspelt = [key for key in value if places.meant(key, ["name"])]
+            if misspelt:
+                message = f"unknown key; did you mean 'name'? it must be {places.either(place.names)}"
+                yield Fault((*path, misspelt[0]), message, "unknown")
+            else:
+                yield Fault((*path, "name"), f"is missing; must be {places.either(place.names)}", "missing")
+        case "union_tag_invalid":
+            name = value["name"]
+            hint = places.meant(name, place.names)
+            yield Fault((*path, "name"), f"must be {places.either(place.names)}; got {show(name)}{hint}")
+        case "finite_number":
+            yield Fault(path, f"must be finite: {place.expected}; got {show(value)}")
+        case _:
+            yield Fault(path, f"must be {place.expected}; got {show(value)}{_hint(value, place)}")
+
+
+def _located(loc: tuple[str | int, ...]) -> tuple[Path, Place]:
+    """Pydantic's location without the names that chose among mappings, and the place it is in."""
+    place = places.root()
+    path: Path = ()
+    chosen = False
+    for part in loc:
+        if place.is_choice and not chosen:
+            place, chosen = place.chosen(part), True
+        else:
+            place, path, chosen = place.step(part) or Place(()), (*path, part), False
+    return path, place
+
+
+def _hint(value: object, place: Place) -> str:
+    kinds = {option.get("type") for option in place.options}
+    if isinstance(value, str):
+        if words := [word for option in place.options for word in option.get("enum", ())]:
+            return places.meant(value, words)
+        if kinds & {"integer", "number"} and re.fullmatch(r"[-+]?[\d_]*\.?\d+([eE][-+]?\d+)?", value):
+            return "; write it without quotes"
+        if "boolean" in kinds and value.lower() in ("yes", "no", "on", "off", "true", "false"):
+            return "; write true or false, without quotes"
+        if "array" in kinds:
+            return f"; write [{value}]"
+        if "name" in place.keys and (not place.names or value in place.names):
+            return f"; write {{name: {value}, ...}}"
+    if isinstance(value, float) and "integer" in kinds and value.is_integer():
+        return "; write it without a decimal point or an exponent"
+    return ""

@@ -1,0 +1,22 @@
+"""Where a value is: its path from the top of the file, and its dotted key; text and tuples only."""
+
+from __future__ import annotations
+
+Path = tuple[str | int, ...]  # keys of mappings and indices of lists
+
+
+def dotted(path: Path) -> str:
+    """The key as a reader writes it."""
+    return ".".join(map(str, path))
+
+
+def split(key: str) -> Path:
+    """The path of a dotted key: a number is an index, and all that follows `sweep` is one key of it."""
+    if key.startswith("sweep."):
+        return ("sweep", key.removeprefix("sweep."))
+    return tuple(int(part) if part.isdecimal() and part == str(int(part)) else part for part in key.split("."))
+
+
+def covers(outer: str, inner: str) -> bool:
+    """Whether a dotted key is another one, or holds it."""
+    return inner == outer or inner.startswith(outer + ".")

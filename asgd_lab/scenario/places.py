@@ -1,0 +1,148 @@
+"""What may stand at each key of a scenario: a walk through its JSON Schema, where errors learn what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from asgd_lab.scenario.schema import json_schema
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One key of the scenario: the alternatives that its schema offers, references followed and null left out."""
+
+    options: tuple[Mapping[str, Any], ...]
+    default: Any = None
+
+    @property
+    def mappings(self) -> tuple[Mapping[str, Any], ...]:
+        """The alternatives that are mappings."""
+        return tuple(one for one in self.options if one.get("type") == "object")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the key `name` may say where it chooses among mappings or is an enumeration; () where it is free."""
+        schemas = [one["properties"]["name"] for one in self.mappings if "name" in one.get("properties", ())]
+        return tuple(
+            sorted(name for one in schemas for name in one.get("enum", [one["const"]] if "const" in one else []))
+        )
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether `name` chooses among several mappings."""
+        return len(self.mappings) > 1
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys that a mapping may have here."""
+        return tuple(dict.fromkeys(key for one in self.mappings for key in one.get("properties", ())))
+
+    def chosen(self, name: object) -> Place:
+        """This place once `name` has chosen its mapping."""
+        return Place(tuple(one for one in self.mappings if one["properties"]["name"].get("const") == name))
+
+    def step(self, part: str | int) -> Place | None:
+        """The place at a key or an index below this one; None where there is none."""
+        if isinstance(part, int):
+            found = [one["items"] for one in self.options if one.get("type") == "array"]
+        else:
+            found = [one["properties"][part] for one in self.mappings if part in one.get("properties", ())]
+            if not found:
+                others = [one.get("additionalProperties", False) for one in self.mappings]
+                found = [{} if one is True else one for one in others if one is not False]
+        if not found:
+            return None
+        return Place(tuple(option for one in found for option in _options(one)), found[0].get("default"))
+
+    def walk(self, parts: Iterable[str | int]) -> Place | None:
+        """The place that many steps below this one; None where there is none."""
+        place: Place | None = self
+        for part in parts:
+            place = place and place.step(part)
+        return place
+
+    @property
+    def expected(self) -> str:
+        """What is allowed here, as it stands in a sentence after `must be`."""
+        if self.names:
+            alone = any(one.get("type") == "string" for one in self.options)
+            return f"a mapping whose name is {either(self.names)}" + (", or a name alone" if alone else "")
+        return " or ".join(_sentence(one) for one in self.options)
+
+    def homes(self, key: str, prefix: str = "") -> Iterator[str]:
+        """The dotted keys, here or deeper, whose last part is `key`."""
+        for one in self.keys:
+            if one == key:
+                yield prefix + one
+            if place := self.step(one):
+                yield from place.homes(key, f"{prefix}{one}.")
+
+
+@functools.cache
+def _schema() -> dict[str, Any]:
+    return json_schema()
+
+
+def root() -> Place:
+    """The place of the scenario itself."""
+    return Place((_schema(),))
+
+
+def _options(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    if "$ref" in schema:
+        yield from _options(_schema()["$defs"][schema["$ref"].rpartition("/")[2]])
+    elif alternatives := schema.get("anyOf") or schema.get("oneOf"):
+        for one in alternatives:
+            yield from _options(one)
+    elif schema.get("type") != "null":
+        yield schema
+
+
+def _sentence(schema: Mapping[str, Any]) -> str:
+    match schema:
+        case {"const": value}:
+            return repr(value)
+        case {"enum": values}:
+            return either(values)
+        case {"type": "integer" | "number" as kind}:
+            return ("a whole number" if kind == "integer" else "a number") + _range(schema)
+        case {"type": "string"}:
+            most = f", at most {schema['maxLength']} characters" if "maxLength" in schema else ""
+            return ("a text that is not empty" if schema.get("minLength") else "a text") + most
+        case {"type": "boolean"}:
+            return "true or false"
+        case {"type": "array", "items": items}:
+            least = " with at least one item" if schema.get("minItems") else ""
+            inner = Place(tuple(_options(items))).expected
+            return f"a list{least}" + (f", each {inner}" if inner != "anything" else "")
+        case {"type": "object", "properties": properties, "additionalProperties": True}:
+            return f"a mapping with {', '.join(properties)} and any other keys"
+        case {"type": "object", "properties": properties}:
+            return "a mapping with keys among " + ", ".join(properties)
+        case {"type": "object"}:
+            return "a mapping"
+        case _:
+            return "anything"
+
+
+def _range(schema: Mapping[str, Any]) -> str:
+    words = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
+    bounds = [f"{word} {schema[key]}" for key, word in words.items() if key in schema]
+    return ", " + " and ".join(bounds) if bounds else ""
+
+
+def either(values: Iterable[str]) -> str:
+    """'a', 'b' or 'c'."""
+    quoted = [repr(value) for value in values]
+    return ", ".join(quoted[:-1]) + " or " + quoted[-1] if len(quoted) > 1 else quoted[0]
+
+
+def meant(word: object, allowed: Iterable[str]) -> str:
+    """The sentence `; did you mean ...?` where one of the allowed words is near enough, else nothing."""
+    plain = {one.lower().replace("-", "_"): one for one in allowed}
+    near = difflib.get_close_matches(str(word).lower().replace("-", "_"), plain, n=1, cutoff=0.7)
+    return f"; did you mean {plain[near[0]]!r}?" if near else ""

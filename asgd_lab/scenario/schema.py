@@ -1,0 +1,115 @@
+"""The whole scenario, what its parts may not say together, and the JSON Schema of it all; no file is read here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic.config import JsonDict
+
+from asgd_lab.scenario.algorithms import Algorithm
+from asgd_lab.scenario.base import Part, Text, refuse
+from asgd_lab.scenario.hardware import Hardware
+from asgd_lab.scenario.running import Backend, BackendChoice, Budget, Evaluate, WarmStart
+from asgd_lab.scenario.tasks import Classification, Task, Timing
+
+_EXAMPLE: JsonDict = {
+    "name": "digits-asgd",
+    "task": {"name": "classification", "dataset": "digits", "optimizer": {"name": "SGD", "lr": 0.05}},
+    "algorithm": {"name": "asgd", "n_sync": 10},
+    "workers": 4,
+    "budget": {"minibatches": 2000},
+    "backend": "sim",
+    "hardware": {"compute": {"step_s": 0.01}, "link": {"latency_s": 1e-4, "bandwidth_bytes_per_s": 1e9}},
+    "sweep": {"algorithm.n_sync": [1, 10, 100], "seed": [0, 1, 2]},
+}
+
+
+def _names_a_folder(name: str) -> str:
+    if name.startswith(".") or not name.isprintable() or set(name) & set("/\\"):
+        refuse([("", "must be able to name a folder; no slash, no control character, no dot at the start")])
+    return name
+
+
+class Scenario(Part):
+    """What is learned, by how many workers, with which algorithm, on which hardware; a sweep makes several of one."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
+
+    name: Annotated[Text, Field(max_length=100), AfterValidator(_names_a_folder)]
+    """What the scenario is called; its runs are kept in a folder of this name."""
+    description: str = ""
+    """What the scenario is for, in words."""
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+    """All random numbers are functions of it."""
+    task: Task
+    """What is learned; chosen by its name."""
+    algorithm: Algorithm
+    """Who waits for whom, and what the server does with a push; chosen by its name."""
+    workers: Annotated[int, Field(ge=1, le=100_000)] = 1
+    """How many workers train at once."""
+    budget: Budget
+    """When the run ends."""
+    warm_start: WarmStart | None = None
+    """Where the parameters come from; null: they are initialised from the seed."""
+    evaluate: Evaluate | None = None
+    """What is evaluated during the run; null: only the final parameters."""
+    backend: BackendChoice = Backend(name="process")
+    """What carries the run out: a mapping, or a name alone."""
+    hardware: Hardware = Hardware()
+    """The machine that a simulated or emulated run pretends to have; free and infinitely fast where nothing is said."""
+    record: Literal["all", "sampled", "summary"] = "all"
+    """How much is written down: every row, a sample of the rows, or the summary alone."""
+    sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
+        default={}, examples=[{"algorithm.n_sync": [1, 10, 100], "workers": [1, 2, 4, 8]}]
+    )
+    """Dotted keys of this scenario, each with the values it takes; runs their product, the first key slowest."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        refuse(_contradictions(self))
+        return self
+
+
+def _contradictions(scenario: Scenario) -> Iterator[tuple[str, str]]:
+    task, backend, compute = scenario.task, scenario.backend, scenario.hardware.compute
+    if scenario.algorithm.name == "sgd" and scenario.workers != 1:
+        yield "workers", f"must be 1 with algorithm sgd; got {scenario.workers}; for more use asgd, ssp or sync_sgd"
+    if scenario.budget.target_error is not None and not isinstance(task, Classification):
+        yield (
+            "budget.target_error",
+            f"needs task classification, and {task.name} has no error; use minibatches, updates or seconds",
+        )
+    if isinstance(task, Timing):
+        if scenario.evaluate is not None:
+            yield "evaluate", "cannot stand beside task timing, which learns nothing; remove it"
+        if backend.name == "process" and backend.device != "emulated":
+            yield (
+                "backend.device",
+                f"must be emulated where backend process runs task timing, not {backend.device}; "
+                "or use backend sim or inline",
+            )
+        if compute.step_s not in (None, task.step_s):
+            yield (
+                "hardware.compute.step_s",
+                f"must be the task's step_s, {task.step_s!r}; got {compute.step_s!r}; give one of the two",
+            )
+    elif (
+        (backend.name == "sim" or backend.device == "emulated")
+        and compute.step_s is None
+        and compute.distribution != "empirical"
+    ):
+        key, what = ("backend", "sim") if backend.name == "sim" else ("backend.device", "emulated")
+        yield (
+            key,
+            f"{what!r} needs the time of a minibatch; give hardware.compute.step_s, or distribution empirical "
+            "with samples_s or run",
+        )
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a scenario file, for editors."""
+    schema = Scenario.model_json_schema()
+    schema.update({"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "asgd-lab scenario"})
+    return {key: schema.pop(key) for key in ("$schema", "title")} | schema

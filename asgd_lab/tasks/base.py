@@ -1,0 +1,90 @@
+"""What is learned, as everybody else sees it: a task makes learners, which take local steps in place on a flat vector.
+
+A task knows neither who calls it nor when: no clock, no server and no worker process in this folder. Shape letters,
+here and in the files beside this one: P elements of the flat vector, N samples, B of them in a minibatch.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from torch import Tensor
+
+Data = dict[str, Tensor]
+
+
+class Learner(Protocol):
+    """One replica's model, data order and local optimizer, bound to a vector that somebody else owns."""
+
+    def minibatch(self, step: int) -> tuple[float, float]:
+        """Take one local step in place; (loss, error) of the minibatch before it, nan where there is none.
+
+        The effect is a pure function of (parameters, optimizer state, seed, worker, step).
+        """
+        ...
+
+    def reset_momentum(self) -> None:
+        """Forget the local optimizer's state."""
+        ...
+
+    def warm_up(self) -> None:
+        """Run every kernel once; parameters, gradients, optimizer state, buffers and random streams stay as before."""
+        ...
+
+
+class Task(Protocol):
+    """A model, its data and its local optimizer; the same configuration, seed and data build the same task."""
+
+    @property
+    def size(self) -> int:
+        """P: the float32 elements of the flat vector, its gaps included; 0 where only time is modelled."""
+        ...
+
+    @property
+    def size_bytes(self) -> int:
+        """What one push or one fetch moves."""
+        ...
+
+    def initial(self) -> Tensor:
+        """The vector (P,) that training starts from: a fresh one, and a function of the seed alone."""
+        ...
+
+    def learner(self, worker: int, params: Tensor, gradients: Tensor | None = None) -> Learner:
+        """Bind a replica to `params` (P,); where `gradients` (P,) is given, each minibatch's gradient is added to it.
+
+        Both must start at a 64-byte boundary; a `ProtocolError` says so where they do not.
+        """
+        ...
+
+    def evaluate(self, params: Tensor) -> list[tuple[str, str, float]]:
+        """Rows of (split, metric, value), such as ("test", "error", 0.12); nothing that training uses is changed."""
+        ...
+
+
+class OptimizerConfig(Protocol):
+    """The part of a scenario that names a class of torch.optim and its keywords."""
+
+    @property
+    def name(self) -> str:
+        """Such as "SGD"."""
+        ...
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """Such as {"lr": 0.1}."""
+        ...
+
+
+def near(word: str, allowed: Iterable[str]) -> str:
+    """Of the allowed words the nearest, as "; did you mean 'word'?"; nothing where none is near."""
+    folded = {name.casefold(): name for name in allowed}
+    found = difflib.get_close_matches(word.casefold(), folded, n=1)
+    return f"; did you mean '{folded[found[0]]}'?" if found else ""
+
+
+def one_line(error: BaseException) -> str:
+    """An exception of somebody else's code, as part of a message of ours."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__

@@ -1,0 +1,231 @@
+"""Image classification: a network, data that are only indexed, and the step of a plain PyTorch loop.
+
+The same torch operations run whatever the backend, and the only global state is the default generator (dropout draws
+from it), which each minibatch seeds anew.
+
+Running statistics of BatchNorm are not parameters: they stay local to a replica, are never pushed, and no fetch
+replaces them. Evaluation, which has parameters only, re-estimates them on a fixed sample of the training set before
+it tests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim.swa_utils import update_bn
+
+from asgd_lab.errors import ScenarioError
+from asgd_lab.streams import generator, key
+from asgd_lab.tasks import models
+from asgd_lab.tasks.base import Data, OptimizerConfig
+from asgd_lab.tasks.flat import Layout, bind
+from asgd_lab.tasks.optimizers import MakeOptimizer, optimizer
+
+Order = Callable[[int], Tensor]
+"""From a step to the indices (B,) of its minibatch."""
+
+_SAMPLE = 2048  # training images on which `evaluate` measures and re-estimates
+_CHUNK = 256  # images of one forward pass in `evaluate`
+
+
+class ClassificationConfig(Protocol):
+    """The part of a scenario that states it, beside the data's."""
+
+    @property
+    def model(self) -> str:
+        """See `models.build`."""
+        ...
+
+    @property
+    def model_options(self) -> Mapping[str, Any]:
+        """Keywords for the model's factory."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """B."""
+        ...
+
+    @property
+    def optimizer(self) -> OptimizerConfig:
+        """The local optimizer."""
+        ...
+
+
+def walk(seed: int, worker: int, samples: int, batch_size: int, device: torch.device) -> Order:
+    """The worker's own permutation of the training set, a new one each epoch; the last partial batch is dropped."""
+    batches = samples // batch_size
+    walked, indices = -1, torch.empty(0)
+
+    def order(step: int) -> Tensor:
+        nonlocal walked, indices
+        epoch, batch = divmod(step, batches)
+        if epoch != walked:  # remembered for speed alone: it is a function of (seed, worker, epoch)
+            permutation = generator(seed, "order", worker, epoch).permutation(samples)
+            walked, indices = epoch, torch.from_numpy(permutation).to(device)
+        return indices[batch * batch_size : (batch + 1) * batch_size]
+
+    return order
+
+
+def default_generator(device: torch.device) -> torch.Generator:
+    """What dropout draws from on that device."""
+    if device.type == "cuda":
+        chosen: torch.Generator = torch.cuda.default_generators[device.index or 0]
+        return chosen
+    return torch.default_generator
+
+
+@contextlib.contextmanager
+def undisturbed(*generators: torch.Generator) -> Iterator[None]:
+    """Whatever is drawn inside, the generators come out as they went in."""
+    states = [each.get_state() for each in generators]
+    try:
+        yield
+    finally:
+        for each, state in zip(generators, states, strict=True):
+            each.set_state(state)
+
+
+@final
+class ClassificationLearner:
+    """A copy of the model over the views of one vector."""
+
+    def __init__(
+        self, model: nn.Module, layout: Layout, params: Tensor, gradients: Tensor | None, data: Data, order: Order,
+        make: MakeOptimizer, stream: tuple[int, int],
+    ) -> None:  # fmt: skip
+        self._layout, self._data, self._order = layout, data, order
+        self._params, self._gradients = params, gradients
+        self._model = bind(model, layout.views(params))
+        self._images, self._labels = data["train_images"], data["train_labels"]
+        trained = [parameter.requires_grad for parameter in model.parameters()]
+        self._weights = [weight for weight in self._model.parameters() if weight.requires_grad]
+        sums = layout.views(gradients) if gradients is not None else []
+        self._sums = [view for view, is_trained in zip(sums, trained, strict=False) if is_trained]
+        self._make = make
+        self._optimizer = make(self._weights)
+        self._generator = default_generator(params.device)
+        self._seed, self._worker = stream
+
+    def minibatch(self, step: int) -> tuple[float, float]:
+        """Take one local step in place; mean cross-entropy and share of wrong answers before it."""
+        index = self._order(step)
+        labels = self._labels.index_select(0, index)
+        self._generator.manual_seed(key(self._seed, "model", self._worker, step))
+        outputs = self._model(self._images.index_select(0, index))
+        loss = cross_entropy(outputs, labels)
+        for weight in self._weights:
+            weight.grad = None
+        torch.autograd.backward(loss)
+        if self._sums:
+            self._gather()
+        self._optimizer.step()
+        wrong = outputs.detach().argmax(1).ne(labels).count_nonzero()
+        return loss.item(), wrong.item() / len(labels)
+
+    def _gather(self) -> None:
+        pairs = [(total, weight.grad) for total, weight in zip(self._sums, self._weights, strict=True)]
+        totals = [total for total, gradient in pairs if gradient is not None]
+        torch._foreach_add_(totals, [gradient for _, gradient in pairs if gradient is not None])
+
+    def reset_momentum(self) -> None:
+        """Forget the local optimizer's state; some classes set theirs up in the constructor, so a new one is made."""
+        self._optimizer = self._make(self._weights)
+
+    def warm_up(self) -> None:
+        """Take a step with a copy: what is warmed are kernels, caches and lazy imports of the process."""
+        scratch = self._params.clone()
+        gradients = None if self._gradients is None else torch.zeros_like(scratch)
+        with undisturbed(self._generator):
+            ClassificationLearner(
+                self._model, self._layout, scratch, gradients, self._data, self._order, self._make,
+                (self._seed, self._worker),
+            ).minibatch(0)  # fmt: skip
+
+
+@final
+class ClassificationTask:
+    """The network at its initial parameters, the data, and what makes an optimizer."""
+
+    def __init__(self, config: ClassificationConfig, seed: int, data: Data) -> None:
+        labels, images = data["train_labels"], data["train_images"]
+        if config.batch_size > len(labels):
+            message = f"{config.batch_size} is more than the {len(labels)} training samples"
+            raise ScenarioError.at("task.batch_size", message)
+        self._data = {"cpu": data}
+        self._seed, self._batch_size = seed, config.batch_size
+        num_classes = 1 + int(max(labels.max(), data["test_labels"].max()))
+        shape = tuple(images.shape[1:])
+        self._make = optimizer(config.optimizer)
+        with undisturbed(torch.default_generator):
+            torch.default_generator.manual_seed(key(seed, "initial"))
+            model = models.build(config.model, config.model_options, shape, num_classes, config.batch_size)
+        parameters = list(model.parameters())
+        self._layout = Layout.of(parameter.shape for parameter in parameters)
+        self.size = self._layout.size
+        self.size_bytes = 4 * self.size
+        self._initial = torch.zeros(self.size)
+        views = self._layout.views(self._initial)
+        for view, parameter in zip(views, parameters, strict=True):
+            view.copy_(parameter.detach())
+        self._model = bind(model, views)
+        self._make([parameter for parameter in self._model.parameters() if parameter.requires_grad])
+
+    def initial(self) -> Tensor:
+        """The network's own initialisation, drawn from the seed's stream."""
+        return self._initial.clone()
+
+    def learner(
+        self, worker: int, params: Tensor, gradients: Tensor | None = None, order: Order | None = None
+    ) -> ClassificationLearner:
+        """Bind a replica to `params`; it walks its own permutations unless an order is given."""
+        data = self._data_on(params.device)
+        samples = len(data["train_labels"])
+        order = order or walk(self._seed, worker, samples, self._batch_size, params.device)
+        stream = (self._seed, worker)
+        return ClassificationLearner(self._model, self._layout, params, gradients, data, order, self._make, stream)
+
+    def evaluate(self, params: Tensor) -> list[tuple[str, str, float]]:
+        """Error and loss on the test set and on a fixed sample of the training set."""
+        data, noise = self._data_on(params.device), default_generator(params.device)
+        model = bind(self._model, self._layout.views(params))
+        train_images, train_labels = data["train_images"], data["train_labels"]
+        chosen = generator(0, "evaluate").permutation(len(train_labels))[:_SAMPLE]
+        index = torch.from_numpy(chosen).to(params.device)
+        sample, classes = train_images[index], train_labels[index]
+        with torch.no_grad(), undisturbed(noise):
+            noise.manual_seed(key(0, "evaluate"))
+            # Chunks of nearly equal size: BatchNorm cannot learn from a last chunk of one image.
+            update_bn(sample.chunk(-(-len(sample) // _CHUNK)), model)
+            model.eval()
+            test = _measure(model, data["test_images"], data["test_labels"])
+            train = _measure(model, sample, classes)
+        return [
+            ("test", "error", test[0]),
+            ("test", "loss", test[1]),
+            ("train", "error", train[0]),
+            ("train", "loss", train[1]),
+        ]
+
+    def _data_on(self, device: torch.device) -> Data:
+        """Moved once a device, however many replicas live there."""
+        name = str(device)
+        if name not in self._data:
+            self._data[name] = {part: tensor.to(device) for part, tensor in self._data["cpu"].items()}
+        return self._data[name]
+
+
+def _measure(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, float]:
+    """(error, loss)."""
+    wrong, loss = 0, 0.0
+    for start in range(0, len(labels), _CHUNK):
+        outputs, classes = model(images[start : start + _CHUNK]), labels[start : start + _CHUNK]
+        wrong += int(outputs.argmax(1).ne(classes).sum())
+        loss += float(cross_entropy(outputs, classes, reduction="sum"))
+    return wrong / len(labels), loss / len(labels)

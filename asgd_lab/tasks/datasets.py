@@ -1,0 +1,174 @@
+"""Images and labels as tensors, read once and then only indexed; nothing is copied about on disk.
+
+Images are float32 (N, C, H, W), standardised. The order of samples belongs to the learners.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from asgd_lab.errors import ScenarioError
+from asgd_lab.streams import generator
+from asgd_lab.tasks.base import Data, near, one_line
+from asgd_lab.tasks.vision import torchvision
+
+Pixels = npt.NDArray[np.uint8]
+
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+_FILES = {
+    "train_images": "train-images-idx3-ubyte",
+    "train_labels": "train-labels-idx1-ubyte",
+    "test_images": "t10k-images-idx3-ubyte",
+    "test_labels": "t10k-labels-idx1-ubyte",
+}
+# Mean and deviation of a training pixel. Constants: a sum over all pixels would have other last bits on other threads.
+_STANDARDS = {"digits": (4.885, 6.012), "fashion-mnist": (72.94, 90.02)}
+_DIGITS_TRAINING = 1437  # four fifths of the 1,797
+
+
+class DatasetConfig(Protocol):
+    """The part of a scenario that names the data."""
+
+    @property
+    def dataset(self) -> str:
+        """One of `DATASETS`."""
+        ...
+
+    @property
+    def data_folder(self) -> str | None:
+        """Where to look first."""
+        ...
+
+    @property
+    def train_samples(self) -> int | None:
+        """Use only the first so many training samples."""
+        ...
+
+
+def read(config: DatasetConfig) -> Data:
+    """Tensors train_images, train_labels, test_images, test_labels; labels are int64 from 0."""
+    if config.dataset not in DATASETS:
+        message = f"unknown dataset '{config.dataset}'{near(config.dataset, DATASETS)}; allowed: {', '.join(DATASETS)}"
+        raise ScenarioError.at("task.dataset", message)
+    arrays = DATASETS[config.dataset](config)
+    samples = len(arrays["train_labels"])
+    if config.train_samples is not None and config.train_samples > samples:
+        message = f"{config.train_samples} is more than the {samples} training samples of {config.dataset}"
+        raise ScenarioError.at("task.train_samples", message)
+    mean, deviation = _STANDARDS[config.dataset]
+
+    def images(pixels: Pixels) -> Tensor:
+        scaled = torch.from_numpy(pixels).unsqueeze(1).to(torch.float32)
+        return scaled.sub_(mean).div_(deviation)
+
+    def labels(classes: Pixels) -> Tensor:
+        return torch.from_numpy(classes).to(torch.int64)
+
+    return {
+        "train_images": images(arrays["train_images"][: config.train_samples]),
+        "train_labels": labels(arrays["train_labels"][: config.train_samples]),
+        "test_images": images(arrays["test_images"]),
+        "test_labels": labels(arrays["test_labels"]),
+    }
+
+
+def _digits(config: DatasetConfig) -> dict[str, Pixels]:
+    """The 1,797 digits of 8 by 8 that come with scikit-learn, split by a permutation that is always the same."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    order = generator(0, "digits").permutation(len(bunch.target))
+    pixels, classes = bunch.images[order].astype(np.uint8), bunch.target[order].astype(np.uint8)
+    n = _DIGITS_TRAINING
+    return {
+        "train_images": pixels[:n],
+        "train_labels": classes[:n],
+        "test_images": pixels[n:],
+        "test_labels": classes[n:],
+    }
+
+
+def _fashion_mnist(config: DatasetConfig) -> dict[str, Pixels]:
+    """Read in place from the first folder that has all four files; downloaded only where none has."""
+    if config.data_folder is not None and not Path(config.data_folder).expanduser().is_dir():
+        raise ScenarioError.at("task.data_folder", f"{config.data_folder} is not a folder")
+    found = next((files for folder in _folders(config) if (files := _files(folder))), None) or _download(config)
+    arrays = {part: _idx(path) for part, path in found.items()}
+    for split in ("train", "test"):
+        images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
+        if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels) or not len(labels):
+            where = found[f"{split}_images"]
+            message = f"{where} holds images of {images.shape} for labels of {labels.shape}"
+            raise ScenarioError.at("task.dataset", message)
+    return arrays
+
+
+def _folders(config: DatasetConfig) -> Iterator[Path]:
+    for folder in (config.data_folder, os.environ.get("ASGD_LAB_DATA"), _cache()):
+        if folder:
+            yield Path(folder).expanduser()
+    yield DEBIAN_FOLDER
+
+
+def _cache() -> Path:
+    return Path("~/.cache/asgd_lab").expanduser()
+
+
+def _files(folder: Path) -> dict[str, Path] | None:
+    """The four files, lying in the folder or where torchvision puts them, packed or not; None unless all are there."""
+    for place in (folder, folder / "FashionMNIST" / "raw"):
+        candidates = {part: (place / name, place / f"{name}.gz") for part, name in _FILES.items()}
+        files = {part: path for part, paths in candidates.items() for path in reversed(paths) if path.is_file()}
+        if len(files) == len(_FILES):
+            return files
+    return None
+
+
+def _download(config: DatasetConfig) -> dict[str, Path]:
+    root = _cache()
+    try:
+        # torchvision reports progress on standard output, which is not ours to write on.
+        with contextlib.redirect_stdout(io.StringIO()):
+            torchvision().datasets.FashionMNIST(root, download=True)
+        files = _files(root)
+    except Exception as error:  # network, disk, checksum, archive: the way out is the same
+        trouble = one_line(error)
+    else:
+        if files is not None:
+            return files
+        trouble = f"nothing arrived in {root}"
+    looked = ", ".join(str(folder) for folder in _folders(config))
+    message = (
+        f"no Fashion-MNIST in {looked}, and the download failed ({trouble}); "
+        "`apt install dataset-fashion-mnist`, or put its four IDX files into a folder and name it in task.data_folder"
+    )
+    raise ScenarioError.at("task.dataset", message)
+
+
+def _idx(path: Path) -> Pixels:
+    """One IDX file of unsigned bytes; torchvision's own reader does not take packed files."""
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        zeros, kind, dimensions = struct.unpack_from(">HBB", content)
+        shape = struct.unpack_from(f">{dimensions}I", content, 4)
+        if (zeros, kind) != (0, 8):
+            raise ValueError("not an IDX file of unsigned bytes")
+        return np.frombuffer(bytearray(content), np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+    except (OSError, EOFError, ValueError, struct.error, zlib.error) as error:
+        raise ScenarioError.at("task.dataset", f"{path} cannot be read: {one_line(error)}") from error
+
+
+DATASETS = {"digits": _digits, "fashion-mnist": _fashion_mnist}

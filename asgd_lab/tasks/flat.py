@@ -1,0 +1,66 @@
+"""Parameters as one flat vector: the layout follows from shapes alone, so any process can lay it over any memory.
+
+Each parameter starts at a 64-byte boundary: kernels are faster there, and take the same path, hence give the same
+bits, wherever the vector lies. The gaps between parameters hold zeros and no gradient ever reaches them.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from asgd_lab.errors import ProtocolError
+
+ALIGNMENT_BYTES = 64
+_ALIGNMENT = ALIGNMENT_BYTES // 4
+
+M = TypeVar("M", bound=nn.Module)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where each parameter lies in the vector: its shape and its first element."""
+
+    shapes: tuple[tuple[int, ...], ...]
+    starts: tuple[int, ...]
+    size: int
+
+    @classmethod
+    def of(cls, shapes: Iterable[Sequence[int]]) -> Layout:
+        """Lay parameters of these shapes one after another."""
+        fixed = tuple(tuple(shape) for shape in shapes)
+        starts: list[int] = []
+        end = 0
+        for shape in fixed:
+            starts.append(-(-end // _ALIGNMENT) * _ALIGNMENT)
+            end = starts[-1] + math.prod(shape)
+        return cls(fixed, tuple(starts), end)
+
+    def views(self, vector: Tensor) -> list[Tensor]:
+        """One view a parameter, contiguous, over the vector's own memory."""
+        if vector.shape != (self.size,) or vector.dtype != torch.float32 or not vector.is_contiguous():
+            found = f"{'' if vector.is_contiguous() else 'strided '}{vector.dtype} of {tuple(vector.shape)}"
+            raise ProtocolError(f"a replica needs a contiguous torch.float32 vector of ({self.size},), not {found}")
+        if vector.data_ptr() % ALIGNMENT_BYTES:
+            raise ProtocolError(f"a replica's vector must start at a {ALIGNMENT_BYTES}-byte boundary")
+        placed = zip(self.shapes, self.starts, strict=True)
+        return [vector[start : start + math.prod(shape)].view(shape) for shape, start in placed]
+
+
+def bind(model: M, views: Sequence[Tensor]) -> M:
+    """A copy of the model whose parameters are the views; its buffers are its own.
+
+    Parameters that the model uses twice stay one parameter.
+    """
+    replaced: dict[int, Any] = {
+        id(parameter): nn.Parameter(view, requires_grad=parameter.requires_grad)
+        for parameter, view in zip(model.parameters(), views, strict=True)
+    }
+    bound = copy.deepcopy(model, replaced)
+    return bound.to(views[0].device) if views else bound

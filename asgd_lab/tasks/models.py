@@ -1,0 +1,171 @@
+"""Networks by name, ours, torchvision's or the user's: each maps images (B, C, H, W) to one tensor (B, classes).
+
+What can be wrong with somebody else's model is found here, by one step of two images with a copy, and said in one line.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import importlib
+import inspect
+import operator
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.nn.parameter import is_lazy
+
+from asgd_lab.errors import ScenarioError
+from asgd_lab.tasks.base import near, one_line
+from asgd_lab.tasks.vision import torchvision
+
+
+def mlp(shape: Sequence[int], num_classes: int, hidden: Sequence[int] = (128,)) -> nn.Module:
+    """Pixels, hidden layers of these widths with ReLU, classes."""
+    channels, height, width = shape
+    layers: list[nn.Module] = [nn.Flatten()]
+    features = channels * height * width
+    for units in hidden:
+        layers += [nn.Linear(features, units), nn.ReLU()]
+        features = units
+    return nn.Sequential(*layers, nn.Linear(features, num_classes))
+
+
+def lenet(shape: Sequence[int], num_classes: int) -> nn.Module:
+    """LeNet-5 (LeCun et al. 1998) with ReLU, max pooling and full connections; 61,706 parameters on 28 by 28 pixels.
+
+    Images of 32 by 32 are its own size. Smaller ones are padded, and below 20 pixels so is its second convolution.
+    """
+    channels, height, width = shape
+    side = min(height, width)
+    first, second = (0 if side >= 32 else 2), (0 if side >= 20 else 2)
+
+    def after(pixels: int) -> int:
+        return ((pixels + 2 * first - 4) // 2 + 2 * second - 4) // 2
+
+    return nn.Sequential(
+        *(nn.Conv2d(channels, 6, 5, padding=first), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(6, 16, 5, padding=second), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
+        *(nn.Linear(16 * after(height) * after(width), 120), nn.ReLU()),
+        *(nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, num_classes)),
+    )
+
+
+class ThreeChannels(nn.Module):
+    """Grey images for a network that wants colour: the one channel three times."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 1, H, W) to what the network makes of (B, 3, H, W)."""
+        outputs: Tensor = self.network(images.expand(-1, 3, -1, -1))
+        return outputs
+
+
+OURS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "lenet": lenet}
+
+
+def build(name: str, options: Mapping[str, Any], shape: Sequence[int], num_classes: int, batch_size: int) -> nn.Module:
+    """The network, initialised from the default generator and in training mode; every failure is a `ScenarioError`."""
+    if ":" in name:
+        factory = _users(name)
+    elif name in OURS:
+        factory = functools.partial(OURS[name], shape)
+    else:
+        factory = _torchvisions(name, shape)
+    _check_options(name, factory, options)
+    try:
+        model = factory(num_classes=num_classes, **options)
+    except Exception as error:
+        raise _error(f"{name} raised {one_line(error)}") from error
+    if not isinstance(model, nn.Module):
+        raise _error(f"{name} returned {type(model).__name__}; a factory returns a torch.nn.Module")
+    model.train()
+    _try_out(name, model, shape, num_classes, batch_size)
+    return model
+
+
+def _error(message: str) -> ScenarioError:
+    return ScenarioError.at("task.model", message)
+
+
+def _users(name: str) -> Callable[..., nn.Module]:
+    module_name, _, attribute = name.partition(":")
+    if not module_name or not attribute:
+        raise _error(f"'{name}' is not of the form package.module:factory")
+    # As `python -m` does, and to stay: a model may import its neighbours late.
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:
+        raise _error(f"{module_name} cannot be imported: {one_line(error)}") from error
+    try:
+        factory = operator.attrgetter(attribute)(module)
+    except AttributeError as error:
+        raise _error(f"{module_name} has no '{attribute}'{near(attribute, vars(module))}") from error
+    if not callable(factory):
+        raise _error(f"{name} is not callable; a factory takes num_classes and returns a torch.nn.Module")
+    found: Callable[..., nn.Module] = factory
+    return found
+
+
+def _torchvisions(name: str, shape: Sequence[int]) -> Callable[..., nn.Module]:
+    models = torchvision().models
+    names = models.list_models(module=models)
+    if name not in names:
+        hint = near(name, [*OURS, *names])
+        allowed = f"{', '.join(OURS)}, a classification model of torchvision such as resnet18, package.module:factory"
+        raise _error(f"unknown model '{name}'{hint}; allowed: {allowed}")
+
+    def factory(**options: Any) -> nn.Module:
+        network: nn.Module = models.get_model(name, **options)
+        return ThreeChannels(network) if shape[0] == 1 else network
+
+    return factory
+
+
+def _check_options(name: str, factory: Callable[..., nn.Module], options: Mapping[str, Any]) -> None:
+    """Name the unknown option where the factory's signature lists all it takes."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):  # a callable that has no signature to ask
+        return
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    allowed = [each.name for each in parameters if each.kind is not each.POSITIONAL_ONLY and each.name != "num_classes"]
+    for key in options:
+        if key not in allowed:
+            message = f"{name} takes no '{key}'{near(key, allowed)}; allowed: {', '.join(allowed) or 'none'}"
+            raise ScenarioError.at(f"task.model_options.{key}", message)
+
+
+def _try_out(name: str, model: nn.Module, shape: Sequence[int], num_classes: int, batch_size: int) -> None:
+    """One step with a copy, so that running statistics and whatever else the model keeps stay new."""
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise _error(f"{name} has no parameters to train")
+    for label, parameter in model.named_parameters():
+        if is_lazy(parameter):
+            raise _error(f"{name} leaves the shape of its parameter {label} open; all must be known at construction")
+        if parameter.dtype != torch.float32:
+            raise _error(f"{name} has a parameter {label} of {parameter.dtype}; all must be torch.float32")
+    batch = min(batch_size, 2)
+    expected = f"must be one tensor of (B, {num_classes})"
+    try:
+        outputs = copy.deepcopy(model)(torch.zeros(batch, *shape))
+        if isinstance(outputs, Tensor) and outputs.shape == (batch, num_classes):
+            torch.autograd.backward(cross_entropy(outputs, torch.zeros(batch, dtype=torch.int64)))
+            return
+    except Exception as error:
+        raise _error(f"{name} cannot learn from images of {tuple(shape)}: {one_line(error)}") from error
+    if isinstance(outputs, Tensor):
+        raise _error(f"{name} makes {tuple(outputs.shape)} of {batch} images; its output {expected}")
+    hint = "model_options: {aux_logits: false} switches auxiliary outputs off where a model of torchvision has them"
+    raise _error(f"{name} returns {type(outputs).__name__}; its output {expected}; {hint}")

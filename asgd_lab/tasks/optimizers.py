@@ -1,0 +1,90 @@
+"""Local optimizers: any class of torch.optim that steps on gradients alone, by its own name and keywords."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asgd_lab.errors import ScenarioError
+from asgd_lab.tasks.base import OptimizerConfig, near, one_line
+
+MakeOptimizer = Callable[[Iterable[Tensor]], torch.optim.Optimizer]
+
+_REFUSED = {
+    "LBFGS": "evaluates a minibatch several times a step, and a local step here is one gradient",
+    "SparseAdam": "steps on sparse gradients, and the vectors here are dense",
+}
+
+
+def _classes() -> dict[str, type[torch.optim.Optimizer]]:
+    found = {name: value for name, value in vars(torch.optim).items() if inspect.isclass(value)}
+    return {
+        name: value
+        for name, value in sorted(found.items())
+        if issubclass(value, torch.optim.Optimizer) and value is not torch.optim.Optimizer and name not in _REFUSED
+    }
+
+
+def optimizer(config: OptimizerConfig) -> MakeOptimizer:
+    """What makes the optimizer over given tensors; a `ScenarioError` names the key that torch.optim does not accept."""
+    name, classes = config.name, _classes()
+    if name in _REFUSED:
+        raise ScenarioError.at("task.optimizer.name", f"{name} {_REFUSED[name]}; allowed: {', '.join(classes)}")
+    if name not in classes:
+        hint = near(name, classes)
+        raise ScenarioError.at(
+            "task.optimizer.name", f"torch.optim has no '{name}'{hint}; allowed: {', '.join(classes)}"
+        )
+    # YAML has lists where torch's signatures have tuples (betas).
+    options = {key: tuple(value) if isinstance(value, list) else value for key, value in config.options.items()}
+    allowed = [key for key in inspect.signature(classes[name]).parameters if key != "params"]
+    for key, value in options.items():
+        if key not in allowed:
+            message = f"{name} takes no '{key}'{near(key, allowed)}; allowed: {', '.join(allowed)}"
+            raise ScenarioError.at(f"task.optimizer.{key}", message)
+        numbers = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+            raise ScenarioError.at(f"task.optimizer.{key}", f"must be finite, not {value}")
+
+    def make(tensors: Iterable[Tensor], **chosen: Any) -> torch.optim.Optimizer:
+        return classes[name](tensors, **chosen)
+
+    _try_out(name, make, options)
+
+    def made(tensors: Iterable[Tensor]) -> torch.optim.Optimizer:
+        try:
+            return make(tensors, **options)
+        except (TypeError, ValueError, RuntimeError) as error:  # such as Muon, which wants matrices only
+            raise ScenarioError.at(
+                "task.optimizer.name", f"{name} does not suit this task: {one_line(error)}"
+            ) from error
+
+    return made
+
+
+def _try_out(name: str, make: Callable[..., torch.optim.Optimizer], options: dict[str, Any]) -> None:
+    """Take a step with a toy: torch checks values in constructors, and some only in the step."""
+
+    def trouble(**chosen: Any) -> Exception | None:
+        toy = torch.zeros(2, 2, requires_grad=True)
+        toy.grad = torch.ones(2, 2)
+        try:
+            make([toy], **chosen).step()
+        except Exception as error:
+            return error
+        return None
+
+    error = trouble(**options)
+    if error is None:
+        return
+    # The first option that fails alone is to blame; where none does, it is their combination.
+    for key, value in options.items():
+        alone = trouble(**{key: value})
+        if alone is not None:
+            raise ScenarioError.at(f"task.optimizer.{key}", f"{name} refuses {value!r}: {one_line(alone)}") from alone
+    raise ScenarioError.at("task.optimizer", f"{name} refuses these keywords together: {one_line(error)}") from error

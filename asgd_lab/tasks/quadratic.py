@@ -1,0 +1,148 @@
+"""The noisy quadratic: loss 1/2 Σ hᵢ xᵢ², of which a minibatch of B sees the gradient h·x with noise of variance c/B.
+
+All about it is known in closed form (Zhang et al. 2019, "Which Algorithmic Choices Matter at Which Batch Sizes?"), so
+that a run can be held against theory. P is the number of coordinates: the vector has no gaps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol, final
+
+import torch
+from torch import Tensor
+
+from asgd_lab.streams import key
+from asgd_lab.tasks.base import OptimizerConfig
+from asgd_lab.tasks.flat import Layout
+from asgd_lab.tasks.optimizers import MakeOptimizer, optimizer
+
+
+class QuadraticConfig(Protocol):
+    """The part of a scenario that states it."""
+
+    @property
+    def curvature(self) -> Sequence[float]:
+        """Each h."""
+        ...
+
+    @property
+    def noise(self) -> float:
+        """c: the variance of one sample's gradient noise in each coordinate."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """B."""
+        ...
+
+    @property
+    def start(self) -> float:
+        """Each coordinate of the initial parameters."""
+        ...
+
+    @property
+    def optimizer(self) -> OptimizerConfig:
+        """The local optimizer."""
+        ...
+
+
+def expected_loss(
+    curvature: Sequence[float], noise: float, batch_size: int, lr: float, steps: int, start: float = 1.0
+) -> float:
+    """The expected loss after k steps of plain SGD (Zhang et al. 2019): with q = (1−lr·h)^2k, in each coordinate
+    q·l₀ + (1−q)·lr·c / (2B(2−lr·h)).
+
+    Written as a geometric sum, which also holds at lr·h = 2, where the formula divides by zero.
+    """
+    total = 0.0
+    for h in curvature:
+        contraction = (1 - lr * h) ** 2
+        kept = contraction**steps
+        gathered = steps if contraction == 1 else (1 - kept) / (1 - contraction)
+        total += 0.5 * h * (kept * start**2 + gathered * lr**2 * noise / batch_size)
+    return total
+
+
+@final
+class QuadraticLearner:
+    """Steps of torch.optim on the vector itself."""
+
+    def __init__(
+        self,
+        params: Tensor,
+        gradients: Tensor | None,
+        curvature: Tensor,
+        deviation: float,
+        make: MakeOptimizer,
+        stream: tuple[int, int],
+    ) -> None:
+        self._params = params.detach()  # same memory, but `grad` is ours
+        self._gradient = self._params.grad = torch.zeros_like(params)
+        self._gradients = gradients
+        self._curvature = curvature.to(params.device)
+        self._deviation = deviation
+        self._make = make
+        self._optimizer = make([self._params])
+        self._seed, self._worker = stream
+        # Drawn on the host whatever the device: a run on another device sees the same noise.
+        self._noise = torch.empty(params.shape)
+        self._generator = torch.Generator()
+
+    def minibatch(self, step: int) -> tuple[float, float]:
+        """Take one local step in place; the exact loss before it, and no error."""
+        gradient = self._gradient
+        torch.mul(self._curvature, self._params, out=gradient)
+        loss = 0.5 * torch.dot(gradient, self._params).item()
+        if self._deviation:
+            self._generator.manual_seed(key(self._seed, "noise", self._worker, step))
+            gradient += self._noise.normal_(0.0, self._deviation, generator=self._generator).to(gradient.device)
+        if self._gradients is not None:
+            self._gradients += gradient
+        self._optimizer.step()
+        return loss, math.nan
+
+    def reset_momentum(self) -> None:
+        """Forget the local optimizer's state."""
+        self._optimizer = self._make([self._params])
+
+    def warm_up(self) -> None:
+        """Take a step with a copy."""
+        scratch = self._params.clone()
+        gradients = None if self._gradients is None else scratch.clone()
+        stream = (self._seed, self._worker)
+        QuadraticLearner(scratch, gradients, self._curvature, self._deviation, self._make, stream).minibatch(0)
+
+
+@final
+class QuadraticTask:
+    """The bowl and its noise."""
+
+    def __init__(self, config: QuadraticConfig, seed: int) -> None:
+        self._curvature = torch.tensor(config.curvature, dtype=torch.float32)
+        self._deviation = math.sqrt(config.noise / config.batch_size)
+        self._start = config.start
+        self._seed = seed
+        self._layout = Layout.of([self._curvature.shape])
+        self._make = optimizer(config.optimizer)
+        self._make([self.initial()])
+        self.size = self._layout.size
+        self.size_bytes = 4 * self.size
+
+    def initial(self) -> Tensor:
+        """The same number in each coordinate."""
+        return torch.full_like(self._curvature, self._start)
+
+    def learner(self, worker: int, params: Tensor, gradients: Tensor | None = None) -> QuadraticLearner:
+        """Bind a replica to `params`."""
+        (params,) = self._layout.views(params)
+        if gradients is not None:
+            (gradients,) = self._layout.views(gradients)
+        stream = (self._seed, worker)
+        return QuadraticLearner(params, gradients, self._curvature, self._deviation, self._make, stream)
+
+    def evaluate(self, params: Tensor) -> list[tuple[str, str, float]]:
+        """The exact risk, in double precision."""
+        exact = params.detach().to("cpu", torch.float64)
+        return [("test", "loss", 0.5 * torch.sum(self._curvature.double() * exact * exact).item())]

@@ -1,0 +1,56 @@
+"""The task that learns nothing: a size to move and a time to spend, both stated; its learners do nothing at once."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol, final
+
+import torch
+from torch import Tensor
+
+
+class TimingConfig(Protocol):
+    """The part of a scenario that states it."""
+
+    @property
+    def size_bytes(self) -> int:
+        """What one push or one fetch moves."""
+        ...
+
+
+@final
+class TimingLearner:
+    """Does nothing: whoever runs it knows how long a step takes."""
+
+    __slots__ = ()
+
+    def minibatch(self, step: int) -> tuple[float, float]:
+        """No loss and no error."""
+        return (math.nan, math.nan)
+
+    def reset_momentum(self) -> None:
+        """Nothing to forget."""
+
+    def warm_up(self) -> None:
+        """Nothing to run."""
+
+
+@final
+class TimingTask:
+    """An empty vector that counts as `size_bytes`."""
+
+    def __init__(self, config: TimingConfig) -> None:
+        self.size = 0
+        self.size_bytes = config.size_bytes
+
+    def initial(self) -> Tensor:
+        """The empty vector."""
+        return torch.empty(0)
+
+    def learner(self, worker: int, params: Tensor, gradients: Tensor | None = None) -> TimingLearner:
+        """Bound to nothing."""
+        return TimingLearner()
+
+    def evaluate(self, params: Tensor) -> list[tuple[str, str, float]]:
+        """No rows."""
+        return []

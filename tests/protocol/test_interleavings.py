@@ -1,0 +1,173 @@
+"""Hypothesis as the backend: it draws algorithm, workers and interleaving, effect by effect, with deaths and joins.
+
+The task counts (see toys): its parameters say exactly whose minibatches are in them, so that work which is lost or
+pushed twice shows as a wrong number.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import hypothesis.strategies as st
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from asgd_lab.backends.inline import Inline
+from asgd_lab.protocol import algorithms, rules
+from asgd_lab.protocol.algorithms import Algorithm
+from asgd_lab.protocol.effects import Effect, Push
+from asgd_lab.protocol.server import DROPPED, Budget, FetchGrant, Grant, PushGrant
+
+from .toys import COUNTERS, Counting
+
+counts = st.integers(1, 7)
+
+
+@st.composite
+def algorithm(draw: st.DrawFn) -> Algorithm:
+    name = draw(st.sampled_from(["asgd", "ssp", "sync_sgd"]))
+    pushes = draw(st.sampled_from(["delta", "gradient"]))
+    take = rules.add() if pushes == "delta" else rules.sgd(1.0)
+    if name == "asgd":
+        return algorithms.asgd(draw(counts), draw(counts), take, pushes)
+    if name == "ssp":
+        return algorithms.ssp(draw(counts), draw(st.integers(0, 2)), take, pushes)
+    return algorithms.sync_sgd(draw(counts), take, pushes)
+
+
+budgets = st.one_of(
+    st.builds(Budget, minibatches=st.integers(1, 60)),
+    st.builds(Budget, updates=st.integers(1, 20)),
+    st.builds(Budget, minibatches=st.integers(1, 60), updates=st.integers(1, 20)),
+)
+
+
+class Interleaving(RuleBasedStateMachine):
+    @initialize(algorithm=algorithm(), budget=budgets, workers=st.integers(1, 5))
+    def begin(self, algorithm: Algorithm, budget: Budget, workers: int) -> None:
+        self.algorithm, self.budget = algorithm, budget
+        self.accepted: Counter[tuple[int, int, int]] = Counter()  # (worker, incarnation, sequence) -> times ended
+        self.in_versions = [0] * COUNTERS  # minibatches of each worker
+        self.version = 0
+        self.fetched: dict[int, int] = {}  # worker -> the version it trains on
+        self.oldest: dict[int, int | None] = {}  # worker -> version of the oldest center in its unpushed work
+        self.rounds: Counter[int] = Counter()  # pushes of each member since it joined, on top of where it joined
+        self.arriving: dict[int, tuple[int, int, int]] = {}  # (worker) -> (incarnation, sequence, oldest center)
+        self.killed = False
+        self.lab = Inline(Counting(), algorithm, budget, workers, observe=self.observe)
+        self.next_worker = workers
+        self.dead: list[int] = []
+
+    # ------------------------------------------------------------ the independent bookkeeping
+
+    def observe(self, worker: int, what: Effect | Grant) -> None:
+        if isinstance(what, Push):
+            replica = what.replica
+            key = (worker, replica.incarnation, replica.sequence)
+            assert key not in self.accepted, "a push is sent once"
+            self.accepted[key] = 0
+            oldest = self.oldest[worker]
+            assert oldest is not None
+            self.arriving[worker] = (replica.incarnation, replica.sequence, oldest)
+            self.oldest[worker] = self.fetched[worker]
+            self.rounds[worker] += 1
+        elif isinstance(what, FetchGrant):
+            assert what.version == self.version, "a fetch sees the newest version, and so the worker's own pushes"
+            if what.steps:
+                assert 0 < what.steps <= self.algorithm.n_fetch
+                unpushed = self.lab.workers[worker].replica.unpushed
+                self.fetched[worker] = what.version
+                if not unpushed:
+                    self.oldest[worker] = what.version
+                if self.algorithm.gate.bound is not None and not self.killed:
+                    slowest = min(self.rounds[w] for w in self.lab.server.members)
+                    assert self.rounds[worker] - slowest <= self.algorithm.gate.bound, "nobody leads by more"
+        elif isinstance(what, PushGrant):
+            incarnation, sequence, oldest = self.arriving[worker]
+            assert what.incarnation == incarnation
+            self.accepted[worker, incarnation, sequence] += 1
+            if what.version == DROPPED:
+                return
+            assert what.version in (self.version, self.version + 1), "versions grow by one"
+            if what.version == self.version:
+                assert self.algorithm.gate.collects, "only a collected round merges pushes"
+            self.version = what.version
+            self.in_versions[worker] += what.steps
+            assert what.staleness == what.version - 1 - oldest >= 0
+            if self.algorithm.gate.collects:
+                assert what.staleness == 0, "nobody is stale in lock-step"
+
+    # ------------------------------------------------------------ what may happen
+
+    @rule(draws=st.lists(st.integers(0, COUNTERS - 1), min_size=1, max_size=8))
+    def turns(self, draws: list[int]) -> None:
+        for draw in draws:
+            ready = sorted(self.lab.ready)
+            if ready:
+                self.lab.turn(ready[draw % len(ready)])
+
+    @precondition(lambda self: self.lab.workers)
+    @rule(draw=st.integers(0, COUNTERS - 1))
+    def die(self, draw: int) -> None:
+        worker = sorted(self.lab.workers)[draw % len(self.lab.workers)]
+        self.killed = True
+        self.oldest[worker] = None
+        self.lab.kill(worker)
+        self.dead.append(worker)
+
+    @precondition(lambda self: self.next_worker < COUNTERS - 1)
+    @rule()
+    def join(self) -> None:
+        self.rounds[self.next_worker] = min((self.rounds[w] for w in self.lab.server.members), default=0)
+        self.lab.join(self.next_worker)
+        self.next_worker += 1
+
+    @precondition(lambda self: self.dead)
+    @rule()
+    def join_again(self) -> None:
+        self.lab.join(self.dead.pop())
+
+    @precondition(lambda self: self.lab.workers)
+    @rule()
+    def close(self) -> None:
+        self.lab._deliver(self.lab.server.close())
+
+    # ------------------------------------------------------------ what must hold
+
+    @invariant()
+    def work_is_neither_lost_nor_applied_twice(self) -> None:
+        assert self.lab.parameters.tolist() == self.in_versions
+        assert self.lab.server.minibatches == sum(self.in_versions)
+        assert self.lab.server.version == self.version
+
+    @invariant()
+    def a_push_ends_at_most_once_and_only_the_waiting_are_open(self) -> None:
+        open_pushes = [key for key, ended in self.accepted.items() if not ended]
+        assert all(ended <= 1 for ended in self.accepted.values())
+        assert {key[0] for key in open_pushes} == set(self.lab.server._collected)
+
+    @invariant()
+    def somebody_can_go_on(self) -> None:
+        assert self.lab.ready or not self.lab.workers, "deadlock"
+
+    @invariant()
+    def the_budget_is_never_exceeded(self) -> None:
+        if self.budget.minibatches is not None:
+            assert self.lab.server.minibatches <= self.budget.minibatches
+        if self.budget.updates is not None:
+            assert self.lab.server.version <= self.budget.updates
+
+    def teardown(self) -> None:
+        if not hasattr(self, "lab"):
+            return
+        someone = bool(self.lab.workers)
+        self.lab.run()
+        assert all(ended == 1 for ended in self.accepted.values()), "every accepted push ends exactly once"
+        self.work_is_neither_lost_nor_applied_twice()
+        server = self.lab.server
+        if someone and not server.closed:
+            assert server.minibatches == self.budget.minibatches, "whoever is left does the work of those who died"
+
+
+Interleaving.TestCase.settings = settings(max_examples=150, stateful_step_count=30)
+TestInterleaving = Interleaving.TestCase

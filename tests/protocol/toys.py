@@ -1,0 +1,41 @@
+"""A task whose parameters count: element w of the vector is the number of minibatches of worker w in it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+COUNTERS = 16  # more workers than any test has
+
+
+class CountingLearner:
+    def __init__(self, worker: int, params: Tensor, gradients: Tensor | None) -> None:
+        self.worker, self.params, self.gradients = worker, params, gradients
+        self.steps: list[int] = []
+
+    def minibatch(self, step: int) -> tuple[float, float]:
+        self.steps.append(step)
+        self.params[self.worker] += 1.0
+        if self.gradients is not None:
+            self.gradients[self.worker] -= 1.0
+        return 1.0, 0.5
+
+    def reset_momentum(self) -> None:
+        pass
+
+    def warm_up(self) -> None:
+        pass
+
+
+class Counting:
+    size = COUNTERS
+    size_bytes = 4 * COUNTERS
+
+    def initial(self) -> Tensor:
+        return torch.zeros(COUNTERS)
+
+    def learner(self, worker: int, params: Tensor, gradients: Tensor | None = None) -> CountingLearner:
+        return CountingLearner(worker, params, gradients)
+
+    def evaluate(self, params: Tensor) -> list[tuple[str, str, float]]:
+        return [("test", "sum", float(params.sum()))]

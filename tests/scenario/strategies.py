@@ -1,0 +1,155 @@
+"""Random good scenarios, as the plain data a YAML file would hold; every kind of part and nearly every key occurs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+Data = dict[str, Any]
+
+counts = st.integers(1, 10**12)
+positive = st.floats(1e-300, 1e300) | st.integers(1, 10**6)
+non_negative = st.just(0.0) | positive
+shares = st.floats(0.001, 0.999)
+texts = st.text(min_size=1, max_size=20)
+names = st.text(
+    st.characters(categories=["L", "N"], include_characters=" -_=:#'\"1e3.~"), min_size=1, max_size=20
+).filter(lambda name: name.isprintable() and not name.startswith("."))
+words = st.sampled_from(
+    ["yes", "no", "null", "~", "1e-3", "1_000", "0x10", "true", "2024-01-01", ".5e3", "a: b", "- a", ""]
+)
+options = st.dictionaries(
+    st.text("abcdefgh_", min_size=1, max_size=8).filter(lambda key: key != "name"),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | words
+    | st.lists(shares),
+    max_size=4,
+)
+
+
+def mapping(name: str | None, /, optional: dict[str, Any] | None = None, **required: Any) -> st.SearchStrategy[Data]:
+    """A mapping with these required keys, some of the optional ones, and that name where one is given."""
+    if name is not None:
+        required = {"name": st.just(name), **required}
+    return st.fixed_dictionaries(required, optional=optional or {})
+
+
+optimizers = st.builds(lambda name, more: {"name": name, **more}, st.sampled_from(["SGD", "Adam"]), options)
+quadratics = mapping(
+    "quadratic",
+    {"noise": non_negative, "batch_size": counts, "start": st.floats(-1e9, 1e9), "optimizer": optimizers},
+    curvature=st.lists(positive, min_size=1, max_size=4),
+)
+classifications = mapping(
+    "classification",
+    {
+        "data_folder": st.none() | texts,
+        "model": texts,
+        "model_options": options,
+        "batch_size": counts,
+        "optimizer": optimizers,
+        "train_samples": st.none() | counts,
+    },
+    dataset=st.sampled_from(["digits", "fashion-mnist"]),
+)
+timings = mapping("timing", size_bytes=st.integers(0, 10**15), step_s=positive)
+
+either_way = st.one_of(
+    mapping("scale", {"factor": st.none() | positive}),
+    mapping("momentum", {"nesterov": st.booleans()}, beta=st.just(0) | shares),
+    st.just("scale"),
+)
+descents = st.one_of(
+    mapping("sgd", lr=positive),
+    mapping("adagrad", {"eps": positive}, lr=positive),
+    mapping("adadelta", {"lr": positive, "rho": shares, "eps": positive}),
+    st.just("adadelta"),
+)
+on_deltas = st.lists(either_way | st.just("add") | mapping("add"), max_size=3)
+on_gradients = st.builds(
+    lambda before, descent, after: [*before, descent, *after], st.lists(either_way, max_size=2), descents, on_deltas
+)
+
+
+@st.composite
+def algorithms(draw: st.DrawFn) -> Data:
+    name = draw(st.sampled_from(["asgd", "ssp", "sync_sgd", "sgd"]))
+    data: Data = {"name": name}
+    if name == "asgd" and draw(st.booleans()):
+        data |= {"n_fetch": draw(counts), "n_push": draw(counts)}
+    elif name != "sgd" or draw(st.booleans()):
+        data["n_sync"] = draw(counts)
+    if name == "ssp":
+        data["bound"] = draw(st.integers(0, 9))
+    if name != "sgd":
+        gradient = draw(st.booleans())
+        rule = draw(on_gradients if gradient else on_deltas)
+        if name == "sync_sgd" and draw(st.booleans()):
+            rule = ["mean", *rule]
+        if rule:
+            data["rule"] = rule
+        if gradient:
+            data["push"] = "gradient"
+    if draw(st.booleans()):
+        data["momentum_at_fetch"] = draw(st.sampled_from(["keep", "reset"]))
+    return data
+
+
+computes = st.one_of(
+    mapping(None, {"distribution": st.sampled_from(["constant", "exponential"])}, step_s=positive),
+    mapping(None, {"cv": positive}, distribution=st.just("lognormal"), step_s=positive),
+    mapping(None, distribution=st.just("empirical"), samples_s=st.lists(positive, min_size=1, max_size=9)),
+    mapping(None, distribution=st.just("empirical"), run=texts),
+)
+costs = mapping(None, {"push_s": non_negative, "fetch_s": non_negative})
+links = mapping(None, {"latency_s": non_negative, "bandwidth_bytes_per_s": st.none() | positive})
+budgets = st.one_of(
+    mapping(None, {"updates": st.none() | counts, "seconds": positive, "target_window": counts}, minibatches=counts),
+    mapping(None, seconds=positive),
+)
+devices = st.sampled_from(["cpu", "cuda", "emulated"])
+backends = st.sampled_from(["inline", "sim", "process"]) | mapping(
+    None, {"device": devices}, name=st.sampled_from(["inline", "sim", "process"])
+)
+
+
+@st.composite
+def scenarios(draw: st.DrawFn) -> Data:
+    task = draw(quadratics | classifications | timings)
+    algorithm = draw(algorithms())
+    compute = draw(computes)
+    data: Data = {"name": draw(names), "task": task, "algorithm": algorithm, "budget": draw(budgets)}
+    if algorithm["name"] != "sgd":
+        data["workers"] = draw(st.integers(1, 100_000))
+    hardware: Data = draw(mapping(None, {"client": costs, "link": links, "server": costs, "cores": st.none() | counts}))
+    if task["name"] == "timing":
+        data["backend"] = draw(st.sampled_from(["inline", "sim", {"name": "process", "device": "emulated"}]))
+        if "step_s" in compute:
+            compute["step_s"] = task["step_s"]
+    else:
+        data |= draw(mapping(None, {"backend": backends}))
+        data |= draw(mapping(None, {"evaluate": mapping(None, every_minibatches=counts)}))
+    data["hardware"] = hardware | {"compute": compute}
+    if task["name"] == "classification" and draw(st.booleans()):
+        data["budget"] = data["budget"] | {"target_error": draw(shares)}
+    starts = mapping(None, minibatches=counts) | mapping(None, run=texts) | st.none()
+    sweeps = st.fixed_dictionaries(
+        {}, optional={"seed": st.just([0, 1, 2]), "algorithm.n_sync": st.lists(counts, min_size=1, unique=True)}
+    )
+    data |= draw(
+        mapping(
+            None,
+            {
+                "description": st.text(max_size=40) | words,
+                "seed": st.integers(0, 2**63 - 1),
+                "warm_start": starts,
+                "record": st.sampled_from(["all", "sampled", "summary"]),
+                "sweep": sweeps,
+            },
+        )
+    )
+    return data
