@@ -128,7 +128,8 @@ def _staleness_title(means: list[float]) -> str:
 def _shares(histogram: Mapping[str, int]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Shares at 0, 1, ..., the largest staleness, and the edges around them."""
     counts = {int(staleness): count for staleness, count in histogram.items()}
-    edges = np.arange(max(counts) + 2) - 0.5
+    edges = np.arange(max(counts) + 2, dtype=np.float64) - 0.5
     shares = np.zeros(max(counts) + 1)
     shares[list(counts)] = list(counts.values())
-    return shares / shares.sum(), edges
+    shares /= shares.sum()
+    return shares, edges

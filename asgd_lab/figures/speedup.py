@@ -1,8 +1,8 @@
 """Predicted beside measured: speed-up, the prediction's error and staleness, drawn from the comparison's table alone.
 
-The table has a row a point: group, workers, n_sync, saturated, predicted, measured_mean, measured_low, measured_high (the
-95% interval), staleness_predicted, staleness_measured, error (relative). A colour is an n_sync, a marker and a line a
-group, a ring a saturated point; measured is always a marker, predicted always a line.
+The table has a row a point: group, workers, n_sync, saturated, predicted, measured_mean, measured_low, measured_high
+(the 95% interval), staleness_predicted, staleness_measured, error (relative). Measured is always a marker, predicted
+always a line; a colour is an n_sync, a marker's shape and a line's dashes a group, a ring a saturated point.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, ScalarFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, StrMethodFormatter
 
 from asgd_lab.figures import style
 
 _MARKERS = ("o", "s", "^", "v", "P")
-_LINES = ("-", "--", "-.", (0, (1, 1)))
+_LINES: tuple[Any, ...] = ("-", "--", "-.", (0, (1, 1)))
 _RING: dict[str, Any] = {
     "linestyle": "none",
     "marker": "D",
-    "markersize": 9,
+    "markersize": 10,
     "markerfacecolor": "none",
     "markeredgecolor": "0.15",
     "markeredgewidth": 0.8,
@@ -38,29 +38,30 @@ class _Series(NamedTuple):
     color: tuple[float, float, float]
     marker: str
     line: Any
+    size: float  # later series are smaller and on top: where points coincide, all are seen, and none was moved
 
 
 def speedup_figure(table: pd.DataFrame) -> Figure:
     """Speed-up against workers, measured against predicted, staleness against workers."""
     with style.look():
-        fig, (speedup, agreement, staleness) = style.panels(style.PAGE_IN, 3.0, columns=3)
+        handles = _handles(table)
+        height_in = 2.55 + 0.16 * -(-len(handles) // 4)
+        fig, (speedup, agreement, staleness) = style.panels(style.PAGE_IN, height_in, columns=3)
         _speedup(speedup, table)
         _agreement(agreement, table)
         _staleness(staleness, table)
-        handles = _handles(table)
-        columns = min(len(handles), 5)
-        fig.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.4, columnspacing=1.6)
+        fig.legend(handles=handles, loc="outside lower center", ncols=4, handlelength=2.4, columnspacing=2)
     return fig
 
 
 def _speedup(axes: Axes, table: pd.DataFrame) -> None:
-    best = table.loc[table["measured_mean"].idxmax()]
+    best = table.nlargest(1, "measured_mean").iloc[0]
     axes.set_title(f"Speed-up reaches {best['measured_mean']:.1f}\nwith {_workers(best['workers'])}")
     workers = _span(table)
     axes.plot(workers, workers, **_IDEAL)
     for series in _series(table):
         axes.plot(series.rows["workers"], series.rows["predicted"], linestyle=series.line, color=series.color)
-        _measured(axes, series, "workers")
+        _measured(axes, series, series.rows["workers"])
     axes.set(xlabel="workers", ylabel="speed-up over 1 worker")
     _worker_axis(axes, table)
     _speedup_axis(axes, "y", np.append(_speedups(table), workers))
@@ -73,7 +74,7 @@ def _agreement(axes: Axes, table: pd.DataFrame) -> None:
     ends = (0.85 * values.min(), 1.15 * values.max())
     axes.plot(ends, ends, **_IDEAL)
     for series in _series(table):
-        _measured(axes, series, "predicted")
+        _measured(axes, series, series.rows["predicted"])
     axes.set(xlabel="predicted speed-up", ylabel="measured speed-up")
     _speedup_axis(axes, "x", values)
     _speedup_axis(axes, "y", values)
@@ -86,32 +87,40 @@ def _staleness(axes: Axes, table: pd.DataFrame) -> None:
     workers = _span(table)
     axes.plot(workers, workers - 1, **_IDEAL)
     for series in _series(table):
-        rows, look = series.rows, {"color": series.color, "zorder": 3}
-        axes.plot(rows["workers"], rows["staleness_predicted"], linestyle=series.line, color=series.color)
-        axes.plot(rows["workers"], rows["staleness_measured"], series.marker, markeredgecolor="w", **look)
-        full = rows[rows["saturated"].astype(bool)]
-        axes.plot(full["workers"], full["staleness_measured"], zorder=4, **_RING)
+        rows, color = series.rows, series.color
+        axes.plot(rows["workers"], rows["staleness_predicted"], linestyle=series.line, color=color)
+        x, y, full = rows["workers"], rows["staleness_measured"], rows["saturated"].astype(bool)
+        edge: dict[str, Any] = {"markeredgecolor": "w", "markeredgewidth": 0.3}
+        axes.plot(x, y, series.marker, markersize=series.size, color=color, zorder=3, **edge)
+        axes.plot(x[full], y[full], zorder=4, **_RING)
     axes.set(xlabel="workers", ylabel="mean staleness (versions)")
     _worker_axis(axes, table)
     axes.set_ylim(bottom=-0.04 * axes.get_ylim()[1])  # a marker at 0 is not cut
 
 
-def _measured(axes: Axes, series: _Series, x: str) -> None:
-    rows, mean = series.rows, series.rows["measured_mean"]
+def _measured(axes: Axes, series: _Series, x: pd.Series[float]) -> None:
+    rows, mean, full = series.rows, series.rows["measured_mean"], series.rows["saturated"].astype(bool)
     spread = np.stack([mean - rows["measured_low"], rows["measured_high"] - mean]).clip(min=0)
-    bars: dict[str, Any] = {"elinewidth": 0.9, "capsize": 2, "capthick": 0.9, "markeredgecolor": "w"}
-    axes.errorbar(rows[x], mean, spread, fmt=series.marker, color=series.color, zorder=3, **bars)
-    full = rows[rows["saturated"].astype(bool)]
-    axes.plot(full[x], full["measured_mean"], zorder=4, **_RING)
+    bars: dict[str, Any] = {
+        "elinewidth": 0.9,
+        "capsize": 2,
+        "capthick": 0.9,
+        "markeredgecolor": "w",
+        "markeredgewidth": 0.6,
+    }
+    bars |= {"fmt": series.marker, "markersize": series.size, "color": series.color, "zorder": 3}
+    axes.errorbar(x, mean, spread, **bars)
+    axes.plot(x[full], mean[full], zorder=4, **_RING)
 
 
 def _series(table: pd.DataFrame) -> Iterator[_Series]:
     n_syncs, groups = sorted(table["n_sync"].unique()), sorted(table["group"].unique())
-    for n_sync, color in zip(n_syncs, style.palette(len(n_syncs)), strict=True):
+    sizes = np.linspace(7, 3.5, len(n_syncs)) if len(n_syncs) > 1 else [4.5]
+    for n_sync, color, size in zip(n_syncs, style.palette(len(n_syncs)), sizes, strict=True):
         for index, group in enumerate(groups):
             rows = table[(table["n_sync"] == n_sync) & (table["group"] == group)].sort_values("workers")
             if len(rows):
-                yield _Series(rows, color, _MARKERS[index % len(_MARKERS)], _LINES[index % len(_LINES)])
+                yield _Series(rows, color, _MARKERS[index % len(_MARKERS)], _LINES[index % len(_LINES)], float(size))
 
 
 def _handles(table: pd.DataFrame) -> list[Line2D]:
@@ -124,7 +133,7 @@ def _handles(table: pd.DataFrame) -> list[Line2D]:
         handles.append(Line2D([], [], color="0.3", linestyle="none", marker=marker, label=f"{group}, measured (95%)"))
     if table["saturated"].any():
         handles.append(Line2D([], [], label="saturated", **_RING))
-    handles.append(Line2D([], [], label="ideal; staleness: workers − 1", **_IDEAL))
+    handles.append(Line2D([], [], label="ideal speed-up; workers − 1", **_IDEAL))
     return handles
 
 
@@ -141,17 +150,18 @@ def _speedups(table: pd.DataFrame) -> npt.NDArray[np.float64]:
 def _worker_axis(axes: Axes, table: pd.DataFrame) -> None:
     workers = sorted(table["workers"].unique())
     axes.set_xscale("log", base=2)
+    axes.margins(x=0.1)
     axes.xaxis.set_major_locator(FixedLocator(workers) if len(workers) <= 7 else LogLocator(base=2, numticks=7))
-    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _speedup_axis(axes: Axes, name: Literal["x", "y"], values: npt.NDArray[np.float64]) -> None:
-    if values.max() < 4 * values.min():
-        return  # too narrow for powers of two
+    if np.floor(np.log2(values.max())) <= np.ceil(np.log2(values.min())):
+        return  # not two powers of two to write at the axis
     axis = axes.xaxis if name == "x" else axes.yaxis
     (axes.set_xscale if name == "x" else axes.set_yscale)("log", base=2)
-    axis.set_major_formatter(ScalarFormatter())
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_locator(NullLocator())
 
 

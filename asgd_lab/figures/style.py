@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import seaborn as sns
@@ -40,7 +41,7 @@ _SIZES = {
 @contextmanager
 def look() -> Iterator[None]:
     """Matplotlib's settings for our figures, for as long as one is made."""
-    settings = {
+    settings: Any = {
         **sns.axes_style("whitegrid"),
         **_SIZES,
         "axes.titlelocation": "left",

@@ -1,0 +1,166 @@
+"""Predicted beside measured: calibrates on one worker, then simulates and measures every point of a scenario's sweep.
+
+Speed-up is throughput over that of one device which only computes: minibatches a second times the mean seconds of a
+minibatch, as calibrated. So one worker's own synchronisation counts, and a point with one worker is a prediction too.
+The prediction knows the calibration and the scenario, nothing of the measured points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from asgd_lab.backends.run import execute
+from asgd_lab.errors import ScenarioError
+from asgd_lab.hardware.fit import Fitted, fit
+from asgd_lab.record import tables
+from asgd_lab.record.machine import usable_cores
+from asgd_lab.record.run import file_name, read_summary
+from asgd_lab.scenario import Document, Point, Scenario
+from asgd_lab.scenario.running import Backend, Budget
+from asgd_lab.scenario.tasks import Timing
+
+CALIBRATION_S = 3.0
+SATURATED = 0.9  # predicted utilisation of the server from which a point counts as saturated
+CONFIDENCE = 0.95
+OVERRUNS_ALLOWED = 0.01
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What one worker's run told: costs by kind, and the bytes that a push moves."""
+
+    fitted: Fitted
+    size_bytes: int
+
+    @property
+    def step_s(self) -> float:
+        """Mean seconds a minibatch."""
+        return float(np.mean(self.fitted.step_times_s))
+
+
+def compare(
+    documents: Sequence[Document], overrides: Mapping[str, Any], out: Path, repeats: int, say: Say
+) -> pd.DataFrame:
+    """Measure and simulate every point of every document, and return a row a point; run directories go below `out`.
+
+    Columns: scenario, point, group (the device), workers, n_sync, saturated, predicted, measured_mean, measured_low,
+    measured_high, measured_sd, repeats, error (relative), staleness_predicted, staleness_measured, overruns (the share
+    of emulated minibatches that took longer than stated), valid (whether that share is small enough to count).
+    """
+    rows = [row for document in documents for row in _scenario(document, overrides, out, repeats, say)]
+    return pd.DataFrame(rows)
+
+
+def _scenario(
+    document: Document, overrides: Mapping[str, Any], out: Path, repeats: int, say: Say
+) -> Iterator[dict[str, Any]]:
+    points = document.points(overrides)
+    folder = out / file_name(points[0].scenario.name)
+    for point in points:
+        if point.scenario.backend.name != "process":
+            raise document.located(ScenarioError.at("backend", "compare measures: backend must be process"))
+    calibration = _calibrate(min(points, key=lambda p: p.scenario.algorithm.n_fetch).scenario, folder, say)
+    for point in points:
+        yield _row(point, calibration, folder, repeats, say)
+
+
+def _calibrate(scenario: Scenario, folder: Path, say: Say) -> Calibration:
+    """Run one worker for a few seconds at the sweep's shortest rounds, where there is most synchronisation to measure."""
+    alone = scenario.model_copy(
+        update={"workers": 1, "budget": Budget(seconds=CALIBRATION_S), "record": "all", "evaluate": None}
+    )
+    path = folder / "calibration"
+    execute(alone, path)
+    effects = tables.read(path, "effects")
+    calibration = Calibration(fit(effects, tables.read(path, "minibatches")), int(effects["bytes"].max()))
+    costs = calibration.fitted
+    say(
+        f"{scenario.name}: calibrated on {len(costs.step_times_s)} minibatches of one worker: "
+        f"{calibration.step_s * 1e3:.3f} ms a minibatch; server {costs.server_push_s * 1e3:.3f} ms a push, "
+        f"{costs.server_fetch_s * 1e3:.3f} ms a fetch; client {costs.client_push_s * 1e3:.3f} and "
+        f"{costs.client_fetch_s * 1e3:.3f} ms; one way {costs.latency_s * 1e3:.3f} ms"
+    )
+    return calibration
+
+
+def predicted(scenario: Scenario, calibration: Calibration) -> Scenario:
+    """The scenario that is simulated for a measured one: its protocol, timing only, at the calibrated costs."""
+    costs = calibration.fitted
+    hardware = scenario.hardware.model_copy(
+        update={
+            "compute": scenario.hardware.compute.model_copy(
+                update={
+                    "distribution": "empirical",
+                    "step_s": None,
+                    "samples_s": costs.step_times_s.tolist(),
+                }
+            ),
+            "client": scenario.hardware.client.model_copy(
+                update={"push_s": costs.client_push_s, "fetch_s": costs.client_fetch_s}
+            ),
+            "server": scenario.hardware.server.model_copy(
+                update={"push_s": costs.server_push_s, "fetch_s": costs.server_fetch_s}
+            ),
+            "link": scenario.hardware.link.model_copy(
+                update={"latency_s": costs.latency_s, "bandwidth_bytes_per_s": None}
+            ),
+            # An emulated device sleeps through its stated time: it takes no core from anybody.
+            "cores": usable_cores() if scenario.backend.device == "cpu" else None,
+        }
+    )
+    task = Timing(name="timing", size_bytes=calibration.size_bytes, step_s=calibration.step_s)
+    return scenario.model_copy(
+        update={
+            "task": task,
+            "hardware": hardware,
+            "backend": Backend(name="sim", device=scenario.backend.device),
+            "warm_start": None,
+            "evaluate": None,
+        }
+    )
+
+
+def _row(point: Point, calibration: Calibration, folder: Path, repeats: int, say: Say) -> dict[str, Any]:
+    scenario, name = point.scenario, file_name(point.name or "point")
+    prediction = execute(predicted(scenario, calibration), folder / "predicted" / name)
+    measured = []
+    for repeat in range(repeats):
+        path = folder / "measured" / name / f"repeat-{repeat}"
+        execute(scenario, path)
+        measured.append(read_summary(path))
+    step_s = calibration.step_s
+    speedups = [summary["minibatches_per_s"] * step_s for summary in measured]
+    mean, deviation = float(np.mean(speedups)), float(np.std(speedups, ddof=1)) if repeats > 1 else float("nan")
+    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, max(repeats - 1, 1))) * deviation / repeats**0.5
+    speedup = prediction["minibatches_per_s"] * step_s
+    overruns = max((summary.get("overruns", {}).get("share", 0.0) for summary in measured), default=0.0)
+    say(f"{scenario.name} {point.name}: predicted {speedup:.2f}, measured {mean:.2f}")
+    return {
+        "scenario": scenario.name,
+        "point": point.name,
+        "group": scenario.backend.device,
+        "workers": scenario.workers,
+        "n_sync": scenario.algorithm.n_fetch,
+        "saturated": prediction["utilisation"]["server"] >= SATURATED,
+        "server_utilisation": prediction["utilisation"]["server"],
+        "predicted": speedup,
+        "measured_mean": mean,
+        "measured_low": mean - half,
+        "measured_high": mean + half,
+        "measured_sd": deviation,
+        "repeats": repeats,
+        "error": speedup / mean - 1.0,
+        "staleness_predicted": prediction["staleness"]["mean"],
+        "staleness_measured": float(np.mean([summary["staleness"]["mean"] for summary in measured])),
+        "overruns": overruns,
+        "valid": overruns <= OVERRUNS_ALLOWED,
+    }
