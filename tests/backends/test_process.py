@@ -1,0 +1,222 @@
+"""The process backend under faults: nothing is torn, nothing is lost, nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from asgd_lab.backends.outcome import Progress
+from asgd_lab.backends.process.memory import SharedTensors, Stack
+from asgd_lab.backends.run import execute
+from asgd_lab.errors import RunFailed
+from asgd_lab.record import tables
+from asgd_lab.record.run import read_summary
+
+from .scenarios import DIGITS, TIMING, run, scenario
+
+ENDLESS = {"seconds": 600.0}
+
+
+def members(kind: str) -> list[psutil.Process]:
+    """The processes of a run of ours: children of the fork server, recognised by their open log."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if os.readlink(f"/proc/{process.pid}/fd/2").endswith(f"{kind}.log"):
+                found.append(process)
+        except OSError:
+            continue
+    return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    before = set(os.listdir("/dev/shm"))
+    descriptors = len(os.listdir("/proc/self/fd"))
+    yield
+    assert not [p for kind in ("server", "worker-0", "worker-1", "worker-2") for p in members(kind)]
+    assert set(os.listdir("/dev/shm")) == before
+    # The first run of a process starts the fork server and the resource tracker, which stay.
+    assert len(os.listdir("/proc/self/fd")) <= descriptors + 4
+
+
+def once_running(act: Callable[[], None]) -> Callable[[Progress], None]:
+    """A watch that acts once, when the first versions have been made."""
+    done = threading.Event()
+
+    def watch(progress: Progress) -> None:
+        if progress.version >= 3 and not done.is_set():
+            done.set()
+            act()
+
+    return watch
+
+
+def kill(kind: str) -> None:
+    (victim,) = members(kind)
+    victim.kill()
+
+
+@pytest.mark.parametrize("victim", ["worker-1", "server"])
+@pytest.mark.parametrize(
+    "algorithm", [{"name": "asgd", "n_sync": 2}, {"name": "sync_sgd", "n_sync": 2}], ids=["asgd", "sync_sgd"]
+)
+def test_a_killed_process_fails_the_run_and_what_was_recorded_is_kept(
+    tmp_path: Path, victim: str, algorithm: dict[str, object]
+) -> None:
+    endless = scenario(backend="process", workers=3, budget=ENDLESS, algorithm=algorithm)
+    with pytest.raises(
+        RunFailed, match=rf"{victim.replace('-', ' ')} was killed by SIGKILL.* its log is .*{victim}\.log"
+    ):
+        execute(endless, tmp_path / "run", once_running(lambda: kill(victim)))
+    summary = read_summary(tmp_path / "run")
+    assert summary["status"] == "failed"
+    assert "SIGKILL" in summary["failure"]
+    effects = tables.read(tmp_path / "run", "effects")
+    assert (effects["kind"] == "apply").sum() >= 3
+    assert not (tmp_path / "run" / "parts").exists()
+
+
+def test_a_worker_that_raises_fails_the_run_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "fragile.py").write_text(
+        "import torch\n"
+        "class Fragile(torch.nn.Linear):\n"
+        "    calls = 0\n"
+        "    def forward(self, x):\n"
+        "        Fragile.calls += 1\n"
+        "        if Fragile.calls > 20: raise ValueError('worn out')\n"
+        "        return super().forward(x.flatten(1))\n"
+        "def make(num_classes):\n"
+        "    return Fragile(64, num_classes)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    task = {**DIGITS, "model": "fragile:make"}
+    with pytest.raises(RunFailed, match=r"worker \d failed: ValueError: worn out after \d+ minibatches"):
+        run(tmp_path / "run", task=task, backend="process", workers=2, budget=ENDLESS)
+
+
+def test_an_interrupted_run_keeps_its_tables(tmp_path: Path) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    endless = scenario(backend="process", workers=2, budget=ENDLESS)
+    summary = execute(endless, tmp_path / "run", once_running(interrupt))
+    assert summary["status"] == "interrupted"
+    assert summary["minibatches"] > 0
+    assert summary["final"]["test_loss"] < 1.0
+    effects = tables.read(tmp_path / "run", "effects")
+    assert effects.query("kind == 'apply'")["steps"].sum() == summary["minibatches"]
+
+
+def test_processes_end_with_their_parent(tmp_path: Path) -> None:
+    (tmp_path / "parent.py").write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from asgd_lab.backends.run import execute\n"
+        "from tests.backends.scenarios import scenario\n"
+        "from tests.backends.test_process import ENDLESS, members\n"
+        "def watch(progress):\n"
+        "    if progress.version > 2:\n"
+        "        print(*[p.pid for k in ('server', 'worker-0', 'worker-1') for p in members(k)], flush=True)\n"
+        "        sys.stdin.read()\n"
+        f"execute(scenario(backend='process', workers=2, budget=ENDLESS), Path({str(tmp_path / 'run')!r}), watch)\n"
+    )
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        [sys.executable, tmp_path / "parent.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    ) as parent:  # fmt: skip
+        assert parent.stdout is not None
+        children = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
+        assert len(children) == 3
+        parent.send_signal(signal.SIGKILL)
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert not alive
+
+
+def test_a_mapping_of_what_is_not_ones_own_cannot_be_written(tmp_path: Path) -> None:
+    code = (
+        "from asgd_lab.backends.process.memory import Stack\n"
+        "stack = Stack('versions', 2, 100)\n"
+        "stack.vector(1, writable=True).fill_(2.0)\n"
+        "assert stack.vector(1).sum().item() == 200.0\n"
+        "print('written by the owner', flush=True)\n"
+        "stack.vector(1).fill_(3.0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "written by the owner\n"
+    assert done.returncode == -signal.SIGSEGV
+
+
+def test_vectors_of_a_stack_do_not_overlap_and_start_at_a_cache_line() -> None:
+    stack = Stack("test", 3, 1025)
+    vectors = [stack.vector(index, writable=True) for index in range(3)]
+    for index, vector in enumerate(vectors):
+        vector.fill_(float(index))
+    assert [stack.vector(index).unique().tolist() for index in range(3)] == [[0.0], [1.0], [2.0]]
+    assert all(vector.data_ptr() % 64 == 0 for vector in vectors)
+    stack.close()
+
+
+def test_shared_tensors_come_back_as_they_went_in() -> None:
+    tensors = {"images": torch.rand(7, 1, 3, 3), "labels": torch.arange(7), "none": torch.empty(0, 4)}
+    shared = SharedTensors(tensors)
+    for name, value in shared.tensors().items():
+        assert torch.equal(value, tensors[name])
+    shared.close()
+
+
+def test_an_emulated_device_takes_the_stated_time_and_its_overruns_are_counted(tmp_path: Path) -> None:
+    emulated = {"name": "process", "device": "emulated"}
+    summary = run(
+        tmp_path / "slow",
+        task=TIMING,
+        backend=emulated,
+        workers=4,
+        algorithm={"name": "asgd", "n_sync": 5},
+        budget={"minibatches": 100},
+        hardware={"compute": {"step_s": 0.001}, "server": {"push_s": 0.003}},
+    )
+    effects = tables.read(tmp_path / "slow", "effects")
+    trains = effects.query("kind == 'train'")
+    assert (trains["end_s"] - trains["start_s"] >= 0.005).all()
+    applies = effects.query("kind == 'apply'").sort_values("start_s")
+    assert (applies["end_s"] - applies["start_s"] >= 0.003).all()
+    assert (applies["start_s"].to_numpy()[1:] >= applies["end_s"].to_numpy()[:-1]).all(), "one request at a time"
+    assert summary["emulated"] is True
+    hasty = run(
+        tmp_path / "hasty",
+        backend=emulated,
+        hardware={"compute": {"step_s": 1e-7}},
+        budget={"minibatches": 50},
+    )
+    assert hasty["overruns"] == {"minibatches": 50, "share": 1.0}
+
+
+def test_a_server_keeps_up_with_sixteen_workers_whose_vectors_it_never_tears(tmp_path: Path) -> None:
+    """Sixteen workers add whole deltas of a quadratic without curvature in half of its coordinates: those never move."""
+    task = {"name": "quadratic", "curvature": [1.0] * 500 + [1e-9] * 500, "optimizer": {"name": "SGD", "lr": 0.001}}
+    summary = run(
+        tmp_path / "run",
+        task=task,
+        backend="process",
+        workers=16,
+        algorithm={"name": "asgd", "n_sync": 1, "rule": ["scale"]},
+        budget={"minibatches": 3000},
+    )
+    assert summary["minibatches"] == 3000
+    with np.load(tmp_path / "run" / "checkpoints" / "final.npz") as stored:
+        params = stored["params"]
+    # Every version's coordinates are equal within each half: a torn read would have mixed two versions.
+    assert np.unique(params[:500]).size == 1
+    assert np.unique(params[500:]).size == 1
