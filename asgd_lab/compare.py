@@ -27,7 +27,6 @@ from asgd_lab.scenario.running import Backend, Budget
 from asgd_lab.scenario.tasks import Timing
 
 CALIBRATION_S = 3.0
-SATURATED = 0.9  # predicted utilisation of the server from which a point counts as saturated
 CONFIDENCE = 0.95
 OVERRUNS_ALLOWED = 0.01
 
@@ -52,9 +51,10 @@ def compare(
 ) -> pd.DataFrame:
     """Measure and simulate every point of every document, and return a row a point; run directories go below `out`.
 
-    Columns: scenario, point, group (the device), workers, n_sync, saturated, predicted, measured_mean, measured_low,
-    measured_high, measured_sd, repeats, error (relative), staleness_predicted, staleness_measured, overruns (the share
-    of emulated minibatches that took longer than stated), valid (whether that share is small enough to count).
+    Columns: scenario, point, group (the device), workers, n_sync, saturated (see `knee`), server_utilisation (as
+    predicted), predicted, measured_mean, measured_low, measured_high (a 95% interval), measured_sd, repeats, error (of
+    the prediction, relative), staleness_predicted, staleness_measured, overruns (the share of emulated minibatches
+    that took longer than stated), valid (whether that share is small enough to count).
     """
     rows = [row for document in documents for row in _scenario(document, overrides, out, repeats, say)]
     return pd.DataFrame(rows)
@@ -74,7 +74,7 @@ def _scenario(
 
 
 def _calibrate(scenario: Scenario, folder: Path, say: Say) -> Calibration:
-    """Run one worker for a few seconds at the sweep's shortest rounds, where there is most synchronisation to measure."""
+    """Run one worker for a few seconds at the sweep's shortest rounds: there is most to measure."""
     alone = scenario.model_copy(
         update={"workers": 1, "budget": Budget(seconds=CALIBRATION_S), "record": "all", "evaluate": None}
     )
@@ -129,6 +129,33 @@ def predicted(scenario: Scenario, calibration: Calibration) -> Scenario:
     )
 
 
+def knee(scenario: Scenario, calibration: Calibration) -> float:
+    """The number of workers from which the server is the bottleneck, whatever the order of events.
+
+    With R the round of a lone worker and S the server's share of it, throughput is at most min(M / R, 1 / S)
+    (asymptotic bounds of a closed queueing network); the two meet at R / S workers.
+    """
+    costs = calibration.fitted
+    service_s = costs.server_push_s + costs.server_fetch_s
+    round_s = (
+        scenario.algorithm.n_fetch * calibration.step_s
+        + costs.client_push_s
+        + costs.client_fetch_s
+        + 4 * costs.latency_s
+        + service_s
+    )
+    return round_s / service_s
+
+
+def write(table: pd.DataFrame, out: Path) -> list[Path]:
+    """The table as compare.parquet and compare.csv, and the figure, into `out`."""
+    from asgd_lab.figures import speedup, style
+
+    table.to_parquet(out / "compare.parquet")
+    table.to_csv(out / "compare.csv", index=False)
+    return style.save(speedup.speedup_figure(table), out / "compare")
+
+
 def _row(point: Point, calibration: Calibration, folder: Path, repeats: int, say: Say) -> dict[str, Any]:
     scenario, name = point.scenario, file_name(point.name or "point")
     prediction = execute(predicted(scenario, calibration), folder / "predicted" / name)
@@ -150,7 +177,7 @@ def _row(point: Point, calibration: Calibration, folder: Path, repeats: int, say
         "group": scenario.backend.device,
         "workers": scenario.workers,
         "n_sync": scenario.algorithm.n_fetch,
-        "saturated": prediction["utilisation"]["server"] >= SATURATED,
+        "saturated": scenario.workers > knee(scenario, calibration),
         "server_utilisation": prediction["utilisation"]["server"],
         "predicted": speedup,
         "measured_mean": mean,

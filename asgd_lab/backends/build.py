@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +17,7 @@ from asgd_lab.protocol.parameters import Parameters
 from asgd_lab.protocol.replica import GradientSum, Replica
 from asgd_lab.protocol.rules import Rule
 from asgd_lab.protocol.server import Budget, Server
+from asgd_lab.record.run import final_params
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks.base import Learner, Task
 
@@ -71,16 +70,13 @@ def initial_parameters(scenario: Scenario, task: Task) -> Tensor:
     if warm is None or not task.size:
         return params
     if warm.run is not None:
-        path = Path(warm.run) / "checkpoints" / "final.npz"
         try:
-            with np.load(path) as stored:
-                loaded = torch.from_numpy(stored["params"])
-        except (OSError, KeyError, ValueError) as error:
-            raise ScenarioError.at("warm_start.run", f"no final parameters of a run at {path}: {error}") from error
+            loaded = torch.from_numpy(final_params(warm.run))
+        except (ScenarioError, OSError, ValueError) as error:
+            raise ScenarioError.at("warm_start.run", f"{error}; give the directory of a finished run") from error
         if loaded.shape != params.shape:
-            raise ScenarioError.at(
-                "warm_start.run", f"{path} holds {loaded.numel()} parameters; this task has {params.numel()}"
-            )
+            message = f"{warm.run} ended with {loaded.numel()} parameters; this task has {params.numel()}"
+            raise ScenarioError.at("warm_start.run", message)
         return params.copy_(loaded)
     learner = task.learner(WARM_UP_WORKER, params)
     for step in range(warm.minibatches or 0):

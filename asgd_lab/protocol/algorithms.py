@@ -46,9 +46,7 @@ def asgd(
     return _algorithm("asgd", gates.asynchronous(), n_fetch, n_push, rule, pushes, momentum_at_fetch)
 
 
-def ssp(
-    n_sync: int, bound: int, rule: Rule, pushes: Kind = "delta", momentum_at_fetch: Momentum = "keep"
-) -> Algorithm:
+def ssp(n_sync: int, bound: int, rule: Rule, pushes: Kind = "delta", momentum_at_fetch: Momentum = "keep") -> Algorithm:
     """Stale synchronous parallel (Ho et al. 2013): A-SGD whose fastest worker waits when `bound` rounds ahead."""
     return _algorithm("ssp", gates.bounded_staleness(bound), n_sync, n_sync, rule, pushes, momentum_at_fetch)
 

@@ -29,8 +29,11 @@ ALONE: dict[str, dict[str, Any]] = {
 }
 LOCK_STEP: dict[str, dict[str, Any]] = {
     "quadratic": {"task": QUADRATIC, "algorithm": {"name": "sync_sgd", "n_sync": 2}},
-    "digits": {"task": DIGITS, "algorithm": {"name": "sync_sgd", "n_sync": 3, "rule": ["mean", {"name": "momentum", "beta": 0.5}]}},
-}  # fmt: skip
+    "digits": {
+        "task": DIGITS,
+        "algorithm": {"name": "sync_sgd", "n_sync": 3, "rule": ["mean", {"name": "momentum", "beta": 0.5}]},
+    },
+}
 
 
 @pytest.mark.parametrize("case", ALONE)

@@ -204,7 +204,7 @@ def test_an_emulated_device_takes_the_stated_time_and_its_overruns_are_counted(t
 
 
 def test_a_server_keeps_up_with_sixteen_workers_whose_vectors_it_never_tears(tmp_path: Path) -> None:
-    """Sixteen workers add whole deltas of a quadratic without curvature in half of its coordinates: those never move."""
+    """All coordinates of each half of the vector are alike in every version, so a torn read would show."""
     task = {"name": "quadratic", "curvature": [1.0] * 500 + [1e-9] * 500, "optimizer": {"name": "SGD", "lr": 0.001}}
     summary = run(
         tmp_path / "run",

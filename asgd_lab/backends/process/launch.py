@@ -218,15 +218,23 @@ def _join(plan: Plan, record: RunDirectory, interrupted: bool, failure: str | No
     board = plan.board
     started_ns = int(board.server[Board.START_NS])
     overruns, steps = int(board.worker[:, Board.OVERRUNS].sum()), int(board.worker[:, Board.STEPS].sum())
-    facts: dict[str, Any] = {"startup_s": (started_ns - began_ns) * 1e-9 if started_ns else None}
+    facts: dict[str, Any] = {}
+    if started_ns:
+        facts["startup_s"] = (started_ns - began_ns) * 1e-9
+        facts["started_unix_s"] = time.time() - (now_ns() - started_ns) * 1e-9
     if scenario.backend.device == "emulated":
         facts["emulated"] = True
         facts["overruns"] = {"minibatches": overruns, "share": overruns / steps if steps else 0.0}
     return Outcome(
-        statistics=statistics, makespan_ns=end_ns, updates=int(board.server[Board.VERSION]), params=params if plan.size else None,
-        final={}, facts=facts, status="failed" if failure else "interrupted" if interrupted else "done",
+        statistics=statistics,
+        makespan_ns=end_ns,
+        updates=int(board.server[Board.VERSION]),
+        params=params if plan.size else None,
+        final={},
+        facts=facts,
+        status="failed" if failure else "interrupted" if interrupted else "done",
         failure=failure,
-    )  # fmt: skip
+    )
 
 
 def _rows(parts: Path, pattern: str, format: str) -> list[tuple[Any, ...]]:

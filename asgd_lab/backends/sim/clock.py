@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import simpy
 
 
@@ -13,4 +11,4 @@ class Clock(simpy.Environment):
     @property
     def now(self) -> int:
         """Nanoseconds of virtual time."""
-        return cast(int, self._now)
+        return self._now  # type: ignore[return-value]

@@ -21,11 +21,11 @@ class Cores:
         self._env, self._count = env, count
         self._served = 0.0  # virtual clock: nanoseconds of a core that each job present has had
         self._since = 0  # when it was last advanced
-        self._jobs: list[tuple[float, int, Callable[[], None]]] = []  # (virtual end, sequence, callback)
+        self._jobs: list[tuple[float, int, Callable[[object], None]]] = []  # (virtual end, sequence, callback)
         self._sequence = 0
         self._alarm = 0  # only the newest alarm counts
 
-    def work(self, demand_ns: int, done: Callable[[], None]) -> None:
+    def work(self, demand_ns: int, done: Callable[[object], None]) -> None:
         """Call `done` when a job of `demand_ns` is finished."""
         self._advance()
         self._sequence += 1
@@ -58,4 +58,4 @@ class Cores:
             finished.append(heapq.heappop(self._jobs)[2])
         self._set_alarm()
         for done in finished:
-            done()
+            done(None)

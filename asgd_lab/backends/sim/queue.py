@@ -45,7 +45,7 @@ class ServerQueue:
         arrived, service_ns, served = self._waiting.popleft()
         start = self._env.now
 
-        def done() -> None:
+        def done(_: object) -> None:
             self._serving = False
             served(start, start - arrived)
             if not self._serving:

@@ -1,0 +1,192 @@
+"""What a person sees of a run, while it goes on and when it is over; nothing here decides, waits or writes a file."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from asgd_lab.scenario import Scenario
+
+if TYPE_CHECKING:
+    from asgd_lab.backends.outcome import Progress, Watch
+
+PLAIN_EVERY_S = 5.0
+SHOWN_WORKERS = 16  # of more workers, how many are in each state
+OVERRUNS_ALLOWED = 0.01  # above it, an emulated device was not as fast as stated: the run measured something else
+STYLES = {"starting": "dim", "fetching": "cyan", "training": "green", "pushing": "yellow", "left": "dim"}
+
+
+def say(console: Console, line: str) -> None:
+    """One line as it is, however long."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def watching(console: Console, scenario: Scenario, *, live: bool) -> Iterator[Watch]:
+    """What to call with each look at the run: it redraws the display of a terminal, or now and then prints a line."""
+    pace = Pace(scenario)
+    if live:
+        # The caller's own thread redraws, when there is something new: no thread of ours competes with the run.
+        with Live(console=console, auto_refresh=False, transient=True) as display:
+            yield lambda progress: display.update(picture(scenario, progress, pace), refresh=True)
+        return
+    due_s = -math.inf
+
+    def line(progress: Progress) -> None:
+        nonlocal due_s
+        if progress.seconds > 0 and time.monotonic() >= due_s:
+            due_s = time.monotonic() + PLAIN_EVERY_S
+            say(console, numbers(scenario, progress, pace))
+
+    yield line
+
+
+class Pace:
+    """How much of the budget is used up, and how many of the host's seconds the rest takes at the rate so far."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self._budget = scenario.budget
+        self._first: tuple[float, float] | None = None  # host time and share of the first look
+
+    def share(self, progress: Progress) -> float | None:
+        """The largest share of any part; None where only an error can end the run."""
+        budget = self._budget
+        parts = (
+            (progress.minibatches, budget.minibatches),
+            (progress.version, budget.updates),
+            (progress.seconds, budget.seconds),
+        )
+        shares = [done / stated for done, stated in parts if stated is not None]
+        return min(1.0, max(shares)) if shares else None
+
+    def left_s(self, progress: Progress) -> float | None:
+        """None until there is a rate to tell it by."""
+        share, now_s = self.share(progress), time.monotonic()
+        if share is None or progress.seconds <= 0:
+            return None
+        began_s, before = self._first = self._first or (now_s, share)
+        return (1.0 - share) * (now_s - began_s) / (share - before) if share > before else None
+
+
+def numbers(scenario: Scenario, progress: Progress, pace: Pace) -> str:
+    """The newest of each number, in a line."""
+    rate = progress.minibatches / progress.seconds if progress.seconds > 0 else 0.0
+    parts = [f"{progress.seconds:.1f} s", f"{progress.minibatches:,} minibatches", f"{rate:,.1f} minibatches/s"]
+    if progress.staleness >= 0:
+        parts.append(f"staleness {progress.staleness}")
+    if scenario.task.name != "timing" and not math.isnan(progress.loss):
+        # The simulator tells the training error in the loss's place.
+        parts.append(f"{'error' if scenario.backend.name == 'sim' else 'loss'} {progress.loss:.4g}")
+    if (share := pace.share(progress)) is not None:
+        parts.append(f"{share:.0%} of the budget")
+    if (left_s := pace.left_s(progress)) is not None:
+        parts.append(f"{timedelta(seconds=round(left_s))} left")
+    return ", ".join(parts)
+
+
+def picture(scenario: Scenario, progress: Progress, pace: Pace) -> Table:
+    """The same for a terminal, with a bar and what each worker is doing."""
+    share = pace.share(progress)
+    table = Table.grid()
+    table.add_row(ProgressBar(total=None if share is None else 1.0, completed=share or 0.0, width=40))
+    table.add_row(Text(numbers(scenario, progress, pace)))
+    table.add_row(_workers(progress.workers))
+    return table
+
+
+def _workers(states: Sequence[str]) -> Text:
+    if len(states) > SHOWN_WORKERS:
+        pieces = [(f"{count} {state}", state) for state, count in sorted(Counter(states).items())]
+    else:
+        pieces = [(f"{worker} {state}", state) for worker, state in enumerate(states)]
+    return Text("   ").join(Text(words, STYLES.get(state, "")) for words, state in pieces)
+
+
+def result(summary: Mapping[str, Any]) -> Table:
+    """One run's numbers."""
+    table = Table.grid(padding=(0, 2))
+    share, staleness, busy = overruns(summary), summary["staleness"], summary["utilisation"]
+    emulated = " on emulated devices" if summary.get("emulated") else ""
+    rows = [
+        ("ran", f"{crew(summary['workers'])}{emulated}, backend {summary['backend']}, seed {summary['seed']}"),
+        ("makespan", f"{_seconds(summary)} s" if _timed(summary) else "this backend has no clock"),
+        ("minibatches", f"{summary['minibatches']:,}" + (f", {_rate(summary)} a second" if _timed(summary) else "")),
+        ("updates", f"{summary['updates']:,}; pushes dropped: {summary['dropped']:,}"),
+        ("staleness", f"mean {staleness['mean']:.2f}, max {staleness['max']}"),
+        ("utilisation", f"workers {busy['workers']:.0%}, server {busy['server']:.0%}"),
+        *((name.replace("_", " "), f"{value:.4g}") for name, value in summary["final"].items()),
+    ]
+    if share is not None:
+        verdict = "" if share <= OVERRUNS_ALLOWED else f"; above {OVERRUNS_ALLOWED:.0%} the measurement is invalid"
+        rows.append(("overruns", f"{share:.2%} of the minibatches took longer than stated{verdict}"))
+    for name, value in rows:
+        table.add_row(Text(name, "bold"), Text(value))
+    return table
+
+
+def crew(workers: int) -> str:
+    """So many workers, in words."""
+    return f"{workers:,} worker{'s' if workers != 1 else ''}"
+
+
+def overruns(summary: Mapping[str, Any]) -> float | None:
+    """The share of an emulated run's minibatches whose mathematics took longer than stated."""
+    share: float | None = summary.get("overruns", {}).get("share")
+    return share
+
+
+def brief(summary: Mapping[str, Any]) -> str:
+    """One run of several, in a line."""
+    clock = f"{_seconds(summary)} s, {_rate(summary)} minibatches/s, " if _timed(summary) else ""
+    final = "".join(f", {name.replace('_', ' ')} {value:.4g}" for name, value in _tested(summary).items())
+    return f"{clock}staleness {summary['staleness']['mean']:.2f}{final}"
+
+
+def results(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
+    """A row for each point of a sweep, by its name."""
+    metrics = dict.fromkeys(metric for summary in summaries.values() for metric in _tested(summary))
+    table = Table("point")
+    table.columns[0].overflow = "fold"
+    for heading in ("makespan s", "minibatches/s", "staleness", *(metric.replace("_", " ") for metric in metrics)):
+        table.add_column(heading, justify="right")
+    for name, summary in summaries.items():
+        final = _tested(summary)
+        clock = (_seconds(summary), _rate(summary)) if _timed(summary) else ("-", "-")
+        values = (f"{final[metric]:.4g}" if metric in final else "-" for metric in metrics)
+        table.add_row(Text(name), *clock, f"{summary['staleness']['mean']:.2f}", *values)
+    return table
+
+
+def names(title: str, described: Mapping[str, str]) -> Table:
+    """What a scenario can name, each with what it is."""
+    table = Table(title=Text(title, "bold"), title_justify="left", box=None, show_header=False, pad_edge=False)
+    for name, words in described.items():
+        table.add_row(Text(name), Text(words))
+    return table
+
+
+def _timed(summary: Mapping[str, Any]) -> bool:
+    return summary.get("clock") != "effects"
+
+
+def _seconds(summary: Mapping[str, Any]) -> str:
+    return f"{summary['makespan_s']:,.3f}"
+
+
+def _rate(summary: Mapping[str, Any]) -> str:
+    return f"{summary['minibatches_per_s']:,.1f}"
+
+
+def _tested(summary: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in summary["final"].items() if name.startswith("test_")}

@@ -1,0 +1,99 @@
+"""Virtual runs for tests: a scenario from few words, and a simulation whose tables stay in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import pandas as pd
+
+from asgd_lab.backends.build import build_task
+from asgd_lab.backends.outcome import Outcome
+from asgd_lab.backends.sim.simulation import Simulation
+from asgd_lab.hardware.costs import StepTimes
+from asgd_lab.record.run import RunDirectory
+from asgd_lab.record.tables import EFFECTS, KINDS, Recording
+from asgd_lab.scenario import Scenario
+from asgd_lab.scenario.hardware import Compute
+from asgd_lab.tasks import Task
+
+TIMING = {"name": "timing", "size_bytes": 0, "step_s": 1.0}
+
+
+def scenario(
+    task: dict[str, Any] = TIMING,
+    algorithm: dict[str, Any] | None = None,
+    workers: int = 1,
+    budget: dict[str, Any] | None = None,
+    hardware: dict[str, Any] | None = None,
+    **more: Any,
+) -> Scenario:
+    """A scenario for the sim backend, whose minibatches take a second unless the hardware says otherwise."""
+    hardware = {"compute": {"step_s": 1.0}} if hardware is None else hardware
+    return Scenario.model_validate(
+        {
+            "name": "test",
+            "task": task,
+            "algorithm": algorithm or {"name": "asgd", "n_sync": 1},
+            "workers": workers,
+            "budget": budget or {"updates": 100},
+            "hardware": hardware,
+            "backend": "sim",
+            **more,
+        }
+    )
+
+
+class _Rows(list[tuple[Any, ...]]):
+    add = list.append
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+
+class Memory:
+    """A run directory without a directory."""
+
+    def __init__(self) -> None:
+        self.recording = Recording.named("all")
+        self.effects, self.minibatches, self.evals = _Rows(), _Rows(), _Rows()
+
+
+@dataclass
+class Run:
+    """A run that is over; times in nanoseconds, as the clock has them."""
+
+    outcome: Outcome
+    simulation: Simulation
+    effects: pd.DataFrame
+
+    def rows(self, kind: str) -> pd.DataFrame:
+        """The effects of one kind, in order."""
+        return self.effects[self.effects["kind"] == kind]
+
+    @property
+    def applies(self) -> pd.DataFrame:
+        """The server's applications."""
+        return self.rows("apply")
+
+    def utilisation(self) -> float:
+        """The server's, as summary.json has it."""
+        outcome = self.outcome
+        summary = outcome.statistics.summary(
+            backend="sim", seed=0, makespan_ns=outcome.makespan_ns, updates=outcome.updates, final={}, params_sha256=""
+        )
+        return cast(float, summary["utilisation"]["server"])
+
+
+def simulate(scenario: Scenario, task: Task | None = None, computes: Sequence[Compute] | None = None) -> Run:
+    """Run it; `computes` gives each worker a device of its own."""
+    memory = Memory()
+    simulation = Simulation(scenario, cast(RunDirectory, memory), task or build_task(scenario))
+    for worker, compute in zip(simulation.workers, computes or (), strict=computes is not None):
+        worker.times = StepTimes(compute, scenario.seed, worker.number)
+    outcome = simulation.run()
+    assert outcome.status == "done", outcome.failure
+    effects = pd.DataFrame(memory.effects, columns=[name for name, _ in EFFECTS.columns])
+    effects["kind"] = effects["kind"].map(dict(enumerate(KINDS)))
+    return Run(outcome, simulation, effects)

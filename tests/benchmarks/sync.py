@@ -1,0 +1,124 @@
+"""Sync: from the end of one Train to the start of the next on real processes, beside two copies and one axpy.
+
+The model's many parameters take no part in its forward pass, so that Train is short and leaves memory alone; all that
+lies between two Trains (measure, push, apply, fetch, adopt) is over the whole vector. Run and baseline alternate.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from asgd_lab.backends.run import execute
+from asgd_lab.record import tables
+from asgd_lab.scenario import Scenario
+from tests.benchmarks.report import spread
+
+SIZES = {"1 thousand": 1_000, "215 thousand": 215_000, "61 million": 61_000_000}
+ROUNDS = {1_000: 2000, 215_000: 1000, 61_000_000: 25}
+REPEATS = 5
+
+
+class Idle(nn.Module):
+    """A linear classifier of digits, beside parameters that it does not use."""
+
+    def __init__(self, num_classes: int, size: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(64, num_classes)
+        self.idle = nn.Parameter(torch.zeros(max(1, size - 65 * num_classes)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        output: Tensor = self.linear(images.flatten(1))
+        return output
+
+
+def idle(num_classes: int, size: int) -> nn.Module:
+    """The factory that the scenario names."""
+    return Idle(num_classes, size)
+
+
+def gaps(workers: int, size: int) -> list[float]:
+    """Seconds between one Train and the next, of all workers, without the first tenth."""
+    scenario = Scenario.model_validate(
+        {
+            "name": "sync",
+            "task": {
+                "name": "classification",
+                "dataset": "digits",
+                "model": "tests.benchmarks.sync:idle",
+                "model_options": {"size": size},
+                "batch_size": 2,
+                "optimizer": {"name": "SGD", "lr": 0.01},
+            },
+            "algorithm": {"name": "asgd", "n_sync": 1},
+            "workers": workers,
+            "budget": {"minibatches": workers * ROUNDS[size]},
+            "backend": "process",
+        }
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        execute(scenario, Path(folder) / "run")
+        effects = tables.read(Path(folder) / "run", "effects")
+    found: list[float] = []
+    for _, trains in effects[effects["kind"] == "train"].groupby("worker"):
+        trains = trains.sort_values("start_s")
+        between = trains["start_s"].to_numpy()[1:] - trains["end_s"].to_numpy()[:-1]
+        found += between[len(between) // 10 :].tolist()
+    return found
+
+
+def baseline(size: int, rounds: int) -> list[float]:
+    """Seconds of two copies and one axpy over vectors of `size`, one thread, in this process."""
+    torch.set_num_threads(1)
+    a, b, c, d = (torch.full((size,), 0.5) for _ in range(4))
+    found = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        a.copy_(b)
+        c.copy_(a)
+        d.add_(c, alpha=-0.5)
+        found.append(time.perf_counter() - began)
+    return found[rounds // 10 :]
+
+
+def baselines(count: int, size: int) -> list[float]:
+    """The same in `count` processes at once, which start together when all are ready."""
+    code = (
+        "import sys; from tests.benchmarks.sync import baseline; baseline(10, 10); "
+        "print('ready', flush=True); sys.stdin.readline(); "
+        f"print(*baseline({size}, {ROUNDS[size]}))"
+    )
+    crew = [
+        subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(count)
+    ]
+    for process in crew:
+        assert process.stdout is not None
+        process.stdout.readline()
+    for process in crew:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    return [float(word) for process in crew for word in process.communicate()[0].split()]
+
+
+def main() -> None:
+    for name, size in SIZES.items():
+        for workers in (1, 2):
+            ours, theirs, ratios = [], [], []
+            for _ in range(REPEATS):
+                theirs.append(statistics.median(baselines(workers, size)))
+                ours.append(statistics.median(gaps(workers, size)))
+                ratios.append(ours[-1] / theirs[-1])
+            print(
+                f"{name} parameters, {workers} worker{'s' * (workers > 1)}: sync {spread(ours, 1e6, 'µs')}, two copies "
+                f"and one axpy {spread(theirs, 1e6, 'µs')}, ratio {spread(ratios)}",
+                flush=True,
+            )
