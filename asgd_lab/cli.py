@@ -40,7 +40,7 @@ Assignments = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", show_default=False, help="An empty or new directory.  [default: runs/NAME/TIME]"),
+    typer.Option(metavar="DIR", show_default=False, help="A new or empty directory; if not given, runs/NAME/TIME."),
 ]
 
 

@@ -18,7 +18,7 @@ import torch
 from asgd_lab.backends.outcome import Progress
 from asgd_lab.backends.process.memory import SharedTensors, Stack
 from asgd_lab.backends.run import execute
-from asgd_lab.errors import RunFailed
+from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.record import tables
 from asgd_lab.record.run import read_summary
 
@@ -220,3 +220,19 @@ def test_a_server_keeps_up_with_sixteen_workers_whose_vectors_it_never_tears(tmp
     # Every version's coordinates are equal within each half: a torn read would have mixed two versions.
     assert np.unique(params[:500]).size == 1
     assert np.unique(params[500:]).size == 1
+
+
+@pytest.mark.parametrize(
+    ("parts", "key"),
+    [
+        ({"workers": 241}, "workers"),
+        ({"backend": {"name": "process", "device": "cuda"}}, "backend.device"),
+    ],
+)
+def test_what_this_node_cannot_do_is_said_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: dict[str, object], key: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ScenarioError) as caught:
+        run(tmp_path / "run", **{"backend": "process", **parts})
+    assert caught.value.key == key

@@ -91,7 +91,7 @@ def simulate(scenario: Scenario, task: Task | None = None, computes: Sequence[Co
     memory = Memory()
     simulation = Simulation(scenario, cast(RunDirectory, memory), task or build_task(scenario))
     for worker, compute in zip(simulation.workers, computes or (), strict=computes is not None):
-        worker.times = StepTimes(compute, scenario.seed, worker.number)
+        worker._times = StepTimes(compute, scenario.seed, worker.number)
     outcome = simulation.run()
     assert outcome.status == "done", outcome.failure
     effects = pd.DataFrame(memory.effects, columns=[name for name, _ in EFFECTS.columns])

@@ -76,6 +76,6 @@ def main() -> None:
                     ratios.append((time.perf_counter() - began) / loop)
             print(
                 f"{model} on digits at batch {BATCH}, {workers} simulated workers, {STEPS} steps, set-up, "
-                f"recording and final evaluation included: {spread(ratios, 1.0, 'times the bare loop')} (wanted: at most 1.1)",
+                f"recording and final evaluation included: {spread(ratios, 1.0, 'times the bare loop')}",
                 flush=True,
             )

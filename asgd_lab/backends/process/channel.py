@@ -43,10 +43,11 @@ class Answer(NamedTuple):
     version: int
     detail: int
     steps: int
+    waited_ns: int = 0  # between sending the request and its service, or its release by a gate
 
 
 _REQUEST = struct.Struct("=qqqqqdd")
-_ANSWER = struct.Struct("=qqq")
+_ANSWER = struct.Struct("=qqqq")
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -68,10 +69,10 @@ def hear(end: socket.socket) -> Request | None:
     return Request._make(_REQUEST.unpack(data)) if data else None
 
 
-def answer(end: socket.socket, version: int, detail: int, steps: int) -> None:
+def answer(end: socket.socket, reply: Answer) -> None:
     """Answer a request; a worker that is gone needs no answer."""
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        end.send(_ANSWER.pack(version, detail, steps))
+        end.send(_ANSWER.pack(*reply))
 
 
 def await_answer(end: socket.socket) -> Answer | None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import torch.multiprocessing
 
 from asgd_lab import tasks
@@ -31,6 +32,7 @@ from asgd_lab.backends.process.board import Board
 from asgd_lab.backends.process.clock import now_ns
 from asgd_lab.backends.process.memory import SharedTensors, Stack
 from asgd_lab.backends.process.plan import EFFECT_ROW, KIND, MINIBATCH_ROW, PUSH_ROW, Plan
+from asgd_lab.errors import ScenarioError
 from asgd_lab.record.rowfile import read_rows
 from asgd_lab.record.run import RunDirectory
 from asgd_lab.record.summary import Statistics
@@ -39,6 +41,7 @@ from asgd_lab.tasks import Task
 
 POLL_S = 0.2
 PATIENCE_S = 30.0  # for processes that were told to stop
+MOST_WORKERS = 240  # the server takes a descriptor a worker, and a fork server passes 256 at most
 
 
 def preload() -> None:
@@ -54,6 +57,7 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
     RunFailed says which process died, why, and where its log is; what was recorded until then is in `record`.
     """
     began_ns = now_ns()
+    _check(scenario)
     preload()
     data = tasks.load(scenario.task)
     task = build_task(scenario, data)
@@ -84,6 +88,15 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
     plan.close()
     shutil.rmtree(parts)
     return outcome
+
+
+def _check(scenario: Scenario) -> None:
+    """What this node cannot do is said before anything is started."""
+    if scenario.workers > MOST_WORKERS:
+        message = f"the process backend starts at most {MOST_WORKERS} workers; for {scenario.workers} use backend sim"
+        raise ScenarioError.at("workers", message)
+    if scenario.backend.device == "cuda" and not torch.cuda.is_available():
+        raise ScenarioError.at("backend.device", "cuda needs a GPU and torch finds none here; use cpu or emulated")
 
 
 class Crew:

@@ -18,7 +18,7 @@ import torch
 from asgd_lab.backends.build import build_algorithm, build_budget, build_server, build_task
 from asgd_lab.backends.process import channel, snapshots
 from asgd_lab.backends.process.board import Board
-from asgd_lab.backends.process.channel import Ask, Request
+from asgd_lab.backends.process.channel import Answer, Ask, Request
 from asgd_lab.backends.process.clock import now_ns, precise_timers, sleep_until
 from asgd_lab.backends.process.plan import EFFECT_ROW, KIND, PUSH_ROW, Plan, settle
 from asgd_lab.hardware.costs import Costs, nanoseconds
@@ -59,6 +59,7 @@ class ServerProcess:
         if self.emulated:
             precise_timers()
         self.sequences = [0] * scenario.workers
+        self.sent_ns = [0] * scenario.workers  # each worker's request that is not answered yet
         self.words = plan.board.server
         self.start_ns = self.end_ns = 0
         self.selector = selectors.DefaultSelector()
@@ -91,7 +92,7 @@ class ServerProcess:
         if self.snapshots is not None and self.server.parameters is not None:
             self.snapshots.take(0, 0, 0, self.server.parameters.current)
         for end in self.ends:
-            channel.answer(end, 0, 0, self.start_ns)
+            channel.answer(end, Answer(0, 0, self.start_ns))
         return True
 
     def _serve(self) -> None:
@@ -131,6 +132,7 @@ class ServerProcess:
             if worker in self.server.members:
                 self._deliver(self.server.on_leave(worker))
             return
+        self.sent_ns[worker] = request.sent_ns
         if request.ask == Ask.FETCH:
             grants = self.server.on_fetch(worker)
             kind, stated_ns = "grant", self.costs.server_fetch_ns
@@ -145,7 +147,7 @@ class ServerProcess:
             kind, stated_ns = "apply", self.costs.server_push_ns
         if self.emulated and stated_ns:
             sleep_until(begun + stated_ns)
-        self._deliver(grants)
+        self._deliver(grants, served_ns=now_ns() - begun, served=worker)
         ended = now_ns()
         if kind == "apply":
             self.end_ns = ended
@@ -179,18 +181,21 @@ class ServerProcess:
         self.words[Board.STOP] = 1
         self._deliver(self.server.close())
 
-    def _deliver(self, grants: list[Grant]) -> None:
+    def _deliver(self, grants: list[Grant], served_ns: int = 0, served: int = PARENT) -> None:
+        """Answer; who was not just `served` has waited for its release until now."""
         parameters = self.server.parameters
+        now = now_ns()
         for grant in grants:
             end = self.ends[grant.worker]
+            waited_ns = now - self.sent_ns[grant.worker] - (served_ns if grant.worker == served else 0)
             if isinstance(grant, FetchGrant):
                 slot = parameters.pinned(grant.worker) if parameters is not None and grant.steps else 0
-                channel.answer(end, grant.version, slot, grant.steps)
+                channel.answer(end, Answer(grant.version, slot, grant.steps, waited_ns))
             else:
                 self.pushes.add(grant.version, grant.staleness, grant.steps)
                 if grant.version != DROPPED:
                     self.words[Board.STALENESS] = grant.staleness
-                channel.answer(end, grant.version, grant.staleness, grant.steps)
+                channel.answer(end, Answer(grant.version, grant.staleness, grant.steps, waited_ns))
 
     def _hand_over(self) -> None:
         """Leave the final parameters and the end of the run's clock for the parent."""

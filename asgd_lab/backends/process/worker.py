@@ -123,8 +123,9 @@ class WorkerProcess:
         if self.emulated:
             sleep_until(now_ns() + self.costs.latency_ns + self.costs.transfer_ns + self.costs.client_fetch_ns)
         ended = now_ns()
+        size = self.plan.size_bytes if granted.steps else 0
         replica.grant(granted.version, granted.steps)
-        self._note("fetch", begun, ended, granted.version, -1, granted.steps, self.plan.size_bytes)
+        self._note("fetch", begun, ended, granted.waited_ns, granted.version, -1, granted.steps, size)
         return ended
 
     def _train(self, begun: int) -> int:
@@ -153,7 +154,7 @@ class WorkerProcess:
             self.words[Board.STEPS] = first + done
             if self.stop[0]:
                 break
-        self._note("train", begun, ended, replica.version, -1, done)
+        self._note("train", begun, ended, 0, replica.version, -1, done)
         if self.stop[0] and done < steps:
             raise Over
         replica.trained(loss_sum, error_sum)
@@ -177,7 +178,8 @@ class WorkerProcess:
         if self.emulated:
             sleep_until(now_ns() + self.costs.latency_ns)
         ended = now_ns()
-        self._note("push", begun, ended, answer.version, answer.detail, answer.steps, self.plan.size_bytes)
+        size = self.plan.size_bytes
+        self._note("push", begun, ended, answer.waited_ns, answer.version, answer.detail, answer.steps, size)
         return ended
 
     def _call(self, request: Request) -> Answer:
@@ -191,20 +193,21 @@ class WorkerProcess:
         return answer
 
     def _note(
-        self, kind: str, begun: int, ended: int, version: int = -1, staleness: int = -1, steps: int = 0, size: int = 0
+        self,
+        kind: str,
+        begun: int,
+        ended: int,
+        waited: int = 0,
+        version: int = -1,
+        staleness: int = -1,
+        steps: int = 0,
+        size: int = 0,
     ) -> None:
         start = self.start_ns
+        # A fetch opens the round that the next push closes; measuring has closed it already.
+        round = self.replica.sequence + (kind not in ("push", "measure"))
         self.effects.add(
-            self.number,
-            self.replica.sequence,
-            KIND[kind],
-            begun - start,
-            ended - start,
-            0,
-            version,
-            staleness,
-            steps,
-            size,
+            self.number, round, KIND[kind], begun - start, ended - start, waited, version, staleness, steps, size
         )
 
 
