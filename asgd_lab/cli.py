@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 
 from asgd_lab import display
+from asgd_lab.backends.process.preload import preload
 from asgd_lab.catalogue import CATALOGUE
 from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.scenario import Document, Point, json_schema, parse_assignment
@@ -70,9 +71,30 @@ def run(
         points = document.points(overrides)
         _check_empty(out)
         if any(point.scenario.backend.name == "process" for point in points):
-            _preload()
+            preload()  # its imports run beside ours
         _check(document, points, overrides)
         _run(document, points, overrides, out)
+
+
+@app.command()
+def compare(
+    scenarios: Annotated[list[str], typer.Argument(metavar="SCENARIO...", show_default=False, help="Scenario files.")],
+    out: Out = None,
+    repeats: Annotated[int, typer.Option(metavar="N", min=1, help="Measured runs a point.")] = 3,
+    assignments: Assignments = None,
+) -> None:
+    """Measure every point of the scenarios' sweeps with real processes, and predict each by simulation.
+
+    One worker is measured first, for a few seconds; the simulation knows that and nothing else. Prints predicted and
+    measured speed-up and staleness; writes the table, the figure and every run.
+    """
+    with _reported():
+        documents, overrides = [Document.read(path) for path in scenarios], _parsed(assignments)
+        _check_empty(out)
+        preload()
+        for document in documents:
+            _check(document, document.points(overrides), overrides)
+        _compare(documents, overrides, out, repeats)
 
 
 @app.command()
@@ -179,17 +201,6 @@ def _located(document: Document, point: Point, overrides: Mapping[str, Any]) -> 
 # ---------------------------------------------------------------- running
 
 
-def _preload() -> None:
-    """Start the fork server, whose imports then run beside ours; deaf to Ctrl-C, which is for the parent to hear."""
-    from asgd_lab.backends.process.launch import preload
-
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        preload()
-    finally:
-        signal.signal(signal.SIGINT, handler)
-
-
 def _run(document: Document, points: list[Point], overrides: Mapping[str, Any], out: Path | None) -> None:
     import torch
 
@@ -208,6 +219,21 @@ def _run(document: Document, points: list[Point], overrides: Mapping[str, Any], 
             display.say(console, f"[{number}/{len(points)}] {point.name}: {display.brief(summary)}")
         console.print(display.results(summaries))
     display.say(console, f"recorded in {folder}")
+
+
+def _compare(documents: list[Document], overrides: Mapping[str, Any], out: Path | None, repeats: int) -> None:
+    import torch
+
+    from asgd_lab.compare import compare, write
+    from asgd_lab.record.run import default_directory
+
+    torch.set_num_threads(1)
+    console = _console()
+    folder = out or default_directory("compare")
+    table = compare(documents, overrides, folder, repeats, lambda line: display.say(console, line))
+    console.print(display.comparison(table))
+    for path in write(table, folder):
+        display.say(console, f"wrote {path}")
 
 
 def _execute(

@@ -153,7 +153,7 @@ def write(table: pd.DataFrame, out: Path) -> list[Path]:
 
     table.to_parquet(out / "compare.parquet")
     table.to_csv(out / "compare.csv", index=False)
-    return style.save(speedup.speedup_figure(table), out / "compare")
+    return [out / "compare.csv", out / "compare.parquet"] + style.save(speedup.speedup_figure(table), out / "compare")
 
 
 def _row(point: Point, calibration: Calibration, folder: Path, repeats: int, say: Say) -> dict[str, Any]:

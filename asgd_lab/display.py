@@ -19,6 +19,8 @@ from rich.text import Text
 from asgd_lab.scenario import Scenario
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from asgd_lab.backends.outcome import Progress, Watch
 
 PLAIN_EVERY_S = 5.0
@@ -85,9 +87,9 @@ def numbers(scenario: Scenario, progress: Progress, pace: Pace) -> str:
     parts = [f"{progress.seconds:.1f} s", f"{progress.minibatches:,} minibatches", f"{rate:,.1f} minibatches/s"]
     if progress.staleness >= 0:
         parts.append(f"staleness {progress.staleness}")
-    if scenario.task.name != "timing" and not math.isnan(progress.loss):
-        # The simulator tells the training error in the loss's place.
-        parts.append(f"{'error' if scenario.backend.name == 'sim' else 'loss'} {progress.loss:.4g}")
+    for name, value in (("loss", progress.loss), ("error", progress.error)):
+        if not math.isnan(value):
+            parts.append(f"{name} {value:.4g}")
     if (share := pace.share(progress)) is not None:
         parts.append(f"{share:.0%} of the budget")
     if (left_s := pace.left_s(progress)) is not None:
@@ -166,6 +168,30 @@ def results(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
         values = (f"{final[metric]:.4g}" if metric in final else "-" for metric in metrics)
         table.add_row(Text(name), *clock, f"{summary['staleness']['mean']:.2f}", *values)
     return table
+
+
+def comparison(table: pd.DataFrame) -> Table:
+    """Predicted beside measured: a row a point."""
+    headings = ("scenario", "device", "n_sync", "workers", "predicted", "measured", "± 95%", "error", "staleness p/m")
+    shown = Table(*headings, "server busy", "overruns", title="speed-up over one device that only computes")
+    for column in shown.columns[2:]:
+        column.justify = "right"
+    for row in table.to_dict("records"):
+        half = row["measured_high"] - row["measured_mean"]
+        shown.add_row(
+            Text(row["scenario"]),
+            row["group"],
+            str(row["n_sync"]),
+            str(row["workers"]),
+            f"{row['predicted']:.2f}",
+            f"{row['measured_mean']:.2f}",
+            "-" if math.isnan(half) else f"{half:.2f}",
+            f"{row['error']:+.1%}",
+            f"{row['staleness_predicted']:.2f} / {row['staleness_measured']:.2f}",
+            f"{row['server_utilisation']:.0%}{' saturated' if row['saturated'] else ''}",
+            f"{row['overruns']:.2%}{'' if row['valid'] else ' INVALID'}" if row["group"] == "emulated" else "-",
+        )
+    return shown
 
 
 def names(title: str, described: Mapping[str, str]) -> Table:

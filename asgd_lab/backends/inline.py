@@ -22,7 +22,7 @@ from asgd_lab.backends.build import (
     initial_parameters,
 )
 from asgd_lab.backends.outcome import Outcome, Watch
-from asgd_lab.errors import ProtocolError, RunFailed, ScenarioError
+from asgd_lab.errors import ProtocolError, RunFailed
 from asgd_lab.protocol.algorithms import Algorithm
 from asgd_lab.protocol.effects import Effect, Fetch, Push, Train
 from asgd_lab.protocol.replica import Replica
@@ -191,10 +191,6 @@ class _Book:
 
 def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) -> Outcome:
     """Run the scenario with everybody in turn. Its tables order effects; they time nothing."""
-    if scenario.budget.seconds is not None:
-        raise ScenarioError.at("budget.seconds", "the inline backend has no clock; give minibatches or updates")
-    if scenario.evaluate is not None:
-        raise ScenarioError.at("evaluate", "the inline backend evaluates the final parameters only; remove it")
     task = build_task(scenario)
     book = _Book(record, scenario.workers, task.size_bytes)
     lab = Inline(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -23,7 +24,8 @@ class Progress:
     version: int
     minibatches: int
     staleness: int
-    loss: float
+    loss: float = math.nan  # the replicas' mean loss, where it is known
+    error: float = math.nan  # the training error that comes with the pushes
     workers: list[str] = field(default_factory=list)  # each one's state, where workers are few enough to show
 
 

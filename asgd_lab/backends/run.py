@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,9 @@ def execute(scenario: Scenario, out: Path, watch: Watch | None = None) -> dict[s
     )
     try:
         outcome = BACKENDS[scenario.backend.name]()(scenario, record, watch)
+    except ScenarioError:  # nothing has run: leave nothing in the way of the next try
+        shutil.rmtree(record.path)
+        raise
     except BaseException as error:
         status: Status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         record.finish({"failure": f"{type(error).__name__}: {error}"}, status, None)

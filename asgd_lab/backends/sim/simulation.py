@@ -135,7 +135,9 @@ class Simulation:
         self._pushes += 1
         if self.watch is not None and self._pushes % WATCH_EVERY == 0 and time.monotonic() > self._watched_s + WATCH_S:
             self._watched_s = time.monotonic()
-            self.watch(Progress(self.env.now * 1e-9, server.version, server.minibatches, -1, server.training_error))
+            self.watch(
+                Progress(self.env.now * 1e-9, server.version, server.minibatches, -1, error=server.training_error)
+            )
 
     def leave(self, worker: int) -> None:
         """A program has ended."""
