@@ -26,7 +26,7 @@ from asgd_lab.scenario import Document, Point, Scenario
 from asgd_lab.scenario.running import Backend, Budget
 from asgd_lab.scenario.tasks import Timing
 
-CALIBRATION_S = 3.0
+CALIBRATION_S = 2.0  # of each of two runs
 CONFIDENCE = 0.95
 OVERRUNS_ALLOWED = 0.01
 
@@ -68,20 +68,21 @@ def _scenario(
     for point in points:
         if point.scenario.backend.name != "process":
             raise document.located(ScenarioError.at("backend", "compare measures: backend must be process"))
-    calibration = _calibrate(min(points, key=lambda p: p.scenario.algorithm.n_fetch).scenario, folder, say)
+    calibration = _calibrate(points, folder, say)
     for point in points:
         yield _row(point, calibration, folder, repeats, say)
 
 
-def _calibrate(scenario: Scenario, folder: Path, say: Say) -> Calibration:
-    """Run one worker for a few seconds at the sweep's shortest rounds: there is most to measure."""
-    alone = scenario.model_copy(
-        update={"workers": 1, "budget": Budget(seconds=CALIBRATION_S), "record": "all", "evaluate": None}
-    )
-    path = folder / "calibration"
-    execute(alone, path)
-    effects = tables.read(path, "effects")
-    calibration = Calibration(fit(effects, tables.read(path, "minibatches")), int(effects["bytes"].max()))
+def _calibrate(points: Sequence[Point], folder: Path, say: Say) -> Calibration:
+    """Run one worker for a few seconds, half of them at the sweep's shortest rounds and half at its longest."""
+    by_length = sorted({point.scenario.algorithm.n_fetch: point.scenario for point in points}.items())
+    runs: list[tuple[pd.DataFrame, pd.DataFrame]] = []
+    for n_fetch, scenario in (by_length[0], by_length[-1]):
+        alone = {"workers": 1, "budget": Budget(seconds=CALIBRATION_S), "record": "all", "evaluate": None}
+        path = folder / "calibration" / f"{len(runs)}-n_fetch={n_fetch}"
+        execute(scenario.model_copy(update=alone), path)
+        runs.append((tables.read(path, "effects"), tables.read(path, "minibatches")))
+    calibration = Calibration(fit(runs), int(runs[0][0]["bytes"].max()))
     costs = calibration.fitted
     say(
         f"{scenario.name}: calibrated on {len(costs.step_times_s)} minibatches of one worker: "
@@ -153,7 +154,7 @@ def write(table: pd.DataFrame, out: Path) -> list[Path]:
 
     table.to_parquet(out / "compare.parquet")
     table.to_csv(out / "compare.csv", index=False)
-    return [out / "compare.csv", out / "compare.parquet"] + style.save(speedup.speedup_figure(table), out / "compare")
+    return [out / "compare.csv", out / "compare.parquet", *style.save(speedup.speedup_figure(table), out / "compare")]
 
 
 def _row(point: Point, calibration: Calibration, folder: Path, repeats: int, say: Say) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """From the tables of a measured run to the costs of a hardware model: medians of what was recorded, nothing assumed.
 
-What is fitted comes from one worker's run, so that nobody waited for anybody.
+What is fitted comes from runs of one worker, so that nobody waited for anybody.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,35 +27,54 @@ class Fitted:
 
 def step_times_s(effects: pd.DataFrame, minibatches: pd.DataFrame) -> npt.NDArray[np.float64]:
     """Seconds of every recorded minibatch: from the end of the one before it, or from the start of its Train."""
+    first, later = _step_times_s(effects, minibatches)
+    return np.concatenate([first, later])
+
+
+def fit(runs: Sequence[tuple[pd.DataFrame, pd.DataFrame]]) -> Fitted:
+    """Fit (effects, minibatches) of one worker's runs, whose rounds should differ in length.
+
+    The first minibatch after a fetch finds its parameters in no cache: what it takes longer than the later ones is a
+    cost of the fetch, not of the minibatch.
+    """
+    effects = pd.concat([effects for effects, _ in runs])
+    took = (effects["end_s"] - effects["start_s"]).groupby(effects["kind"].astype(str)).median()
+
+    def median(kind: str) -> float:
+        return float(took.get(kind, 0.0))
+
+    firsts, laters = zip(*(_step_times_s(*run) for run in runs), strict=True)
+    first, later = np.concatenate(firsts), np.concatenate(laters)
+    cold_s = 0.0
+    if len(first) and len(later):
+        cold_s = max(0.0, float(np.median(first) - np.median(later)))
+    round_trip_s, fetch_trip_s = median("push") - median("apply"), median("fetch") - median("grant")
+    return Fitted(
+        client_push_s=median("measure"),
+        client_fetch_s=median("adopt") + cold_s,
+        server_push_s=median("apply"),
+        server_fetch_s=median("grant"),
+        latency_s=max(0.0, (round_trip_s + fetch_trip_s) / 4),
+        step_times_s=later if len(later) else first,
+    )
+
+
+def _step_times_s(
+    effects: pd.DataFrame, minibatches: pd.DataFrame
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Seconds of the minibatches that are the first of a Train, and of the later ones."""
     trains = effects[effects["kind"] == "train"]
-    times: list[npt.NDArray[np.float64]] = []
+    if not len(minibatches):  # a task without minibatches records how long whole Trains took
+        whole = trains[trains["steps"] > 0]
+        return np.empty(0), np.asarray((whole["end_s"] - whole["start_s"]) / whole["steps"], np.float64)
+    firsts, laters = [], []
     for worker, mine in minibatches.groupby("worker"):
         ends = np.sort(mine["time_s"].to_numpy())
         starts = np.sort(trains.loc[trains["worker"] == worker, "start_s"].to_numpy())
         before = np.concatenate([[-np.inf], ends[:-1]])
-        last_start = starts[np.clip(np.searchsorted(starts, ends) - 1, 0, None)]
-        times.append(ends - np.maximum(before, last_start))
-    if not times:  # a task without minibatches records how long whole Trains took
-        whole = trains[trains["steps"] > 0]
-        return np.asarray((whole["end_s"] - whole["start_s"]) / whole["steps"], np.float64)
-    return np.concatenate(times)
-
-
-def fit(effects: pd.DataFrame, minibatches: pd.DataFrame) -> Fitted:
-    """Fit one worker's run. The first rounds, in which caches fill, count as all others: medians do not mind."""
-    took = (effects["end_s"] - effects["start_s"]).groupby(effects["kind"], observed=False).median()
-
-    def median(kind: str) -> float:
-        value = took.get(kind, 0.0)
-        return 0.0 if pd.isna(value) else float(value)
-
-    round_trip_s = median("push") - median("apply")
-    fetch_trip_s = median("fetch") - median("grant")
-    return Fitted(
-        client_push_s=median("measure"),
-        client_fetch_s=median("adopt"),
-        server_push_s=median("apply"),
-        server_fetch_s=median("grant"),
-        latency_s=max(0.0, (round_trip_s + fetch_trip_s) / 4),
-        step_times_s=step_times_s(effects, minibatches),
-    )
+        start = starts[np.clip(np.searchsorted(starts, ends) - 1, 0, None)]
+        is_first = before <= start
+        times = ends - np.maximum(before, start)
+        firsts.append(times[is_first])
+        laters.append(times[~is_first])
+    return np.concatenate(firsts), np.concatenate(laters)
