@@ -218,10 +218,13 @@ def order_of(effects: pd.DataFrame) -> list[int]:
     """The turns that repeat a recorded run of coupled workers: whose effects reached the server in which order.
 
     Only what the server saw decides the outcome: for each version, first the pushes that made it, then the fetches that
-    got it. A worker's Train needs a turn of its own, just before its push.
+    got it; of those first the ones that were granted most, since the budget runs out but once. A worker's Train needs a
+    turn of its own, just before its push.
     """
     seen = effects[(effects["worker"] >= 0) & effects["kind"].isin(["fetch", "push"])]
-    seen = seen.assign(late=(seen["kind"] == "fetch").astype(int)).sort_values(["version", "late"], kind="stable")
+    is_fetch = seen["kind"] == "fetch"
+    seen = seen.assign(late=is_fetch, less=-seen["steps"].where(is_fetch, 0))
+    seen = seen.sort_values(["version", "late", "less"], kind="stable")
     turns: list[int] = []
     for worker, kind in zip(seen["worker"], seen["kind"], strict=True):
         turns += [worker, worker] if kind == "push" else [worker]

@@ -62,7 +62,7 @@ def _speedup(axes: Axes, table: pd.DataFrame) -> None:
     for series in _series(table):
         axes.plot(series.rows["workers"], series.rows["predicted"], linestyle=series.line, color=series.color)
         _measured(axes, series, series.rows["workers"])
-    axes.set(xlabel="workers", ylabel="speed-up over 1 worker")
+    axes.set(xlabel="workers", ylabel="speed-up over a device\nthat only computes")
     _worker_axis(axes, table)
     _speedup_axis(axes, "y", np.append(_speedups(table), workers))
 

@@ -40,6 +40,14 @@ class Board:
         self.training_error = self.server[5:6].view(np.float64)
         self.loss = self.worker[:, 3:4].view(np.float64)
 
+    def words_of(self, worker: int) -> memoryview[int]:
+        """A worker's words, at a third of the time a word costs through numpy."""
+        return memoryview(self.worker[worker].data)
+
+    def words_of_server(self) -> memoryview[int]:
+        """The server's words, likewise."""
+        return memoryview(self.server.data)
+
     def close(self) -> None:
         """Give the descriptor back; the words stay mapped."""
         self._buffer.close()

@@ -62,6 +62,7 @@ class ServerProcess:
         self.sent_ns = [0] * scenario.workers  # each worker's request that is not answered yet
         self.words = plan.board.server
         self.start_ns = self.end_ns = 0
+        self.deadline_ns: int | None = None
         self.selector = selectors.DefaultSelector()
         for worker, end in enumerate(ends):
             self.selector.register(end, selectors.EVENT_READ, worker)
@@ -97,24 +98,27 @@ class ServerProcess:
 
     def _serve(self) -> None:
         seconds = self.plan.scenario.budget.seconds
-        deadline_ns = self.start_ns + nanoseconds(seconds) if seconds is not None else None
+        self.deadline_ns = None if seconds is None else self.start_ns + nanoseconds(seconds)
         while self.server.members:
-            timeout = None
-            if deadline_ns is not None and not self.server.closed:
-                timeout = max(0.0, (deadline_ns - now_ns()) * 1e-9)
             heard: list[tuple[int, Request | None]] = []
-            for key, _ in self.selector.select(timeout):
+            for key, _ in self.selector.select(self._time_left_s()):
                 if key.data != PARENT:
                     heard.append((key.data, channel.hear(self.ends[key.data])))
                 elif not self._obey():
                     return
             heard.sort(key=lambda item: item[1].sent_ns if item[1] is not None else 0)
             for worker, request in heard:
-                if deadline_ns is not None and not self.server.closed and now_ns() >= deadline_ns:
-                    self._close(deadline_ns)
+                if self._time_left_s() == 0.0:
+                    self._close(self.deadline_ns)
                 self._handle(worker, request)
-            if deadline_ns is not None and not self.server.closed and now_ns() >= deadline_ns:
-                self._close(deadline_ns)
+            if self._time_left_s() == 0.0:
+                self._close(self.deadline_ns)
+
+    def _time_left_s(self) -> float | None:
+        """Seconds until the run has to be closed; None if no clock will do that."""
+        if self.deadline_ns is None or self.server.closed:
+            return None
+        return max(0.0, (self.deadline_ns - now_ns()) * 1e-9)
 
     def _obey(self) -> bool:
         """The parent's only word is stop; its death is the end of the run."""
@@ -122,7 +126,7 @@ class ServerProcess:
             self.words[Board.STOP] = 1
             return False
         if not self.server.closed:
-            self._close(now_ns())
+            self._close(None)
         return True
 
     def _handle(self, worker: int, request: Request | None) -> None:
@@ -175,9 +179,9 @@ class ServerProcess:
         if self.snapshots is not None and server.parameters is not None and self.snapshots.due(server.minibatches):
             self.snapshots.take(now_ns() - self.start_ns, server.version, server.minibatches, server.parameters.current)
 
-    def _close(self, when_ns: int) -> None:
-        """The run is over now: workers stop at their next minibatch."""
-        self.end_ns = when_ns
+    def _close(self, when_ns: int | None) -> None:
+        """The run is over: workers stop at their next minibatch."""
+        self.end_ns = now_ns() if when_ns is None else when_ns
         self.words[Board.STOP] = 1
         self._deliver(self.server.close())
 

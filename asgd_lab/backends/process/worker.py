@@ -30,6 +30,9 @@ from asgd_lab.protocol.effects import Fetch, Push, Train
 from asgd_lab.protocol.replica import Delta
 from asgd_lab.record.rowfile import RowFile
 
+STOP, STATE, STEPS = Board.STOP, Board.STATE, Board.STEPS
+FETCH, TRAIN, PUSH, ADOPT, MEASURE = (KIND[kind] for kind in ("fetch", "train", "push", "adopt", "measure"))
+
 
 class Over(Exception):
     """The run ended while this worker was at work: what it has not pushed is not counted."""
@@ -73,8 +76,9 @@ class WorkerProcess:
         self.effects = RowFile(plan.parts / f"worker-{number}.effects", EFFECT_ROW)
         self.minibatches = RowFile(plan.parts / f"worker-{number}.minibatches", MINIBATCH_ROW) if keep else None
         self.snapshots = of_replica(plan, number)
-        self.words = plan.board.worker[number]
-        self.stop = plan.board.server[Board.STOP : Board.STOP + 1]
+        self.words = plan.board.words_of(number)
+        self.loss = plan.board.loss[number]
+        self.orders = plan.board.words_of_server()
 
     def run(self) -> None:
         """Until the program ends, or the run does."""
@@ -105,11 +109,11 @@ class WorkerProcess:
                 raise ProtocolError(f"the process backend does not interpret {type(effect).__name__}")
             begun = now_ns()
             if type(effect) is not Fetch and begun > last:  # what the program computed since the last effect
-                self._note("adopt" if type(effect) is Train else "measure", last, begun)
+                self._note(ADOPT if type(effect) is Train else MEASURE, last, begun)
             last = handler(begun)
 
     def _fetch(self, begun: int) -> int:
-        self.words[Board.STATE] = 1
+        self.words[STATE] = 1
         if self.emulated:
             sleep_until(begun + self.costs.latency_ns)
         granted = self._call(Request(Ask.FETCH, now_ns()))
@@ -125,14 +129,15 @@ class WorkerProcess:
         ended = now_ns()
         size = self.plan.size_bytes if granted.steps else 0
         replica.grant(granted.version, granted.steps)
-        self._note("fetch", begun, ended, granted.waited_ns, granted.version, -1, granted.steps, size)
+        self._note(FETCH, begun, ended, granted.waited_ns, granted.version, -1, granted.steps, size)
         return ended
 
     def _train(self, begun: int) -> int:
-        self.words[Board.STATE] = 2
+        self.words[STATE] = 2
         replica, minibatch, minibatches = self.replica, self.worker.learner.minibatch, self.minibatches
         first, steps = replica.minibatches, replica.steps
         ends = self.times.ends_ns(steps) if self.emulated else []
+        words, orders, start_ns = self.words, self.orders, self.start_ns
         loss_sum = error_sum = 0.0
         ended, shift, done = begun, begun, 0
         for index in range(steps):
@@ -141,7 +146,7 @@ class WorkerProcess:
             if self.emulated:
                 due = shift + ends[index]
                 if ended > due:
-                    self.words[Board.OVERRUNS] += 1
+                    words[Board.OVERRUNS] += 1
                     shift += ended - due
                 else:
                     sleep_until(due)
@@ -150,22 +155,22 @@ class WorkerProcess:
             error_sum += error
             done += 1
             if minibatches is not None:
-                minibatches.add(self.number, first + index, ended - self.start_ns, loss, error)
-            self.words[Board.STEPS] = first + done
-            if self.stop[0]:
+                minibatches.add(self.number, first + index, ended - start_ns, loss, error)
+            words[STEPS] = first + done
+            if orders[STOP]:
                 break
-        self._note("train", begun, ended, 0, replica.version, -1, done)
-        if self.stop[0] and done < steps:
+        self._note(TRAIN, begun, ended, 0, replica.version, -1, done)
+        if orders[STOP] and done < steps:
             raise Over
         replica.trained(loss_sum, error_sum)
-        self.plan.board.loss[self.number] = loss_sum / steps
+        self.loss[0] = loss_sum / steps
         if self.snapshots is not None and replica.vectors is not None and self.snapshots.due(replica.minibatches):
-            self.snapshots.take(ended - self.start_ns, replica.version, replica.minibatches, replica.vectors.params)
+            self.snapshots.take(ended - start_ns, replica.version, replica.minibatches, replica.vectors.params)
             ended = now_ns()
         return ended
 
     def _push(self, begun: int) -> int:
-        self.words[Board.STATE] = 3
+        self.words[STATE] = 3
         arrived = self.replica.arriving()
         if self.staged:
             assert self.replica.vectors is not None
@@ -179,7 +184,7 @@ class WorkerProcess:
             sleep_until(now_ns() + self.costs.latency_ns)
         ended = now_ns()
         size = self.plan.size_bytes
-        self._note("push", begun, ended, answer.waited_ns, answer.version, answer.detail, answer.steps, size)
+        self._note(PUSH, begun, ended, answer.waited_ns, answer.version, answer.detail, answer.steps, size)
         return ended
 
     def _call(self, request: Request) -> Answer:
@@ -194,7 +199,7 @@ class WorkerProcess:
 
     def _note(
         self,
-        kind: str,
+        kind: int,
         begun: int,
         ended: int,
         waited: int = 0,
@@ -205,9 +210,9 @@ class WorkerProcess:
     ) -> None:
         start = self.start_ns
         # A fetch opens the round that the next push closes; measuring has closed it already.
-        round = self.replica.sequence + (kind not in ("push", "measure"))
+        round = self.replica.sequence + (kind != PUSH and kind != MEASURE)
         self.effects.add(
-            self.number, round, KIND[kind], begun - start, ended - start, waited, version, staleness, steps, size
+            self.number, round, kind, begun - start, ended - start, waited, version, staleness, steps, size
         )
 
 
