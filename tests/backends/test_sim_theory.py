@@ -6,6 +6,7 @@ statistic at level 0.001, over seeds that are fixed: it passes or fails for good
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from fractions import Fraction
@@ -204,9 +205,10 @@ def test_staleness_is_the_number_of_versions_between_the_read_and_the_apply(
     run = timing_run(workers, 80, hardware, seed)
     latency_ns = round(latency_s * SECOND)
     made = run.applies["end_s"].to_numpy()
+    all_fetches, all_pushes = run.rows("fetch"), run.rows("push")
     for worker in range(workers):
-        fetches = run.rows("fetch").query("worker == @worker").set_index("round")
-        pushes = run.rows("push").query("worker == @worker").set_index("round")
+        fetches = all_fetches[all_fetches["worker"] == worker].set_index("round")
+        pushes = all_pushes[all_pushes["worker"] == worker].set_index("round")
         fetches = fetches.loc[pushes.index]
         read = fetches["start_s"] + latency_ns + fetches["wait_s"]
         applied = pushes["end_s"] - latency_ns
@@ -366,7 +368,7 @@ def test_the_servers_utilisation_is_throughput_times_service(
     algorithm: dict[str, object],
     seed: int,
 ) -> None:
-    """FACTS 3.3, the utilisation law, in every run: U = X_push*S_push + X_fetch*S_fetch; and nobody is served twice."""
+    """FACTS 3.3, the utilisation law, in every run: U = X_push*S_push + X_fetch*S_fetch, served one at a time."""
     hardware = {
         "compute": {"distribution": distribution},
         "link": {"latency_s": latency_s},
@@ -375,9 +377,24 @@ def test_the_servers_utilisation_is_throughput_times_service(
     run = simulate(scenario(TIMING, algorithm, workers, {"minibatches": 80}, hardware, seed=seed))
     applies, grants = run.applies, run.rows("grant")
     busy = len(applies) * push_s + len(grants) * fetch_s
-    assert run.utilisation() * run.outcome.makespan_ns / SECOND == pytest.approx(busy, abs=fetch_s * workers + 1e-9)
+    assert run.utilisation() * run.outcome.makespan_ns / SECOND == pytest.approx(busy, abs=1e-9)
     served = run.effects[run.effects["worker"] == -1].sort_values(["start_s", "end_s"])
+    served = served[served["end_s"] > served["start_s"]]  # what costs nothing does not queue (see queue.py)
     assert (served["start_s"].to_numpy()[1:] >= served["end_s"].to_numpy()[:-1]).all(), "one at a time"
+
+
+@pytest.mark.xfail(strict=True, reason="the last fetches, which are granted nothing, are served after the makespan")
+def test_the_server_is_never_busier_than_always() -> None:
+    hardware = {"server": {"push_s": 0.1, "fetch_s": 1.0}}
+    run = simulate(scenario(TIMING | {"step_s": 0.01}, workers=4, budget={"minibatches": 4}, hardware=hardware))
+    assert run.utilisation() <= 1
+
+
+@pytest.mark.xfail(strict=True, reason="what ends in the run's last nanosecond is counted by stop() and by _trained()")
+@pytest.mark.parametrize("budget", [{"updates": 1}, {"seconds": 1.0}], ids=str)
+def test_workers_are_never_busier_than_always(budget: dict[str, float]) -> None:
+    run = simulate(scenario(workers=2, budget=budget))
+    assert run.summary()["utilisation"]["workers"] <= 1
 
 
 def test_a_round_takes_the_sum_of_its_stated_costs() -> None:
@@ -454,7 +471,7 @@ def test_the_risk_of_plain_sgd_on_the_noisy_quadratic_is_the_closed_form() -> No
 
 @pytest.mark.parametrize(("workers", "cores"), [(1, 1), (3, 2), (4, 4), (5, 4), (7, 2), (8, 3)])
 def test_more_workers_than_cores_compute_as_fast_as_the_cores(workers: int, cores: int) -> None:
-    """Processor sharing: with C cores and M > C workers that always compute, C/step minibatches a second; else M/step."""
+    """Processor sharing: C/step minibatches a second where M > C workers always compute, and M/step where M <= C."""
     run = timing_run(workers, 20 * workers, {"cores": cores})
     ends = run.applies["end_s"].to_numpy()
     rate = min(cores, workers)
@@ -485,7 +502,7 @@ def completions(jobs: list[Job], count: int) -> list[int]:
     ends = [-1] * len(jobs)
 
     def arrive(index: int) -> Callable[[object], None]:
-        def finish() -> None:
+        def finish(_: object) -> None:
             assert ends[index] < 0
             ends[index] = env.now
 
@@ -560,7 +577,7 @@ def test_shared_cores_conserve_work(jobs: list[Job], count: int) -> None:
     ends = completions(jobs, count)
     changes = sorted({arrival for arrival, _ in jobs} | set(ends))
     done = 0
-    for start, end in zip(changes, changes[1:], strict=False):
+    for start, end in itertools.pairwise(changes):
         present = sum(arrival <= start < finished for (arrival, _), finished in zip(jobs, ends, strict=True))
         done += min(count, present) * (end - start)
     assert abs(done - sum(demand for _, demand in jobs)) <= 2 * count * len(jobs)

@@ -77,13 +77,16 @@ class Run:
         """The server's applications."""
         return self.rows("apply")
 
-    def utilisation(self) -> float:
-        """The server's, as summary.json has it."""
+    def summary(self) -> dict[str, Any]:
+        """The run's numbers, as summary.json has them."""
         outcome = self.outcome
-        summary = outcome.statistics.summary(
+        return outcome.statistics.summary(
             backend="sim", seed=0, makespan_ns=outcome.makespan_ns, updates=outcome.updates, final={}, params_sha256=""
         )
-        return cast(float, summary["utilisation"]["server"])
+
+    def utilisation(self) -> float:
+        """The server's."""
+        return cast(float, self.summary()["utilisation"]["server"])
 
 
 def simulate(scenario: Scenario, task: Task | None = None, computes: Sequence[Compute] | None = None) -> Run:

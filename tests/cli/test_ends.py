@@ -1,0 +1,153 @@
+"""How a run ends that does not end well: the status, the one line, what is kept, and that nothing else is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from asgd_lab.backends import run as backends
+from asgd_lab.backends.outcome import Outcome, Watch
+from asgd_lab.errors import RunFailed
+from asgd_lab.record import tables
+from asgd_lab.record.run import RunDirectory, read_summary
+from asgd_lab.record.summary import Statistics
+from asgd_lab.scenario import Scenario
+from tests.cli.harness import (
+    ENDLESS,
+    QUADRATIC,
+    asgd_lab,
+    assert_nobody_is_left,
+    await_end,
+    await_line,
+    crew,
+    finish,
+    start,
+)
+
+SHARED = Path("/dev/shm")
+
+
+@pytest.fixture
+def scenario(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = Path("scenario.yaml")
+    path.write_text(QUADRATIC + "sweep: {seed: [1, 2, 3]}\n")
+    return path
+
+
+@pytest.fixture
+def endless(tmp_path: Path) -> Path:
+    path = tmp_path / "endless.yaml"
+    path.write_text(ENDLESS)
+    return path
+
+
+def outcome(scenario: Scenario, **how: str) -> Outcome:
+    statistics = Statistics(scenario.workers)
+    return Outcome(statistics, 10**9, 1, np.zeros(2, np.float32), {}, {}, **how)  # type: ignore[arg-type]
+
+
+def replace_sim(monkeypatch: pytest.MonkeyPatch, second: backends.Backend) -> None:
+    """A sim backend of which the run with seed 2 goes otherwise."""
+
+    def run(scenario: Scenario, record: RunDirectory, watch: Watch | None) -> Outcome:
+        return second(scenario, record, watch) if scenario.seed == 2 else outcome(scenario)
+
+    monkeypatch.setitem(backends.BACKENDS, "sim", lambda: run)
+
+
+@pytest.mark.parametrize("how", ["raised", "returned"])
+def test_a_failed_run_stops_the_sweep_with_status_1_and_says_where_its_record_is(
+    how: str, scenario: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failure = "worker 1 failed: it tripped; its log is out/log"
+
+    def fails(scenario: Scenario, record: RunDirectory, watch: Watch | None) -> Outcome:
+        if how == "raised":
+            raise RunFailed(failure)
+        return outcome(scenario, status="failed", failure=failure)
+
+    replace_sim(monkeypatch, fails)
+    said = asgd_lab("run", scenario, "--out", "out")
+    assert (said.status, said.err) == (1, f"{failure}; what was recorded is in out/seed=2\n")
+    assert sorted(path.name for path in Path("out").iterdir()) == ["seed=1", "seed=2"]
+    assert read_summary("out/seed=2")["status"] == "failed"
+
+
+@pytest.mark.parametrize("how", ["raised", "returned"])
+def test_an_interrupted_run_stops_the_sweep_with_status_130_and_says_where_its_record_is(
+    how: str, scenario: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_interrupted(scenario: Scenario, record: RunDirectory, watch: Watch | None) -> Outcome:
+        if how == "raised":
+            raise KeyboardInterrupt
+        return outcome(scenario, status="interrupted")
+
+    replace_sim(monkeypatch, is_interrupted)
+    said = asgd_lab("run", scenario, "--out", "out")
+    assert (said.status, said.err) == (130, "interrupted; what was recorded is in out/seed=2\n")
+    assert sorted(path.name for path in Path("out").iterdir()) == ["seed=1", "seed=2"]
+    assert read_summary("out/seed=2")["status"] == "interrupted"
+
+
+def test_a_bug_is_not_dressed_up_as_anything_else(scenario: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def is_wrong(scenario: Scenario, record: RunDirectory, watch: Watch | None) -> Outcome:
+        raise ZeroDivisionError("a bug")
+
+    replace_sim(monkeypatch, is_wrong)
+    with pytest.raises(ZeroDivisionError):
+        asgd_lab("run", scenario, "--out", "out")
+
+
+def test_ctrl_c_ends_a_real_run_with_status_130_and_keeps_its_rows(endless: Path, tmp_path: Path) -> None:
+    shared = set(os.listdir(SHARED))
+    program = start("run", endless, "--out", "out", folder=tmp_path)
+    await_line(program, "minibatches/s")
+    assert len(crew(program)) == 3
+    os.killpg(program.pid, signal.SIGINT)
+    said = finish(program)
+    assert (said.status, said.err) == (130, "interrupted; what was recorded is in out\n")
+    out = tmp_path / "out"
+    assert read_summary(out)["status"] == "interrupted"
+    assert read_summary(out)["minibatches"] > 0
+    effects = tables.read(out, "effects")
+    assert set(effects["kind"]) >= {"fetch", "train", "push", "apply"}
+    assert set(effects["worker"]) == {-1, 0, 1}
+    assert_nobody_is_left(program.pid)
+    assert set(os.listdir(SHARED)) <= shared
+
+
+def test_a_second_ctrl_c_does_not_wait_for_a_worker_that_hangs(endless: Path, tmp_path: Path) -> None:
+    program = start("run", endless, "--out", "out", folder=tmp_path)
+    await_line(program, "minibatches/s")
+    _, worker_0, worker_1 = crew(program)
+    worker_1.suspend()
+    os.killpg(program.pid, signal.SIGINT)
+    await_end(worker_0)  # the first one has been heard, and all wait for worker 1
+    os.killpg(program.pid, signal.SIGINT)
+    said = finish(program)
+    assert (said.status, said.err) == (130, "interrupted; what was recorded is in out\n")
+    assert read_summary(tmp_path / "out")["status"] == "interrupted"
+    assert_nobody_is_left(program.pid)
+
+
+def test_a_killed_worker_ends_a_real_run_with_status_1_and_its_name(endless: Path, tmp_path: Path) -> None:
+    shared = set(os.listdir(SHARED))
+    program = start("run", endless, "--out", "out", folder=tmp_path)
+    await_line(program, "minibatches/s")
+    crew(program)[-1].kill()
+    said = finish(program)
+    assert said.status == 1
+    (line,) = said.err.splitlines()
+    assert line.startswith("worker 1 was killed by SIGKILL after ")
+    assert "its log is out/logs/worker-1.log" in line
+    assert line.endswith("what was recorded is in out")
+    out = tmp_path / "out"
+    assert read_summary(out)["status"] == "failed"
+    assert len(tables.read(out, "effects"))
+    assert_nobody_is_left(program.pid)
+    assert set(os.listdir(SHARED)) <= shared

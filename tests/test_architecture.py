@@ -1,0 +1,168 @@
+"""The direction of the arrows (DESIGN, section 3), read off the source: who imports whom, and how long a module is."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import asgd_lab
+
+PACKAGE = Path(asgd_lab.__file__).parent
+LONGEST = 320  # lines of a module: if it grows beyond, it has two subjects
+CONCURRENT = {"asyncio", "concurrent", "multiprocessing", "simpy", "socket", "subprocess", "threading", "time"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import: of `target` (dotted), by `module`; `deferred` if it runs when a function does, or never."""
+
+    module: str
+    target: str
+    line: int
+    deferred: bool
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.line} imports {self.target}"
+
+
+def under(name: str, *roots: str) -> bool:
+    """Whether a dotted name is one of these modules, or inside one."""
+    return any(name == root or name.startswith(root + ".") for root in roots)
+
+
+def imports_in(module: str, source: str) -> Iterator[Import]:
+    """All of them, wherever they stand. What follows `if TYPE_CHECKING` never runs."""
+    tree = ast.parse(source)
+    waiting: list[tuple[ast.AST, bool]] = [(tree, False)]
+    while waiting:
+        node, deferred = waiting.pop()
+        if isinstance(node, ast.Import):
+            yield from (Import(module, alias.name, node.lineno, deferred) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = module.split(".")
+                package = package[: len(package) - node.level]
+                base = ".".join([*package, *([base] if base else [])])
+            # `from a import b` may import the module a.b: the longer name is the sharper one.
+            yield from (Import(module, f"{base}.{alias.name}", node.lineno, deferred) for alias in node.names)
+        inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        typing_only = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for child in ast.iter_child_nodes(node):
+            waiting.append((child, deferred or inside or typing_only))
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {module_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+IMPORTS = [each for module, path in FILES.items() for each in imports_in(module, path.read_text(encoding="utf-8"))]
+
+
+def ours(part: str, at: list[Import] = IMPORTS) -> list[Import]:
+    """What a part of the package imports of the package itself, outside that part."""
+    part = f"asgd_lab.{part}"
+    inside = [each for each in at if under(each.module, part) and under(each.target, "asgd_lab")]
+    return [each for each in inside if not under(each.target, part) and each.target != "asgd_lab"]  # its version
+
+
+def reaching(part: str, *targets: str) -> list[Import]:
+    return [each for each in IMPORTS if under(each.module, f"asgd_lab.{part}") and under(each.target, *targets)]
+
+
+ALLOWED = {
+    "protocol": {"errors"},
+    "tasks": {"errors", "streams"},
+    "scenario": {"errors"},
+    "hardware": {"errors", "streams", "scenario"},
+    "record": {"errors"},
+    "figures": {"errors", "record"},
+    "backends": {"errors", "streams", "protocol", "tasks", "hardware", "record", "scenario"},
+}
+
+
+@pytest.mark.parametrize("part", ALLOWED)
+def test_a_part_imports_only_the_parts_that_its_arrows_point_to(part: str) -> None:
+    allowed = [f"asgd_lab.{other}" for other in ALLOWED[part]]
+    assert [str(each) for each in ours(part) if not under(each.target, *allowed)] == []
+
+
+def test_every_folder_of_the_package_has_its_arrows() -> None:
+    folders = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    assert folders == set(ALLOWED)
+
+
+def test_the_protocol_knows_no_clock_no_process_and_no_io() -> None:
+    assert [str(each) for each in reaching("protocol", *CONCURRENT, "io", "os", "pathlib", "random", "numpy")] == []
+
+
+def test_tasks_do_not_know_who_calls_them() -> None:
+    assert [str(each) for each in reaching("tasks", *CONCURRENT)] == []
+
+
+def test_a_scenario_is_read_without_torch() -> None:
+    assert [str(each) for each in reaching("scenario", "torch", "torchvision", *CONCURRENT)] == []
+
+
+@pytest.mark.parametrize("part", ["hardware", "record"])
+def test_hardware_and_record_need_neither_simpy_nor_torch(part: str) -> None:
+    assert [str(each) for each in reaching(part, "simpy")] == []
+    assert [str(each) for each in reaching(part, "torch", "torchvision") if not each.deferred] == []
+
+
+@pytest.mark.parametrize(
+    ("library", "home"), [("simpy", "asgd_lab.backends.sim"), ("multiprocessing", "asgd_lab.backends.process")]
+)
+def test_a_library_of_one_backend_is_imported_nowhere_else(library: str, home: str) -> None:
+    users = [each for each in IMPORTS if under(each.target, library)]
+    assert users, f"nobody imports {library}: this test has lost its subject"
+    assert [str(each) for each in users if not under(each.module, home)] == []
+
+
+def test_figures_read_tables_only() -> None:
+    assert [str(each) for each in reaching("figures", "torch", "simpy")] == []
+
+
+def test_nothing_imports_the_command_line() -> None:
+    users = [each for each in IMPORTS if under(each.target, "asgd_lab.cli")]
+    assert [str(each) for each in users if each.module != "asgd_lab.__main__"] == []
+
+
+def test_nobody_below_the_command_line_imports_a_backend() -> None:
+    inside = [f"asgd_lab.{part}" for part in ALLOWED if part != "backends"]
+    users = [each for each in IMPORTS if under(each.target, "asgd_lab.backends") and under(each.module, *inside)]
+    assert [str(each) for each in users] == []
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_a_module_has_one_subject(module: str) -> None:
+    lines = FILES[module].read_text(encoding="utf-8").count("\n")
+    assert lines <= LONGEST, f"{module} has {lines} lines; if it grows, it has two subjects"
+
+
+def test_the_reader_of_imports_sees_all_ways_to_import() -> None:
+    source = """
+import a.b, c as d
+from e import f
+from . import g
+from ..h.i import j
+if TYPE_CHECKING:
+    import k
+def one():
+    import l
+    class Two:
+        import m
+class Three:
+    import n
+"""
+    found = {(each.target, each.deferred) for each in imports_in("asgd_lab.x.y", source)}
+    assert found == {
+        *(("a.b", False), ("c", False), ("e.f", False), ("asgd_lab.x.g", False), ("asgd_lab.h.i.j", False)),
+        *(("k", True), ("l", True), ("m", True), ("n", False)),
+    }

@@ -1,0 +1,152 @@
+"""The scenarios that come with the project: each is valid and explained, each runs, and what its comments claim holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from asgd_lab.backends.run import execute
+from asgd_lab.record import tables
+from asgd_lab.record.run import file_name
+from asgd_lab.scenario import Document, Point
+
+FILES = sorted((Path(__file__).parents[1] / "scenarios").glob("*.yaml"), key=lambda path: path.name)
+NAMES = [path.stem for path in FILES]
+MINIBATCHES = 240
+
+
+def points(name: str, overrides: dict[str, Any] | None = None) -> list[Point]:
+    (path,) = (path for path in FILES if path.stem == name)
+    return Document.read(path).points(overrides)
+
+
+def only(name: str, overrides: dict[str, Any]) -> Point:
+    (point,) = points(name, overrides)
+    return point
+
+
+def backend(name: str) -> str:
+    return points(name)[0].scenario.backend.name
+
+
+SIMULATED = [name for name in NAMES if backend(name) == "sim"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_scenario_is_valid_named_like_its_file_and_explained(name: str) -> None:
+    for point in points(name):
+        assert point.scenario.name == name
+        assert point.scenario.description
+    (path,) = (path for path in FILES if path.stem == name)
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("# ")
+    assert text.splitlines()[0].endswith("?")
+    assert all(f"\n# {part}" in text for part in ("Look at", "Expected"))
+    assert f"scenarios/{path.name}" in text
+
+
+@pytest.mark.parametrize("name", SIMULATED)
+def test_every_point_of_a_simulated_scenario_runs(name: str, tmp_path: Path) -> None:
+    small: dict[str, Any] = {"budget": {"minibatches": MINIBATCHES}}
+    scenario = points(name)[0].scenario
+    if scenario.task.name == "classification":
+        small |= {"task.dataset": "digits"}
+    if scenario.evaluate is not None:
+        small |= {"evaluate.every_minibatches": MINIBATCHES}
+    for point in points(name, small):
+        summary = execute(point.scenario, tmp_path / file_name(point.name or "point"))
+        assert summary["status"] == "done"
+        assert summary["minibatches"] == MINIBATCHES
+        assert bool(summary["final"]) == (scenario.task.name != "timing")
+
+
+@pytest.mark.xdist_group("process")
+@pytest.mark.parametrize("name", ["quickstart", "does-the-server-saturate", "up-to-32-workers"])
+def test_a_scenario_runs_with_real_processes(name: str, tmp_path: Path) -> None:
+    point = only(name, {"budget": {"minibatches": 40}, "algorithm.n_sync": 10, "workers": 2})
+    summary = execute(point.scenario, tmp_path / "run")
+    assert summary["status"] == "done"
+    assert summary["minibatches"] == 40
+    assert ("overruns" in summary) == (name != "quickstart")
+
+
+# What the comments promise of the simulated ones, wherever it costs little to ask.
+
+
+@pytest.mark.parametrize("distribution", ["constant", "lognormal", "exponential"])
+def test_how_stale_is_workers_minus_one_whatever_the_distribution(distribution: str, tmp_path: Path) -> None:
+    point = only("how-stale", {"hardware.compute.distribution": distribution, "workers": 8})
+    staleness = execute(point.scenario, tmp_path / "run")["staleness"]
+    assert staleness["mean"] == pytest.approx(7, abs=0.01)
+    share = {int(k): count / point.scenario.budget.updates for k, count in staleness["histogram"].items()}  # type: ignore[operator]
+    if distribution == "constant":
+        assert share[7] > 0.999
+    if distribution == "exponential":  # geometric: FACTS, section 3
+        assert [share[k] for k in range(4)] == pytest.approx([(1 / 8) * (7 / 8) ** k for k in range(4)], rel=0.1)
+
+
+def test_a_server_whose_queue_holds_fetches_makes_convoys(tmp_path: Path) -> None:
+    def run(fetch_s: float) -> dict[str, Any]:
+        overrides: dict[str, Any] = {
+            "backend": "sim",
+            "algorithm.n_sync": 1,
+            "workers": 8,
+            "task": {"name": "timing", "size_bytes": 1000, "step_s": 0.004},
+            "hardware.server.fetch_s": fetch_s,
+        }
+        return execute(only("does-the-server-saturate", overrides).scenario, tmp_path / str(fetch_s))
+
+    queued, one_sided = run(1e-5), run(0.0)
+    assert queued["staleness"]["mean"] == pytest.approx(3.5, abs=0.1)
+    assert queued["utilisation"]["server"] < 0.96
+    assert one_sided["staleness"]["mean"] > 6
+    assert one_sided["utilisation"]["server"] > 0.99
+
+
+def test_the_best_n_sync_of_the_trade_off_is_30(tmp_path: Path) -> None:
+    def below_for_good_s(n_sync: int) -> float:
+        path = tmp_path / str(n_sync)
+        execute(only("how-much-n_sync", {"algorithm.n_sync": n_sync, "budget.seconds": 20}).scenario, path)
+        evals = tables.read(path, "evals")
+        return float(evals.loc[evals["value"] > 1e-5, "time_s"].max())
+
+    seconds = {n_sync: below_for_good_s(n_sync) for n_sync in (3, 10, 30, 100)}
+    assert min(seconds, key=lambda n_sync: seconds[n_sync]) == 30
+    assert seconds[3] > 19  # not there at all
+
+
+def test_whole_deltas_of_eight_workers_break_down_and_eighths_learn(tmp_path: Path) -> None:
+    errors = {}
+    for rule in ("add", "scale"):
+        algorithm = {"name": "asgd", "n_sync": 10, "rule": [rule]}
+        point = only("which-server-rule", {"algorithm": algorithm, "budget.minibatches": 1600})
+        errors[rule] = execute(point.scenario, tmp_path / rule)["final"]["test_error"]
+    assert errors["add"] > 0.4
+    assert errors["scale"] < 0.1
+
+
+def test_lock_step_takes_longer_for_the_same_minibatches(tmp_path: Path) -> None:
+    timing = {"task": {"name": "timing", "size_bytes": 1000, "step_s": 0.01}, "evaluate": None}
+    seconds = [
+        execute(
+            only("which-server-rule", {"algorithm": {"name": name, "n_sync": 10}, **timing}).scenario, tmp_path / name
+        )["makespan_s"]
+        for name in ("asgd", "sync_sgd")
+    ]
+    assert seconds[1] > 1.08 * seconds[0]
+
+
+def test_warm_start_does_not_tame_a_bold_server(tmp_path: Path) -> None:
+    overrides: dict[str, Any] = {
+        "algorithm.rule": [{"name": "scale", "factor": 0.5}],
+        "warm_start": {"minibatches": 500},
+        "budget.minibatches": 1200,
+    }
+    execute(only("cold-or-warm-start", overrides).scenario, tmp_path / "run")
+    evals = tables.read(tmp_path / "run", "evals")
+    losses = evals[(evals["metric"] == "loss") & (evals["split"] == "test")]["value"].to_numpy()
+    assert losses[0] < 0.2
+    assert np.max(losses) > 1
