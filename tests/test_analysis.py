@@ -17,7 +17,7 @@ SMALL = {
     "simulated_against_measured": """
 COMPARED = None
 SCENARIO = "does-the-server-saturate.yaml"
-OVERRIDES = {"budget.seconds": 0.4, "algorithm.n_sync": 2, "task.optimizer.lr": 0.01}
+OVERRIDES = {"budget.seconds": 0.5, "algorithm.n_sync": 2}
 REPEATS = 2
 """,
     "staleness_and_n_sync": """

@@ -1,4 +1,4 @@
-"""The direction of the arrows (DESIGN, section 3), read off the source: who imports whom, and how long a module is."""
+"""The direction of the arrows, read off the source: who imports whom, and how long a module is."""
 
 from __future__ import annotations
 

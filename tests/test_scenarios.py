@@ -1,4 +1,4 @@
-"""The scenarios that come with the project: each is valid and explained, each runs, and what its comments claim holds."""
+"""The scenarios that come with the project: each is valid, explained, and runs; what its comments claim holds."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_how_stale_is_workers_minus_one_whatever_the_distribution(distribution: 
     share = {int(k): count / point.scenario.budget.updates for k, count in staleness["histogram"].items()}  # type: ignore[operator]
     if distribution == "constant":
         assert share[7] > 0.999
-    if distribution == "exponential":  # geometric: FACTS, section 3
+    if distribution == "exponential":  # geometric
         assert [share[k] for k in range(4)] == pytest.approx([(1 / 8) * (7 / 8) ** k for k in range(4)], rel=0.1)
 
 
@@ -92,18 +92,21 @@ def test_a_server_whose_queue_holds_fetches_makes_convoys(tmp_path: Path) -> Non
     def run(fetch_s: float) -> dict[str, Any]:
         overrides: dict[str, Any] = {
             "backend": "sim",
-            "algorithm.n_sync": 1,
+            "algorithm.n_sync": 10,
             "workers": 8,
+            "budget.seconds": 10,
             "task": {"name": "timing", "size_bytes": 1000, "step_s": 0.004},
             "hardware.server.fetch_s": fetch_s,
         }
         return execute(only("does-the-server-saturate", overrides).scenario, tmp_path / str(fetch_s))
 
     queued, one_sided = run(1e-5), run(0.0)
-    assert queued["staleness"]["mean"] == pytest.approx(3.5, abs=0.1)
-    assert queued["utilisation"]["server"] < 0.96
-    assert one_sided["staleness"]["mean"] > 6
-    assert one_sided["utilisation"]["server"] > 0.99
+    # A convoy's round is Z + M S, its staleness (M - 1)/2; without one the server is the limit.
+    round_s, service_s = 0.042 + 8 * 0.008, 0.008
+    assert queued["staleness"]["mean"] == pytest.approx(3.5, abs=0.05)
+    assert queued["minibatches_per_s"] == pytest.approx(8 * 10 / round_s, rel=0.04)
+    assert one_sided["staleness"]["mean"] == pytest.approx(7, abs=0.1)
+    assert one_sided["minibatches_per_s"] == pytest.approx(10 / service_s, rel=0.04)
 
 
 def test_the_best_n_sync_of_the_trade_off_is_30(tmp_path: Path) -> None:
@@ -124,7 +127,7 @@ def test_whole_deltas_of_eight_workers_break_down_and_eighths_learn(tmp_path: Pa
         algorithm = {"name": "asgd", "n_sync": 10, "rule": [rule]}
         point = only("which-server-rule", {"algorithm": algorithm, "budget.minibatches": 1600})
         errors[rule] = execute(point.scenario, tmp_path / rule)["final"]["test_error"]
-    assert errors["add"] > 0.4
+    assert errors["add"] > 0.3
     assert errors["scale"] < 0.1
 
 
@@ -149,4 +152,4 @@ def test_warm_start_does_not_tame_a_bold_server(tmp_path: Path) -> None:
     evals = tables.read(tmp_path / "run", "evals")
     losses = evals[(evals["metric"] == "loss") & (evals["split"] == "test")]["value"].to_numpy()
     assert losses[0] < 0.2
-    assert np.max(losses) > 1
+    assert np.max(losses) > 0.5

@@ -219,9 +219,9 @@ def order_of(effects: pd.DataFrame) -> list[int]:
 
     Only what the server saw decides the outcome: for each version, first the pushes that made it, then the fetches that
     got it; of those first the ones that were granted most, since the budget runs out but once. A worker's Train needs a
-    turn of its own, just before its push.
+    turn of its own, just before its push. Pushes that were dropped changed nothing.
     """
-    seen = effects[(effects["worker"] >= 0) & effects["kind"].isin(["fetch", "push"])]
+    seen = effects[(effects["worker"] >= 0) & effects["kind"].isin(["fetch", "push"]) & (effects["version"] >= 0)]
     is_fetch = seen["kind"] == "fetch"
     seen = seen.assign(late=is_fetch, less=-seen["steps"].where(is_fetch, 0))
     seen = seen.sort_values(["version", "late", "less"], kind="stable")

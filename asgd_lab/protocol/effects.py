@@ -12,8 +12,8 @@ from asgd_lab.protocol.replica import Replica
 class Fetch:
     """Ask the server for its parameters; done when `replica.center` holds one version of them.
 
-    The grant sets `replica.version` and `replica.granted`, the minibatches until the next fetch; 0 means that the run
-    wants no more of this worker.
+    The grant sets `replica.version` and `replica.granted`, the minibatches until the next fetch; 0 means that there
+    is nothing more to do.
     """
 
     replica: Replica

@@ -26,20 +26,21 @@ def uncoupled(replica: Replica, n_push: int) -> Program:
     """DistBelief's n_fetch != n_push (Dean et al. 2012, Algorithm 1.1), with blocking communication.
 
     The grant says how many minibatches lie between fetches; a push follows every `n_push` of them, and one more carries
-    what is left when the server wants no more.
+    what is left when there is nothing more to do.
     """
     fetch, train, push = Fetch(replica), Train(replica), Push(replica)
     while True:
         yield fetch
-        if not replica.granted:
-            break
-        replica.adopt()
+        if replica.granted:
+            replica.adopt()
+        elif replica.unpushed:
+            replica.measure()
+            yield push
+        else:
+            return
         while replica.granted:
             replica.steps = min(replica.granted, n_push - replica.unpushed)
             yield train
             if replica.unpushed == n_push:
                 replica.measure()
                 yield push
-    if replica.unpushed:
-        replica.measure()
-        yield push

@@ -135,6 +135,8 @@ def adadelta(lr: float = 1.0, rho: float = 0.9, eps: float = 1e-6) -> Rule:
 
 def chain(*links: Rule) -> Rule:
     """The links one after the other, as one rule (the idea is optax's `chain`)."""
+    if not links:
+        raise ScenarioError("a rule needs at least one link")
     eats: Passed = "any"
     kind: Passed = "any"
     for index, link in enumerate(links):

@@ -7,7 +7,7 @@ number of minibatches; until they have been pushed, the worker *owes* them. A pu
 version), or collected until nobody owes the round any more (and merged into a version), or dropped because the run is
 over. A fetch that the gate holds back waits. So does one that finds the budget all granted while somebody still works
 for it: if that worker dies, its share falls back to those who wait; when nobody works any more, they are granted 0
-minibatches, which tells a worker to hand in what it has not pushed and leave.
+minibatches, which tells a worker to hand in what it has not pushed and ask again, or to leave if it has pushed all.
 
 A collecting gate allots a round's minibatches to all members at its first fetch, in worker order, so that the outcome
 of a lock-step run does not depend on who asks first.
@@ -116,8 +116,6 @@ class Server:
         incarnation, sequence = self._past.get(worker, (0, 0))
         self._past[worker] = (incarnation + 1, sequence)
         clock = self._slowest if self._clocks else 0
-        if worker in self._collected:
-            clock += 1  # its earlier self has already served this round
         member = self._members[worker] = _Member(incarnation + 1, clock)
         self._tick(None, clock)
         if self._round_open and worker not in self._collected:
@@ -236,6 +234,8 @@ class Server:
 
     def _grant(self, worker: int, member: _Member) -> FetchGrant:
         if self.closed or (self._left == 0 and not member.allotted):
+            if member.owed:
+                self._working.add(worker)  # it hands in what it has not pushed, and asks again
             return FetchGrant(worker, self.version, 0)
         if not self.gate.collects:
             self._allot(worker, member, self.n_fetch)
@@ -253,6 +253,8 @@ class Server:
         member.owed += steps
         if steps:
             self._owing.add(worker)
+            if not member.fetching:
+                self._working.add(worker)
 
     def _open_round(self) -> None:
         """Allot a collecting round to all members; one that the budget shortens is shared as evenly as can be."""

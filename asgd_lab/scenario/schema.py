@@ -81,14 +81,10 @@ def _contradictions(scenario: Scenario) -> Iterator[tuple[str, str]]:
             "budget.target_error",
             f"needs task classification, and {task.name} has no error; use minibatches, updates or seconds",
         )
-    if backend.name == "inline":
-        if scenario.budget.seconds is not None:
-            yield (
-                "budget.seconds",
-                "needs a clock, and backend inline has none; use minibatches, updates or target_error",
-            )
-        if scenario.evaluate is not None:
-            yield "evaluate", "cannot stand beside backend inline, which evaluates at the end alone; remove it"
+    if backend.name == "inline" and scenario.budget.seconds is not None:
+        yield "budget.seconds", "needs a clock, and backend inline has none; use minibatches or updates"
+    if backend.name == "inline" and scenario.evaluate is not None and not isinstance(task, Timing):
+        yield "evaluate", "cannot stand beside backend inline, which evaluates at the end alone; remove it"
     if isinstance(task, Timing):
         if scenario.evaluate is not None:
             yield "evaluate", "cannot stand beside task timing, which learns nothing; remove it"

@@ -169,5 +169,5 @@ class Interleaving(RuleBasedStateMachine):
             assert server.minibatches == self.budget.minibatches, "whoever is left does the work of those who died"
 
 
-Interleaving.TestCase.settings = settings(max_examples=150, stateful_step_count=30)
+Interleaving.TestCase.settings = settings(max_examples=200, stateful_step_count=30)
 TestInterleaving = Interleaving.TestCase

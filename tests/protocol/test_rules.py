@@ -53,7 +53,7 @@ def test_mean_averages_the_pushes_of_a_round() -> None:
 
 
 def test_the_mean_over_a_round_of_one_is_that_push() -> None:
-    """FACTS 3.8."""
+    """An identity."""
     assert trajectory(rules.mean(), 1.0, 0.5, -2.0) == trajectory(rules.add(), 1.0, 0.5, -2.0)
 
 

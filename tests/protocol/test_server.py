@@ -124,7 +124,6 @@ def test_the_share_of_a_dead_worker_falls_back_to_those_who_wait() -> None:
     assert desk.server.minibatches == 8
 
 
-@pytest.mark.xfail(strict=True, reason="who was granted 0 leaves, though what another owes may still fall back")
 def test_the_work_of_a_worker_that_dies_before_it_hands_in_its_rest_is_done_by_whoever_is_left() -> None:
     """n_fetch 1, n_push 2: both have one unpushed minibatch when both are granted 0; then worker 0 dies."""
     lab = Inline(Counting(), algorithms.asgd(1, 2, rules.add()), minibatches(2), 2)
@@ -134,7 +133,6 @@ def test_the_work_of_a_worker_that_dies_before_it_hands_in_its_rest_is_done_by_w
     assert lab.server.minibatches == 2
 
 
-@pytest.mark.xfail(strict=True, reason="as above, of a share that is allotted and not fetched yet")
 def test_a_lock_step_share_that_nobody_fetched_falls_back_when_its_worker_dies() -> None:
     """One minibatch for two workers is worker 0's; worker 1 asks first, is told to leave at once, and worker 0 dies."""
     lab = Inline(Counting(), algorithms.sync_sgd(1, rules.add()), minibatches(1), 2)
@@ -181,7 +179,7 @@ def test_the_fastest_worker_waits_when_it_is_bound_rounds_ahead() -> None:
 
 
 def test_bound_zero_lets_nobody_begin_a_round_before_all_have_pushed_the_one_before() -> None:
-    """FACTS 3.5."""
+    """Ho et al. 2013."""
     desk = Desk(gates.bounded_staleness(0), 1, minibatches(100), 3)
     for worker in (2, 0, 1):
         desk.fetch(worker)

@@ -778,6 +778,22 @@ TOGETHER = [
         warm_start="warm_start: {}",
     ),
     bad(
+        "a clock inline",
+        6,
+        "budget.seconds",
+        "backend inline has none; use minibatches or updates",
+        budget="budget: {seconds: 3}",
+        backend="backend: inline",
+    ),
+    bad(
+        "evaluate inline",
+        8,
+        "evaluate",
+        "cannot stand beside backend inline",
+        backend="backend: inline",
+        evaluate="evaluate: {every_minibatches: 3}",
+    ),
+    bad(
         "evaluate on timing",
         8,
         "evaluate",

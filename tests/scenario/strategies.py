@@ -134,6 +134,10 @@ def scenarios(draw: st.DrawFn) -> Data:
         data |= draw(mapping(None, {"backend": backends}))
         data |= draw(mapping(None, {"evaluate": mapping(None, every_minibatches=counts)}))
     data["hardware"] = hardware | {"compute": compute}
+    backend = data.get("backend", "process")
+    if "inline" in (backend, backend["name"] if isinstance(backend, dict) else ""):  # it has no clock
+        data.pop("evaluate", None)
+        data["budget"] = {"minibatches": draw(counts)}
     if task["name"] == "classification" and draw(st.booleans()):
         data["budget"] = data["budget"] | {"target_error": draw(shares)}
     starts = mapping(None, minibatches=counts) | mapping(None, run=texts) | st.none()

@@ -89,11 +89,6 @@ def _join(plan: Plan, record: RunDirectory, interrupted: bool, failure: str | No
     keep = record.recording.keep_round
     statistics = Statistics(scenario.workers)
     effects = sorted(_rows(parts, "*.effects", EFFECT_ROW), key=lambda row: (row[4], row[0]))
-    for number, _, kind, start_ns, end_ns, *_ in effects:
-        if kind == KIND["train"]:
-            statistics.worker_busy(number, end_ns - start_ns)
-        elif number < 0:
-            statistics.server_busy(end_ns - start_ns)
     for version, staleness, steps in _rows(parts, "*.pushes", PUSH_ROW):
         if version < 0:
             statistics.dropped(steps)
@@ -107,6 +102,12 @@ def _join(plan: Plan, record: RunDirectory, interrupted: bool, failure: str | No
     if final.exists():
         with np.load(final) as stored:
             params, end_ns = stored["params"], int(stored["end_ns"])
+    for number, _, kind, began, ended, *_ in effects:
+        busy_ns = min(ended, end_ns) - min(began, end_ns)  # what comes after the run's end is none of its time
+        if kind == KIND["train"]:
+            statistics.worker_busy(number, busy_ns)
+        elif number < 0:
+            statistics.server_busy(busy_ns)
     board = plan.board
     started_ns = int(board.server[Board.START_NS])
     overruns, steps = int(board.worker[:, Board.OVERRUNS].sum()), int(board.worker[:, Board.STEPS].sum())

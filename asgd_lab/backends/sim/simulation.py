@@ -72,6 +72,7 @@ class Simulation:
         self.next_evaluation = 0
         self.watch: Watch | None = None
         self._pushes = 0
+        self._served_ns = 0  # since the last push: what comes after the run's last one is none of its time
         self._watched_s = 0.0
 
     def run(self, watch: Watch | None = None) -> Outcome:
@@ -124,9 +125,15 @@ class Simulation:
                 else:
                     self.statistics.applied(grant.staleness, grant.steps)
 
+    def served(self, busy_ns: int) -> None:
+        """The server has worked for so long."""
+        self._served_ns += busy_ns
+
     def arrived(self) -> None:
         """After every push: evaluate, show progress, and end a run that the server has closed."""
         self.end_ns = self.env.now
+        self.statistics.server_busy(self._served_ns)
+        self._served_ns = 0
         server = self.server
         if self.evaluates_server and server.minibatches >= self.next_evaluation:
             self.evaluate_server()

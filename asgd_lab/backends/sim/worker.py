@@ -90,9 +90,11 @@ class SimWorker:
 
     def _asked(self, start: int, waited: int) -> None:
         sim = self.sim
+        if sim.over.triggered:
+            return
         if self._costs.server_fetch_ns:
             now = self._env.now
-            sim.statistics.server_busy(now - start)
+            sim.served(now - start)
             round = self.replica.sequence + 1
             if sim.keep_round(round):
                 sim.record.effects.add((-1, round, GRANT, start, now, waited, -1, -1, 0, sim.task.size_bytes))
@@ -100,6 +102,8 @@ class SimWorker:
 
     def granted(self, grant: FetchGrant) -> None:
         """The server's answer leaves it now."""
+        if self.sim.over.triggered:
+            return
         costs, parameters = self._costs, self.sim.server.parameters
         self._fetch_grant = grant
         self._waited = self._env.now - self._since - costs.server_fetch_ns
@@ -117,7 +121,7 @@ class SimWorker:
     def _fetched(self, _: object = None) -> None:
         _, version, steps = self._fetch_grant
         self.replica.grant(version, steps)
-        self._note(FETCH, self._waited, version, -1, steps, self.sim.task.size_bytes if steps else 0)
+        self._note(FETCH, self._env.now, self._waited, version, -1, steps, self.sim.task.size_bytes if steps else 0)
         self.resume()
 
     # ------------------------------------------------------------------ train
@@ -137,12 +141,14 @@ class SimWorker:
 
     def _trained(self, _: object = None) -> None:
         sim, replica = self.sim, self.replica
+        if sim.over.triggered:  # at this very nanosecond, before us
+            return
         self._training = False
         sim.statistics.worker_busy(self.number, self._env.now - self._begun)
         # What a worker computes depends on nothing that happened since its fetch: it may be computed only now.
         loss_sum, error_sum = self._learn() if sim.task.size else (0.0, 0.0)
         replica.trained(loss_sum, error_sum)
-        self._note(TRAIN, 0, replica.version, -1, replica.steps, 0)
+        self._note(TRAIN, self._env.now, 0, replica.version, -1, replica.steps, 0)
         if sim.evaluates_replicas and replica.minibatches >= self._next_evaluation and replica.vectors is not None:
             every = sim.every / sim.scenario.workers
             self._next_evaluation = (replica.minibatches // every + 1) * every
@@ -175,9 +181,11 @@ class SimWorker:
 
     def _served(self, start: int, waited: int) -> None:
         sim, sequence = self.sim, self.replica.sequence
+        if sim.over.triggered:
+            return
         now = self._env.now
         grants = sim.server.on_push(self.replica.arriving())
-        sim.statistics.server_busy(now - start)
+        sim.served(now - start)
         if sim.keep_round(sequence):
             own = next((g for g in grants if type(g) is PushGrant and g.worker == self.number), None)
             version, staleness, steps = (-1, -1, 0) if own is None else (own.version, own.staleness, own.steps)
@@ -185,20 +193,26 @@ class SimWorker:
             sim.record.effects.add((-1, sequence, APPLY, start, now, waited, version, staleness, steps, size))
         sim.count(grants)
         sim.arrived()
-        if not sim.over.triggered:
-            sim.deliver(grants)
+        sim.deliver(grants)
 
     def pushed(self, grant: PushGrant) -> None:
         """The server has let go of the update."""
         self._push_grant = grant
         self._waited = self._env.now - self._since - self._costs.server_push_ns
-        self._after(self._costs.latency_ns, self._acknowledged)
+        if self.sim.over.triggered:  # the answer to the push that ended the run is still on its way
+            self._note_push(self._env.now + self._costs.latency_ns)
+        else:
+            self._after(self._costs.latency_ns, self._acknowledged)
 
     def _acknowledged(self, _: object = None) -> None:
+        self._note_push(self._env.now)
+        self.resume()
+
+    def _note_push(self, ended: int) -> None:
         grant = self._push_grant
         assert grant is not None
-        self._note(PUSH, self._waited, grant.version, grant.staleness, grant.steps, self.sim.task.size_bytes)
-        self.resume()
+        size = self.sim.task.size_bytes
+        self._note(PUSH, ended, self._waited, grant.version, grant.staleness, grant.steps, size)
 
     # ------------------------------------------------------------------ both
 
@@ -215,10 +229,10 @@ class SimWorker:
         else:
             self._after(demand_ns, then)
 
-    def _note(self, kind: int, waited: int, version: int, staleness: int, steps: int, size: int) -> None:
+    def _note(self, kind: int, ended: int, waited: int, version: int, staleness: int, steps: int, size: int) -> None:
         # A fetch opens the round that the next push closes.
         round = self.replica.sequence + (kind != PUSH)
         sim = self.sim
         if sim.keep_round(round):
-            row = (self.number, round, kind, self._begun, self._env.now, waited, version, staleness, steps, size)
+            row = (self.number, round, kind, self._begun, ended, waited, version, staleness, steps, size)
             sim.record.effects.add(row)
