@@ -18,6 +18,7 @@ from scipy import stats
 
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import ScenarioError
+from asgd_lab.hardware.costs import mean_step_s
 from asgd_lab.hardware.fit import Fitted, fit
 from asgd_lab.record import tables
 from asgd_lab.record.machine import usable_cores
@@ -35,15 +36,14 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What one worker's run told: costs by kind, and the bytes that a push moves."""
+    """What one worker's run told: costs by kind, the bytes a push moves, and mean seconds a minibatch.
+
+    An emulated device takes the times that the scenario states, so those are what it is predicted with.
+    """
 
     fitted: Fitted
     size_bytes: int
-
-    @property
-    def step_s(self) -> float:
-        """Mean seconds a minibatch."""
-        return float(np.mean(self.fitted.step_times_s))
+    step_s: float
 
 
 def compare(
@@ -82,8 +82,12 @@ def _calibrate(points: Sequence[Point], folder: Path, say: Say) -> Calibration:
         path = folder / "calibration" / f"{len(runs)}-n_fetch={n_fetch}"
         execute(scenario.model_copy(update=alone), path)
         runs.append((tables.read(path, "effects"), tables.read(path, "minibatches")))
-    calibration = Calibration(fit(runs), int(runs[0][0]["bytes"].max()))
-    costs = calibration.fitted
+    costs, size_bytes = fit(runs), int(runs[0][0]["bytes"].max())
+    if scenario.backend.device == "emulated":
+        step_s = mean_step_s(scenario.hardware.compute, getattr(scenario.task, "step_s", None))
+    else:
+        step_s = float(np.mean(costs.step_times_s))
+    calibration = Calibration(costs, size_bytes, step_s)
     say(
         f"{scenario.name}: calibrated on {len(costs.step_times_s)} minibatches of one worker: "
         f"{calibration.step_s * 1e3:.3f} ms a minibatch; server {costs.server_push_s * 1e3:.3f} ms a push, "
@@ -95,16 +99,13 @@ def _calibrate(points: Sequence[Point], folder: Path, say: Say) -> Calibration:
 
 def predicted(scenario: Scenario, calibration: Calibration) -> Scenario:
     """The scenario that is simulated for a measured one: its protocol, timing only, at the calibrated costs."""
-    costs = calibration.fitted
+    costs, compute = calibration.fitted, scenario.hardware.compute
+    if scenario.backend.device != "emulated":
+        samples = {"distribution": "empirical", "step_s": None, "samples_s": costs.step_times_s.tolist()}
+        compute = compute.model_copy(update=samples)
     hardware = scenario.hardware.model_copy(
         update={
-            "compute": scenario.hardware.compute.model_copy(
-                update={
-                    "distribution": "empirical",
-                    "step_s": None,
-                    "samples_s": costs.step_times_s.tolist(),
-                }
-            ),
+            "compute": compute,
             "client": scenario.hardware.client.model_copy(
                 update={"push_s": costs.client_push_s, "fetch_s": costs.client_fetch_s}
             ),

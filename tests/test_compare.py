@@ -12,8 +12,10 @@ from typer.testing import CliRunner
 from asgd_lab.cli import app
 from asgd_lab.compare import Calibration, knee, predicted
 from asgd_lab.hardware.fit import Fitted
+from asgd_lab.record.machine import usable_cores
 from asgd_lab.record.run import read_summary
 from asgd_lab.scenario import Document
+from asgd_lab.scenario.running import Backend
 
 SCENARIO = """
 name: tiny
@@ -44,6 +46,7 @@ CALIBRATION = Calibration(
         step_times_s=np.array([0.009, 0.011]),
     ),
     size_bytes=1000,
+    step_s=0.010,
 )
 
 
@@ -53,9 +56,16 @@ def test_the_prediction_is_the_same_protocol_at_the_calibrated_costs(document: D
     assert simulated.algorithm == measured.algorithm
     assert (simulated.workers, simulated.budget, simulated.seed) == (4, measured.budget, measured.seed)
     assert simulated.backend.name == "sim"
-    assert simulated.hardware.compute.samples_s == [0.009, 0.011]
+    assert simulated.hardware.compute == measured.hardware.compute, "an emulated device takes the stated times"
     assert simulated.hardware.server.push_s == 0.004
     assert simulated.hardware.cores is None, "an emulated device takes no core"
+
+
+def test_a_real_device_is_predicted_with_the_times_of_its_minibatches(document: Document) -> None:
+    measured = document.points()[0].scenario
+    real = predicted(measured.model_copy(update={"backend": Backend(name="process", device="cpu")}), CALIBRATION)
+    assert real.hardware.compute.samples_s == [0.009, 0.011]
+    assert real.hardware.cores == usable_cores()
 
 
 def test_the_knee_is_where_the_asymptotic_bounds_meet(document: Document) -> None:

@@ -90,7 +90,7 @@ class ServerProcess:
             self.server.on_join(worker)
         self.start_ns = self.end_ns = now_ns()
         self.words[Board.START_NS] = self.start_ns
-        if self.snapshots is not None and self.server.parameters is not None:
+        if self.snapshots is not None and self.server.parameters is not None and self.snapshots.due(0):
             self.snapshots.take(0, 0, 0, self.server.parameters.current)
         for end in self.ends:
             channel.answer(end, Answer(0, 0, self.start_ns))

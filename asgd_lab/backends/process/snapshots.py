@@ -17,7 +17,7 @@ _SUFFIX = ".snapshots"
 
 
 class Snapshot(NamedTuple):
-    """Whose parameters, when, at which version and count of that owner's minibatches."""
+    """Whose parameters, when, at which version, and how many minibatches the server's had in them by then."""
 
     owner: str
     time_ns: int
@@ -35,12 +35,14 @@ class Snapshots:
         self._next, self._taken = 0.0, 0
 
     def due(self, minibatches: int) -> bool:
-        """Is a copy due at this count?"""
-        return minibatches >= self._next
+        """Is a copy due at this count of the owner's minibatches? Asked again, the answer is no."""
+        if minibatches < self._next:
+            return False
+        self._next = (minibatches // self._every + 1) * self._every
+        return True
 
     def take(self, time_ns: int, version: int, minibatches: int, params: Tensor) -> None:
-        """Keep a copy."""
-        self._next = (minibatches // self._every + 1) * self._every
+        """Keep a copy; `minibatches` are those in the server's parameters."""
         np.save(_file(self._folder, self._owner, self._taken), params.cpu().numpy())
         self._rows.add(time_ns, version, minibatches, self._taken)
         self._taken += 1

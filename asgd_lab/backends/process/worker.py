@@ -165,7 +165,8 @@ class WorkerProcess:
         replica.trained(loss_sum, error_sum)
         self.loss[0] = loss_sum / steps
         if self.snapshots is not None and replica.vectors is not None and self.snapshots.due(replica.minibatches):
-            self.snapshots.take(ended - start_ns, replica.version, replica.minibatches, replica.vectors.params)
+            in_server = orders[Board.MINIBATCHES]
+            self.snapshots.take(ended - start_ns, replica.version, in_server, replica.vectors.params)
             ended = now_ns()
         return ended
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from torch import Tensor
+
 from asgd_lab.backends.build import (
     build_algorithm,
     build_budget,
@@ -168,9 +170,10 @@ class Simulation:
         """The server's parameters, as of now."""
         assert self.server.parameters is not None
         self.next_evaluation = (self.server.minibatches // self.every + 1) * self.every
-        self.evaluate("server", self.server.version, self.server.minibatches, self.server.parameters.current)
+        self.evaluate("server", self.server.version, self.server.parameters.current)
 
-    def evaluate(self, whose: str, version: int, minibatches: int, params: Any) -> None:
-        """One owner's parameters into the table."""
+    def evaluate(self, whose: str, version: int, params: Tensor) -> None:
+        """One owner's parameters into the table, beside the minibatches that are in the server's by now."""
+        minibatches = self.server.minibatches
         for split, metric, value in self.task.evaluate(params):
             self.record.evals.add((self.env.now, version, minibatches, whose, split, metric, value))

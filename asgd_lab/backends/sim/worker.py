@@ -152,7 +152,7 @@ class SimWorker:
         if sim.evaluates_replicas and replica.minibatches >= self._next_evaluation and replica.vectors is not None:
             every = sim.every / sim.scenario.workers
             self._next_evaluation = (replica.minibatches // every + 1) * every
-            sim.evaluate(f"replica-{self.number}", replica.version, replica.minibatches, replica.vectors.params)
+            sim.evaluate(f"replica-{self.number}", replica.version, replica.vectors.params)
         self.resume()
 
     def _learn(self) -> tuple[float, float]:
