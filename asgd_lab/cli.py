@@ -170,11 +170,15 @@ def _check_empty(out: Path | None) -> None:
 def _check(document: Document, points: list[Point], overrides: Mapping[str, Any]) -> None:
     """Find now what of the points cannot be built, not after hours, at the last of them."""
     from asgd_lab.backends.build import build_task, initial_parameters
+    from asgd_lab.backends.process.launch import check
     from asgd_lab.backends.run import with_samples
 
     seen: list[Any] = []
     for point in points:
         scenario = point.scenario
+        with _located(document, point, overrides):
+            if scenario.backend.name == "process":
+                check(scenario)
         named = (scenario.task, scenario.warm_start, scenario.hardware.compute)
         if named in seen:
             continue
@@ -222,6 +226,7 @@ def _run(document: Document, points: list[Point], overrides: Mapping[str, Any], 
 
 
 def _compare(documents: list[Document], overrides: Mapping[str, Any], out: Path | None, repeats: int) -> None:
+    import pandas as pd
     import torch
 
     from asgd_lab.compare import compare, write
@@ -230,10 +235,18 @@ def _compare(documents: list[Document], overrides: Mapping[str, Any], out: Path 
     torch.set_num_threads(1)
     console = _console()
     folder = out or default_directory("compare")
-    table = compare(documents, overrides, folder, repeats, lambda line: display.say(console, line))
-    console.print(display.comparison(table))
-    for path in write(table, folder):
-        display.say(console, f"wrote {path}")
+    rows: list[dict[str, Any]] = []
+    try:
+        for row in compare(documents, overrides, folder, repeats, lambda line: display.say(console, line)):
+            rows.append(row)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"; what was recorded is in {folder}") from None
+    finally:  # the points that are done, however it ends
+        if rows:
+            table = pd.DataFrame(rows)
+            console.print(display.comparison(table))
+            for path in write(table, folder):
+                display.say(console, f"wrote {path}")
 
 
 def _execute(

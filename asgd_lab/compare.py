@@ -8,7 +8,7 @@ The prediction knows the calibration and the scenario, nothing of the measured p
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from asgd_lab.hardware.costs import mean_step_s
 from asgd_lab.hardware.fit import Fitted, fit
 from asgd_lab.record import tables
 from asgd_lab.record.machine import usable_cores
-from asgd_lab.record.run import file_name, read_summary
+from asgd_lab.record.run import file_name
 from asgd_lab.scenario import Document, Point, Scenario
 from asgd_lab.scenario.running import Backend, Budget
 from asgd_lab.scenario.tasks import Timing
@@ -48,43 +48,64 @@ class Calibration:
 
 def compare(
     documents: Sequence[Document], overrides: Mapping[str, Any], out: Path, repeats: int, say: Say
-) -> pd.DataFrame:
-    """Measure and simulate every point of every document, and return a row a point; run directories go below `out`.
+) -> Iterator[dict[str, Any]]:
+    """Measure and simulate every point of every document: a row of the table a point, run directories below `out`.
 
-    Columns: scenario, point, group (the device), workers, n_sync, saturated (see `knee`), server_utilisation (as
-    predicted), predicted, measured_mean, measured_low, measured_high (a 95% interval), measured_sd, repeats, error (of
-    the prediction, relative), staleness_predicted, staleness_measured, overruns (the share of emulated minibatches
+    A row has scenario, point, group (the device), workers, n_sync, n_push, saturated (see `knee`), server_utilisation
+    (as predicted), predicted, measured_mean, measured_low, measured_high (a 95% interval), measured_sd, repeats, error
+    (of the prediction, relative), staleness_predicted, staleness_measured, overruns (the share of emulated minibatches
     that took longer than stated), valid (whether that share is small enough to count).
     """
-    rows = [row for document in documents for row in _scenario(document, overrides, out, repeats, say)]
-    return pd.DataFrame(rows)
+    for document in documents:
+        points = document.points(overrides)
+        for point in points:
+            _check(document, point, overrides)
+        folder = out / file_name(points[0].scenario.name)
+        calibrations: dict[str, Calibration] = {}
+        for point in points:
+            machine = _machine(point.scenario)
+            if machine not in calibrations:
+                alike = [p.scenario for p in points if _machine(p.scenario) == machine]
+                calibrations[machine] = _calibrate(alike, folder / "calibration" / str(len(calibrations)), say)
+            yield _row(point, calibrations[machine], folder, repeats, say)
 
 
-def _scenario(
-    document: Document, overrides: Mapping[str, Any], out: Path, repeats: int, say: Say
-) -> Iterator[dict[str, Any]]:
-    points = document.points(overrides)
-    folder = out / file_name(points[0].scenario.name)
-    for point in points:
-        if point.scenario.backend.name != "process":
-            raise document.located(ScenarioError.at("backend", "compare measures: backend must be process"))
-    calibration = _calibrate(points, folder, say)
-    for point in points:
-        yield _row(point, calibration, folder, repeats, say)
+def _check(document: Document, point: Point, overrides: Mapping[str, Any]) -> None:
+    scenario = point.scenario
+    if scenario.backend.name != "process":
+        raise document.located(ScenarioError.at("backend", "compare measures: backend must be process"), overrides)
+    if scenario.budget.target_error is not None:
+        message = "a prediction of timing alone knows no error; use seconds, minibatches or updates"
+        raise document.located(ScenarioError.at("budget.target_error", message), overrides)
 
 
-def _calibrate(points: Sequence[Point], folder: Path, say: Say) -> Calibration:
-    """Run one worker for a few seconds, half of them at the sweep's shortest rounds and half at its longest."""
-    by_length = sorted({point.scenario.algorithm.n_fetch: point.scenario for point in points}.items())
+def _machine(scenario: Scenario) -> str:
+    """All that the costs depend on, as a key: points that differ in nothing of it share a calibration."""
+    rhythm = {"n_sync", "n_fetch", "n_push", "bound"}
+    algorithm = scenario.algorithm.model_dump(exclude=rhythm)
+    return f"{algorithm} {scenario.model_dump_json(include={'task', 'hardware', 'backend'})}"
+
+
+def _run(scenario: Scenario, path: Path) -> dict[str, Any]:
+    summary = execute(scenario, path)
+    if summary["status"] == "interrupted":
+        raise KeyboardInterrupt
+    return summary
+
+
+def _calibrate(scenarios: Sequence[Scenario], folder: Path, say: Say) -> Calibration:
+    """Run one worker for a few seconds, half of them at the shortest rounds of all and half at the longest."""
+    by_length = sorted({scenario.algorithm.n_fetch: scenario for scenario in scenarios}.items())
     runs: list[tuple[pd.DataFrame, pd.DataFrame]] = []
     for n_fetch, scenario in (by_length[0], by_length[-1]):
         alone = {"workers": 1, "budget": Budget(seconds=CALIBRATION_S), "record": "all", "evaluate": None}
-        path = folder / "calibration" / f"{len(runs)}-n_fetch={n_fetch}"
-        execute(scenario.model_copy(update=alone), path)
+        path = folder / f"{len(runs)}-n_fetch={n_fetch}"
+        _run(scenario.model_copy(update=alone), path)
         runs.append((tables.read(path, "effects"), tables.read(path, "minibatches")))
     costs, size_bytes = fit(runs), int(runs[0][0]["bytes"].max())
     if scenario.backend.device == "emulated":
         step_s = mean_step_s(scenario.hardware.compute, getattr(scenario.task, "step_s", None))
+        costs = replace(costs, cold_s=0.0)  # what a cache would cost is inside the time that is waited out
     else:
         step_s = float(np.mean(costs.step_times_s))
     calibration = Calibration(costs, size_bytes, step_s)
@@ -92,7 +113,8 @@ def _calibrate(points: Sequence[Point], folder: Path, say: Say) -> Calibration:
         f"{scenario.name}: calibrated on {len(costs.step_times_s)} minibatches of one worker: "
         f"{calibration.step_s * 1e3:.3f} ms a minibatch; server {costs.server_push_s * 1e3:.3f} ms a push, "
         f"{costs.server_fetch_s * 1e3:.3f} ms a fetch; client {costs.client_push_s * 1e3:.3f} and "
-        f"{costs.client_fetch_s * 1e3:.3f} ms; one way {costs.latency_s * 1e3:.3f} ms"
+        f"{costs.client_fetch_s * 1e3:.3f} ms, {costs.cold_s * 1e3:.3f} ms of cold caches; one way "
+        f"{costs.latency_s * 1e3:.3f} ms"
     )
     return calibration
 
@@ -107,7 +129,7 @@ def predicted(scenario: Scenario, calibration: Calibration) -> Scenario:
         update={
             "compute": compute,
             "client": scenario.hardware.client.model_copy(
-                update={"push_s": costs.client_push_s, "fetch_s": costs.client_fetch_s}
+                update={"push_s": costs.client_push_s, "fetch_s": costs.client_fetch_s + costs.cold_s}
             ),
             "server": scenario.hardware.server.model_copy(
                 update={"push_s": costs.server_push_s, "fetch_s": costs.server_fetch_s}
@@ -138,12 +160,14 @@ def knee(scenario: Scenario, calibration: Calibration) -> float:
     (asymptotic bounds of a closed queueing network); the two meet at R / S workers.
     """
     costs = calibration.fitted
-    service_s = costs.server_push_s + costs.server_fetch_s
+    pushes = scenario.algorithm.n_fetch / scenario.algorithm.n_push  # a round, which is from fetch to fetch
+    service_s = pushes * costs.server_push_s + costs.server_fetch_s
     round_s = (
         scenario.algorithm.n_fetch * calibration.step_s
-        + costs.client_push_s
+        + pushes * (costs.client_push_s + 2 * costs.latency_s)
         + costs.client_fetch_s
-        + 4 * costs.latency_s
+        + costs.cold_s
+        + 2 * costs.latency_s
         + service_s
     )
     return round_s / service_s
@@ -160,17 +184,19 @@ def write(table: pd.DataFrame, out: Path) -> list[Path]:
 
 def _row(point: Point, calibration: Calibration, folder: Path, repeats: int, say: Say) -> dict[str, Any]:
     scenario, name = point.scenario, file_name(point.name or "point")
-    prediction = execute(predicted(scenario, calibration), folder / "predicted" / name)
-    measured = []
-    for repeat in range(repeats):
-        path = folder / "measured" / name / f"repeat-{repeat}"
-        execute(scenario, path)
-        measured.append(read_summary(path))
+    # Each run has a seed of its own, so that neither repeats nor predictions share their random times.
+    seeds = [scenario.model_copy(update={"seed": scenario.seed + number}) for number in range(2 * repeats)]
+    simulated = [
+        _run(predicted(seeds[repeats + number], calibration), folder / "predicted" / name / f"repeat-{number}")
+        for number in range(repeats)
+    ]
+    measured = [_run(seeds[number], folder / "measured" / name / f"repeat-{number}") for number in range(repeats)]
     step_s = calibration.step_s
     speedups = [summary["minibatches_per_s"] * step_s for summary in measured]
     mean, deviation = float(np.mean(speedups)), float(np.std(speedups, ddof=1)) if repeats > 1 else float("nan")
     half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, max(repeats - 1, 1))) * deviation / repeats**0.5
-    speedup = prediction["minibatches_per_s"] * step_s
+    speedup = float(np.mean([summary["minibatches_per_s"] for summary in simulated])) * step_s
+    busy = float(np.mean([summary["utilisation"]["server"] for summary in simulated]))
     overruns = max((summary.get("overruns", {}).get("share", 0.0) for summary in measured), default=0.0)
     say(f"{scenario.name} {point.name}: predicted {speedup:.2f}, measured {mean:.2f}")
     return {
@@ -179,8 +205,9 @@ def _row(point: Point, calibration: Calibration, folder: Path, repeats: int, say
         "group": scenario.backend.device,
         "workers": scenario.workers,
         "n_sync": scenario.algorithm.n_fetch,
+        "n_push": scenario.algorithm.n_push,
         "saturated": scenario.workers > knee(scenario, calibration),
-        "server_utilisation": prediction["utilisation"]["server"],
+        "server_utilisation": busy,
         "predicted": speedup,
         "measured_mean": mean,
         "measured_low": mean - half,
@@ -188,7 +215,7 @@ def _row(point: Point, calibration: Calibration, folder: Path, repeats: int, say
         "measured_sd": deviation,
         "repeats": repeats,
         "error": speedup / mean - 1.0,
-        "staleness_predicted": prediction["staleness"]["mean"],
+        "staleness_predicted": float(np.mean([summary["staleness"]["mean"] for summary in simulated])),
         "staleness_measured": float(np.mean([summary["staleness"]["mean"] for summary in measured])),
         "overruns": overruns,
         "valid": overruns <= OVERRUNS_ALLOWED,

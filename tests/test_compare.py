@@ -40,6 +40,7 @@ CALIBRATION = Calibration(
     Fitted(
         client_push_s=0.001,
         client_fetch_s=0.002,
+        cold_s=0.0,
         server_push_s=0.004,
         server_fetch_s=0.001,
         latency_s=0.0005,
@@ -94,7 +95,7 @@ def test_compare_measures_and_predicts_every_point(document: Document, tmp_path:
     for point in points:
         for repeat in range(2):
             assert read_summary(out / "tiny" / "measured" / point / f"repeat-{repeat}")["status"] == "done"
-        assert read_summary(out / "tiny" / "predicted" / point)["backend"] == "sim"
+            assert read_summary(out / "tiny" / "predicted" / point / f"repeat-{repeat}")["backend"] == "sim"
         assert f"tiny {point}: predicted" in result.output
 
 

@@ -89,18 +89,18 @@ def test_how_stale_is_workers_minus_one_whatever_the_distribution(distribution: 
 
 
 def test_a_server_whose_queue_holds_fetches_makes_convoys(tmp_path: Path) -> None:
-    def run(fetch_s: float) -> dict[str, Any]:
+    def run(one_sided: bool) -> dict[str, Any]:
         overrides: dict[str, Any] = {
             "backend": "sim",
             "algorithm.n_sync": 10,
             "workers": 8,
             "budget.seconds": 10,
             "task": {"name": "timing", "size_bytes": 1000, "step_s": 0.004},
-            "hardware.server.fetch_s": fetch_s,
+            "hardware.server.one_sided_fetch": one_sided,
         }
-        return execute(only("does-the-server-saturate", overrides).scenario, tmp_path / str(fetch_s))
+        return execute(only("does-the-server-saturate", overrides).scenario, tmp_path / str(one_sided))
 
-    queued, one_sided = run(1e-5), run(0.0)
+    queued, one_sided = run(False), run(True)
     # A convoy's round is Z + M S, its staleness (M - 1)/2; without one the server is the limit.
     round_s, service_s = 0.042 + 8 * 0.008, 0.008
     assert queued["staleness"]["mean"] == pytest.approx(3.5, abs=0.05)

@@ -42,7 +42,12 @@ class _Series(NamedTuple):
 
 
 def speedup_figure(table: pd.DataFrame) -> Figure:
-    """Speed-up against workers, measured against predicted, staleness against workers."""
+    """Speed-up against workers, measured against predicted, staleness against workers.
+
+    Points whose measurement does not count (`valid` is false) are left out, and the figure says how many.
+    """
+    valid = table["valid"] if "valid" in table else pd.Series(True, index=table.index)
+    left_out, table = int((~valid).sum()), table[valid] if valid.any() else table
     with style.look():
         handles = _handles(table)
         height_in = 2.55 + 0.16 * -(-len(handles) // 4)
@@ -51,6 +56,9 @@ def speedup_figure(table: pd.DataFrame) -> Figure:
         _agreement(agreement, table)
         _staleness(staleness, table)
         fig.legend(handles=handles, loc="outside lower center", ncols=4, handlelength=2.4, columnspacing=2)
+        if left_out:
+            count = f"{left_out} of {len(valid)} points had"
+            fig.suptitle(f"{count} too many overruns to count{'' if valid.any() else ', and are shown all the same'}")
     return fig
 
 

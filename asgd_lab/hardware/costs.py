@@ -30,6 +30,7 @@ class Costs:
     server_fetch_ns: int
     latency_ns: int  # one way
     transfer_ns: int  # of the vector, one way
+    one_sided_fetch: bool = False
 
     @classmethod
     def of(cls, hardware: Hardware, size_bytes: int) -> Costs:
@@ -42,6 +43,7 @@ class Costs:
             server_fetch_ns=nanoseconds(hardware.server.fetch_s),
             latency_ns=nanoseconds(hardware.link.latency_s),
             transfer_ns=nanoseconds(size_bytes / bandwidth) if bandwidth is not None else 0,
+            one_sided_fetch=hardware.server.one_sided_fetch,
         )
 
 
@@ -63,7 +65,7 @@ class StepTimes:
     def __init__(self, compute: Compute, seed: int, worker: int, stated_step_s: float | None = None) -> None:
         self._compute = compute
         self._mean_s = mean_step_s(compute, stated_step_s)
-        self._constant_ns = nanoseconds(self._mean_s) if compute.distribution == "constant" else None
+        self._constant_ns = max(1, nanoseconds(self._mean_s)) if compute.distribution == "constant" else None
         self._random = streams.generator(seed, worker, "compute")
         self._drawn = np.empty(0, np.int64)
         self._next = 0
@@ -80,6 +82,11 @@ class StepTimes:
             return list(range(self._constant_ns, (steps + 1) * self._constant_ns, self._constant_ns))
         ends: list[int] = np.cumsum(self._take(steps)).tolist()
         return ends
+
+    def draw_ahead(self) -> None:
+        """Draw the first block now: whoever waits out these times would otherwise draw it while the clock runs."""
+        if self._constant_ns is None:
+            self._drawn = self._draw(BLOCK)
 
     def _take(self, steps: int) -> NDArray[np.int64]:
         if self._next + steps > len(self._drawn):

@@ -1,16 +1,21 @@
-"""From the tables of a measured run to the costs of a hardware model: medians of what was recorded, nothing assumed.
+"""From the tables of a measured run to the costs of a hardware model: trimmed means of what was recorded.
 
-What is fitted comes from runs of one worker, so that nobody waited for anybody.
+What is fitted comes from runs of one worker, so that nobody waited for anybody. Throughput follows means; the tenth at
+either end is left out, where an operating system's interruptions are.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy import stats
+
+TRIMMED = 0.1  # of the values, at either end
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +24,7 @@ class Fitted:
 
     client_push_s: float  # making the update
     client_fetch_s: float  # taking over the center
+    cold_s: float  # what the first minibatch after a fetch takes longer, finding its parameters in no cache
     server_push_s: float
     server_fetch_s: float
     latency_s: float  # one way, through the control channel, with waking the other end
@@ -34,29 +40,39 @@ def step_times_s(effects: pd.DataFrame, minibatches: pd.DataFrame) -> npt.NDArra
 def fit(runs: Sequence[tuple[pd.DataFrame, pd.DataFrame]]) -> Fitted:
     """Fit (effects, minibatches) of one worker's runs, whose rounds should differ in length.
 
-    The first minibatch after a fetch finds its parameters in no cache: what it takes longer than the later ones is a
-    cost of the fetch, not of the minibatch.
+    The first minibatch after a fetch is told apart from the later ones, whose times are those of computing alone.
     """
     effects = pd.concat([effects for effects, _ in runs])
-    took = (effects["end_s"] - effects["start_s"]).groupby(effects["kind"].astype(str)).median()
+    took = (effects["end_s"] - effects["start_s"]).groupby(effects["kind"].astype(str)).agg(_typical)
 
-    def median(kind: str) -> float:
+    def typical(kind: str) -> float:
         return float(took.get(kind, 0.0))
 
     firsts, laters = zip(*(_step_times_s(*run) for run in runs), strict=True)
     first, later = np.concatenate(firsts), np.concatenate(laters)
-    cold_s = 0.0
-    if len(first) and len(later):
-        cold_s = max(0.0, float(np.median(first) - np.median(later)))
-    round_trip_s, fetch_trip_s = median("push") - median("apply"), median("fetch") - median("grant")
+    round_trip_s, fetch_trip_s = typical("push") - typical("apply"), typical("fetch") - typical("grant")
     return Fitted(
-        client_push_s=median("measure"),
-        client_fetch_s=median("adopt") + cold_s,
-        server_push_s=median("apply"),
-        server_fetch_s=median("grant"),
+        client_push_s=typical("measure"),
+        client_fetch_s=typical("adopt"),
+        cold_s=_cold_s(first, later),
+        server_push_s=typical("apply"),
+        server_fetch_s=typical("grant"),
         latency_s=max(0.0, (round_trip_s + fetch_trip_s) / 4),
         step_times_s=later if len(later) else first,
     )
+
+
+def _typical(values: npt.ArrayLike) -> float:
+    return float(stats.trim_mean(np.asarray(values), TRIMMED))
+
+
+def _cold_s(first: npt.NDArray[np.float64], later: npt.NDArray[np.float64]) -> float:
+    """What first minibatches take longer than later ones, where that is more than chance (three standard errors)."""
+    if min(len(first), len(later)) < 2:
+        return 0.0
+    difference = _typical(first) - _typical(later)
+    error = math.hypot(stats.sem(first), stats.sem(later))
+    return difference if difference > 3 * error else 0.0
 
 
 def _step_times_s(

@@ -72,6 +72,14 @@ class Server(Part):
     """Seconds the server spends on each push."""
     fetch_s: NonNegative = 0.0
     """Seconds the server spends on each fetch."""
+    one_sided_fetch: bool = False
+    """Whether a fetch reads the parameters past the server (RDMA): it then costs no time there and does not queue."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.one_sided_fetch and self.fetch_s:
+            refuse([("fetch_s", "must be 0 where one_sided_fetch is true: the server does not see the fetch")])
+        return self
 
 
 class Hardware(Part):

@@ -81,6 +81,11 @@ def _contradictions(scenario: Scenario) -> Iterator[tuple[str, str]]:
             "budget.target_error",
             f"needs task classification, and {task.name} has no error; use minibatches, updates or seconds",
         )
+    if backend.name == "process" and backend.device == "emulated" and scenario.hardware.server.one_sided_fetch:
+        yield (
+            "hardware.server.one_sided_fetch",
+            "cannot be emulated: real processes ask their server; use backend sim, or remove it",
+        )
     if backend.name == "inline" and scenario.budget.seconds is not None:
         yield "budget.seconds", "needs a clock, and backend inline has none; use minibatches or updates"
     if backend.name == "inline" and scenario.evaluate is not None and not isinstance(task, Timing):

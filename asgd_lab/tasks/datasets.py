@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import importlib.util
 import io
 import os
 import struct
@@ -87,11 +88,15 @@ def read(config: DatasetConfig) -> Data:
 
 def _digits(config: DatasetConfig) -> dict[str, Pixels]:
     """The 1,797 digits of 8 by 8 that come with scikit-learn, split by a permutation that is always the same."""
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    order = generator(0, "digits").permutation(len(bunch.target))
-    pixels, classes = bunch.images[order].astype(np.uint8), bunch.target[order].astype(np.uint8)
+    # Read in place: importing scikit-learn takes longer than all else that a run of the digits imports.
+    spec = importlib.util.find_spec("sklearn")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    table = np.loadtxt(
+        Path(spec.submodule_search_locations[0], "datasets", "data", "digits.csv.gz"), delimiter=",", dtype=np.uint8
+    )
+    table = table[generator(0, "digits").permutation(len(table))]
+    pixels, classes = table[:, :-1].reshape(-1, 8, 8), np.ascontiguousarray(table[:, -1])
     n = _DIGITS_TRAINING
     return {
         "train_images": pixels[:n],

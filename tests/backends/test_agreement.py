@@ -91,6 +91,23 @@ def test_a_budget_of_minibatches_is_used_exactly(tmp_path: Path, backend: str) -
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_in_lock_step_every_push_has_its_row_and_all_of_a_round_one_version(tmp_path: Path, backend: str) -> None:
+    run(tmp_path / "run", backend=backend, workers=4, algorithm={"name": "sync_sgd", "n_sync": 1})
+    applied = tables.read(tmp_path / "run", "effects").query("kind == 'apply'")
+    assert applied["steps"].sum() == 40
+    assert applied.groupby("version").size().tolist() == [4] * 10
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_sampled_record_keeps_every_hundredth_round(tmp_path: Path, backend: str) -> None:
+    parts: dict[str, Any] = {"budget": {"minibatches": 500}, "algorithm": {"name": "asgd", "n_sync": 2}}
+    run(tmp_path / "run", backend=backend, record="sampled", **parts)
+    effects, minibatches = (tables.read(tmp_path / "run", name) for name in ("effects", "minibatches"))
+    assert set(effects["round"]) == {100, 200}
+    assert minibatches["step"].tolist() == [198, 199, 398, 399]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_budget_of_updates_ends_the_run_with_that_version(tmp_path: Path, backend: str) -> None:
     summary = run(tmp_path / "run", backend=backend, workers=3, budget={"updates": 7})
     assert summary["updates"] == 7

@@ -29,8 +29,13 @@ def scenario(
     hardware: dict[str, Any] | None = None,
     **more: Any,
 ) -> Scenario:
-    """A scenario for the sim backend, whose minibatches take a second unless the hardware says otherwise."""
+    """A scenario for the sim backend, whose minibatches take a second unless the hardware says otherwise.
+
+    A fetch that costs the server nothing is one-sided, so that what theory calls the queue holds pushes only.
+    """
     hardware = {"compute": {"step_s": 1.0}} if hardware is None else hardware
+    server = hardware.get("server", {})
+    hardware = hardware | {"server": {"one_sided_fetch": not server.get("fetch_s"), **server}}
     return Scenario.model_validate(
         {
             "name": "test",

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from asgd_lab.hardware.fit import fit, step_times_s
+from asgd_lab.hardware.fit import _cold_s, fit, step_times_s
 
 Tables = tuple[pd.DataFrame, pd.DataFrame]
 
@@ -45,8 +45,16 @@ def test_the_costs_of_a_made_up_run_are_found_again() -> None:
 
 def test_what_only_the_first_minibatch_after_a_fetch_takes_is_a_cost_of_the_fetch() -> None:
     fitted = fit([rounds(1, 20, cold_s=0.006), rounds(10, 20, cold_s=0.006)])
-    assert fitted.client_fetch_s == pytest.approx(0.010)
+    assert fitted.client_fetch_s == pytest.approx(0.004)
+    assert fitted.cold_s == pytest.approx(0.006)
     assert np.mean(fitted.step_times_s) == pytest.approx(0.010)
+
+
+def test_chance_is_no_cold_cache() -> None:
+    random = np.random.default_rng(1)
+    first, later = random.exponential(0.02, 40), random.exponential(0.02, 40)
+    assert _cold_s(first, later) == 0.0
+    assert _cold_s(first + 0.05, later) > 0.04
 
 
 def test_rounds_of_one_minibatch_alone_still_give_step_times() -> None:

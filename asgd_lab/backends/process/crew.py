@@ -31,10 +31,11 @@ PATIENCE_S = 30.0  # for processes that were told to stop
 
 
 class Crew:
-    """The running processes."""
+    """The processes, running inside a `with`; none of them is left when it ends."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
+        self.failure: str | None = None
         context: Any = torch.multiprocessing.get_context("forkserver")
         pairs = [channel.pair() for _ in range(plan.scenario.workers)]
         self._line, servers_line = socket.socketpair()
@@ -47,7 +48,17 @@ class Crew:
             for number, (_, end) in enumerate(pairs)
         ]
 
-    def start(self) -> None:
+    def __enter__(self) -> None:
+        try:
+            self._start()
+        except BaseException:
+            self.end()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def _start(self) -> None:
         """Start them all, and keep none of their sockets: a socket's last end must be its owner's."""
         with _without_main():
             for process in self.processes:
@@ -60,19 +71,19 @@ class Crew:
         """All of them, the server first."""
         return [self.server, *self.workers]
 
-    def watch(self, watch: Watch | None) -> str | None:
-        """Wait for the end of the run; what went wrong, if anything did."""
+    def watch(self, watch: Watch | None) -> None:
+        """Wait for the end of the run; stop it at the first failure, which is then told by `failure`."""
         alive = {process.sentinel: process for process in self.processes}
         while alive:
             for sentinel in connection.wait(list(alive), timeout=POLL_S if watch is not None else None):
                 process = alive.pop(sentinel)  # type: ignore[arg-type]
                 process.join()
                 if process.exitcode:
+                    self.failure = self._why(process)
                     self.stop()
-                    return self._why(process)
+                    return
             if watch is not None:
                 watch(self._progress())
-        return None
 
     def stop(self) -> None:
         """Ask for the end of the run, and wait for it as long as is reasonable; then end what is left."""
@@ -110,28 +121,17 @@ class Crew:
     def _progress(self) -> Progress:
         board = self.plan.board
         start_ns = int(board.server[Board.START_NS])
-        losses = board.loss[:, 0]
+        losses = board.loss[:, 0][board.worker[:, Board.STEPS] > 0]
         learned = bool(board.server[Board.MINIBATCHES])
         return Progress(
             seconds=(now_ns() - start_ns) * 1e-9 if start_ns else 0.0,
             version=int(board.server[Board.VERSION]),
             minibatches=int(board.server[Board.MINIBATCHES]),
             staleness=int(board.server[Board.STALENESS]),
-            loss=float(np.mean(losses)) if learned else math.nan,
+            loss=float(np.mean(losses)) if len(losses) else math.nan,
             error=float(board.training_error[0]) if learned else math.nan,
             workers=[Board.STATES[int(state)] for state in board.worker[:, Board.STATE]],
         )
-
-
-@contextlib.contextmanager
-def sailing(plan: Plan) -> Iterator[Crew]:
-    """A crew at work, of which nobody is left behind."""
-    crew = Crew(plan)
-    try:
-        crew.start()
-        yield crew
-    finally:
-        crew.end()
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 import torch.multiprocessing
 
@@ -18,7 +19,7 @@ from asgd_lab.backends.outcome import Outcome, Watch
 from asgd_lab.backends.process import snapshots
 from asgd_lab.backends.process.board import Board
 from asgd_lab.backends.process.clock import now_ns
-from asgd_lab.backends.process.crew import sailing
+from asgd_lab.backends.process.crew import Crew
 from asgd_lab.backends.process.memory import SharedTensors, Stack
 from asgd_lab.backends.process.plan import EFFECT_ROW, KIND, MINIBATCH_ROW, PUSH_ROW, Plan
 from asgd_lab.backends.process.preload import preload
@@ -38,12 +39,13 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
     RunFailed says which process died, why, and where its log is; what was recorded until then is in `record`.
     """
     began_ns = now_ns()
-    _check(scenario)
+    check(scenario)
     preload()
     data = tasks.load(scenario.task)
     task = build_task(scenario, data)
     initial = initial_parameters(scenario, task)
     workers = scenario.workers
+    _check_memory(workers, task.size)
     parts, logs = record.path / "parts", record.path / "logs"
     for folder in (parts, logs):
         folder.mkdir()
@@ -55,32 +57,47 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
     )  # fmt: skip
     if task.size:
         plan.slots.vector(0, writable=True).copy_(initial)
-    failure: str | None = None
+    crew = Crew(plan)
     interrupted = False
     try:
-        with sailing(plan) as crew:
+        with crew:
             try:
-                failure = crew.watch(watch)
+                crew.watch(watch)
             except KeyboardInterrupt:
                 interrupted = True
                 crew.stop()
     except KeyboardInterrupt:  # another one: nobody is waited for, but what they recorded is
         interrupted = True
-    outcome = _join(plan, record, interrupted, failure, began_ns)
-    if task.size:
-        _evaluate(task, parts, record, outcome)
-    plan.close()
-    shutil.rmtree(parts)
+    outcome = _join(plan, record, interrupted, crew.failure, began_ns)
+    try:
+        if task.size:
+            _evaluate(task, parts, record, outcome)
+    except KeyboardInterrupt:
+        outcome.status = "interrupted"
+    finally:
+        plan.close()
+        shutil.rmtree(parts)
     return outcome
 
 
-def _check(scenario: Scenario) -> None:
+def check(scenario: Scenario) -> None:
     """What this node cannot do is said before anything is started."""
     if scenario.workers > MOST_WORKERS:
         message = f"the process backend starts at most {MOST_WORKERS} workers; for {scenario.workers} use backend sim"
         raise ScenarioError.at("workers", message)
     if scenario.backend.device == "cuda" and not torch.cuda.is_available():
         raise ScenarioError.at("backend.device", "cuda needs a GPU and torch finds none here; use cpu or emulated")
+
+
+def _check_memory(workers: int, size: int) -> None:
+    """Too little memory for the vectors would end processes without a word."""
+    needed, available = 4 * size * (3 * workers + 4), psutil.virtual_memory().available
+    if needed > available:
+        message = (
+            f"{workers} workers with {size:,} parameters need {needed / 1e9:.1f} GB for their vectors, "
+            f"and {available / 1e9:.1f} GB are free; use fewer"
+        )
+        raise ScenarioError.at("workers", message)
 
 
 def _join(plan: Plan, record: RunDirectory, interrupted: bool, failure: str | None, began_ns: int) -> Outcome:
@@ -96,7 +113,8 @@ def _join(plan: Plan, record: RunDirectory, interrupted: bool, failure: str | No
             statistics.applied(staleness, steps)
     record.effects.extend(row for row in effects if keep(row[1]))
     minibatches = _rows(parts, "*.minibatches", MINIBATCH_ROW)
-    record.minibatches.extend(sorted(minibatches, key=lambda row: (row[2], row[0])))
+    minibatches.sort(key=lambda row: (row[3], row[1]))
+    record.minibatches.extend(row[1:] for row in minibatches if keep(row[0]))
     final, end_ns = parts / "final.npz", max((row[4] for row in effects), default=0)
     params = None
     if final.exists():

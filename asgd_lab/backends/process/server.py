@@ -27,6 +27,7 @@ from asgd_lab.protocol.server import DROPPED, FetchGrant, Grant
 from asgd_lab.record.rowfile import RowFile
 
 PARENT = -1
+APPLY, GRANT = KIND["apply"], KIND["grant"]
 
 
 def main(plan: Plan, ends: Sequence[socket.socket], parent: socket.socket) -> None:
@@ -60,6 +61,7 @@ class ServerProcess:
             precise_timers()
         self.sequences = [0] * scenario.workers
         self.sent_ns = [0] * scenario.workers  # each worker's request that is not answered yet
+        self.served = [(0, 0)] * scenario.workers  # when the service of each worker's push began, and how long it took
         self.words = plan.board.server
         self.start_ns = self.end_ns = 0
         self.deadline_ns: int | None = None
@@ -137,9 +139,15 @@ class ServerProcess:
                 self._deliver(self.server.on_leave(worker))
             return
         self.sent_ns[worker] = request.sent_ns
-        if request.ask == Ask.FETCH:
+        is_fetch = request.ask == Ask.FETCH
+        stated_ns = self.costs.server_fetch_ns if is_fetch else self.costs.server_push_ns
+        if self.emulated and not self.server.closed:  # an application is visible at the end of its service
+            sleep_until(begun + stated_ns)
+            if self._time_left_s() == 0.0:
+                self._close(self.deadline_ns)
+        in_time = not self.server.closed
+        if is_fetch:
             grants = self.server.on_fetch(worker)
-            kind, stated_ns = "grant", self.costs.server_fetch_ns
         else:
             self.sequences[worker] = request.sequence
             version = self.server.version
@@ -148,28 +156,23 @@ class ServerProcess:
             )
             if self.server.version != version:
                 self._made_version()
-            kind, stated_ns = "apply", self.costs.server_push_ns
-        if self.emulated and stated_ns:
-            sleep_until(begun + stated_ns)
-        self._deliver(grants, served_ns=now_ns() - begun, served=worker)
-        ended = now_ns()
-        if kind == "apply":
-            self.end_ns = ended
-        own = next((g for g in grants if g.worker == worker), None)
-        self.effects.add(
-            PARENT,
-            self.sequences[worker] + (kind == "grant"),
-            KIND[kind],
-            begun - self.start_ns,
-            ended - self.start_ns,
-            begun - request.sent_ns,
-            -1 if own is None else own.version,
-            -1 if own is None or isinstance(own, FetchGrant) else own.staleness,
-            0 if own is None else own.steps,
-            self.plan.size_bytes,
-        )
+        served_ns = now_ns() - begun
+        if is_fetch:
+            self._note(GRANT, worker, begun, served_ns)
+        else:
+            self.served[worker] = (begun, served_ns)
+            if in_time:
+                self.end_ns = begun + served_ns
+        self._deliver(grants, served_ns, worker)
         if self.server.closed and not self.words[Board.STOP]:
-            self._close(ended)
+            self._close(self.end_ns)
+
+    def _note(
+        self, kind: int, worker: int, begun: int, served_ns: int, version: int = -1, staleness: int = -1, steps: int = 0
+    ) -> None:
+        round, start = self.sequences[worker] + (kind == GRANT), begun - self.start_ns
+        waited_ns, size = begun - self.sent_ns[worker], self.plan.size_bytes
+        self.effects.add(PARENT, round, kind, start, start + served_ns, waited_ns, version, staleness, steps, size)
 
     def _made_version(self) -> None:
         server = self.server
@@ -197,6 +200,7 @@ class ServerProcess:
                 channel.answer(end, Answer(grant.version, slot, grant.steps, waited_ns))
             else:
                 self.pushes.add(grant.version, grant.staleness, grant.steps)
+                self._note(APPLY, grant.worker, *self.served[grant.worker], grant.version, grant.staleness, grant.steps)
                 if grant.version != DROPPED:
                     self.words[Board.STALENESS] = grant.staleness
                 channel.answer(end, Answer(grant.version, grant.staleness, grant.steps, waited_ns))

@@ -30,7 +30,7 @@ from asgd_lab.protocol.effects import Fetch, Push, Train
 from asgd_lab.protocol.replica import Delta
 from asgd_lab.record.rowfile import RowFile
 
-STOP, STATE, STEPS = Board.STOP, Board.STATE, Board.STEPS
+STOP, STATE, STEPS, OVERRUNS = Board.STOP, Board.STATE, Board.STEPS, Board.OVERRUNS
 FETCH, TRAIN, PUSH, ADOPT, MEASURE = (KIND[kind] for kind in ("fetch", "train", "push", "adopt", "measure"))
 
 
@@ -70,6 +70,7 @@ class WorkerProcess:
         if self.emulated:
             stated = getattr(scenario.task, "step_s", None)
             self.times = StepTimes(scenario.hardware.compute, scenario.seed, number, stated)
+            self.times.draw_ahead()
             self.costs = Costs.of(scenario.hardware, plan.size_bytes)
             precise_timers()
         keep = scenario.record != "summary"
@@ -102,14 +103,17 @@ class WorkerProcess:
 
     def _drive(self) -> None:
         handlers: dict[type, Callable[[int], int]] = {Fetch: self._fetch, Train: self._train, Push: self._push}
-        last = now_ns()
+        last, previous = now_ns(), None
         for effect in self.worker.program:
             handler = handlers.get(type(effect))
             if handler is None:
                 raise ProtocolError(f"the process backend does not interpret {type(effect).__name__}")
             begun = now_ns()
-            if type(effect) is not Fetch and begun > last:  # what the program computed since the last effect
-                self._note(ADOPT if type(effect) is Train else MEASURE, last, begun)
+            if previous is Fetch and type(effect) is Train:  # what the program computed between the two
+                self._note(ADOPT, last, begun)
+            elif type(effect) is Push:
+                self._note(MEASURE, last, begun)
+            previous = type(effect)
             last = handler(begun)
 
     def _fetch(self, begun: int) -> int:
@@ -139,23 +143,24 @@ class WorkerProcess:
         ends = self.times.ends_ns(steps) if self.emulated else []
         words, orders, start_ns = self.words, self.orders, self.start_ns
         loss_sum = error_sum = 0.0
-        ended, shift, done = begun, begun, 0
+        ended, due, done = begun, begun, 0
+        round = replica.sequence + 1
         for index in range(steps):
+            started = now_ns() if self.emulated else ended
             loss, error = minibatch(first + index)
             ended = now_ns()
             if self.emulated:
-                due = shift + ends[index]
-                if ended > due:
-                    words[Board.OVERRUNS] += 1
-                    shift += ended - due
-                else:
-                    sleep_until(due)
-                    ended = now_ns()
+                stated_ns = ends[index] - (ends[index - 1] if index else 0)
+                overrun_ns = max(0, ended - started - stated_ns)
+                words[OVERRUNS] += overrun_ns > 0
+                due += stated_ns + overrun_ns
+                sleep_until(due)
+                ended = max(ended, now_ns())
             loss_sum += loss
             error_sum += error
             done += 1
             if minibatches is not None:
-                minibatches.add(self.number, first + index, ended - start_ns, loss, error)
+                minibatches.add(round, self.number, first + index, ended - start_ns, loss, error)
             words[STEPS] = first + done
             if orders[STOP]:
                 break

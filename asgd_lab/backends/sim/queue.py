@@ -1,6 +1,6 @@
 """The server's queue: one request is served at a time, first come first served.
 
-A request that costs the server no time does not queue: it stands for a one-sided read, which the server does not see.
+What does not queue is a one-sided read, which the server does not see; a request that costs no time queues too.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ class ServerQueue:
         self._waiting: deque[tuple[int, int, Served]] = deque()  # (arrival, service, callback) on shared cores
         self._serving = False
 
-    def submit(self, service_ns: int, served: Served) -> None:
+    def submit(self, service_ns: int, served: Served, queues: bool = True) -> None:
         """Serve a request of `service_ns`."""
         now = self._env.now
-        if not service_ns:
+        idle = not self._serving if self._cores is not None else self._free_at <= now
+        if not queues or (idle and not service_ns):
             served(now, 0)
         elif self._cores is not None:
             self._waiting.append((now, service_ns, served))

@@ -95,9 +95,9 @@ class Simulation:
             self.env.run(until=self.over)
         except KeyboardInterrupt:
             status = "interrupted"
-        except RuntimeError as error:
-            if "until" not in str(error):  # simpy's word for an empty schedule
-                raise
+        except RuntimeError:
+            if self.over.triggered or self.env.peek() != float("inf"):
+                raise  # it came from what is simulated; an empty schedule is a deadlock
             waiting = sorted(self.server.members)
             status, failure = "failed", f"deadlock: workers {waiting} wait for a grant that never comes"
         parameters = self.server.parameters
@@ -161,10 +161,12 @@ class Simulation:
         if self.over.triggered:
             return
         self.end_ns = self.env.now
-        self.count(self.server.close())
+        grants = self.server.close()
+        self.count(grants)
         for worker in self.workers:
             worker.stop()
         self.over.succeed()
+        self.deliver(grants)
 
     def evaluate_server(self) -> None:
         """The server's parameters, as of now."""

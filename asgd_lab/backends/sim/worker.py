@@ -36,6 +36,7 @@ class SimWorker:
         "_next_evaluation",
         "_program",
         "_push_grant",
+        "_service",
         "_since",
         "_times",
         "_training",
@@ -60,6 +61,7 @@ class SimWorker:
         self._next_evaluation = 0.0
         self._fetch_grant = FetchGrant(self.number, 0, 0)
         self._push_grant: PushGrant | None = None
+        self._service = (0, 0, 0)  # of the last push: its start and end, and how long it waited for it
 
     def resume(self, _: object = None) -> None:
         """Go on to the program's next effect and begin it."""
@@ -86,7 +88,7 @@ class SimWorker:
 
     def _ask(self, _: object = None) -> None:
         self._since = self._env.now
-        self.sim.queue.submit(self._costs.server_fetch_ns, self._asked)
+        self.sim.queue.submit(self._costs.server_fetch_ns, self._asked, queues=not self._costs.one_sided_fetch)
 
     def _asked(self, start: int, waited: int) -> None:
         sim = self.sim
@@ -180,17 +182,13 @@ class SimWorker:
         self.sim.queue.submit(self._costs.server_push_ns, self._served)
 
     def _served(self, start: int, waited: int) -> None:
-        sim, sequence = self.sim, self.replica.sequence
+        sim = self.sim
         if sim.over.triggered:
             return
         now = self._env.now
         grants = sim.server.on_push(self.replica.arriving())
         sim.served(now - start)
-        if sim.keep_round(sequence):
-            own = next((g for g in grants if type(g) is PushGrant and g.worker == self.number), None)
-            version, staleness, steps = (-1, -1, 0) if own is None else (own.version, own.staleness, own.steps)
-            size = sim.task.size_bytes
-            sim.record.effects.add((-1, sequence, APPLY, start, now, waited, version, staleness, steps, size))
+        self._service = (start, now, waited)
         sim.count(grants)
         sim.arrived()
         sim.deliver(grants)
@@ -198,6 +196,9 @@ class SimWorker:
     def pushed(self, grant: PushGrant) -> None:
         """The server has let go of the update."""
         self._push_grant = grant
+        if self.sim.keep_round(grant.sequence):
+            row = (-1, grant.sequence, APPLY, *self._service, grant.version, grant.staleness, grant.steps)
+            self.sim.record.effects.add((*row, self.sim.task.size_bytes))
         self._waited = self._env.now - self._since - self._costs.server_push_ns
         if self.sim.over.triggered:  # the answer to the push that ended the run is still on its way
             self._note_push(self._env.now + self._costs.latency_ns)
