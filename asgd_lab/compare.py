@@ -1,8 +1,11 @@
 """Predicted beside measured: calibrates on one worker, then simulates and measures every point of a scenario's sweep.
 
 Speed-up is throughput over that of one device which only computes: minibatches a second times the mean seconds of a
-minibatch, as calibrated. So one worker's own synchronisation counts, and a point with one worker is a prediction too.
-The prediction knows the calibration and the scenario, nothing of the measured points.
+minibatch. So one worker's own synchronisation counts, and a point with one worker is a prediction too. The prediction
+knows the calibration and the scenario, nothing of the measured points.
+
+A shared machine changes its speed by a third within minutes. So each measured run of real devices stands between two
+short runs of one worker, whose minibatches are its unit; an emulated device's unit is the time that is stated.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from scipy import stats
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import ScenarioError
 from asgd_lab.hardware.costs import mean_step_s
-from asgd_lab.hardware.fit import Fitted, fit
+from asgd_lab.hardware.fit import Fitted, fit, step_times_s
 from asgd_lab.record import tables
 from asgd_lab.record.machine import usable_cores
 from asgd_lab.record.run import file_name
@@ -28,6 +31,7 @@ from asgd_lab.scenario.running import Backend, Budget
 from asgd_lab.scenario.tasks import Timing
 
 CALIBRATION_S = 2.0  # of each of two runs
+REFERENCE_S = 1.0
 CONFIDENCE = 0.95
 OVERRUNS_ALLOWED = 0.01
 
@@ -182,6 +186,20 @@ def write(table: pd.DataFrame, out: Path) -> list[Path]:
     return [out / "compare.csv", out / "compare.parquet", *style.save(speedup.speedup_figure(table), out / "compare")]
 
 
+def _reference_s(scenario: Scenario, calibration: Calibration, path: Path) -> float:
+    """Mean seconds of a minibatch now: of one worker that computes and hardly ever synchronises."""
+    if scenario.backend.device == "emulated":
+        return calibration.step_s
+    steps = max(10, round(REFERENCE_S / 4 / calibration.step_s))
+    rhythm: dict[str, int] = dict.fromkeys(
+        {"n_sync", "n_fetch", "n_push"} & set(type(scenario.algorithm).model_fields), steps
+    )
+    algorithm = scenario.algorithm.model_copy(update=rhythm)
+    alone = {"workers": 1, "budget": Budget(seconds=REFERENCE_S), "record": "all", "evaluate": None}
+    _run(scenario.model_copy(update={"algorithm": algorithm, **alone}), path)
+    return float(np.mean(step_times_s(tables.read(path, "effects"), tables.read(path, "minibatches"))))
+
+
 def _row(point: Point, calibration: Calibration, folder: Path, repeats: int, say: Say) -> dict[str, Any]:
     scenario, name = point.scenario, file_name(point.name or "point")
     # Each run has a seed of its own, so that neither repeats nor predictions share their random times.
@@ -190,12 +208,17 @@ def _row(point: Point, calibration: Calibration, folder: Path, repeats: int, say
         _run(predicted(seeds[repeats + number], calibration), folder / "predicted" / name / f"repeat-{number}")
         for number in range(repeats)
     ]
-    measured = [_run(seeds[number], folder / "measured" / name / f"repeat-{number}") for number in range(repeats)]
-    step_s = calibration.step_s
-    speedups = [summary["minibatches_per_s"] * step_s for summary in measured]
+    measured, speedups = [], []
+    before_s = _reference_s(scenario, calibration, folder / "reference" / name / "0")
+    for number in range(repeats):
+        summary = _run(seeds[number], folder / "measured" / name / f"repeat-{number}")
+        after_s = _reference_s(scenario, calibration, folder / "reference" / name / str(number + 1))
+        measured.append(summary)
+        speedups.append(summary["minibatches_per_s"] * (before_s + after_s) / 2)
+        before_s = after_s
     mean, deviation = float(np.mean(speedups)), float(np.std(speedups, ddof=1)) if repeats > 1 else float("nan")
     half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, max(repeats - 1, 1))) * deviation / repeats**0.5
-    speedup = float(np.mean([summary["minibatches_per_s"] for summary in simulated])) * step_s
+    speedup = float(np.mean([summary["minibatches_per_s"] for summary in simulated])) * calibration.step_s
     busy = float(np.mean([summary["utilisation"]["server"] for summary in simulated]))
     overruns = max((summary.get("overruns", {}).get("share", 0.0) for summary in measured), default=0.0)
     say(f"{scenario.name} {point.name}: predicted {speedup:.2f}, measured {mean:.2f}")
