@@ -57,8 +57,8 @@ def compare(
 
     A row has scenario, point, group (the device), workers, n_sync, n_push, saturated (see `knee`), server_utilisation
     (as predicted), predicted, measured_mean, measured_low, measured_high (a 95% interval), measured_sd, repeats, error
-    (of the prediction, relative), staleness_predicted, staleness_measured, overruns (the share of emulated minibatches
-    that took longer than stated), valid (whether that share is small enough to count).
+    (of the prediction, relative), staleness_predicted, staleness_measured, overruns (the mean share of emulated
+    minibatches that took longer than stated), valid (whether that share is small enough to count).
     """
     for document in documents:
         points = document.points(overrides)
@@ -220,7 +220,7 @@ def _row(point: Point, calibration: Calibration, folder: Path, repeats: int, say
     half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, max(repeats - 1, 1))) * deviation / repeats**0.5
     speedup = float(np.mean([summary["minibatches_per_s"] for summary in simulated])) * calibration.step_s
     busy = float(np.mean([summary["utilisation"]["server"] for summary in simulated]))
-    overruns = max((summary.get("overruns", {}).get("share", 0.0) for summary in measured), default=0.0)
+    overruns = float(np.mean([summary.get("overruns", {}).get("share", 0.0) for summary in measured]))
     say(f"{scenario.name} {point.name}: predicted {speedup:.2f}, measured {mean:.2f}")
     return {
         "scenario": scenario.name,
