@@ -60,7 +60,8 @@ REPEATS = 3
 # %%
 out = Path(tempfile.mkdtemp(prefix="asgd-lab-"))
 if COMPARED is None:
-    table = compare([Document.read(SCENARIOS / SCENARIO)], OVERRIDES, out / "runs", REPEATS, print)
+    rows = compare([Document.read(SCENARIOS / SCENARIO)], OVERRIDES, out / "runs", REPEATS, print)
+    table = pd.DataFrame(rows)
     write(table, out)
 else:
     table = pd.read_parquet(Path(COMPARED) / "compare.parquet")

@@ -90,8 +90,9 @@ def _curve(axes: Axes, rows: pd.DataFrame, x: str, color: tuple[float, float, fl
     axes.plot(server[x], server["value"], color=color, linewidth=1.4)
     if len(server) == 1:
         axes.plot(server[x], server["value"], "o", color=color)
-    replicas = rows[rows["parameters"].str.startswith("replica-")].groupby(x)["value"]
-    band = replicas.agg(["mean", "min", "max"])
+    replicas = rows[rows["parameters"].str.startswith("replica-")].sort_values(x)
+    nth = replicas.groupby("parameters").cumcount()  # replicas are evaluated at much the same time, each at its own
+    band = replicas.groupby(nth)["value"].agg(["mean", "min", "max"]).set_index(replicas.groupby(nth)[x].mean())
     axes.plot(band.index, band["mean"], color=color, linewidth=0.7)
     axes.fill_between(band.index.to_numpy(), band["min"], band["max"], color=color, alpha=0.2, linewidth=0)
 
