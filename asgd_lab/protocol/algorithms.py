@@ -34,6 +34,7 @@ class Algorithm:
     pushes: Kind
     vectors: Callable[[Tensor, Tensor, Tensor], Vectors]  # (params, center, update) -> how a replica makes an update
     momentum_at_fetch: Momentum = "keep"
+    depth: int = 1  # pushes a worker may have under way, each from a buffer of its own
 
     def __post_init__(self) -> None:
         rules.check(self.rule, self.pushes, self.gate.collects)
@@ -44,6 +45,23 @@ def asgd(
 ) -> Algorithm:
     """Asynchronous SGD (Dean et al. 2012; Paine et al. 2013): fetch every n_fetch minibatches, push every n_push."""
     return _algorithm("asgd", gates.asynchronous(), n_fetch, n_push, rule, pushes, momentum_at_fetch)
+
+
+def downpour(
+    n_fetch: int, n_push: int, depth: int, rule: Rule, pushes: Kind = "delta", momentum_at_fetch: Momentum = "keep"
+) -> Algorithm:
+    """Downpour SGD as DistBelief ran it (Dean et al. 2012): asgd whose fetches and pushes do not block."""
+    return Algorithm(
+        name="downpour",
+        program=partial(programs.overlapped, n_push=n_push, depth=depth),
+        gate=gates.asynchronous(),
+        rule=rule,
+        n_fetch=n_fetch,
+        pushes=pushes,
+        vectors=AnchoredDelta if pushes == "delta" else GradientSum,  # the center is let go while it is worked on
+        momentum_at_fetch=momentum_at_fetch,
+        depth=depth,
+    )
 
 
 def ssp(n_sync: int, bound: int, rule: Rule, pushes: Kind = "delta", momentum_at_fetch: Momentum = "keep") -> Algorithm:

@@ -31,18 +31,23 @@ class Push:
     """Hand the update to the server; done when the update's buffer may be rewritten (as MPI means it)."""
 
     replica: Replica
+    buffer: int = 0  # which of the replica's updates
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Start:
-    """Begin `effect` without waiting for it: communication that overlaps with training."""
+    """Begin `effect` without waiting for it: communication that overlaps with training.
+
+    A started fetch asks ahead: where the budget is all granted it is answered at once, with 0 minibatches, and does not
+    wait for what falls back. Until it is waited for, neither it nor a push from the same buffer may be started again.
+    """
 
     effect: Fetch | Push
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Wait:
-    """Wait until a started `effect` is done."""
+    """Wait until a started `effect` is done; at once where none is under way. A fetch's grant takes effect here."""
 
     effect: Fetch | Push
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asgd_lab.protocol.effects import Fetch, Program, Push, Train
+from asgd_lab.protocol.effects import Fetch, Program, Push, Start, Train, Wait
 from asgd_lab.protocol.replica import Replica
 
 
@@ -44,3 +44,43 @@ def uncoupled(replica: Replica, n_push: int) -> Program:
             if replica.unpushed == n_push:
                 replica.measure()
                 yield push
+
+
+def overlapped(replica: Replica, n_push: int, depth: int) -> Program:
+    """DistBelief's Downpour (Dean et al. 2012, Algorithm 1.1), whose fetches and pushes do not block.
+
+    The next center is on its way while the minibatches of this one are taken; up to `depth` pushes are under way, each
+    from a buffer of its own. Who has nothing left to do hands in its rest, and asks once more, without haste.
+    """
+    fetch, train = Fetch(replica), Train(replica)
+    ask, receive = Start(fetch), Wait(fetch)
+    pushes = [Push(replica, buffer) for buffer in range(depth)]
+    frees, sends = [Wait(push) for push in pushes], [Start(push) for push in pushes]
+    turn = 0
+    while True:
+        yield fetch
+        if not replica.granted:
+            break
+        while replica.granted:
+            if replica.unpushed:  # adopting keeps this work, in the buffer of the next push
+                yield frees[turn]
+            replica.adopt()
+            yield ask
+            while replica.granted:
+                replica.steps = min(replica.granted, n_push - replica.unpushed)
+                yield train
+                if replica.unpushed == n_push:
+                    yield frees[turn]
+                    replica.measure()
+                    yield sends[turn]
+                    turn = (turn + 1) % depth
+                    replica.turn(turn)
+            yield receive
+        if replica.unpushed:
+            yield frees[turn]
+            replica.measure()
+            yield sends[turn]
+            turn = (turn + 1) % depth
+            replica.turn(turn)
+    for free in frees:
+        yield free

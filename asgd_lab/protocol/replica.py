@@ -12,7 +12,7 @@ parameter vector, padding included. Three ways to make an update share the metho
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -29,6 +29,7 @@ class Arrived(NamedTuple):
     steps: int  # minibatches in it
     loss: float  # means over those minibatches, as the replica saw them before each step
     error: float
+    bases: tuple[int, ...] = ()  # of the slices of that center, where independent servers keep them
 
 
 class Vectors(Protocol):
@@ -121,23 +122,31 @@ class Replica:
         "_loss_sum",
         "after_adopt",
         "base",
+        "bases",
         "granted",
         "incarnation",
         "minibatches",
         "sequence",
         "steps",
         "unpushed",
+        "updates",
         "vectors",
         "version",
+        "versions",
         "worker",
     )
 
     def __init__(
-        self, worker: int, vectors: Vectors | None = None, after_adopt: Callable[[], None] | None = None
+        self,
+        worker: int,
+        vectors: Vectors | None = None,
+        after_adopt: Callable[[], None] | None = None,
+        updates: Sequence[Tensor] = (),
     ) -> None:
         self.worker = worker
         self.vectors = vectors
         self.after_adopt = after_adopt  # e.g. the local optimizer's reset of its momentum
+        self.updates = updates  # (P,) each: the buffers that pushes leave from in turn, where there are several
         self.incarnation = 1
         self.version = 0  # of the center
         self.granted = 0  # minibatches left until the next fetch
@@ -145,6 +154,8 @@ class Replica:
         self.minibatches = 0  # taken since the start: the cursor of the data order
         self.unpushed = 0  # minibatches since the last measure
         self.base = 0  # version of the oldest center that the unpushed work started from
+        self.versions: tuple[int, ...] = ()  # of the center's slices, where independent servers keep them
+        self.bases: tuple[int, ...] = ()  # of the slices of that oldest center
         self.sequence = 0  # pushes made
         self._loss_sum = 0.0
         self._error_sum = 0.0
@@ -158,7 +169,7 @@ class Replica:
     def adopt(self) -> None:
         """params <- center, keeping work that is not pushed yet."""
         if not self.unpushed:
-            self.base = self.version
+            self.base, self.bases = self.version, self.versions
         if self.vectors is not None:
             self.vectors.adopt(self.unpushed > 0)
         if self.after_adopt is not None:
@@ -179,17 +190,17 @@ class Replica:
         self.sequence += 1
         steps = self.unpushed
         self._arriving = Arrived(
-            self.worker,
-            self.incarnation,
-            self.sequence,
-            self.base,
-            steps,
-            self._loss_sum / steps,
-            self._error_sum / steps,
-        )
+            self.worker, self.incarnation, self.sequence, self.base, steps,
+            self._loss_sum / steps, self._error_sum / steps, self.bases,
+        )  # fmt: skip
         self.unpushed = 0
-        self.base = self.version
+        self.base, self.bases = self.version, self.versions
         self._loss_sum = self._error_sum = 0.0
+
+    def turn(self, buffer: int) -> None:
+        """Make the next update in another buffer."""
+        if self.vectors is not None and self.updates:
+            self.vectors.update = self.updates[buffer]
 
     def arriving(self) -> Arrived:
         """What a Push tells the server about the last measured update."""

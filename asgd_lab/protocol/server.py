@@ -15,7 +15,7 @@ of a lock-step run does not depend on who asks first.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from asgd_lab.errors import ProtocolError
 from asgd_lab.protocol.gates import Gate
 from asgd_lab.protocol.parameters import Parameters
 from asgd_lab.protocol.replica import Arrived
+from asgd_lab.protocol.window import ErrorWindow
 
 DROPPED = -1
 
@@ -64,6 +65,7 @@ class Budget:
 @dataclass(slots=True, eq=False)
 class _Member:
     incarnation: int
+    sequence: int  # of its last push; incarnations go on counting
     clock: int  # rounds pushed; a joiner starts at the slowest member's
     owed: int = 0  # minibatches granted or allotted and not pushed yet
     allotted: int = 0  # of a collecting round: granted by the next fetch
@@ -80,7 +82,7 @@ class Server:
         self.minibatches = 0  # in versions
         self.closed = False
         self._members: dict[int, _Member] = {}
-        self._past: dict[int, tuple[int, int]] = {}  # worker -> its last incarnation and push, which outlive membership
+        self._past: dict[int, tuple[int, int]] = {}  # who left -> its last incarnation and push
         self._left = budget.minibatches  # minibatches nobody has been granted yet
         self._owing: set[int] = set()  # members that owe minibatches
         self._working: set[int] = set()  # those of them that are not waiting for a fetch
@@ -89,9 +91,7 @@ class Server:
         self._round_open = False  # has a collecting gate allotted the round?
         self._clocks: Counter[int] = Counter()
         self._slowest = 0
-        self._window: deque[tuple[int, float]] = deque()
-        self._window_steps = 0
-        self._window_error = 0.0
+        self._window = ErrorWindow(budget.target_window, budget.target_error)
 
     # ------------------------------------------------------------------ membership
 
@@ -103,21 +103,22 @@ class Server:
     @property
     def training_error(self) -> float:
         """Mean error over the last `target_window` minibatches pushed; NaN before the first."""
-        return self._window_error / self._window_steps if self._window_steps else float("nan")
+        return self._window.mean
 
     def standing(self, worker: int) -> tuple[int, int]:
         """How many times `worker` has joined and how many pushes it has made, over all its incarnations."""
-        return self._past[worker]
+        member = self._members.get(worker)
+        return self._past[worker] if member is None else (member.incarnation, member.sequence)
 
     def on_join(self, worker: int) -> list[Grant]:
         """`worker` is in, as a new incarnation if it has been here before; its sequence of pushes goes on."""
         if worker in self._members:
             raise ProtocolError(f"worker {worker} joins twice")
-        incarnation, sequence = self._past.get(worker, (0, 0))
-        self._past[worker] = (incarnation + 1, sequence)
+        incarnation, sequence = self._past.pop(worker, (0, 0))
         clock = self._slowest if self._clocks else 0
-        member = self._members[worker] = _Member(incarnation + 1, clock)
-        self._tick(None, clock)
+        member = self._members[worker] = _Member(incarnation + 1, sequence, clock)
+        if self.gate.bound is not None:
+            self._tick(None, clock)
         if self._round_open and worker not in self._collected:
             self._allot(worker, member, self.n_fetch)
         return []
@@ -125,13 +126,15 @@ class Server:
     def on_leave(self, worker: int) -> list[Grant]:
         """`worker` is out, by its own word or by its death: what it owed falls back, who waits for it is released."""
         member = self._member(worker)
+        self._past[worker] = (member.incarnation, member.sequence)
         del self._members[worker]
         self._working.discard(worker)
         self._waiting.pop(worker, None)
         self._owing.discard(worker)
         if self._left is not None:
             self._left += member.owed
-        self._tick(member.clock, None)
+        if self.gate.bound is not None:
+            self._tick(member.clock, None)
         if self.parameters is not None:
             self.parameters.unpin(worker)
         return self._release([])
@@ -145,11 +148,17 @@ class Server:
 
     # ------------------------------------------------------------------ the two requests
 
-    def on_fetch(self, worker: int) -> list[Grant]:
-        """`worker` asks for parameters."""
+    def on_fetch(self, worker: int, ahead: bool = False) -> list[Grant]:
+        """`worker` asks for parameters; `ahead` of its need, it does not wait for what it cannot have now."""
         member = self._member(worker)
         if member.fetching or member.pushing:
             raise ProtocolError(f"worker {worker} fetches while it waits for an answer")
+        if ahead:
+            if self.gate.collects or self.gate.bound is not None:
+                raise ProtocolError(f"worker {worker} fetches ahead, and this gate holds workers back")
+            if self._left == 0 or self.closed:
+                return [FetchGrant(worker, self.version, 0)]
+            return [self._grant(worker, member)]
         if not self._waiting and not self.gate.collects and self._may_go(member):
             return [self._grant(worker, member)]
         member.fetching = True
@@ -159,24 +168,22 @@ class Server:
 
     def on_push(self, arrived: Arrived) -> list[Grant]:
         """An update has arrived in its worker's mailbox, which stays untouched until the push is granted."""
-        worker = arrived.worker
-        member = self._member(worker)
-        if arrived.incarnation != member.incarnation:
-            raise ProtocolError(
-                f"worker {worker} pushes as incarnation {arrived.incarnation}, not {member.incarnation}"
-            )
-        if member.fetching or member.pushing:
-            raise ProtocolError(f"worker {worker} pushes while it waits for an answer")
-        sequence = self._past[worker][1] + 1
-        if arrived.sequence != sequence:
-            raise ProtocolError(f"worker {worker} sends push {arrived.sequence}, not {sequence}")
-        if not 0 < arrived.steps <= member.owed:
-            raise ProtocolError(f"worker {worker} pushes {arrived.steps} minibatches and owes {member.owed}")
-        if not 0 <= arrived.base <= self.version:
-            raise ProtocolError(f"worker {worker} pushes work on version {arrived.base} of {self.version}")
-        self._past[worker] = (member.incarnation, sequence)
-        member.owed -= arrived.steps
-        self._tick(member.clock, member.clock + 1)
+        worker, incarnation, sequence, base, steps = arrived[:5]
+        member = self._members.get(worker)
+        if (
+            member is None
+            or incarnation != member.incarnation
+            or member.fetching
+            or member.pushing
+            or sequence != member.sequence + 1
+            or not 0 < steps <= member.owed
+            or not 0 <= base <= self.version
+        ):
+            raise ProtocolError(self._objection(arrived))
+        member.sequence = sequence
+        member.owed -= steps
+        if self.gate.bound is not None:
+            self._tick(member.clock, member.clock + 1)
         member.clock += 1
         if not member.owed:
             self._owing.discard(worker)
@@ -198,7 +205,7 @@ class Server:
             "version": self.version,
             "minibatches": self.minibatches,
             "closed": self.closed,
-            "workers": {str(worker): list(past) for worker, past in self._past.items()},
+            "workers": {str(worker): list(self.standing(worker)) for worker in sorted({*self._past, *self._members})},
         }
         return plain, [self.parameters.current, *self.parameters.state] if self.parameters is not None else []
 
@@ -210,10 +217,22 @@ class Server:
             raise ProtocolError(f"worker {worker} is not a member")
         return member
 
+    def _objection(self, arrived: Arrived) -> str:
+        """What is wrong with a push."""
+        worker = arrived.worker
+        member = self._member(worker)
+        if arrived.incarnation != member.incarnation:
+            return f"worker {worker} pushes as incarnation {arrived.incarnation}, not {member.incarnation}"
+        if member.fetching or member.pushing:
+            return f"worker {worker} pushes while it waits for an answer"
+        if arrived.sequence != member.sequence + 1:
+            return f"worker {worker} sends push {arrived.sequence}, not {member.sequence + 1}"
+        if not 0 < arrived.steps <= member.owed:
+            return f"worker {worker} pushes {arrived.steps} minibatches and owes {member.owed}"
+        return f"worker {worker} pushes work on version {arrived.base} of {self.version}"
+
     def _tick(self, old: int | None, new: int | None) -> None:
-        """Keep the slowest member's clock."""
-        if self.gate.bound is None:
-            return
+        """Keep the slowest member's clock, for a gate that looks at it."""
         if new is not None:
             self._clocks[new] += 1
         if old is not None:
@@ -289,9 +308,10 @@ class Server:
         grants: list[Grant] = []
         for a in arrived:
             self.minibatches += a.steps
-            self._observe(a)
+            if a.error == a.error:
+                self._window.add(a.steps, a.error)
             grants.append(self._done(a, self.version))
-        if self.version == self.budget.updates or self._on_target():
+        if self.version == self.budget.updates or self._window.reached:
             grants += self.close()
         return grants
 
@@ -301,17 +321,3 @@ class Server:
             member.pushing = False
         staleness = version - 1 - arrived.base if version != DROPPED else DROPPED
         return PushGrant(arrived.worker, arrived.incarnation, arrived.sequence, version, staleness, arrived.steps)
-
-    def _observe(self, arrived: Arrived) -> None:
-        window = self._window
-        window.append((arrived.steps, arrived.error * arrived.steps))
-        self._window_steps += arrived.steps
-        self._window_error += window[-1][1]
-        while self._window_steps - window[0][0] >= self.budget.target_window:
-            steps, error = window.popleft()
-            self._window_steps -= steps
-            self._window_error -= error
-
-    def _on_target(self) -> bool:
-        target = self.budget.target_error
-        return target is not None and self._window_steps >= self.budget.target_window and self.training_error <= target

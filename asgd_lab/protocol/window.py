@@ -1,0 +1,37 @@
+"""The training error that comes with the pushes, averaged over the newest minibatches: what target_error looks at."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+
+class ErrorWindow:
+    """The mean over at least `minibatches`, of whole pushes; a push without an error (NaN) is none of them."""
+
+    def __init__(self, minibatches: int, target: float | None) -> None:
+        self._minibatches, self._target = minibatches, target
+        self._pushes: deque[tuple[int, float]] = deque()  # minibatches, and the sum of their errors
+        self._steps = 0
+        self._error = 0.0
+
+    @property
+    def mean(self) -> float:
+        """NaN before the first push."""
+        return self._error / self._steps if self._steps else math.nan
+
+    @property
+    def reached(self) -> bool:
+        """Whether the target, if there is one, is reached by a full window."""
+        return self._target is not None and self._steps >= self._minibatches and self.mean <= self._target
+
+    def add(self, steps: int, error: float) -> None:
+        """A push of `steps` minibatches with this mean error; the oldest go as soon as the window is full without."""
+        pushes = self._pushes
+        pushes.append((steps, error * steps))
+        self._steps += steps
+        self._error += error * steps
+        while self._steps - pushes[0][0] >= self._minibatches:
+            oldest, its_error = pushes.popleft()
+            self._steps -= oldest
+            self._error -= its_error
