@@ -21,8 +21,8 @@ from scipy import stats
 
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import ScenarioError
-from asgd_lab.hardware.costs import mean_step_s
 from asgd_lab.hardware.fit import Fitted, fit, step_times_s
+from asgd_lab.hardware.steps import mean_step_s
 from asgd_lab.record import tables
 from asgd_lab.record.machine import usable_cores
 from asgd_lab.record.run import file_name

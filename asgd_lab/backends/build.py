@@ -43,6 +43,8 @@ def build_algorithm(scenario: Scenario) -> Algorithm:
     momentum = config.momentum_at_fetch
     if config.name == "asgd":
         algorithm = algorithms.asgd(config.n_fetch, config.n_push, rule, config.push, momentum)
+    elif config.name == "downpour":
+        algorithm = algorithms.downpour(config.n_fetch, config.n_push, config.depth, rule, config.push, momentum)
     elif config.name == "ssp":
         algorithm = algorithms.ssp(config.n_fetch, config.bound, rule, config.push, momentum)
     elif config.name == "sync_sgd":
@@ -94,15 +96,17 @@ class Worker:
 
 
 def build_worker(
-    task: Task, algorithm: Algorithm, worker: int, initial: Tensor, update: Tensor, params: Tensor | None = None
-) -> Worker:
-    """A worker whose parameters start at `initial`, copied into `params`, and whose updates are made in `update`."""
+    task: Task, algorithm: Algorithm, worker: int, initial: Tensor, updates: Sequence[Tensor],
+    params: Tensor | None = None,
+) -> Worker:  # fmt: skip
+    """A worker whose parameters start at `initial`, copied into `params`; its updates are made in `updates` in turn."""
     params = initial.clone() if params is None else params.copy_(initial)
     if task.size:
-        vectors = algorithm.vectors(params, params, update)
+        vectors = algorithm.vectors(params, params, updates[0])
         gradients = vectors.gradients if isinstance(vectors, GradientSum) else None
         learner = task.learner(worker, params, gradients)
-        replica = Replica(worker, vectors, learner.reset_momentum if algorithm.momentum_at_fetch == "reset" else None)
+        after_adopt = learner.reset_momentum if algorithm.momentum_at_fetch == "reset" else None
+        replica = Replica(worker, vectors, after_adopt, updates)
     else:
         learner = task.learner(worker, params)
         replica = Replica(worker)

@@ -24,7 +24,7 @@ from asgd_lab.backends.build import (
 from asgd_lab.backends.outcome import Outcome, Watch
 from asgd_lab.errors import ProtocolError, RunFailed
 from asgd_lab.protocol.algorithms import Algorithm
-from asgd_lab.protocol.effects import Effect, Fetch, Push, Train
+from asgd_lab.protocol.effects import Effect, Fetch, Push, Start, Train, Wait
 from asgd_lab.protocol.replica import Replica
 from asgd_lab.protocol.server import DROPPED, Budget, FetchGrant, Grant, PushGrant
 from asgd_lab.record.run import RunDirectory
@@ -59,6 +59,7 @@ class Inline:
         self.mailboxes: dict[int, Tensor] = {}
         self.server = build_server(task, algorithm, budget, self.initial, self.mailboxes)
         self.workers: dict[int, Worker] = {}
+        self._ahead: dict[int, FetchGrant | None] = {}  # started fetches, and what they were granted
         self.ready: set[int] = set()  # whose turn it may be; the others wait for a grant
         self._observe, self._minibatch = observe, minibatch
         for worker in range(workers):
@@ -72,8 +73,10 @@ class Inline:
     def join(self, worker: int) -> None:
         """Let a new incarnation of `worker` in. A mailbox outlives its owner: what lies in it may still be needed."""
         mailbox = self.mailboxes.setdefault(worker, torch.zeros_like(self.initial))
+        self._ahead.pop(worker, None)
         self._deliver(self.server.on_join(worker))
-        entry = build_worker(self.task, self.algorithm, worker, self.initial, mailbox)
+        buffers = [mailbox, *(torch.zeros_like(mailbox) for _ in range(self.algorithm.depth - 1))]
+        entry = build_worker(self.task, self.algorithm, worker, self.initial, buffers)
         entry.replica.incarnation, entry.replica.sequence = self.server.standing(worker)
         self.workers[worker] = entry
         self.ready.add(worker)
@@ -105,14 +108,31 @@ class Inline:
                 if self._minibatch is not None:
                     self._minibatch(replica, step, loss, error)
             replica.trained(loss_sum, error_sum)
-            return
-        self.ready.discard(worker)
-        if type(effect) is Fetch:
-            self._deliver(self.server.on_fetch(worker))
-        elif type(effect) is Push:
-            self._deliver(self.server.on_push(entry.replica.arriving()))
+        elif (
+            type(effect) is Wait
+        ):  # what is started here is done at once, but a fetch takes effect when it is waited for
+            granted = self._ahead.pop(worker, None) if type(effect.effect) is Fetch else None
+            if granted is not None:
+                self._take(entry, granted)
+        elif type(effect) is Start:
+            if type(effect.effect) is Fetch:
+                if worker in self._ahead:
+                    raise ProtocolError(f"worker {worker} starts a fetch that it has started and not waited for")
+                self._ahead[worker] = None
+            self._begin(worker, effect.effect)
         else:
-            raise ProtocolError(f"the inline backend does not interpret {type(effect).__name__}")
+            self.ready.discard(worker)
+            assert isinstance(effect, Fetch | Push)
+            self._begin(worker, effect)
+
+    def _begin(self, worker: int, effect: Fetch | Push) -> None:
+        if type(effect) is Fetch:
+            self._deliver(self.server.on_fetch(worker, worker in self._ahead))
+        elif type(effect) is Push:
+            replica = effect.replica
+            if replica.updates:
+                self.mailboxes[worker] = replica.updates[effect.buffer]
+            self._deliver(self.server.on_push(replica.arriving()))
 
     def run(self, order: Iterable[int] | None = None) -> None:
         """Take the turns of `order`, which ends the run; without one, everybody in turn until all have left."""
@@ -137,12 +157,18 @@ class Inline:
             if type(grant) is PushGrant and grant.incarnation != entry.replica.incarnation:
                 continue  # its earlier self did
             if type(grant) is FetchGrant:
-                replica = entry.replica
-                replica.grant(grant.version, grant.steps)
-                if replica.vectors is not None and grant.steps:
-                    assert self.server.parameters is not None
-                    replica.vectors.center = self.server.parameters.vector(self.server.parameters.pinned(grant.worker))
+                if grant.worker in self._ahead:
+                    self._ahead[grant.worker] = grant
+                    continue
+                self._take(entry, grant)
             self.ready.add(grant.worker)
+
+    def _take(self, entry: Worker, grant: FetchGrant) -> None:
+        replica = entry.replica
+        replica.grant(grant.version, grant.steps)
+        if replica.vectors is not None and grant.steps:
+            assert self.server.parameters is not None
+            replica.vectors.center = self.server.parameters.vector(self.server.parameters.pinned(grant.worker))
 
 
 class _Book:
@@ -152,12 +178,12 @@ class _Book:
         self.record, self.size_bytes = record, size_bytes
         self.statistics = Statistics(workers)
         self.now = self.end = 0
-        self._begun: dict[int, tuple[int, Effect]] = {}
+        self._begun: dict[tuple[int, type], tuple[int, Replica]] = {}
 
     def observe(self, worker: int, what: Effect | Grant) -> None:
         """An effect was submitted, or a grant was given."""
         if isinstance(what, FetchGrant):
-            self._note(worker, what.version, -1, what.steps, self.size_bytes if what.steps else 0)
+            self._note(worker, Fetch, what.version, -1, what.steps, self.size_bytes if what.steps else 0)
         elif isinstance(what, PushGrant):
             if what.version == DROPPED:
                 self.statistics.dropped(what.steps)
@@ -166,26 +192,28 @@ class _Book:
             self.end = self.now
             row = (-1, what.sequence, APPLY, self.now, self.now, 0, what.version, what.staleness, what.steps)
             if self.record.recording.keep_round(what.sequence):
-                self.record.effects.add((*row, self.size_bytes))
-            self._note(worker, what.version, what.staleness, what.steps, self.size_bytes)
+                self.record.effects.add((*row, self.size_bytes, 0))
+            self._note(worker, Push, what.version, what.staleness, what.steps, self.size_bytes)
         else:
             self.now += 1
-            self._begun[worker] = (self.now, what)
+            if isinstance(what, Wait):
+                return
+            what = what.effect if isinstance(what, Start) else what
+            self._begun[worker, type(what)] = (self.now, what.replica)
             if isinstance(what, Train):
-                self._note(worker, what.replica.version, -1, what.replica.steps, 0)
+                self._note(worker, Train, what.replica.version, -1, what.replica.steps, 0)
 
     def minibatch(self, replica: Replica, step: int, loss: float, error: float) -> None:
         """A minibatch was taken."""
         if self.record.recording.keep_round(replica.sequence + 1):
             self.record.minibatches.add((replica.worker, step, self.now, loss, error))
 
-    def _note(self, worker: int, version: int, staleness: int, steps: int, size: int) -> None:
-        begun, effect = self._begun[worker]
-        kind = KINDS.index(type(effect).__name__.lower())
-        assert isinstance(effect, Fetch | Train | Push)
-        round = effect.replica.sequence + (not isinstance(effect, Push))
+    def _note(self, worker: int, what: type, version: int, staleness: int, steps: int, size: int) -> None:
+        begun, replica = self._begun[worker, what]
+        kind = KINDS.index(what.__name__.lower())
+        round = replica.sequence + (what is not Push)
         if self.record.recording.keep_round(round):
-            row = (worker, round, kind, begun, self.now, 0, version, staleness, steps, size)
+            row = (worker, round, kind, begun, self.now, 0, version, staleness, steps, size, -1)
             self.record.effects.add(row)
 
 

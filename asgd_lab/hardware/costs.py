@@ -1,18 +1,11 @@
-"""The stated costs of a scenario's hardware as integer nanoseconds, and the random compute times of its devices."""
+"""The stated costs of a scenario's hardware as integer nanoseconds, apart from what workers share."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from asgd_lab import streams
 from asgd_lab.errors import ScenarioError
-from asgd_lab.scenario.hardware import Compute, Hardware
-
-BLOCK = 4096  # step times drawn at once
+from asgd_lab.scenario.hardware import Hardware
 
 
 def nanoseconds(seconds: float) -> int:
@@ -20,91 +13,52 @@ def nanoseconds(seconds: float) -> int:
     return round(seconds * 1e9)
 
 
+def transfer_ns(size_bytes: float, bytes_per_s: float | None) -> int:
+    """Nanoseconds that so many bytes take; none where nothing limits them."""
+    return 0 if bytes_per_s is None else nanoseconds(size_bytes / bytes_per_s)
+
+
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What one push and one fetch of `size_bytes` cost, besides waiting for one another."""
+    """What one push and one fetch of a vector cost, besides waiting for one another."""
 
     client_push_ns: int
     client_fetch_ns: int
-    server_push_ns: int
+    to_host_ns: int  # staging, its latency included
+    to_device_ns: int
+    server_push_ns: int  # of each server, for its slice
     server_fetch_ns: int
-    latency_ns: int  # one way
-    transfer_ns: int  # of the vector, one way
-    one_sided_fetch: bool = False
+    latency_ns: int  # of `link`, one way
+    up_ns: int  # of the whole vector over `link`, alone
+    down_ns: int
 
     @classmethod
     def of(cls, hardware: Hardware, size_bytes: int) -> Costs:
         """The costs of a vector of `size_bytes` on this hardware."""
-        bandwidth = hardware.link.bandwidth_bytes_per_s
+        client, staging, link, server = hardware.client, hardware.staging, hardware.link, hardware.server
+        slice_bytes = size_bytes / server.count
+        to_host, to_device = staging.to_host_bytes_per_s, staging.to_device_bytes_per_s
         return cls(
-            client_push_ns=nanoseconds(hardware.client.push_s),
-            client_fetch_ns=nanoseconds(hardware.client.fetch_s),
-            server_push_ns=nanoseconds(hardware.server.push_s),
-            server_fetch_ns=nanoseconds(hardware.server.fetch_s),
-            latency_ns=nanoseconds(hardware.link.latency_s),
-            transfer_ns=nanoseconds(size_bytes / bandwidth) if bandwidth is not None else 0,
-            one_sided_fetch=hardware.server.one_sided_fetch,
+            client_push_ns=nanoseconds(client.push_s),
+            client_fetch_ns=nanoseconds(client.fetch_s),
+            to_host_ns=nanoseconds(staging.latency_s) + transfer_ns(size_bytes, to_host),
+            to_device_ns=nanoseconds(staging.latency_s) + transfer_ns(size_bytes, to_device),
+            server_push_ns=nanoseconds(server.push_s) + transfer_ns(slice_bytes, server.push_bytes_per_s),
+            server_fetch_ns=nanoseconds(server.fetch_s) + transfer_ns(slice_bytes, server.fetch_bytes_per_s),
+            latency_ns=nanoseconds(link.latency_s),
+            up_ns=transfer_ns(size_bytes, link.up),
+            down_ns=transfer_ns(size_bytes, link.down),
         )
 
 
-def mean_step_s(compute: Compute, stated_step_s: float | None = None) -> float:
-    """Mean seconds a minibatch; `stated_step_s` is the task's own statement, where the hardware has none."""
-    if compute.samples_s is not None:
-        return float(np.mean(compute.samples_s))
-    step_s = compute.step_s if compute.step_s is not None else stated_step_s
-    if step_s is None:
-        raise ScenarioError.at("hardware.compute.step_s", "this backend needs the seconds that a minibatch takes")
-    return step_s
-
-
-class StepTimes:
-    """One worker's step times from its own random stream; the same whoever asks, a simulator or an emulated device."""
-
-    __slots__ = ("_compute", "_constant_ns", "_drawn", "_mean_s", "_next", "_random")
-
-    def __init__(self, compute: Compute, seed: int, worker: int, stated_step_s: float | None = None) -> None:
-        self._compute = compute
-        self._mean_s = mean_step_s(compute, stated_step_s)
-        self._constant_ns = max(1, nanoseconds(self._mean_s)) if compute.distribution == "constant" else None
-        self._random = streams.generator(seed, worker, "compute")
-        self._drawn = np.empty(0, np.int64)
-        self._next = 0
-
-    def total_ns(self, steps: int) -> int:
-        """Nanoseconds of the next `steps` minibatches together."""
-        if self._constant_ns is not None:
-            return steps * self._constant_ns
-        return int(self._take(steps).sum())
-
-    def ends_ns(self, steps: int) -> list[int]:
-        """When each of the next `steps` minibatches ends, in nanoseconds from their common start."""
-        if self._constant_ns is not None:
-            return list(range(self._constant_ns, (steps + 1) * self._constant_ns, self._constant_ns))
-        ends: list[int] = np.cumsum(self._take(steps)).tolist()
-        return ends
-
-    def draw_ahead(self) -> None:
-        """Draw the first block now: whoever waits out these times would otherwise draw it while the clock runs."""
-        if self._constant_ns is None:
-            self._drawn = self._draw(BLOCK)
-
-    def _take(self, steps: int) -> NDArray[np.int64]:
-        if self._next + steps > len(self._drawn):
-            rest = self._drawn[self._next :]
-            self._drawn = np.concatenate([rest, self._draw(max(BLOCK, steps))])
-            self._next = 0
-        taken = self._drawn[self._next : self._next + steps]
-        self._next += steps
-        return taken
-
-    def _draw(self, count: int) -> NDArray[np.int64]:
-        compute, random = self._compute, self._random
-        if compute.distribution == "exponential":
-            seconds = random.exponential(self._mean_s, count)
-        elif compute.distribution == "lognormal":
-            variance = math.log1p(compute.cv**2)
-            seconds = random.lognormal(math.log(self._mean_s) - variance / 2, math.sqrt(variance), count)
-        else:
-            assert compute.samples_s is not None
-            seconds = random.choice(np.asarray(compute.samples_s), count)
-        return np.maximum(np.rint(seconds * 1e9).astype(np.int64), 1)
+def check_memory(hardware: Hardware, size_bytes: int) -> None:
+    """Refuse replicas that do not fit on their device, with the sum."""
+    device = hardware.device
+    if device.memory_bytes is None:
+        return
+    needed = device.workers * (device.vectors * size_bytes + device.activations_bytes)
+    if needed > device.memory_bytes:
+        who = "a replica" if device.workers == 1 else f"{device.workers} replicas"
+        each = f"{device.vectors} vectors x {size_bytes:,} + {device.activations_bytes:,} of activations"
+        message = f"{device.memory_bytes:,} bytes are too few: {who} of {each} need {needed:,}"
+        raise ScenarioError.at("hardware.device.memory_bytes", message)

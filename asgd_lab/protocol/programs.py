@@ -82,5 +82,4 @@ def overlapped(replica: Replica, n_push: int, depth: int) -> Program:
             yield sends[turn]
             turn = (turn + 1) % depth
             replica.turn(turn)
-    for free in frees:
-        yield free
+    yield from frees

@@ -101,6 +101,11 @@ class Server:
         return frozenset(self._members)
 
     @property
+    def finished(self) -> bool:
+        """Whether no push will make a version any more: closed, or the budget of minibatches is used up and pushed."""
+        return self.closed or (self._left == 0 and not self._owing)
+
+    @property
     def training_error(self) -> float:
         """Mean error over the last `target_window` minibatches pushed; NaN before the first."""
         return self._window.mean

@@ -23,7 +23,7 @@ from asgd_lab.errors import ScenarioError
 if TYPE_CHECKING:
     import pandas as pd
 
-KINDS = ("fetch", "train", "push", "apply", "grant", "adopt", "measure")
+KINDS = ("fetch", "train", "push", "apply", "grant", "adopt", "measure", "to_host", "up", "down", "to_device")
 GROUP_ROWS = 65_536
 SAMPLED_EVERY = 100
 
@@ -55,6 +55,7 @@ EFFECTS = Table(
         ("staleness", "count"),
         ("steps", "count"),
         ("bytes", "count"),
+        ("shard", "count"),  # the server whose row it is; -1 in a worker's
     ),
 )
 MINIBATCHES = Table(

@@ -34,10 +34,10 @@ MomentumAtFetch = Annotated[
 NSync = Annotated[Count, Field(description="Local minibatches between two synchronisations.")]
 
 
-class Asgd(Part):
-    """GPU A-SGD (Paine et al. 2013): local steps, push, fetch, no waiting. Give n_sync, or n_fetch and n_push."""
+class _Apart(Part):
+    """What algorithms share that may fetch and push in different rhythms."""
 
-    name: Literal["asgd"]
+    name: str
     """This algorithm's name."""
     n_sync: Count | None = None
     """Local minibatches between two synchronisations (a push and a fetch); instead of n_fetch and n_push."""
@@ -69,6 +69,22 @@ class Asgd(Part):
     def _as_given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         absent = ("n_sync",) if self.n_sync is None else ("n_fetch", "n_push")
         return {key: value for key, value in handler(self).items() if key not in absent}
+
+
+class Asgd(_Apart):
+    """GPU A-SGD (Paine et al. 2013): local steps, push, fetch, no waiting. Give n_sync, or n_fetch and n_push."""
+
+    name: Literal["asgd"]
+    """This algorithm's name."""
+
+
+class Downpour(_Apart):
+    """Downpour SGD (Dean et al. 2012): as asgd, but training goes on while pushes and the next fetch are under way."""
+
+    name: Literal["downpour"]
+    """This algorithm's name."""
+    depth: Count = 1
+    """Pushes that a worker may have under way at once."""
 
 
 class Ssp(Part):
@@ -154,4 +170,4 @@ class Sgd(Part):
         return "delta"
 
 
-Algorithm = Annotated[Asgd | Ssp | SyncSgd | Sgd, Field(discriminator="name")]
+Algorithm = Annotated[Asgd | Downpour | Ssp | SyncSgd | Sgd, Field(discriminator="name")]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from asgd_lab.scenario.base import BareName, Count, Part, Positive, Text, refuse
+from asgd_lab.scenario.base import BareName, Count, NonNegative, Part, Positive, Text, refuse
 
 
 class Budget(Part):
@@ -58,6 +58,17 @@ class Evaluate(Part):
     """Whose parameters: the server's, every worker's replica, or both."""
 
 
+class Faults(Part):
+    """Workers that crash and come back; every time is exponential."""
+
+    mean_time_between_failures_s: Positive
+    """Mean seconds that a worker is up, whatever it does."""
+    mean_time_to_repair_s: Positive
+    """Mean seconds from a crash until the worker is back."""
+    detect_s: NonNegative = 0.0
+    """Seconds from a crash until the server knows of it; until then it waits for the worker where it has to."""
+
+
 class Backend(Part):
     """What carries the run out."""
 
@@ -65,6 +76,9 @@ class Backend(Part):
     """inline (one process, one worker at a time), sim (virtual time) or process (a real run, a process a worker)."""
     device: Literal["cpu", "cuda", "emulated"] = "cpu"
     """Where workers compute; emulated: on the CPU, each minibatch stretched to the time that hardware states."""
+    numerics: Literal["sequential", "batched", "auto"] = "sequential"
+    """How sim computes gradients: one round after the other; many workers' rounds in one batched call, in other bits;
+    or whichever a short probe on this machine finds faster, so that the bits may differ from machine to machine."""
 
 
 BackendChoice = Annotated[Backend, BareName()]

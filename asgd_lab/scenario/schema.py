@@ -11,7 +11,7 @@ from pydantic.config import JsonDict
 from asgd_lab.scenario.algorithms import Algorithm
 from asgd_lab.scenario.base import Part, Text, refuse
 from asgd_lab.scenario.hardware import Hardware
-from asgd_lab.scenario.running import Backend, BackendChoice, Budget, Evaluate, WarmStart
+from asgd_lab.scenario.running import Backend, BackendChoice, Budget, Evaluate, Faults, WarmStart
 from asgd_lab.scenario.tasks import Classification, Task, Timing
 
 _EXAMPLE: JsonDict = {
@@ -59,6 +59,8 @@ class Scenario(Part):
     """What carries the run out: a mapping, or a name alone."""
     hardware: Hardware = Hardware()
     """The machine that a simulated or emulated run pretends to have; free and infinitely fast where nothing is said."""
+    faults: Faults | None = None
+    """Crashes and restarts; null: none. Only with backend sim."""
     record: Literal["all", "sampled", "summary"] = "all"
     """How much is written down: every row, a sample of the rows, or the summary alone."""
     sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
@@ -81,11 +83,30 @@ def _contradictions(scenario: Scenario) -> Iterator[tuple[str, str]]:
             "budget.target_error",
             f"needs task classification, and {task.name} has no error; use minibatches, updates or seconds",
         )
-    if backend.name == "process" and backend.device == "emulated" and scenario.hardware.server.one_sided_fetch:
+    groups = scenario.hardware.groups
+    stated = sum(group.workers or 0 for group in groups)
+    if groups and (stated > scenario.workers or (stated < scenario.workers and all(group.workers for group in groups))):
         yield (
-            "hardware.server.one_sided_fetch",
-            "cannot be emulated: real processes ask their server; use backend sim, or remove it",
+            "hardware.groups",
+            f"add up to {stated} workers, and workers is {scenario.workers}; give as many, or leave one group open",
         )
+    if backend.name == "process":
+        yield from _only_simulated(scenario)
+    if backend.name != "sim" and scenario.faults is not None:
+        yield "faults", f"cannot stand beside backend {backend.name}: only sim has workers that crash; remove it"
+    if backend.name != "sim" and backend.numerics != "sequential":
+        yield "backend.numerics", f"must be sequential with backend {backend.name}, whose workers compute by themselves"
+    yield from _groups(scenario)
+    server = scenario.hardware.server
+    if server.count > 1 and scenario.hardware.cores is not None:
+        yield "hardware.server.count", "must be 1 where cores make one node of all; remove cores"
+    if server.independent and scenario.algorithm.name not in ("asgd", "downpour", "sgd"):
+        yield (
+            "hardware.server.independent",
+            f"{scenario.algorithm.name} needs one server that knows all workers; use asgd or downpour",
+        )
+    if server.independent and scenario.faults is not None:
+        yield "faults", "cannot stand beside independent servers; remove one of the two"
     if backend.name == "inline" and scenario.budget.seconds is not None:
         yield "budget.seconds", "needs a clock, and backend inline has none; use minibatches or updates"
     if backend.name == "inline" and scenario.evaluate is not None and not isinstance(task, Timing):
@@ -115,6 +136,42 @@ def _contradictions(scenario: Scenario) -> Iterator[tuple[str, str]]:
             f"{what!r} needs the time of a minibatch; give hardware.compute.step_s, or distribution empirical "
             "with samples_s or run",
         )
+
+
+def _groups(scenario: Scenario) -> Iterator[tuple[str, str]]:
+    """The groups must hold all workers."""
+    groups = scenario.hardware.groups
+    stated = sum(group.workers or 0 for group in groups)
+    is_open = any(group.workers is None for group in groups)
+    if groups and (stated > scenario.workers or (stated < scenario.workers and not is_open)):
+        yield (
+            "hardware.groups",
+            f"have {stated} workers together, and the scenario has {scenario.workers}; make them equal, or leave "
+            "workers out of one group",
+        )
+
+
+def _only_simulated(scenario: Scenario) -> Iterator[tuple[str, str]]:
+    """What real processes, whose devices may be emulated, do not do."""
+    hardware = scenario.hardware
+    if scenario.algorithm.name == "downpour":
+        yield "algorithm", "'downpour' overlaps, which backend process does not do yet; use backend sim or inline"
+    if scenario.backend.device != "emulated":
+        return  # hardware is for the simulation of the same file
+    plain, server = Hardware(), hardware.server
+    for key, is_asked in (
+        ("device.workers", hardware.device.workers > 1),
+        ("host.bandwidth_bytes_per_s", hardware.host.bandwidth_bytes_per_s is not None),
+        ("host.cores", hardware.host.cores is not None),
+        ("link.shared", hardware.link.shared),
+        ("links", hardware.links != plain.links),
+        ("server.bandwidth_bytes_per_s", server.bandwidth_bytes_per_s is not None),
+        ("server.count", server.count > 1),
+        ("server.distribution", server.distribution != "constant"),
+        ("server.one_sided_fetch", server.one_sided_fetch),
+    ):
+        if is_asked:
+            yield f"hardware.{key}", "cannot be emulated by real processes; use backend sim, or remove it"
 
 
 def json_schema() -> dict[str, Any]:

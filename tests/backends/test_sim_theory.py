@@ -18,9 +18,9 @@ import pytest
 from hypothesis import given, settings
 from scipy import stats
 
-from asgd_lab.backends.sim.clock import Clock
-from asgd_lab.backends.sim.cores import Cores
-from asgd_lab.backends.sim.queue import ServerQueue
+from asgd_lab.backends.sim.clock import Alarm, Clock, Timer
+from asgd_lab.backends.sim.servers import Fcfs, Gauge, OnCores, Services
+from asgd_lab.backends.sim.sharing import Capacity, Sharing
 from asgd_lab.scenario.hardware import Compute
 from asgd_lab.tasks import expected_loss
 from tests.backends.virtual import TIMING, Run, scenario, simulate
@@ -495,21 +495,22 @@ Job = tuple[int, int]  # (arrival, demand) in nanoseconds
 
 
 def completions(jobs: list[Job], count: int) -> list[int]:
-    """What `Cores` makes of jobs."""
-    env = Clock()
-    cores = Cores(env, count)
+    """What `Sharing` makes of jobs on `count` cores, of which one job uses one at most."""
+    clock = Clock()
+    cores = Sharing(clock)
+    one = cores.add([Capacity("cores", count)], 1.0)
     ends = [-1] * len(jobs)
 
-    def arrive(index: int) -> Callable[[object], None]:
-        def finish(_: object) -> None:
+    def arrive(index: int) -> Callable[[], object]:
+        def finish() -> None:
             assert ends[index] < 0
-            ends[index] = env.now
+            ends[index] = clock.now
 
-        return lambda _: cores.work(jobs[index][1], finish)
+        return lambda: cores.take(one, jobs[index][1], finish)
 
     for index, (arrival, _) in enumerate(jobs):
-        env.timeout(arrival).callbacks.append(arrive(index))
-    env.run()
+        Timer(clock, arrival, arrive(index))
+    clock.run()
     return ends
 
 
@@ -592,22 +593,60 @@ def test_a_job_is_never_slowed_while_there_are_cores_enough_nor_faster_than_alon
             assert end == arrival + demand
 
 
+class Stated(Services):
+    """Services whose times are stated, one after the other."""
+
+    def __init__(self, times: list[int]) -> None:
+        self._times = iter(times)
+
+    @property
+    def constant(self) -> None:
+        """They vary."""
+
+    def next_ns(self, fetch: bool) -> int:
+        """The next service's nanoseconds."""
+        return next(self._times)
+
+
+class Asking(Alarm):
+    """A request that notes (start, wait, end) of its service."""
+
+    def __init__(self, clock: Clock, queue: Gauge, served: list[tuple[int, int, int]]) -> None:
+        self._clock, self.queue, self._served = clock, queue, served
+        self.arrived = self.started = -1
+
+    def arrive(self) -> None:
+        self.arrived = self._clock.now
+        self.queue.submit(self, False)  # type: ignore[arg-type]
+
+    def serve(self) -> None:
+        self._served.append((self.started, self.started - self.arrived, self._clock.now))
+
+
 @given(
     requests=st.lists(st.tuples(st.integers(0, 50), st.integers(1, 20)), min_size=1, max_size=8), shared=st.booleans()
 )
 def test_the_server_serves_one_at_a_time_in_order_of_arrival(requests: list[Job], shared: bool) -> None:
     """Lindley's recursion: a service starts at the arrival or the end of the one before, whichever is later."""
-    env = Clock()
-    queue = ServerQueue(env, Cores(env, 1) if shared else None)
-    served: list[tuple[int, int, int]] = []
+    clock = Clock()
     requests = sorted(requests, key=lambda request: request[0])
-    for arrival, service in requests:
-        env.timeout(arrival).callbacks.append(
-            lambda _, service=service: queue.submit(
-                service, lambda start, waited: served.append((start, waited, env.now))
-            )
-        )
-    env.run()
+    services = [service for _, service in requests]
+    queue: Gauge
+    if shared:
+        cores = Sharing(clock)
+        one = cores.add([Capacity("cores", 1)], 1.0)
+        queue = OnCores(clock, Stated(services), cores, one)
+    else:
+        queue = Fcfs(clock, Stated(services))
+    served: list[tuple[int, int, int]] = []
+    for arrival, _ in requests:
+        Timer(clock, arrival, Asking(clock, queue, served).arrive)
+    clock.run()
+    assert queue.present == 0
+    assert queue.busy_ns == sum(services)
+    assert queue.present_ns == sum(end - arrival for (_, _, end), (arrival, _) in zip(served, requests, strict=True)), (
+        "Little's law"
+    )
     free, expected = 0, []
     for arrival, service in requests:
         start = max(arrival, free)

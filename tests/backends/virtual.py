@@ -11,7 +11,7 @@ import pandas as pd
 from asgd_lab.backends.build import build_task
 from asgd_lab.backends.outcome import Outcome
 from asgd_lab.backends.sim.simulation import Simulation
-from asgd_lab.hardware.costs import StepTimes
+from asgd_lab.hardware.steps import StepTimes
 from asgd_lab.record.run import RunDirectory
 from asgd_lab.record.tables import EFFECTS, KINDS, Recording
 from asgd_lab.scenario import Scenario

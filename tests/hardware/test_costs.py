@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from scipy import stats
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.hardware.costs import BLOCK, Costs, StepTimes, mean_step_s
+from asgd_lab.hardware.costs import Costs
+from asgd_lab.hardware.steps import BLOCK, StepTimes, mean_step_s
 from asgd_lab.scenario.hardware import Compute, Hardware
 
 DISTRIBUTIONS: list[dict[str, Any]] = [
@@ -65,6 +66,6 @@ def test_a_device_without_a_step_time_is_refused_by_key() -> None:
 def test_a_transfer_takes_its_bytes_over_the_bandwidth() -> None:
     hardware = Hardware.model_validate({"link": {"latency_s": 1e-6, "bandwidth_bytes_per_s": 8e9}})
     costs = Costs.of(hardware, 243_860_896)
-    assert costs.transfer_ns == 30_482_612  # 243,860,896 bytes at 8 GB/s
+    assert costs.up_ns == costs.down_ns == 30_482_612  # 243,860,896 bytes at 8 GB/s
     assert costs.latency_ns == 1000
-    assert Costs.of(Hardware(), 10**12).transfer_ns == 0
+    assert Costs.of(Hardware(), 10**12).up_ns == 0

@@ -15,7 +15,7 @@ from asgd_lab.backends.process.memory import SharedTensors, Stack
 from asgd_lab.record.tables import KINDS
 from asgd_lab.scenario import Scenario
 
-EFFECT_ROW = "10q"  # the columns of effects, times in nanoseconds
+EFFECT_ROW = "11q"  # the columns of effects, times in nanoseconds
 MINIBATCH_ROW = "4q2d"  # the round, then the columns of minibatches
 PUSH_ROW = "3q"  # version (-1: dropped), staleness, minibatches; a row a push that ended
 SNAPSHOT_ROW = "4q"  # time_ns, version, minibatches, and the number of the vector in the snapshots' folder

@@ -172,7 +172,7 @@ class ServerProcess:
     ) -> None:
         round, start = self.sequences[worker] + (kind == GRANT), begun - self.start_ns
         waited_ns, size = begun - self.sent_ns[worker], self.plan.size_bytes
-        self.effects.add(PARENT, round, kind, start, start + served_ns, waited_ns, version, staleness, steps, size)
+        self.effects.add(PARENT, round, kind, start, start + served_ns, waited_ns, version, staleness, steps, size, 0)
 
     def _made_version(self) -> None:
         server = self.server

@@ -25,7 +25,8 @@ from asgd_lab.backends.process.clock import now_ns, precise_timers, sleep_until
 from asgd_lab.backends.process.plan import EFFECT_ROW, KIND, MINIBATCH_ROW, Plan, settle
 from asgd_lab.backends.process.snapshots import of_replica
 from asgd_lab.errors import ProtocolError
-from asgd_lab.hardware.costs import Costs, StepTimes
+from asgd_lab.hardware.costs import Costs
+from asgd_lab.hardware.steps import StepTimes
 from asgd_lab.protocol.effects import Fetch, Push, Train
 from asgd_lab.protocol.replica import Delta
 from asgd_lab.record.rowfile import RowFile
@@ -60,7 +61,7 @@ class WorkerProcess:
         # A coupled delta's update may take the parameters' place; a sum of gradients or an anchored delta may not.
         in_place = not self.staged and self.algorithm.vectors is Delta
         self.worker = build_worker(
-            self.task, self.algorithm, number, initial.to(device), own, params=mailbox if in_place else None
+            self.task, self.algorithm, number, initial.to(device), [own], params=mailbox if in_place else None
         )
         self.replica = self.worker.replica
         self.mailbox = mailbox
@@ -69,9 +70,11 @@ class WorkerProcess:
         self.emulated = scenario.backend.device == "emulated"
         if self.emulated:
             stated = getattr(scenario.task, "step_s", None)
-            self.times = StepTimes(scenario.hardware.compute, scenario.seed, number, stated)
+            self.times = StepTimes.all(scenario.hardware, scenario.seed, scenario.workers, stated)[number]
             self.times.draw_ahead()
-            self.costs = Costs.of(scenario.hardware, plan.size_bytes)
+            self.costs = costs = Costs.of(scenario.hardware, plan.size_bytes)
+            self.send_ns = costs.client_push_ns + costs.to_host_ns + costs.up_ns + costs.latency_ns
+            self.receive_ns = costs.latency_ns + costs.down_ns + costs.to_device_ns + costs.client_fetch_ns
             precise_timers()
         keep = scenario.record != "summary"
         self.effects = RowFile(plan.parts / f"worker-{number}.effects", EFFECT_ROW)
@@ -129,7 +132,7 @@ class WorkerProcess:
             if replica.vectors is not None:
                 replica.vectors.center = center if self.center is None else self.center.copy_(center)
         if self.emulated:
-            sleep_until(now_ns() + self.costs.latency_ns + self.costs.transfer_ns + self.costs.client_fetch_ns)
+            sleep_until(now_ns() + self.receive_ns)
         ended = now_ns()
         size = self.plan.size_bytes if granted.steps else 0
         replica.grant(granted.version, granted.steps)
@@ -140,7 +143,7 @@ class WorkerProcess:
         self.words[STATE] = 2
         replica, minibatch, minibatches = self.replica, self.worker.learner.minibatch, self.minibatches
         first, steps = replica.minibatches, replica.steps
-        ends = self.times.ends_ns(steps) if self.emulated else []
+        ends = self.times.ends_ns(steps, begun - self.start_ns) if self.emulated else []
         words, orders, start_ns = self.words, self.orders, self.start_ns
         loss_sum = error_sum = 0.0
         ended, due, done = begun, begun, 0
@@ -182,7 +185,7 @@ class WorkerProcess:
             assert self.replica.vectors is not None
             self.mailbox.copy_(self.replica.vectors.update)
         if self.emulated:
-            sleep_until(begun + self.costs.client_push_ns + self.costs.latency_ns + self.costs.transfer_ns)
+            sleep_until(begun + self.send_ns)
         answer = self._call(
             Request(Ask.PUSH, now_ns(), arrived.sequence, arrived.base, arrived.steps, arrived.loss, arrived.error)
         )
@@ -218,7 +221,7 @@ class WorkerProcess:
         # A fetch opens the round that the next push closes; measuring has closed it already.
         round = self.replica.sequence + (kind != PUSH and kind != MEASURE)
         self.effects.add(
-            self.number, round, kind, begun - start, ended - start, waited, version, staleness, steps, size
+            self.number, round, kind, begun - start, ended - start, waited, version, staleness, steps, size, -1
         )
 
 

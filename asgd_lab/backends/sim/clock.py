@@ -1,14 +1,72 @@
-"""The virtual clock: simpy's environment, whose time is an integer number of nanoseconds."""
+"""The virtual clock: simpy's environment, whose time is an integer number of nanoseconds.
+
+simpy breaks ties by its sequence numbers, in order of scheduling. What it schedules here are alarms: its loop asks of
+an event no more than `callbacks` and `_ok`, so that an object which waits for one thing after the other is its own
+event, and nothing is allocated to wait.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from heapq import heappush
+from typing import Any
+
 import simpy
+from simpy.events import NORMAL
+
+Callbacks = tuple[Callable[[Any], object], ...]
+"""What is called with the alarm when its time has come: functions of its class, or bound methods."""
 
 
 class Clock(simpy.Environment):
-    """Starts at 0. Delays given to it are integers, so its time is one."""
+    """Starts at 0. Times given to it are integers, so its time is one."""
+
+    _now: int
+    background = 0  # alarms set that alone keep no run alive
 
     @property
     def now(self) -> int:
         """Nanoseconds of virtual time."""
-        return self._now  # type: ignore[return-value]
+        return self._now
+
+    @property
+    def stalled(self) -> bool:
+        """Whether nothing more will happen by itself: a deadlock, unless a fault in the background resolves it."""
+        return len(self._queue) <= self.background
+
+
+class Alarm:
+    """Something that waits for a time, again and again, for one at a time."""
+
+    __slots__ = ("callbacks",)
+    _ok = True
+    callbacks: Callbacks | None
+
+    def set(self, clock: Clock, delay_ns: int, callbacks: Callbacks) -> None:
+        """Call `callbacks` in so many nanoseconds; 0 is later than all that is due now."""
+        self.callbacks = callbacks
+        # simpy's own `schedule`, without the call: no other line runs so often.
+        heappush(clock._queue, (clock._now + delay_ns, NORMAL, next(clock._eid), self))  # type: ignore[misc]
+
+    def cancel(self) -> None:
+        """It will ring and nobody hear it. It must not be set again before then."""
+        self.callbacks = ()
+
+
+class Timer(Alarm):
+    """An alarm for a function that looks at no alarm; in the background if it alone should keep no run alive."""
+
+    __slots__ = ("_background", "_clock", "_then")
+
+    def __init__(self, clock: Clock, delay_ns: int, then: Callable[[], object], background: bool = False) -> None:
+        self._clock, self._then, self._background = clock, then, background
+        clock.background += background
+        self.set(clock, delay_ns, _RING)
+
+    def ring(self) -> None:
+        """The time has come."""
+        self._clock.background -= self._background
+        self._then()
+
+
+_RING: Callbacks = (Timer.ring,)

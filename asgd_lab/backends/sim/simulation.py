@@ -1,32 +1,33 @@
-"""The simulation: workers and server of the protocol over virtual time, with the real gradients or timing only.
+"""The simulation: workers and servers of the protocol over virtual time, with the real gradients or timing only.
 
-The clock is an integer number of nanoseconds; simpy breaks ties by its sequence numbers, in order of scheduling; every
-worker draws from random streams of its own; host time never enters. What takes no time happens at once, in the call
-itself. A round with stated costs takes: latency, the server's service, latency and transfer and the client's cost for
-the fetch; the minibatches; the client's cost, latency and transfer, the server's service, latency for the push.
+The clock is an integer number of nanoseconds; ties are broken in order of scheduling; every worker and every purpose
+draws from a random stream of its own; host time never enters. What takes no time happens at once, in the call itself.
 """
 
 from __future__ import annotations
 
+import gc
 import time
+from collections.abc import Sequence
 from typing import Any
 
+from simpy.core import StopSimulation
 from torch import Tensor
 
-from asgd_lab.backends.build import (
-    build_algorithm,
-    build_budget,
-    build_server,
-    build_task,
-    build_worker,
-    initial_parameters,
-)
+from asgd_lab.backends.build import build_algorithm, build_task, build_worker, initial_parameters
 from asgd_lab.backends.outcome import Outcome, Progress, Watch
-from asgd_lab.backends.sim.clock import Clock
-from asgd_lab.backends.sim.cores import Cores
-from asgd_lab.backends.sim.queue import ServerQueue
+from asgd_lab.backends.sim import report
+from asgd_lab.backends.sim.accounts import Account
+from asgd_lab.backends.sim.clock import Clock, Timer
+from asgd_lab.backends.sim.exchange import Exchange, Fetch, Push, Slice
+from asgd_lab.backends.sim.faults import Faults
+from asgd_lab.backends.sim.machine import Machine
+from asgd_lab.backends.sim.numerics import Batched, Sequential
+from asgd_lab.backends.sim.shards import Shards
 from asgd_lab.backends.sim.worker import SimWorker
-from asgd_lab.hardware.costs import Costs, nanoseconds
+from asgd_lab.errors import ProtocolError
+from asgd_lab.hardware.costs import check_memory, nanoseconds
+from asgd_lab.hardware.steps import StepTimes
 from asgd_lab.protocol.server import DROPPED, FetchGrant, Grant, PushGrant
 from asgd_lab.record.run import RunDirectory
 from asgd_lab.record.summary import Statistics
@@ -34,7 +35,7 @@ from asgd_lab.record.tables import KINDS
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks import Task
 
-FETCH, TRAIN, PUSH, APPLY, GRANT = (KINDS.index(kind) for kind in ("fetch", "train", "push", "apply", "grant"))
+APPLY, GRANT = KINDS.index("apply"), KINDS.index("grant")
 WATCH_EVERY = 256  # pushes between two looks at the host's clock, for the progress display only
 WATCH_S = 0.2
 
@@ -48,134 +49,294 @@ class Simulation:
     """One run and all that its workers share."""
 
     def __init__(self, scenario: Scenario, record: RunDirectory, task: Task) -> None:
+        check_memory(scenario.hardware, task.size_bytes)
         self.scenario, self.record, self.task = scenario, record, task
-        self.env = Clock()
+        self.clock = Clock()
+        self.note = record.effects.add
         self.keep_round = record.recording.keep_round
-        hardware = scenario.hardware
-        self.costs = Costs.of(hardware, task.size_bytes)
-        self.cores = Cores(self.env, hardware.cores) if hardware.cores is not None else None
-        self.queue = ServerQueue(self.env, self.cores)
-        self.training_cores = self.cores if scenario.backend.device == "cpu" else None
+        self.recording = record.recording.every > 0
         self.algorithm = build_algorithm(scenario)
-        initial = initial_parameters(scenario, task)
-        mailboxes = {worker: initial.clone() for worker in range(scenario.workers)}
-        self.server = build_server(task, self.algorithm, build_budget(scenario), initial, mailboxes)
+        self.machine = machine = Machine(self.clock, scenario, task.size_bytes, self.algorithm.depth)
+        self.costs, self.network, self.queues = machine.costs, machine.network, machine.queues
+        self.independent, self.one_sided = machine.independent, machine.one_sided
+        self.processors, self.submit = machine.processors, machine.submit
+        self._initial = initial_parameters(scenario, task)
+        self._buffers = [[self._initial.clone() for _ in range(self.algorithm.depth)] for _ in range(scenario.workers)]
+        self.shards = Shards(scenario, task, self.algorithm, self._initial, self._buffers)
+        self.server = self.shards.first
         self.statistics = Statistics(scenario.workers)
-        self.workers = [
-            SimWorker(self, build_worker(task, self.algorithm, worker, initial, mailbox))
-            for worker, mailbox in mailboxes.items()
-        ]
-        self.over = self.env.event()
+        self.numerics = self._numerics()
+        self.accounts = [Account() for _ in range(scenario.workers)]
+        stated_step_s = getattr(scenario.task, "step_s", None)
+        self._times = StepTimes.all(scenario.hardware, scenario.seed, scenario.workers, stated_step_s)
+        self.workers = [self._worker(number) for number in range(scenario.workers)]
+        self.down: set[int] = set()  # who has crashed and is not back
+        self.applied = [0] * scenario.workers  # each worker's minibatches in versions: where a restart goes on
+        self.faults = Faults(self, scenario.faults, scenario.seed) if scenario.faults is not None else None
         self.end_ns = 0
+        self.pushes = 0
         evaluate = scenario.evaluate
         self.every = evaluate.every_minibatches if evaluate is not None else 0
         self.evaluates_server = evaluate is not None and "server" in evaluate.parameters
         self.evaluates_replicas = evaluate is not None and "replicas" in evaluate.parameters
-        self.next_evaluation = 0
-        self.watch: Watch | None = None
-        self._pushes = 0
-        self._served_ns = 0  # since the last push: what comes after the run's last one is none of its time
+        self._next_evaluation = 0
+        self._watch: Watch | None = None
         self._watched_s = 0.0
+        self._over = False
+        self._failure: str | None = None
+
+    def _numerics(self) -> Sequential | Batched:
+        if not self.task.size or self.scenario.backend.numerics == "sequential":
+            return Sequential()
+        return Batched(self.task.batch())
+
+    def _worker(self, number: int) -> SimWorker:
+        buffers = self._buffers[number]
+        entry = build_worker(self.task, self.algorithm, number, self._initial, buffers)
+        return SimWorker(self, number, entry, self._times[number], self.accounts[number])
+
+    # ------------------------------------------------------------------ the run
 
     def run(self, watch: Watch | None = None) -> Outcome:
-        """Until the budget is used up; RunFailed if the workers come to wait for one another for ever."""
-        self.watch = watch
+        """Until the budget is used up; it fails if the workers come to wait for one another for ever."""
+        self._watch = watch
         for worker in self.workers:
-            self.server.on_join(worker.number)
+            self.shards.join(worker.number)
+        if self.evaluates_server:
+            self._evaluate_server()
+        for worker in self.workers:
+            worker.start()
+        if self.faults is not None:
+            self.faults.start()
         seconds = self.scenario.budget.seconds
         if seconds is not None:
-            self.env.timeout(nanoseconds(seconds)).callbacks.append(lambda _: self.finish())
-        if self.evaluates_server:
-            self.evaluate_server()
-        for worker in self.workers:
-            worker.resume()
+            Timer(self.clock, nanoseconds(seconds), self._out_of_time, background=True)
+        self.machine.meters.start()
         status: Any = "done"
-        failure = None
+        gc.freeze()  # what lives as long as the run need not be looked through again and again
         try:
-            self.env.run(until=self.over)
+            self.clock.run()
+            if not self._over:
+                self._deadlocked()
         except KeyboardInterrupt:
             status = "interrupted"
-        except RuntimeError:
-            if self.over.triggered or self.env.peek() != float("inf"):
-                raise  # it came from what is simulated; an empty schedule is a deadlock
-            waiting = sorted(self.server.members)
-            status, failure = "failed", f"deadlock: workers {waiting} wait for a grant that never comes"
-        parameters = self.server.parameters
+            self._stop_workers(self.clock.now)
+        finally:
+            gc.unfreeze()
+        parameters = self.shards.current
         outcome = Outcome(
-            statistics=self.statistics, makespan_ns=self.end_ns, updates=self.server.version,
-            params=None if parameters is None else parameters.current.numpy(),
-            final={}, facts={}, status=status, failure=failure,
-        )  # fmt: skip
-        if outcome.params is not None and status != "failed":
+            statistics=self.statistics,
+            makespan_ns=self.end_ns,
+            updates=self.server.version,
+            params=None if parameters is None else parameters.numpy(),
+            final={},
+            facts=report.facts(self),
+            status="failed" if self._failure is not None else status,
+            failure=self._failure,
+        )
+        if outcome.params is not None and self._failure is None:
             outcome.evaluate(self.task, self.record)
         return outcome
 
-    def deliver(self, grants: list[Grant]) -> None:
-        """Hand each grant to its worker."""
-        for grant in grants:
-            if isinstance(grant, FetchGrant):
-                self.workers[grant.worker].granted(grant)
-            else:
-                self.workers[grant.worker].pushed(grant)
+    def deadlock(self) -> None:
+        """Nothing will ever happen again: the run has failed."""
+        self._deadlocked()
+        raise StopSimulation(None)
 
-    def count(self, grants: list[Grant]) -> None:
-        """Every push that ended, in the run's statistics."""
-        for grant in grants:
-            if type(grant) is PushGrant:
-                if grant.version == DROPPED:
-                    self.statistics.dropped(grant.steps)
-                else:
-                    self.statistics.applied(grant.staleness, grant.steps)
+    def _deadlocked(self) -> None:
+        waiting = [worker for worker in self.workers if worker.alive]
+        self._failure = report.deadlock(waiting, self.clock.now)
+        self._stop_workers(self.clock.now)
 
-    def served(self, busy_ns: int) -> None:
-        """The server has worked for so long."""
-        self._served_ns += busy_ns
+    def _out_of_time(self) -> None:
+        if self.clock.stalled and not any(worker.training for worker in self.workers):
+            self.deadlock()
+        self._finish([])
 
-    def arrived(self) -> None:
-        """After every push: evaluate, show progress, and end a run that the server has closed."""
-        self.end_ns = self.env.now
-        self.statistics.server_busy(self._served_ns)
-        self._served_ns = 0
-        server = self.server
-        if self.evaluates_server and server.minibatches >= self.next_evaluation:
-            self.evaluate_server()
-        if server.closed:
-            self.finish()
-        self._pushes += 1
-        if self.watch is not None and self._pushes % WATCH_EVERY == 0 and time.monotonic() > self._watched_s + WATCH_S:
-            self._watched_s = time.monotonic()
-            self.watch(
-                Progress(self.env.now * 1e-9, server.version, server.minibatches, -1, error=server.training_error)
-            )
-
-    def leave(self, worker: int) -> None:
-        """A program has ended."""
-        grants = self.server.on_leave(worker)
-        self.count(grants)
-        self.deliver(grants)
-        if not self.server.members and not self.over.triggered:
-            self.over.succeed()
-
-    def finish(self) -> None:
+    def _finish(self, grants: Sequence[Grant]) -> None:
         """The run is over now, wherever its workers are: work that is not pushed is not counted."""
-        if self.over.triggered:
-            return
-        self.end_ns = self.env.now
-        grants = self.server.close()
-        self.count(grants)
+        self._over = True
+        now = self.clock.now
+        for grant in [*grants, *self.server.close()]:
+            if type(grant) is PushGrant:
+                push = self._push_of(grant)
+                push.grant, push.released, push.done = grant, now, now + push.way.latency_ns
+                self._applied(push, grant)
+                if self.recording and push.worker.alive:
+                    push.worker.note_push(push)
+        self._stop_workers(now)
+        raise StopSimulation(None)
+
+    def _stop_workers(self, now: int) -> None:
+        self.end_ns = now
+        self.machine.meters.sample()
         for worker in self.workers:
-            worker.stop()
-        self.over.succeed()
+            worker.stop(now)
+
+    # ------------------------------------------------------------------ what exchanges tell
+
+    def push_served(self, push: Push) -> None:
+        """A push has had its service: it is applied, or collected."""
+        arriving = push.arriving
+        if push.lost and not self._is_member(arriving.worker, arriving.incarnation):
+            return
+        if self.algorithm.depth > 1:
+            self.shards.take_from(arriving.worker, push.buffer)
+        self._pushed(self.server.on_push(arriving))
+
+    def _pushed(self, grants: list[Grant]) -> None:
+        self.pushes += 1
+        server = self.server
+        if self.evaluates_server and server.minibatches >= self._next_evaluation:
+            self._evaluate_server()
+        if server.finished:
+            self._finish(grants)
+        self.deliver(grants)
+        if self._watch is not None and self.pushes % WATCH_EVERY == 0:
+            self._show()
+
+    def fetch_served(self, fetch: Fetch) -> None:
+        """A fetch has had its service: it is granted, or held back."""
+        if fetch.lost:
+            return
+        worker = fetch.worker
+        if self.recording and fetch.started < fetch.served:
+            self._note_grant(fetch, fetch.started, fetch.arrived, 0)
+        self.deliver(self.server.on_fetch(worker.number, fetch.ahead))
+
+    def slice_served(self, slice: Slice) -> None:
+        """One of several independent servers has served its slice of a push or a fetch."""
+        exchange, index = slice.of, slice.index
+        server = self.shards.servers[index]
+        if exchange.lost:
+            return
+        if type(exchange) is Push:
+            arriving = exchange.arriving
+            if self.algorithm.depth > 1:
+                self.shards.take_from(arriving.worker, exchange.buffer)
+            grants = server.on_push(arriving if not index else arriving._replace(base=arriving.bases[index - 1]))
+            self._slice_applied(exchange, slice, grants)
+        elif type(exchange) is Fetch:
+            if self.recording and slice.started < self.clock.now:
+                self._note_grant(exchange, slice.started, slice.arrived, index)
+            grants = server.on_fetch(exchange.worker.number, exchange.ahead)
+            if index:
+                exchange.release_slice(index, grants[0])  # type: ignore[arg-type]
+            else:
+                self.deliver(grants)
+
+    def _slice_applied(self, push: Push, slice: Slice, grants: list[Grant]) -> None:
+        now, index = self.clock.now, slice.index
+        for grant in grants:
+            if type(grant) is FetchGrant:
+                self.deliver([grant])
+                continue
+            assert type(grant) is PushGrant
+            self.shards.staleness[index][grant.staleness] += grant.version != DROPPED
+            if self.recording and self.keep_round(grant.sequence):
+                row = (APPLY, slice.started, now, slice.started - slice.arrived, grant.version, grant.staleness)
+                self.note((-1, grant.sequence, *row, grant.steps, round(push.way.bytes), index))
+            if index == 0:
+                push.grant = grant
+        push.left -= 1
+        if not push.left:
+            push.served = now
+            self._pushed([push.grant])
+
+    def deliver(self, grants: list[Grant]) -> None:
+        """Hand each grant to its worker's exchange."""
+        for grant in grants:
+            if type(grant) is FetchGrant:
+                worker = self.workers[grant.worker]
+                if worker.alive and self.independent:
+                    worker.fetch.release_slice(0, grant)
+                elif worker.alive:
+                    worker.fetch.release(grant)
+            else:
+                push = self._push_of(grant)  # type: ignore[arg-type]
+                self._applied(push, grant)  # type: ignore[arg-type]
+                if push.worker.alive:
+                    push.release(grant)  # type: ignore[arg-type]
+
+    def _push_of(self, grant: PushGrant) -> Push:
+        pushes = self.workers[grant.worker].pushes
+        if len(pushes) > 1:
+            for push in pushes:
+                if push.flying and push.arriving.sequence == grant.sequence:
+                    return push
+        return pushes[0]
+
+    def _applied(self, push: Push, grant: PushGrant) -> None:
+        """A push has ended: count it, and write the server's row."""
+        if grant.version == DROPPED:
+            self.statistics.dropped(grant.steps)
+        else:
+            self.statistics.applied(grant.staleness, grant.steps)
+            self.applied[grant.worker] += grant.steps
+        if self.recording and not self.independent and self.keep_round(grant.sequence):
+            started, served = push.started, push.served
+            row = (-1, grant.sequence, APPLY, started, served, started - push.arrived, grant.version, grant.staleness)
+            self.note((*row, grant.steps, self.task.size_bytes, 0))
+
+    def _note_grant(self, fetch: Fetch, started: int, arrived: int, shard: int) -> None:
+        round = fetch.worker.replica.sequence + 1
+        if self.keep_round(round):
+            now = self.clock.now
+            row = (-1, round, GRANT, started, now, started - arrived, -1, -1, 0, self.task.size_bytes, shard)
+            self.note(row)
+
+    def granted(self, worker: SimWorker) -> None:
+        """A fetch was granted minibatches: point the replica at the version, which stays until the next grant."""
+        if worker.replica.vectors is not None:
+            center = self.shards.center(worker.number)
+            assert center is not None
+            worker.replica.vectors.center = center
+
+    # ------------------------------------------------------------------ membership
+
+    def _is_member(self, worker: int, incarnation: int) -> bool:
+        return worker in self.server.members and self.server.standing(worker)[0] == incarnation
+
+    def leave(self, worker: SimWorker) -> None:
+        """A program has ended."""
+        self.drop(worker.number)
+
+    def drop(self, worker: int) -> None:
+        """A worker is out: whoever waited for it is released."""
+        self.shards.leave_others(worker)
+        grants = self.server.on_leave(worker)
+        if self.server.finished:
+            self._finish(grants)
         self.deliver(grants)
 
-    def evaluate_server(self) -> None:
+    def restart(self, number: int) -> None:
+        """A crashed worker is back, as a new incarnation."""
+        self.shards.join(number)
+        self.workers[number] = worker = self._worker(number)
+        worker.replica.incarnation, worker.replica.sequence = self.server.standing(number)
+        worker.replica.minibatches = self.applied[number]
+        worker.start()
+
+    # ------------------------------------------------------------------ looking
+
+    def _evaluate_server(self) -> None:
         """The server's parameters, as of now."""
-        assert self.server.parameters is not None
-        self.next_evaluation = (self.server.minibatches // self.every + 1) * self.every
-        self.evaluate("server", self.server.version, self.server.parameters.current)
+        current = self.shards.current
+        assert current is not None
+        self._next_evaluation = (self.server.minibatches // self.every + 1) * self.every
+        self.evaluate("server", self.server.version, current)
 
     def evaluate(self, whose: str, version: int, params: Tensor) -> None:
         """One owner's parameters into the table, beside the minibatches that are in the server's by now."""
         minibatches = self.server.minibatches
         for split, metric, value in self.task.evaluate(params):
-            self.record.evals.add((self.env.now, version, minibatches, whose, split, metric, value))
+            self.record.evals.add((self.clock.now, version, minibatches, whose, split, metric, value))
+
+    def _show(self) -> None:
+        assert self._watch is not None
+        if time.monotonic() > self._watched_s + WATCH_S:
+            self._watched_s = time.monotonic()
+            server = self.server
+            self._watch(
+                Progress(self.clock.now * 1e-9, server.version, server.minibatches, -1, error=server.training_error)
+            )

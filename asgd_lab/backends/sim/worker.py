@@ -1,239 +1,323 @@
-"""One worker in virtual time: what it waits for, since when, and what comes next.
+"""One worker in virtual time: what it waits for, and what comes next.
 
-A round is a chain of callbacks, each of which starts the wait for the next; a wait of no time is no event but a call.
-Callbacks take simpy's event and ignore it.
+A worker's own time may be ahead of the clock: what concerns nobody else (its costs, the way of an answer, the start of
+its next minibatches) is arithmetic, and only what meets others waits for its moment. The mathematics of a Train is done
+when its time is over; what a worker computes depends on nothing that happened since its fetch.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asgd_lab.backends.build import Worker
+from asgd_lab.backends.sim.accounts import COMPUTE, DOWN, IDLE, Account
+from asgd_lab.backends.sim.clock import Alarm, Callbacks
+from asgd_lab.backends.sim.exchange import FAR, Exchange, Fetch, Push
+from asgd_lab.backends.sim.sharing import Class, Sharing
 from asgd_lab.errors import ProtocolError
-from asgd_lab.hardware.costs import StepTimes
-from asgd_lab.protocol.effects import Fetch, Push, Train
-from asgd_lab.protocol.server import FetchGrant, PushGrant
+from asgd_lab.hardware.steps import StepTimes
+from asgd_lab.protocol import effects
 from asgd_lab.record.tables import KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from asgd_lab.backends.sim.numerics import Computation
     from asgd_lab.backends.sim.simulation import Simulation
 
-FETCH, TRAIN, PUSH, APPLY, GRANT = (KINDS.index(kind) for kind in ("fetch", "train", "push", "apply", "grant"))
+FETCH, TRAIN, PUSH, UP, DOWN_, TO_HOST, TO_DEVICE = (
+    KINDS.index(kind) for kind in ("fetch", "train", "push", "up", "down", "to_host", "to_device")
+)
 
 
-class SimWorker:
-    """A worker's program, interpreted in virtual time."""
+NAN = math.nan
+
+
+class Processor(NamedTuple):
+    """Cores or a device that several share."""
+
+    sharing: Sharing
+    one: Class
+
+
+class SimWorker(Alarm):
+    """One incarnation of a worker, and its program interpreted in virtual time; as an alarm, it trains."""
 
     __slots__ = (
         "_begun",
-        "_costs",
-        "_ends",
-        "_env",
-        "_fetch_grant",
-        "_minibatch",
+        "_computed",
+        "_entry",
+        "_job",
         "_next_evaluation",
         "_program",
-        "_push_grant",
-        "_service",
         "_since",
         "_times",
-        "_training",
-        "_waited",
+        "_total",
+        "_unsettled",
+        "account",
+        "alive",
+        "awaits",
+        "device",
+        "fetch",
+        "host",
         "number",
+        "pushes",
         "replica",
         "sim",
+        "training",
     )
 
-    def __init__(self, sim: Simulation, entry: Worker) -> None:
-        scenario = sim.scenario
-        self.sim, self._env, self._costs = sim, sim.env, sim.costs
-        self.replica, self.number = entry.replica, entry.replica.worker
-        self._program, self._minibatch = entry.program, entry.learner.minibatch
-        stated_step_s = getattr(scenario.task, "step_s", None)
-        self._times = StepTimes(scenario.hardware.compute, scenario.seed, self.number, stated_step_s)
-        self._begun = 0  # when the effect was begun
-        self._since = 0  # when its request reached the server
-        self._waited = 0  # for the server or for the gate
-        self._ends: list[int] = []  # of the minibatches of a Train, from its start
-        self._training = False
+    def __init__(self, sim: Simulation, number: int, entry: Worker, times: StepTimes, account: Account) -> None:
+        self.sim, self.number = sim, number
+        self._entry, self._times, self.account = entry, times, account
+        self._program, self.replica = entry.program, entry.replica
+        self.host, self.device = sim.processors(number)
+        ups, downs = (side[number] for side in sim.network.ways)
+        self.pushes = [Push(self, ups, buffer) for buffer in range(sim.algorithm.depth)]
+        self.fetch = Fetch(self, downs)
+        self.awaits: Exchange | None = None
+        self._unsettled: Exchange | None = None  # done, and not charged yet
+        self.alive, self.training = True, False
+        self._begun = 0  # when the minibatches were begun
+        self._total = 0
+        self._computed: Computation | None = None
+        self._job: list[Any] | None = None  # the minibatches' place on a device that is shared
+        self._since = 0  # the worker's own time when it began to wait
         self._next_evaluation = 0.0
-        self._fetch_grant = FetchGrant(self.number, 0, 0)
-        self._push_grant: PushGrant | None = None
-        self._service = (0, 0, 0)  # of the last push: its start and end, and how long it waited for it
 
-    def resume(self, _: object = None) -> None:
-        """Go on to the program's next effect and begin it."""
-        effect = next(self._program, None)
-        self._begun = self._env.now
-        kind = type(effect)
-        if kind is Train:
-            self._train()
-        elif kind is Push:
-            self._compute(self._costs.client_push_ns, self._send)
-        elif kind is Fetch:
-            self._after(self._costs.latency_ns, self._ask)
-        elif effect is None:
-            self.sim.leave(self.number)
-        else:
-            raise ProtocolError(f"the sim backend does not interpret {kind.__name__}")
+    def start(self) -> None:
+        """Begin, or begin again, now."""
+        self.account.charge(DOWN, self.sim.clock.now)
+        self.set(self.sim.clock, 0, _START)
 
-    def stop(self) -> None:
-        """The run is over: count what this worker was computing."""
-        if self._training:
-            self.sim.statistics.worker_busy(self.number, self._env.now - self._begun)
+    def resume(self, local: int) -> None:
+        """Go on with the program at the worker's own time `local`, until it waits."""
+        while True:
+            effect = next(self._program, None)
+            kind = type(effect)
+            if kind is effects.Train:
+                self._train(local)
+                return
+            if kind is effects.Push:
+                self.awaits, self._since = self.pushes[0], local
+                self.pushes[0].begin(local)
+                return
+            if kind is effects.Fetch:
+                self.awaits, self._since = self.fetch, local
+                self.fetch.begin(local, False)
+                return
+            if kind is effects.Start:
+                self._begin(effect.effect, local)  # type: ignore[union-attr]
+            elif kind is effects.Wait:
+                exchange = self._exchange(effect.effect)  # type: ignore[union-attr]
+                if exchange.flying:
+                    self.awaits, self._since = exchange, local
+                    if exchange.done == FAR:
+                        return
+                    local = max(local, exchange.done)
+                    self._take(exchange)
+            elif effect is None:
+                self.account.charge_stages(self._unsettled.stages() if self._unsettled is not None else (), local)
+                self.set(self.sim.clock, local - self.sim.clock.now, _LEAVE)
+                return
+            else:
+                raise ProtocolError(f"the sim backend does not interpret {kind.__name__}")
 
-    # ------------------------------------------------------------------ fetch
+    def leave(self) -> None:
+        """The program has ended."""
+        self.alive = False
+        self.sim.leave(self)
 
-    def _ask(self, _: object = None) -> None:
-        self._since = self._env.now
-        self.sim.queue.submit(self._costs.server_fetch_ns, self._asked, queues=not self._costs.one_sided_fetch)
+    # ------------------------------------------------------------------ exchanges
 
-    def _asked(self, start: int, waited: int) -> None:
+    def _exchange(self, effect: effects.Fetch | effects.Push) -> Exchange:
+        return self.fetch if type(effect) is effects.Fetch else self.pushes[effect.buffer]  # type: ignore[union-attr]
+
+    def _begin(self, effect: effects.Fetch | effects.Push, local: int) -> None:
+        exchange = self._exchange(effect)
+        if exchange.flying:
+            raise ProtocolError(f"worker {self.number} starts what it has started and not waited for")
+        if type(exchange) is Fetch:
+            exchange.begin(local, True)
+        elif type(exchange) is Push:
+            exchange.begin(local)
+
+    def finished(self, exchange: Exchange) -> None:
+        """All that others have to do with it is over; it is done at its own `done`, now or later."""
         sim = self.sim
-        if sim.over.triggered:
-            return
-        if self._costs.server_fetch_ns:
-            now = self._env.now
-            sim.served(now - start)
-            round = self.replica.sequence + 1
-            if sim.keep_round(round):
-                sim.record.effects.add((-1, round, GRANT, start, now, waited, -1, -1, 0, sim.task.size_bytes))
-        sim.deliver(sim.server.on_fetch(self.number))
+        if type(exchange) is Push and sim.recording:
+            self.note_push(exchange)
+        if self.awaits is exchange:
+            self._take(exchange)
+            self.resume(max(exchange.done, self._since))
 
-    def granted(self, grant: FetchGrant) -> None:
-        """The server's answer leaves it now."""
-        if self.sim.over.triggered:
-            return
-        costs, parameters = self._costs, self.sim.server.parameters
-        self._fetch_grant = grant
-        self._waited = self._env.now - self._since - costs.server_fetch_ns
-        if not grant.steps:
-            self._after(costs.latency_ns, self._fetched)
-            return
-        if parameters is not None:
-            assert self.replica.vectors is not None
-            self.replica.vectors.center = parameters.vector(parameters.pinned(self.number))
-        self._after(costs.latency_ns + costs.transfer_ns, self._received)
+    def _take(self, exchange: Exchange) -> None:
+        """The program has it: charge the time it was waited for, and let a fetch take effect."""
+        self.awaits = None
+        exchange.flying = False
+        if self._unsettled is not None:
+            self._settle()
+        self._unsettled = exchange
+        if type(exchange) is Fetch:
+            _, version, steps = exchange.grant
+            if exchange.slices and self.sim.independent:
+                self.replica.versions = tuple(exchange.versions[1:])
+            self.replica.grant(version, steps)
+            if self.sim.recording:
+                self._note_fetch(exchange)
 
-    def _received(self, _: object = None) -> None:
-        self._compute(self._costs.client_fetch_ns, self._fetched)
-
-    def _fetched(self, _: object = None) -> None:
-        _, version, steps = self._fetch_grant
-        self.replica.grant(version, steps)
-        self._note(FETCH, self._env.now, self._waited, version, -1, steps, self.sim.task.size_bytes if steps else 0)
-        self.resume()
+    def _settle(self) -> None:
+        """Charge the last exchange that the program waited for."""
+        exchange, self._unsettled = self._unsettled, None
+        assert exchange is not None
+        self.account.charge_stages(exchange.stages(), exchange.done)
 
     # ------------------------------------------------------------------ train
 
-    def _train(self) -> None:
+    def _train(self, local: int) -> None:
         sim, steps = self.sim, self.replica.steps
-        self._training = True
+        self._begun = local
+        self.training = True
+        now = sim.clock._now
         if sim.task.size:
-            self._ends = self._times.ends_ns(steps)
-            total = self._ends[-1]
+            self._computed = sim.numerics.begin(self._entry, self._times.ends_ns(steps, local))
+            self._total = self._computed.ends_ns[-1]
         else:
-            total = self._times.total_ns(steps)
-        if sim.training_cores is not None:
-            sim.training_cores.work(total, self._trained)
+            self._total = self._times.total_ns(steps, local)
+        if self.device is None:
+            self.set(sim.clock, local + self._total - now, _TRAINED)
+        elif local > now:
+            self.set(sim.clock, local - now, _COMPUTE)
         else:
-            self._after(total, self._trained)
+            self.compute()
 
-    def _trained(self, _: object = None) -> None:
-        sim, replica = self.sim, self.replica
-        if sim.over.triggered:  # at this very nanosecond, before us
-            return
-        self._training = False
-        sim.statistics.worker_busy(self.number, self._env.now - self._begun)
-        # What a worker computes depends on nothing that happened since its fetch: it may be computed only now.
-        loss_sum, error_sum = self._learn() if sim.task.size else (0.0, 0.0)
-        replica.trained(loss_sum, error_sum)
-        self._note(TRAIN, self._env.now, 0, replica.version, -1, replica.steps, 0)
+    def compute(self) -> None:
+        """On a device or cores that others use as well."""
+        assert self.device is not None
+        self._job = self.device.sharing.take(self.device.one, self._total, self.trained)
+
+    def trained(self) -> None:
+        """The minibatches' time is over."""
+        sim, replica, account = self.sim, self.replica, self.account
+        now = sim.clock._now
+        self.training, self._job = False, None
+        if self._unsettled is not None:
+            self._settle()
+        if now > account.until:  # inlined: Account.charge
+            account.spent_ns[COMPUTE] += now - account.until
+            account.until = now
+        if sim.task.size:
+            self._learn(now)
+        else:
+            replica.trained(NAN, NAN)
+        if sim.recording and sim.keep_round(replica.sequence + 1):
+            row = (
+                self.number,
+                replica.sequence + 1,
+                TRAIN,
+                self._begun,
+                now,
+                0,
+                replica.version,
+                -1,
+                replica.steps,
+                0,
+                -1,
+            )
+            sim.note(row)
+        self.resume(now)
+
+    def _learn(self, now: int) -> None:
+        """Take the minibatches' losses and errors, and evaluate the replica if that is due."""
+        sim, replica, begun = self.sim, self.replica, self._begun
+        computed = self._computed
+        assert computed is not None
+        losses, errors = computed.results()
+        if sim.keep_round(replica.sequence + 1):
+            stretch = (now - begun) / computed.ends_ns[-1]  # more than 1 where the device was shared
+            sim.record.minibatches.extend(
+                (self.number, step, begun + round(end * stretch), loss, error)
+                for step, (end, loss, error) in enumerate(
+                    zip(computed.ends_ns, losses, errors, strict=True), replica.minibatches
+                )
+            )
+        replica.trained(sum(losses), sum(errors))
         if sim.evaluates_replicas and replica.minibatches >= self._next_evaluation and replica.vectors is not None:
             every = sim.every / sim.scenario.workers
             self._next_evaluation = (replica.minibatches // every + 1) * every
             sim.evaluate(f"replica-{self.number}", replica.version, replica.vectors.params)
-        self.resume()
 
-    def _learn(self) -> tuple[float, float]:
-        """Take the minibatches of the Train that has just ended; the sums of their losses and errors."""
-        first, begun = self.replica.minibatches, self._begun
-        stretch = (self._env.now - begun) / self._ends[-1]  # more than 1 where cores were short
-        loss_sum = error_sum = 0.0
-        rows = []
-        for step, end in enumerate(self._ends, first):
-            loss, error = self._minibatch(step)
-            loss_sum += loss
-            error_sum += error
-            rows.append((self.number, step, begun + round(end * stretch), loss, error))
-        if self.sim.keep_round(self.replica.sequence + 1):
-            self.sim.record.minibatches.extend(rows)
-        return loss_sum, error_sum
+    # ------------------------------------------------------------------ ends
 
-    # ------------------------------------------------------------------ push
+    def stop(self, end: int) -> None:
+        """The run is over at `end`, wherever this worker is: charge the rest of its time."""
+        account = self.account
+        if self._unsettled is not None:
+            account.charge_stages(self._unsettled.stages(), min(end, self._unsettled.done))
+        if not self.alive:
+            account.charge(DOWN if self.number in self.sim.down else IDLE, end)
+        elif self.training:
+            account.charge(COMPUTE, end)
+        elif self.awaits is not None:
+            account.charge_stages(self.awaits.stages(), end)
+        else:
+            account.charge(IDLE, end)
+        account.close(end)
 
-    def _send(self, _: object = None) -> None:
-        self._after(self._costs.latency_ns + self._costs.transfer_ns, self._arrive)
+    def crash(self) -> None:
+        """Gone: what it computed and has not pushed is lost, and so is what it has on its way."""
+        self.stop(self.sim.clock.now)
+        self._unsettled = None
+        self.alive = False
+        self.cancel()
+        if self._job is not None and self.device is not None:
+            self.device.sharing.withdraw(self.device.one, self._job)
+        if self.training and self._computed is not None:
+            self._computed.forget()
+        for exchange in (self.fetch, *self.pushes):
+            if exchange.flying:
+                exchange.lose()
+        self._program.close()
 
-    def _arrive(self, _: object = None) -> None:
-        self._since = self._env.now
-        self.sim.queue.submit(self._costs.server_push_ns, self._served)
+    # ------------------------------------------------------------------ rows
 
-    def _served(self, start: int, waited: int) -> None:
-        sim = self.sim
-        if sim.over.triggered:
+    def _note_fetch(self, fetch: Fetch) -> None:
+        sim, number = self.sim, self.number
+        round = self.replica.sequence + 1
+        if not sim.keep_round(round):
             return
-        now = self._env.now
-        grants = sim.server.on_push(self.replica.arriving())
-        sim.served(now - start)
-        self._service = (start, now, waited)
-        sim.count(grants)
-        sim.arrived()
-        sim.deliver(grants)
+        _, version, steps = fetch.grant
+        size = sim.task.size_bytes if steps else 0
+        waited = fetch.released - fetch.arrived - (fetch.served - fetch.started)
+        sim.note((number, round, FETCH, fetch.begun, fetch.done, waited, version, -1, steps, size, -1))
+        if steps:
+            if fetch.landed > fetch.released + fetch.way.latency_ns:
+                sim.note((number, round, DOWN_, fetch.released, fetch.landed, 0, version, -1, 0, size, -1))
+            if sim.costs.to_device_ns:
+                landed = fetch.landed
+                sim.note(
+                    (number, round, TO_DEVICE, landed, landed + sim.costs.to_device_ns, 0, version, -1, 0, size, -1)
+                )
 
-    def pushed(self, grant: PushGrant) -> None:
-        """The server has let go of the update."""
-        self._push_grant = grant
-        if self.sim.keep_round(grant.sequence):
-            row = (-1, grant.sequence, APPLY, *self._service, grant.version, grant.staleness, grant.steps)
-            self.sim.record.effects.add((*row, self.sim.task.size_bytes))
-        self._waited = self._env.now - self._since - self._costs.server_push_ns
-        if self.sim.over.triggered:  # the answer to the push that ended the run is still on its way
-            self._note_push(self._env.now + self._costs.latency_ns)
-        else:
-            self._after(self._costs.latency_ns, self._acknowledged)
+    def note_push(self, push: Push) -> None:
+        sim, number, grant = self.sim, self.number, push.grant
+        round = grant.sequence
+        if not sim.keep_round(round):
+            return
+        size = sim.task.size_bytes
+        waited = push.released - push.arrived - (push.served - push.started)
+        row = (PUSH, push.begun, push.done, waited, grant.version, grant.staleness, grant.steps, size, -1)
+        sim.note((number, round, *row))
+        if push.arrived > push.sent + push.way.latency_ns:
+            sim.note((number, round, UP, push.sent, push.arrived, 0, -1, -1, 0, size, -1))
+        if sim.costs.to_host_ns:
+            sim.note((number, round, TO_HOST, push.sent - sim.costs.to_host_ns, push.sent, 0, -1, -1, 0, size, -1))
 
-    def _acknowledged(self, _: object = None) -> None:
-        self._note_push(self._env.now)
-        self.resume()
 
-    def _note_push(self, ended: int) -> None:
-        grant = self._push_grant
-        assert grant is not None
-        size = self.sim.task.size_bytes
-        self._note(PUSH, ended, self._waited, grant.version, grant.staleness, grant.steps, size)
+def _start(worker: SimWorker) -> None:
+    worker.resume(worker.sim.clock.now)
 
-    # ------------------------------------------------------------------ both
 
-    def _after(self, delay_ns: int, then: Callable[[object], None]) -> None:
-        if delay_ns:
-            self._env.timeout(delay_ns).callbacks.append(then)
-        else:
-            then(None)
-
-    def _compute(self, demand_ns: int, then: Callable[[object], None]) -> None:
-        """Software on the worker's host: on a core of the node where those are shared."""
-        if demand_ns and self.sim.cores is not None:
-            self.sim.cores.work(demand_ns, then)
-        else:
-            self._after(demand_ns, then)
-
-    def _note(self, kind: int, ended: int, waited: int, version: int, staleness: int, steps: int, size: int) -> None:
-        # A fetch opens the round that the next push closes.
-        round = self.replica.sequence + (kind != PUSH)
-        sim = self.sim
-        if sim.keep_round(round):
-            row = (self.number, round, kind, self._begun, ended, waited, version, staleness, steps, size)
-            sim.record.effects.add(row)
+_START: Callbacks = (_start,)
+_COMPUTE: Callbacks = (SimWorker.compute,)
+_TRAINED: Callbacks = (SimWorker.trained,)
+_LEAVE: Callbacks = (SimWorker.leave,)

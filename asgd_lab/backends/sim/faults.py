@@ -1,0 +1,81 @@
+"""Crashes and restarts: each worker is up for an exponential time, down for another, and comes back.
+
+A crash loses every minibatch that is in no version by then: those of the round under way, a push on the link, and one
+that waits in a server's queue, which is served all the same but not applied. The server hears of it `detect_s` later,
+at the latest when the worker comes back; until then it counts the worker in, and may apply what had arrived. A worker
+comes back as a new incarnation that goes on with the data order from its last applied push, its local optimizer new.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asgd_lab import streams
+from asgd_lab.backends.sim.clock import Timer
+from asgd_lab.hardware.costs import nanoseconds
+from asgd_lab.scenario.running import Faults as Config
+
+if TYPE_CHECKING:
+    from asgd_lab.backends.sim.simulation import Simulation
+
+
+FUTILE = 10  # crashes a worker without a push in between, after which nobody hopes for the next
+
+
+class Faults:
+    """All workers' crashes and restarts."""
+
+    def __init__(self, sim: Simulation, config: Config, seed: int) -> None:
+        self._sim, self._config = sim, config
+        self._random = [streams.generator(seed, worker, "faults") for worker in range(sim.scenario.workers)]
+        self.crashes = 0
+        self.lost_minibatches = 0
+        self._idle_pushes = -1  # how many pushes there were when nothing but faults was left to happen
+        self._idle_ticks = 0
+
+    def start(self) -> None:
+        """All are up now."""
+        for worker in range(self._sim.scenario.workers):
+            self._up(worker)
+
+    def _delay_ns(self, worker: int, mean_s: float) -> int:
+        return max(1, nanoseconds(self._random[worker].exponential(mean_s)))
+
+    def _up(self, worker: int) -> None:
+        delay_ns = self._delay_ns(worker, self._config.mean_time_between_failures_s)
+        Timer(self._sim.clock, delay_ns, lambda: self._crash(worker), background=True)
+
+    def _crash(self, worker: int) -> None:
+        sim = self._sim
+        victim = sim.workers[worker]
+        if not victim.alive:  # it has left for good
+            return
+        if sim.clock.stalled:  # nobody works: will this crash release somebody?
+            self._idle_ticks = self._idle_ticks + 1 if sim.pushes == self._idle_pushes else 0
+            self._idle_pushes = sim.pushes
+            if self._idle_ticks > FUTILE * len(sim.workers):
+                sim.deadlock()
+        self.crashes += 1
+        sim.down.add(worker)
+        self.lost_minibatches += victim.replica.minibatches - sim.applied[worker]
+        victim.crash()
+        incarnation = victim.replica.incarnation
+        detect_ns = nanoseconds(self._config.detect_s)
+        if detect_ns:
+            Timer(sim.clock, detect_ns, lambda: self._detect(worker, incarnation))
+        else:
+            self._detect(worker, incarnation)
+        # A worker that is down will be back, so there is something to happen: no background.
+        Timer(sim.clock, self._delay_ns(worker, self._config.mean_time_to_repair_s), lambda: self._restart(worker))
+
+    def _detect(self, worker: int, incarnation: int) -> None:
+        server = self._sim.server
+        if worker in server.members and server.standing(worker)[0] == incarnation:
+            self._sim.drop(worker)
+
+    def _restart(self, worker: int) -> None:
+        sim = self._sim
+        self._detect(worker, sim.workers[worker].replica.incarnation)
+        sim.down.discard(worker)
+        sim.restart(worker)
+        self._up(worker)

@@ -1,0 +1,88 @@
+"""The simulated machine, put together from what the scenario states: processors, network, servers, and their meters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from asgd_lab.backends.sim.accounts import Meters
+from asgd_lab.backends.sim.clock import Clock
+from asgd_lab.backends.sim.network import Network
+from asgd_lab.backends.sim.servers import Fcfs, Gauge, OnCores, Ordered, Services
+from asgd_lab.backends.sim.sharing import Capacity, Sharing
+from asgd_lab.backends.sim.worker import Processor
+from asgd_lab.hardware.costs import Costs, nanoseconds
+from asgd_lab.hardware.steps import mean_step_s
+from asgd_lab.scenario import Scenario
+
+if TYPE_CHECKING:
+    from asgd_lab.backends.sim.exchange import Exchange, Slice
+
+
+class Machine:
+    """What a run's workers and servers stand on."""
+
+    def __init__(self, clock: Clock, scenario: Scenario, size_bytes: int, depth: int) -> None:
+        """`depth`: transfers that a worker may have under way in one direction."""
+        hardware = scenario.hardware
+        self._scenario = scenario
+        self.costs = Costs.of(hardware, size_bytes)
+        self.network = Network(clock, hardware, scenario.workers, size_bytes, crowded=depth > 1)
+        self.shared: list[Processor] = []
+        self._node = self._processor(clock, "cores", hardware.cores)
+        hosts, devices = -(-scenario.workers // hardware.host.workers), -(-scenario.workers // hardware.device.workers)
+        self._hosts = [self._processor(clock, f"host {host}", hardware.host.cores) for host in range(hosts)]
+        shared = 1 if hardware.device.workers > 1 else None
+        self._devices = [self._processor(clock, f"device {device}", shared) for device in range(devices)]
+        self.independent, self.one_sided = hardware.server.independent, hardware.server.one_sided_fetch
+        count = hardware.server.count
+        services = [Services(hardware.server, self.costs, scenario.seed, server) for server in range(count)]
+        self._ordered: Ordered | None = None
+        self.queues: list[Gauge]
+        if count > 1 and not self.independent:
+            self._ordered = Ordered(clock, services)
+            self.queues = list(self._ordered.queues)
+        elif self._node is not None:
+            self.queues = [OnCores(clock, one, self._node.sharing, self._node.one) for one in services]
+        else:
+            self.queues = [Fcfs(clock, one) for one in services]
+        stated = getattr(scenario.task, "step_s", None)
+        self.meters = Meters(clock, nanoseconds(mean_step_s(hardware.compute, stated)))
+        for index, queue in enumerate(self.queues):
+            self.meters.add(f"server {index}" if count > 1 else "server", _of_queue(queue))
+        for capacity in self.network.capacities:
+            self.meters.add(capacity.name, _of_capacity(capacity, self.network.sharings))
+
+    def processors(self, worker: int) -> tuple[Processor | None, Processor | None]:
+        """What its software, and what its training, shares with others."""
+        hardware = self._scenario.hardware
+        host = self._node or self._hosts[worker // hardware.host.workers]
+        device = self._devices[worker // hardware.device.workers]
+        return host, device or (host if self._scenario.backend.device == "cpu" else None)
+
+    def submit(self, request: Exchange, server: int, fetch: bool) -> None:
+        """A slice has arrived at its server."""
+        if self._ordered is not None:
+            self._ordered.submit(request, server, fetch)
+        else:
+            self.queues[server].submit(request.slices[server], fetch)  # type: ignore[attr-defined]
+
+    def _processor(self, clock: Clock, name: str, count: int | None) -> Processor | None:
+        if count is None:
+            return None
+        sharing = Sharing(clock)
+        self.shared.append(Processor(sharing, sharing.add([Capacity(name, float(count))], 1.0)))
+        return self.shared[-1]
+
+
+def _of_queue(queue: Gauge) -> Callable[[], tuple[float, float]]:
+    return lambda: (queue.busy_ns, queue.present_ns)
+
+
+def _of_capacity(capacity: Capacity, sharings: list[Sharing]) -> Callable[[], tuple[float, float]]:
+    def read() -> tuple[float, float]:
+        for sharing in sharings:
+            sharing.move()
+        return capacity.used / capacity.per_ns, capacity.present_ns
+
+    return read

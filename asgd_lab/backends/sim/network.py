@@ -1,0 +1,138 @@
+"""The ways between workers and servers: what a transfer passes through, and who shares that with whom.
+
+A transfer passes its host's network card, the link of its worker's group to that server, and the server's network card,
+as far as the scenario limits them. What nobody shares takes a time that is known at once; everything else is divided
+fairly (see `sharing`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from asgd_lab.backends.sim.clock import Clock
+from asgd_lab.backends.sim.sharing import Capacity, Class, Sharing
+from asgd_lab.hardware.costs import nanoseconds, transfer_ns
+from asgd_lab.hardware.steps import group_of
+from asgd_lab.scenario.hardware import Hardware, Link
+
+UP, DOWN = 0, 1
+
+
+@dataclass(slots=True)
+class Way:
+    """One direction between a worker and a server, for slices of one size."""
+
+    latency_ns: int
+    alone_ns: int = 0  # what a slice takes where nothing is shared
+    bytes: float = 0.0
+    sharing: Sharing | None = None
+    one: Class | None = None
+    entry: list[Any] | None = None  # of the transfer that is under way
+
+    def carry(self, done: Callable[[], object]) -> None:
+        """Send a slice over what is shared; for a way that has a `sharing`."""
+        assert self.sharing is not None and self.one is not None
+        self.entry = self.sharing.take(self.one, self.bytes, done)
+
+    def cut(self) -> None:
+        """The sender or the receiver is gone."""
+        if self.sharing is not None and self.one is not None and self.entry is not None:
+            self.sharing.withdraw(self.one, self.entry)
+            self.entry = None
+
+
+class Network:
+    """All ways: `ways[direction][worker][server]`, and the capacities that are shared, in order of their names."""
+
+    def __init__(self, clock: Clock, hardware: Hardware, workers: int, size_bytes: int, crowded: bool) -> None:
+        """`crowded`: a worker may have several transfers under way in one direction, and shares its own link then."""
+        self._hardware, self._workers = hardware, workers
+        self._slice_bytes = size_bytes / hardware.server.count
+        self._crowded = crowded or hardware.server.count > 1
+        self._groups = group_of(hardware, workers)
+        self._named: dict[str, Capacity] = {}
+        plans = [
+            [[self._plan(worker, server, direction) for server in range(hardware.server.count)]
+             for worker in range(workers)]
+            for direction in (UP, DOWN)
+        ]  # fmt: skip
+        sharings = _components(clock, [plan[2] for plan in _each(plans)])
+        self.sharings = list(dict.fromkeys(sharings.values()))
+        self.ways = [[[self._way(sharings, *plan) for plan in servers] for servers in side] for side in plans]
+        self.capacities = [self._named[name] for name in sorted(self._named) if not name.startswith("worker ")]
+
+    def private_bytes_per_s(self, direction: int) -> float | None:
+        """Of the common link, where each worker has it to itself."""
+        link = self._hardware.link
+        return None if link.shared else (link.up, link.down)[direction]
+
+    def _plan(self, worker: int, server: int, direction: int) -> tuple[int, float, tuple[Capacity, ...], float]:
+        """(latency, bytes a nanosecond of what is the worker's alone, capacities that are shared, cap of a flow)."""
+        hardware, side = self._hardware, ("up", "down")[direction]
+        name, link = self._link(worker, server)
+        bandwidth = (link.up, link.down)[direction]
+        host, shared, alone, cap = hardware.host, [], math.inf, math.inf
+        if host.bandwidth_bytes_per_s is not None:
+            if host.workers > 1 or self._crowded:
+                shared.append(self._capacity(f"host {worker // host.workers} {side}", host.bandwidth_bytes_per_s))
+            else:
+                alone = host.bandwidth_bytes_per_s * 1e-9
+        if bandwidth is not None:
+            if link.shared:
+                shared.append(self._capacity(f"{name} {side}", bandwidth))
+                cap = math.inf if link.flow_bytes_per_s is None else link.flow_bytes_per_s * 1e-9
+            elif self._crowded:
+                shared.append(self._capacity(f"worker {worker} {name} {side}", bandwidth))
+            else:
+                alone = min(alone, bandwidth * 1e-9)
+        if hardware.server.bandwidth_bytes_per_s is not None:
+            shared.append(self._capacity(f"server {server} {side}", hardware.server.bandwidth_bytes_per_s))
+        return nanoseconds(link.latency_s), alone, tuple(shared), min(cap, alone)
+
+    def _link(self, worker: int, server: int) -> tuple[str, Link]:
+        group = self._groups[worker]
+        if group >= 0:
+            name = self._hardware.groups[group].name
+            for index, link in enumerate(self._hardware.links):
+                if link.group == name and (link.servers is None or server in link.servers):
+                    return f"link {index} ({name})", link
+        return "link", self._hardware.link
+
+    def _capacity(self, name: str, bytes_per_s: float) -> Capacity:
+        if name not in self._named:
+            self._named[name] = Capacity(name, bytes_per_s * 1e-9)
+        return self._named[name]
+
+    def _way(
+        self, sharings: dict[Capacity, Sharing], latency_ns: int, alone: float, shared: tuple[Capacity, ...], cap: float
+    ) -> Way:
+        size = self._slice_bytes
+        if not shared or not size:
+            return Way(latency_ns, transfer_ns(size, None if math.isinf(alone) else alone * 1e9))
+        sharing = sharings[shared[0]]
+        return Way(latency_ns, bytes=size, sharing=sharing, one=sharing.add(shared, cap))
+
+
+def _each(plans: Sequence[Sequence[Sequence[Any]]]) -> Iterator[Any]:
+    for side in plans:
+        for servers in side:
+            yield from servers
+
+
+def _components(clock: Clock, together: Sequence[tuple[Capacity, ...]]) -> dict[Capacity, Sharing]:
+    """One `Sharing` for all capacities that flows connect, directly or by way of others."""
+    parent: dict[Capacity, Capacity] = {}
+
+    def root(one: Capacity) -> Capacity:
+        while parent.setdefault(one, one) is not one:
+            parent[one] = one = parent[parent[one]]
+        return one
+
+    for capacities in together:
+        for one in capacities:
+            parent[root(one)] = root(capacities[0])
+    made: dict[Capacity, Sharing] = {}
+    return {one: made.setdefault(root(one), Sharing(clock)) for one in parent}

@@ -1,0 +1,77 @@
+"""The protocol's server, or several that are independent: each then makes versions of its own slice of the vector.
+
+Independent servers are DistBelief's shards (Dean et al. 2012, section 4.1): a worker's center is put together from
+slices that are of different versions. The first one has the budget and says how many minibatches a fetch grants.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import torch
+from torch import Tensor
+
+from asgd_lab.backends.build import build_budget, build_server
+from asgd_lab.protocol.algorithms import Algorithm
+from asgd_lab.protocol.parameters import Parameters
+from asgd_lab.protocol.server import Budget, Server
+from asgd_lab.scenario import Scenario
+from asgd_lab.tasks import Task
+
+
+class Shards:
+    """`first` decides; `servers` are all. Mailboxes are lists of the buffers that a worker pushes from."""
+
+    def __init__(
+        self, scenario: Scenario, task: Task, algorithm: Algorithm, initial: Tensor, buffers: list[list[Tensor]]
+    ) -> None:
+        count = scenario.hardware.server.count if scenario.hardware.server.independent else 1
+        self._buffers = buffers
+        self._mailboxes: list[dict[int, Tensor]] = [{} for _ in range(count)]
+        bounds = [index * task.size // count for index in range(count + 1)]
+        self._spans = [slice(start, end) for start, end in zip(bounds, bounds[1:], strict=False)]
+        self.servers: list[Server] = []
+        for index, (span, mailboxes) in enumerate(zip(self._spans, self._mailboxes, strict=True)):
+            budget = build_budget(scenario) if index == 0 else Budget()
+            self.servers.append(build_server(task, algorithm, budget, initial[span], mailboxes))
+        self.first = self.servers[0]
+        self.staleness: list[Counter[int]] = [Counter() for _ in self.servers] if count > 1 else []
+        for worker in range(scenario.workers):
+            self.take_from(worker, 0)
+
+    @property
+    def current(self) -> Tensor | None:
+        """(P,) the newest version of every slice; read only."""
+        parts = [server.parameters for server in self.servers]
+        if parts[0] is None:
+            return None
+        return torch.cat([part.current for part in parts if part is not None]) if len(parts) > 1 else parts[0].current
+
+    def take_from(self, worker: int, buffer: int) -> None:
+        """The worker's next push lies in this buffer."""
+        for span, mailboxes in zip(self._spans, self._mailboxes, strict=True):
+            mailboxes[worker] = self._buffers[worker][buffer][span] if len(self.servers) > 1 else (
+                self._buffers[worker][buffer]
+            )  # fmt: skip
+
+    def center(self, worker: int) -> Tensor | None:
+        """(P,) what the worker was granted last: the granted version itself, or a copy put together from slices."""
+        parts = [server.parameters for server in self.servers]
+        if len(parts) == 1:
+            return _pinned(parts[0], worker)
+        found = [_pinned(part, worker) for part in parts]
+        return None if found[0] is None else torch.cat([one for one in found if one is not None])
+
+    def join(self, worker: int) -> None:
+        """A worker is in, everywhere."""
+        for server in self.servers:
+            server.on_join(worker)
+
+    def leave_others(self, worker: int) -> None:
+        """A worker is out, everywhere but at the first server."""
+        for server in self.servers[1:]:
+            server.on_leave(worker)
+
+
+def _pinned(parameters: Parameters | None, worker: int) -> Tensor | None:
+    return None if parameters is None else parameters.vector(parameters.pinned(worker))

@@ -1,0 +1,220 @@
+"""Fair sharing: capacities divided among those who use them at once, and divided anew whenever one comes or goes.
+
+The same arithmetic serves links, whose flows take bytes, and processors, whose jobs take nanoseconds of a core: a
+*taker* draws an amount at a rate, through one or several capacities, and is never faster than its cap. Rates are
+max-min fair: all are raised together; who meets its cap, or a capacity that is used up, stays there while the others go
+on (progressive filling: Bertsekas and Gallager, Data Networks, section 6.5.2).
+
+Takers of the same capacities and cap are a *class* and have the same rate. Each class has a virtual clock that counts
+what every member has drawn so far; a member that needs a is done when the clock has gone on by a. So a change of rates
+moves one clock a class and not every taker, and the next to finish is the head of a heap.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from asgd_lab.backends.sim.clock import Alarm, Callbacks, Clock
+
+
+class Capacity:
+    """So much a nanosecond, in all. `used` counts what has been drawn of it, and `busy_ns` is that in full speed."""
+
+    __slots__ = ("classes", "name", "per_ns")
+
+    def __init__(self, name: str, per_ns: float) -> None:
+        self.name, self.per_ns = name, per_ns
+        self.classes: list[Class] = []
+
+    @property
+    def used(self) -> float:
+        """What its takers have drawn, up to the last change."""
+        return sum(one.drawn for one in self.classes)
+
+    @property
+    def present_ns(self) -> int:
+        """The sum over its takers of how long each was there, up to the last change: the integral of their number."""
+        return sum(one.present_ns for one in self.classes)
+
+    @property
+    def takers(self) -> int:
+        """How many there are now."""
+        return sum(one.count for one in self.classes)
+
+
+class Class:
+    """Takers of the same capacities and the same cap."""
+
+    __slots__ = ("cap", "capacities", "count", "drawn", "heap", "present_ns", "rate", "virtual")
+
+    def __init__(self, capacities: Sequence[Capacity], cap: float) -> None:
+        self.capacities, self.cap = tuple(capacities), cap
+        self.count = 0
+        self.rate = 0.0  # a nanosecond, of each member
+        self.virtual = 0.0  # what each member has drawn that was there all the time
+        self.drawn = 0.0  # by all members together
+        self.present_ns = 0
+        self.heap: list[list[Any]] = []  # [virtual end, sequence, callback or None if withdrawn]
+        for capacity in self.capacities:
+            capacity.classes.append(self)
+
+
+class Sharing(Alarm):
+    """Capacities that have takers in common, directly or by way of others; classes are added before it is used."""
+
+    __slots__ = ("_alarm_at", "_classes", "_clock", "_sequence", "_since")
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._classes: list[Class] = []
+        self._since = 0  # when the virtual clocks were last moved
+        self._alarm_at = -1
+        self._sequence = 0
+
+    def add(self, capacities: Sequence[Capacity], cap: float = math.inf) -> Class:
+        """The class of the takers of these capacities with this cap; at least one of the two must be finite."""
+        for one in self._classes:
+            if one.capacities == tuple(capacities) and one.cap == cap:
+                return one
+        self._classes.append(Class(capacities, cap))
+        return self._classes[-1]
+
+    def take(self, one: Class, amount: float, done: Callable[[], object]) -> list[Any]:
+        """Call `done` when a new member of the class has drawn `amount`; what is returned can be withdrawn."""
+        self.move()
+        self._sequence += 1
+        entry = [one.virtual + amount, self._sequence, done]
+        heap = one.heap
+        heapq.heappush(heap, entry)
+        one.count += 1
+        self._divide()
+        # An alarm that is set for an earlier time stays: it finds nobody done, and sets the next. So whoever joins, and
+        # makes all others later, costs no new one.
+        if self._alarm_at < self._since or heap[0] is entry:
+            self._set_alarm()
+        return entry
+
+    def withdraw(self, one: Class, entry: list[Any]) -> None:
+        """A taker is gone before it was done."""
+        self.move()
+        entry[2] = None
+        one.count -= 1
+        self._divide()
+        self._set_alarm()
+
+    def move(self) -> None:
+        """Bring the virtual clocks, and what is counted, up to now."""
+        now = self._clock._now
+        passed = now - self._since
+        if passed:
+            self._since = now
+            for one in self._classes:
+                count = one.count
+                if count:
+                    drawn = one.rate * passed
+                    one.virtual += drawn
+                    one.drawn += drawn * count
+                    one.present_ns += count * passed
+
+    def _divide(self) -> None:
+        """Set the rates for those who are there."""
+        classes = self._classes
+        if len(classes) > 1:
+            fill([one for one in classes if one.count])
+            return
+        one = classes[0]
+        count = one.count
+        if count:
+            rate = one.cap
+            for capacity in one.capacities:
+                share = capacity.per_ns / count
+                if share < rate:
+                    rate = share
+            one.rate = rate
+
+    def _set_alarm(self) -> None:
+        """For the first who will be done, unless one is set for then or earlier."""
+        due = -1
+        for one in self._classes:
+            heap = one.heap
+            while heap and heap[0][2] is None:
+                heapq.heappop(heap)
+            if heap:
+                left = math.ceil((heap[0][0] - one.virtual) / one.rate - 0.5)
+                end = self._since + left if left > 0 else self._since
+                if due < 0 or end < due:
+                    due = end
+            else:
+                one.virtual = 0.0  # keep the clock's numbers small, and so exact
+        if due >= 0 and (self._alarm_at < self._since or due < self._alarm_at):
+            self._alarm_at = due
+            self.set(self._clock, due - self._since, _RING)
+
+    def ring(self) -> None:
+        """Let go of all who are done."""
+        self.callbacks = _RING  # an older alarm may still be to come
+        if self._clock._now != self._alarm_at:
+            return
+        self._alarm_at = -1
+        self.move()
+        finished: list[list[Any]] = []
+        for one in self._classes:
+            heap = one.heap
+            virtual = one.virtual
+            limit = virtual + 0.5 * one.rate + 1e-12 * virtual
+            while heap and heap[0][0] <= limit:
+                entry = heapq.heappop(heap)
+                if entry[2] is not None:
+                    one.count -= 1
+                    finished.append(entry)
+        if finished:
+            self._divide()
+        self._set_alarm()
+        if len(finished) > 1:
+            finished.sort(key=_sequence)
+        for entry in finished:
+            entry[2]()
+
+
+def fill(classes: Sequence[Class]) -> None:
+    """Set the max-min fair rate of every class; each has at least one member."""
+    free: dict[Capacity, float] = {}
+    users: dict[Capacity, int] = {}
+    for one in classes:
+        for capacity in one.capacities:
+            free[capacity] = capacity.per_ns
+            users[capacity] = users.get(capacity, 0) + one.count
+    waiting = list(classes)
+    while waiting:
+        level, full = math.inf, None
+        for capacity, left in free.items():
+            if users[capacity] and left / users[capacity] < level:
+                level, full = left / users[capacity], capacity
+        capped = min(waiting, key=_cap)
+        if capped.cap <= level:
+            level, full = capped.cap, None
+        rising = []
+        for one in waiting:
+            if one.cap > level if full is None else full not in one.capacities:
+                rising.append(one)
+                continue
+            one.rate = level
+            for capacity in one.capacities:
+                free[capacity] = max(0.0, free[capacity] - level * one.count)
+                users[capacity] -= one.count
+        waiting = rising
+
+
+def _cap(one: Class) -> float:
+    return one.cap
+
+
+def _sequence(entry: list[Any]) -> int:
+    sequence: int = entry[1]
+    return sequence
+
+
+_RING: Callbacks = (Sharing.ring,)

@@ -1,0 +1,186 @@
+"""How long minibatches take: the random times of one worker's device, its speed, and its slow phases.
+
+A worker's times come from random streams of its own, so that they are the same whoever asks, a simulator or an
+emulated device, however many are drawn at once, and in every scenario of the same seed.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asgd_lab import streams
+from asgd_lab.errors import ScenarioError
+from asgd_lab.hardware.costs import nanoseconds
+from asgd_lab.scenario.hardware import Compute, Hardware, SlowPhases
+
+BLOCK = 4096  # step times drawn at once, at most
+BLOCKS = 2**20  # over all workers
+_KEPT = 64  # past phases
+
+
+def mean_step_s(compute: Compute, stated_step_s: float | None = None) -> float:
+    """Mean seconds a minibatch; `stated_step_s` is the task's own statement, where the hardware has none."""
+    if compute.samples_s is not None:
+        return float(np.mean(compute.samples_s))
+    step_s = compute.step_s if compute.step_s is not None else stated_step_s
+    if step_s is None:
+        raise ScenarioError.at("hardware.compute.step_s", "this backend needs the seconds that a minibatch takes")
+    return step_s
+
+
+def group_of(hardware: Hardware, workers: int) -> list[int]:
+    """Each worker's group, as its index in `groups`; -1 where there are none."""
+    if not hardware.groups:
+        return [-1] * workers
+    rest = workers - sum(group.workers or 0 for group in hardware.groups)
+    sizes = [rest if group.workers is None else group.workers for group in hardware.groups]
+    return [index for index, size in enumerate(sizes) for _ in range(size)]
+
+
+def speed_of(hardware: Hardware, workers: int) -> list[float]:
+    """How many times as fast as `compute` says each worker is."""
+    own = [hardware.speeds[worker % len(hardware.speeds)] for worker in range(workers)]
+    groups = group_of(hardware, workers)
+    return [
+        speed * (1.0 if group < 0 else hardware.groups[group].speed) for speed, group in zip(own, groups, strict=True)
+    ]
+
+
+class StepTimes:
+    """One worker's step times, in order. Asked for the times of some minibatches, it goes on to the next."""
+
+    __slots__ = ("_block", "_compute", "_constant_ns", "_drawn", "_next", "_phases", "_random", "_scale_s", "_steps",
+                 "_sums")  # fmt: skip
+
+    def __init__(
+        self,
+        compute: Compute,
+        seed: int,
+        worker: int,
+        stated_step_s: float | None = None,
+        speed: float = 1.0,
+        slow_phases: SlowPhases | None = None,
+        block: int = BLOCK,
+    ) -> None:
+        self._compute, self._block = compute, block
+        mean_s = mean_step_s(compute, stated_step_s) / speed
+        self._scale_s = 1.0 / speed if compute.samples_s is not None else mean_s
+        self._constant_ns = max(1, nanoseconds(mean_s)) if compute.distribution == "constant" else None
+        self._random = streams.generator(seed, worker, "compute")
+        self._phases = Phases(slow_phases, seed, worker) if slow_phases is not None else None
+        self._drawn = np.empty(0, np.int64)
+        self._next = 0
+        self._sums: list[int] = []  # of the next rounds that are as long as the last one, the next one last
+        self._steps = 0  # minibatches of such a round
+
+    @classmethod
+    def all(cls, hardware: Hardware, seed: int, workers: int, stated_step_s: float | None = None) -> list[StepTimes]:
+        """Those of every worker; what is drawn ahead is bounded, however many there are."""
+        block = max(16, min(BLOCK, BLOCKS // workers))
+        speeds = speed_of(hardware, workers)
+        return [
+            cls(hardware.compute, seed, worker, stated_step_s, speed, hardware.slow_phases, block)
+            for worker, speed in enumerate(speeds)
+        ]
+
+    def total_ns(self, steps: int, begun: int = 0) -> int:
+        """Nanoseconds of the next `steps` minibatches together, if they begin at `begun` of the run's clock."""
+        if self._constant_ns is not None:
+            total = steps * self._constant_ns
+        elif steps == self._steps and self._sums:
+            self._next += steps
+            total = self._sums.pop()
+        else:
+            total = self._first_of_block(steps)
+        return total if self._phases is None else self._phases.stretched_ns(begun, total)
+
+    def ends_ns(self, steps: int, begun: int = 0) -> list[int]:
+        """When each of the next `steps` minibatches ends, in nanoseconds from their common start at `begun`."""
+        if self._constant_ns is not None:
+            ends = list(range(self._constant_ns, (steps + 1) * self._constant_ns, self._constant_ns))
+        else:
+            self._sums = []
+            ends = np.cumsum(self._take(steps)).tolist()
+        return ends if self._phases is None else [self._phases.stretched_ns(begun, end) for end in ends]
+
+    def draw_ahead(self) -> None:
+        """Draw the first block now: whoever waits out these times would otherwise draw it while the clock runs."""
+        if self._constant_ns is None:
+            self._drawn = self._draw(self._block)
+
+    def _first_of_block(self, steps: int) -> int:
+        """The total of one round, and those of all further rounds of as many steps that are drawn already."""
+        total = int(self._take(steps).sum())
+        ahead = self._drawn[self._next :]
+        rounds = len(ahead) // steps
+        self._sums = ahead[: rounds * steps].reshape(rounds, steps).sum(axis=1)[::-1].tolist()
+        self._steps = steps
+        return total
+
+    def _take(self, steps: int) -> NDArray[np.int64]:
+        if self._next + steps > len(self._drawn):
+            rest = self._drawn[self._next :]
+            self._drawn = np.concatenate([rest, self._draw(max(self._block, steps))])
+            self._next = 0
+        taken = self._drawn[self._next : self._next + steps]
+        self._next += steps
+        return taken
+
+    def _draw(self, count: int) -> NDArray[np.int64]:
+        compute, random, scale_s = self._compute, self._random, self._scale_s
+        if compute.distribution == "exponential":
+            seconds = random.exponential(scale_s, count)
+        elif compute.distribution == "lognormal":
+            variance = math.log1p(compute.cv**2)
+            seconds = random.lognormal(math.log(scale_s) - variance / 2, math.sqrt(variance), count)
+        elif compute.distribution == "gamma":
+            shape = compute.cv**-2
+            seconds = random.gamma(shape, scale_s / shape, count)
+        else:
+            assert compute.samples_s is not None
+            seconds = random.choice(np.asarray(compute.samples_s), count) * scale_s
+        return np.maximum(np.rint(seconds * 1e9).astype(np.int64), 1)
+
+
+class Phases:
+    """When one worker's device is slow: exponential times of being fast and slow in turn, fast at first."""
+
+    __slots__ = ("_changes", "_factor", "_means_s", "_random")
+
+    def __init__(self, config: SlowPhases, seed: int, worker: int) -> None:
+        self._factor = config.factor
+        self._means_s = (config.every_s, config.length_s)
+        self._random = streams.generator(seed, worker, "phases")
+        self._changes: list[int] = [0]  # when each phase begins; the even ones are fast
+
+    def stretched_ns(self, begun: int, work_ns: int) -> int:
+        """How long `work_ns` of a fast device take from `begun` on."""
+        phase = self._phase_at(begun)
+        now, left = begun, float(work_ns)
+        while True:
+            until = self._begin_of(phase + 1)
+            slowness = self._factor if phase % 2 else 1.0
+            if left * slowness <= until - now:
+                return now + round(left * slowness) - begun
+            left -= (until - now) / slowness
+            now, phase = until, phase + 1
+
+    def _phase_at(self, time_ns: int) -> int:
+        while self._changes[-1] <= time_ns:
+            self._begin_of(len(self._changes))
+        phase = bisect_right(self._changes, time_ns) - 1
+        if phase > _KEPT:  # the past is not asked for again
+            past = phase - phase % 2
+            del self._changes[:past]
+            phase -= past
+        return phase
+
+    def _begin_of(self, phase: int) -> int:
+        while len(self._changes) <= phase:
+            mean_s = self._means_s[(len(self._changes) - 1) % 2]
+            self._changes.append(self._changes[-1] + max(1, nanoseconds(self._random.exponential(mean_s))))
+        return self._changes[phase]
