@@ -1,4 +1,4 @@
-"""What a scenario can name, and what each name means: read from the scenario's schema and the models, never listed."""
+"""What a scenario can name, and what it means: read from its schema, the presets and the models, never listed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from asgd_lab.scenario import places
+from asgd_lab.scenario import places, presets
 
 
 def _choices(*path: str | int) -> dict[str, str]:
@@ -54,6 +54,7 @@ CATALOGUE: dict[str, Callable[[], dict[str, str]]] = {
     "rules": lambda: _choices("algorithm", "rule", 0),
     "tasks": lambda: _choices("task"),
     "backends": _backends,
+    "presets": lambda: {name: presets.read(name).description for name in presets.names()},
     "models": _models,
 }
 """By what it lists; what takes longest is last."""

@@ -16,6 +16,7 @@ of a lock-step run does not depend on who asks first.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -81,8 +82,10 @@ class Server:
         self.version = 0
         self.minibatches = 0  # in versions
         self.closed = False
+        self.finished = False  # no push will make a version any more: closed, or the minibatches are all pushed
         self._members: dict[int, _Member] = {}
         self._past: dict[int, tuple[int, int]] = {}  # who left -> its last incarnation and push
+        self._updates = budget.updates
         self._left = budget.minibatches  # minibatches nobody has been granted yet
         self._owing: set[int] = set()  # members that owe minibatches
         self._working: set[int] = set()  # those of them that are not waiting for a fetch
@@ -99,11 +102,6 @@ class Server:
     def members(self) -> frozenset[int]:
         """Who is in."""
         return frozenset(self._members)
-
-    @property
-    def finished(self) -> bool:
-        """Whether no push will make a version any more: closed, or the budget of minibatches is used up and pushed."""
-        return self.closed or (self._left == 0 and not self._owing)
 
     @property
     def training_error(self) -> float:
@@ -146,8 +144,8 @@ class Server:
 
     def close(self) -> list[Grant]:
         """The run is over: what is collected is dropped, every fetch from now on is granted 0 minibatches."""
-        self.closed = True
-        grants: list[Grant] = [self._done(a, DROPPED) for a in self._collected.values()]
+        self.closed = self.finished = True
+        grants: list[Grant] = [self._dropped(a) for a in self._collected.values()]
         self._collected.clear()
         return self._release(grants)
 
@@ -193,10 +191,12 @@ class Server:
         if not member.owed:
             self._owing.discard(worker)
             self._working.discard(worker)
+            if self._left == 0 and not self._owing:
+                self.finished = True
         if self.closed:
-            return [self._done(arrived, DROPPED)]
+            return [self._dropped(arrived)]
         if not self.gate.collects:
-            grants = self._make_version([arrived])
+            grants = self._make_version((arrived,))
             return self._release(grants) if self._waiting else grants
         member.pushing = True
         self._collected[worker] = arrived
@@ -306,23 +306,29 @@ class Server:
                 grants.append(self._grant(worker, member))
         return grants
 
-    def _make_version(self, arrived: list[Arrived]) -> list[Grant]:
+    def _make_version(self, arrived: Sequence[Arrived]) -> list[Grant]:
         if self.parameters is not None:
             self.parameters.step([a.worker for a in arrived])
-        self.version += 1
+        self.version = version = self.version + 1
         grants: list[Grant] = []
+        window = self._window
         for a in arrived:
-            self.minibatches += a.steps
-            if a.error == a.error:
-                self._window.add(a.steps, a.error)
-            grants.append(self._done(a, self.version))
-        if self.version == self.budget.updates or self._window.reached:
+            worker, incarnation, sequence, base, steps, _, error, _ = a
+            self.minibatches += steps
+            if error == error:  # a task without errors sends NaN
+                window.add(steps, error)
+            if self.gate.collects:
+                self._let_go(a)
+            grants.append(PushGrant(worker, incarnation, sequence, version, version - 1 - base, steps))
+        if version == self._updates or (window.target is not None and window.reached):
             grants += self.close()
         return grants
 
-    def _done(self, arrived: Arrived, version: int) -> PushGrant:
+    def _let_go(self, arrived: Arrived) -> None:
         member = self._members.get(arrived.worker)
         if member is not None and member.incarnation == arrived.incarnation:
             member.pushing = False
-        staleness = version - 1 - arrived.base if version != DROPPED else DROPPED
-        return PushGrant(arrived.worker, arrived.incarnation, arrived.sequence, version, staleness, arrived.steps)
+
+    def _dropped(self, arrived: Arrived) -> PushGrant:
+        self._let_go(arrived)
+        return PushGrant(arrived.worker, arrived.incarnation, arrived.sequence, DROPPED, DROPPED, arrived.steps)

@@ -10,7 +10,7 @@ class ErrorWindow:
     """The mean over at least `minibatches`, of whole pushes; a push without an error (NaN) is none of them."""
 
     def __init__(self, minibatches: int, target: float | None) -> None:
-        self._minibatches, self._target = minibatches, target
+        self._minibatches, self.target = minibatches, target
         self._pushes: deque[tuple[int, float]] = deque()  # minibatches, and the sum of their errors
         self._steps = 0
         self._error = 0.0
@@ -23,7 +23,7 @@ class ErrorWindow:
     @property
     def reached(self) -> bool:
         """Whether the target, if there is one, is reached by a full window."""
-        return self._target is not None and self._steps >= self._minibatches and self.mean <= self._target
+        return self.target is not None and self._steps >= self._minibatches and self.mean <= self.target
 
     def add(self, steps: int, error: float) -> None:
         """A push of `steps` minibatches with this mean error; the oldest go as soon as the window is full without."""

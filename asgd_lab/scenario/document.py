@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.scenario import edits, places, writing
+from asgd_lab.scenario import edits, places, presets, writing
 from asgd_lab.scenario.faults import Fault, faults, show, unknown_key
 from asgd_lab.scenario.keys import Path, covers, dotted, split
 from asgd_lab.scenario.schema import Scenario
@@ -89,6 +89,14 @@ class Document:
         lists = [[(key, index, value) for index, value in enumerate(values)] for key, values in sweep.items()]
         return [self._point(data, choice, overrides, common) for choice in itertools.product(*lists)]
 
+    def replicated(self, points: list[Point], seeds: int, overrides: Overrides | None = None) -> list[Point]:
+        """Each of the points with so many seeds, counted from its own."""
+        if "seed" in points[0].values:
+            raise self.located(
+                ScenarioError.at("sweep.seed", "cannot stand beside --seeds; give one of them"), overrides
+            )
+        return [_with_seed(point, point.scenario.seed + number) for point in points for number in range(seeds)]
+
     def located(self, error: ScenarioError, overrides: Overrides | None = None) -> ScenarioError:
         """The error with FILE:LINE of its key, or of the nearest key around it; as it is where it says so already."""
         if not error.key or str(error).startswith((f"{self.path}:", "--set ")):
@@ -135,7 +143,9 @@ class Document:
         if path[-1] == "name" and isinstance(_at(data, path[:-1]), str):
             path = path[:-1]  # a bare name: the reader wrote no key of that name
         key = first.written or dotted(path)
-        tail = f" (at the sweep's point {note})" if first.kind == "point" else ""
+        giver = presets.giver(data.get("hardware"), path[1:]) if path[0] == "hardware" else None
+        tail = f"; preset {giver!r} gives it" if giver else ""
+        tail += f" (at the sweep's point {note})" if first.kind == "point" else ""
         raise ScenarioError.at(key, f"{where}: {key}: {first.message}{tail}")
 
     def _where(self, path: Path, overrides: Overrides) -> tuple[tuple[int, int], str]:
@@ -163,6 +173,11 @@ class Document:
                 return path + split(".".join(parts))
             path, parts = (*path, known[0][0]), parts[known[0][1] :]
         return path
+
+
+def _with_seed(point: Point, seed: int) -> Point:
+    values = {**point.values, "seed": seed}
+    return Point(writing.brief(values), values, point.scenario.model_copy(update={"seed": seed}))
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:

@@ -23,13 +23,21 @@ def put(data: dict[str, Any], key: str, value: Any) -> None:
         child = _child(parent, part, key)
         place = places.root().walk(path[:depth])
         if child is None:
-            child = copy.deepcopy(place.default) if place and place.default is not None else {}
+            child = _start(place)
         elif place and place.names and any(option.get("type") == "string" for option in place.options):
             child = widened(child)
         _store(parent, part, child)
         parent = child
     _child(parent, path[-1], key)
     _store(parent, path[-1], copy.deepcopy(value))
+
+
+def _start(place: places.Place | None) -> Any:
+    """The default; but nothing where it only spells out those of its keys, which would hide what a preset gives."""
+    if place is None or place.default is None:
+        return {}
+    spelt_out = isinstance(place.default, dict) and not any(one.get("required") for one in place.mappings)
+    return {} if spelt_out else copy.deepcopy(place.default)
 
 
 def _store(parent: Any, part: str | int, value: Any) -> None:

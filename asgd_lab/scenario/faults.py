@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from asgd_lab.scenario import places
 from asgd_lab.scenario.keys import Path, dotted, split
 from asgd_lab.scenario.places import Place
+from asgd_lab.scenario.words import either, meant
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +62,12 @@ def unknown_key(path: Path, place: Place) -> Fault:
     if not place.keys:
         return Fault(path, f"unknown key; {dotted(path[:-1])} is {place.expected}, which has no such key", "unknown")
     what = "unknown key"
-    hint = places.meant(key, place.keys)
+    hint = meant(key, place.keys)
     homes = [] if hint else list(dict.fromkeys(places.root().homes(str(key))))
     if dotted(path) in homes:  # only the name beside it is another one's
-        what = f"not a key of {places.either(place.names)}"
+        what = f"not a key of {either(place.names)}"
     elif 0 < len(homes) <= 3:
-        hint = f"; did you mean {places.either(homes)}?"
+        hint = f"; did you mean {either(homes)}?"
     return Fault(path, f"{what}{hint or ';'} allowed here: {', '.join(place.keys)}", "unknown")
 
 
@@ -84,16 +85,16 @@ def _translated(error: Mapping[str, Any]) -> Iterator[Fault]:
         case "missing":
             yield Fault(path, f"is missing; must be {place.expected}", "missing")
         case "union_tag_not_found":
-            misspelt = [key for key in value if places.meant(key, ["name"])]
+            misspelt = [key for key in value if meant(key, ["name"])]
             if misspelt:
-                message = f"unknown key; did you mean 'name'? it must be {places.either(place.names)}"
+                message = f"unknown key; did you mean 'name'? it must be {either(place.names)}"
                 yield Fault((*path, misspelt[0]), message, "unknown")
             else:
-                yield Fault((*path, "name"), f"is missing; must be {places.either(place.names)}", "missing")
+                yield Fault((*path, "name"), f"is missing; must be {either(place.names)}", "missing")
         case "union_tag_invalid":
             name = value["name"]
-            hint = places.meant(name, place.names)
-            yield Fault((*path, "name"), f"must be {places.either(place.names)}; got {show(name)}{hint}")
+            hint = meant(name, place.names)
+            yield Fault((*path, "name"), f"must be {either(place.names)}; got {show(name)}{hint}")
         case "finite_number":
             yield Fault(path, f"must be finite: {place.expected}; got {show(value)}")
         case _:
@@ -117,7 +118,7 @@ def _hint(value: object, place: Place) -> str:
     kinds = {option.get("type") for option in place.options}
     if isinstance(value, str):
         if words := [word for option in place.options for word in option.get("enum", ())]:
-            return places.meant(value, words)
+            return meant(value, words)
         if kinds & {"integer", "number"} and re.fullmatch(r"[-+]?[\d_]*\.?\d+([eE][-+]?\d+)?", value):
             return "; write it without quotes"
         if "boolean" in kinds and value.lower() in ("yes", "no", "on", "off", "true", "false"):

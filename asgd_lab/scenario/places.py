@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from asgd_lab.scenario.schema import json_schema
+from asgd_lab.scenario.words import either
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,16 +133,3 @@ def _range(schema: Mapping[str, Any]) -> str:
     words = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
     bounds = [f"{word} {schema[key]}" for key, word in words.items() if key in schema]
     return ", " + " and ".join(bounds) if bounds else ""
-
-
-def either(values: Iterable[str]) -> str:
-    """'a', 'b' or 'c'."""
-    quoted = [repr(value) for value in values]
-    return ", ".join(quoted[:-1]) + " or " + quoted[-1] if len(quoted) > 1 else quoted[0]
-
-
-def meant(word: object, allowed: Iterable[str]) -> str:
-    """The sentence `; did you mean ...?` where one of the allowed words is near enough, else nothing."""
-    plain = {one.lower().replace("-", "_"): one for one in allowed}
-    near = difflib.get_close_matches(str(word).lower().replace("-", "_"), plain, n=1, cutoff=0.7)
-    return f"; did you mean {plain[near[0]]!r}?" if near else ""

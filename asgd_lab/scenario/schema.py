@@ -83,13 +83,6 @@ def _contradictions(scenario: Scenario) -> Iterator[tuple[str, str]]:
             "budget.target_error",
             f"needs task classification, and {task.name} has no error; use minibatches, updates or seconds",
         )
-    groups = scenario.hardware.groups
-    stated = sum(group.workers or 0 for group in groups)
-    if groups and (stated > scenario.workers or (stated < scenario.workers and all(group.workers for group in groups))):
-        yield (
-            "hardware.groups",
-            f"add up to {stated} workers, and workers is {scenario.workers}; give as many, or leave one group open",
-        )
     if backend.name == "process":
         yield from _only_simulated(scenario)
     if backend.name != "sim" and scenario.faults is not None:

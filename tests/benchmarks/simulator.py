@@ -1,57 +1,113 @@
-"""Simulator: rounds a second of host time, timing only, with a link and a server queue, recording off and on."""
+"""Simulator: rounds a second, timing only, shared link and server queue, beside the same system written by hand in simpy.
+
+Rates are per second of this process's CPU time, so that a busy neighbour counts less; set-up (workers are made, and
+their first times drawn) is none of it in any of the three. Recording includes the tables on disk, not the trace.
+"""
 
 from __future__ import annotations
 
+import gc
+import json
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from asgd_lab.backends.build import build_task
 from asgd_lab.backends.sim.simulation import Simulation
 from asgd_lab.record.run import RunDirectory
 from asgd_lab.scenario import Scenario
+from tests.benchmarks import plain
+from tests.benchmarks.plain import System
 from tests.benchmarks.report import spread
 
 ROUNDS = 40_000
-REPEATS = 5
+ROUNDS_A_WORKER = 6  # at least
+REPEATS = 3
+MEMORY_WORKERS = 10_000
 
 
-def scenario(workers: int) -> Scenario:
+def scenario(system: System, record: str = "all") -> Scenario:
     return Scenario.model_validate(
         {
             "name": "simulator",
-            "task": {"name": "timing", "size_bytes": 1_000_000, "step_s": 0.01},
-            "algorithm": {"name": "asgd", "n_sync": 10},
-            "workers": workers,
-            "budget": {"updates": ROUNDS},
+            "task": {"name": "timing", "size_bytes": plain.SIZE_BYTES, "step_s": plain.STEP_S},
+            "algorithm": {"name": "asgd", "n_sync": plain.N_SYNC},
+            "workers": system.workers,
+            "budget": {"updates": system.rounds},
             "backend": "sim",
             "hardware": {
-                "compute": {"distribution": "lognormal"},
-                "link": {"latency_s": 1e-5, "bandwidth_bytes_per_s": 1e9},
-                "server": {"push_s": 0.5 * 0.1 / workers},
+                "compute": {"distribution": "lognormal", "cv": plain.CV},
+                "link": {
+                    "latency_s": plain.LATENCY_S,
+                    "bandwidth_bytes_per_s": system.bandwidth,
+                    "shared": True,
+                },
+                "server": {"push_s": system.service_s},
             },
+            "record": record,
         }
     )
 
 
+def ours(system: System, record: str) -> float:
+    """CPU seconds of a run."""
+    configured = scenario(system, record)
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunDirectory.create(Path(folder) / "run", "", record=record)
+        simulation = Simulation(configured, run, build_task(configured))
+        took = cpu_s(lambda: (simulation.run(), run.effects.close()))
+        run.minibatches.close()
+        run.evals.close()
+    return took
+
+
+def cpu_s(work: Callable[[], object]) -> float:
+    gc.collect()
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+def memory(workers: int, rounds: int, record: str) -> dict[str, float]:
+    """Peak memory of a whole run in a process of its own, and what it was before the workers were made."""
+    out = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks.memory", str(workers), str(rounds), record],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    found: dict[str, float] = json.loads(out.stdout)
+    return found
+
+
 def main() -> None:
-    for workers in (16, 1000):
-        rates: dict[str, list[float]] = {"summary": [], "all": []}
+    for workers in (16, 1000, 10_000):
+        system = System(workers, max(ROUNDS, ROUNDS_A_WORKER * workers))
+        took: dict[str, list[float]] = {"ours": [], "plain": [], "tuned": [], "recording": []}
         for _ in range(REPEATS):
-            for record, found in rates.items():
-                configured = scenario(workers)
-                with tempfile.TemporaryDirectory() as folder:
-                    run = RunDirectory.create(Path(folder) / "run", "", record=record)
-                    simulation = Simulation(configured, run, build_task(configured))
-                    began = time.perf_counter()
-                    simulation.run()
-                    run.effects.close()
-                    found.append(ROUNDS / (time.perf_counter() - began))
-                    run.minibatches.close()
-                    run.evals.close()
-        ratios = [on / off for on, off in zip(rates["all"], rates["summary"], strict=True)]
+            took["ours"].append(ours(system, "summary"))
+            took["plain"].append(cpu_s(lambda: plain.plain(System(system.workers, system.rounds))))
+            took["tuned"].append(cpu_s(lambda: plain.tuned(System(system.workers, system.rounds))))
+            took["recording"].append(ours(system, "all"))
+        rates = [system.rounds / seconds for seconds in took["ours"]]
+        ratios = {
+            name: [other / mine for other, mine in zip(took[name], took["ours"], strict=True)]
+            for name in ("plain", "tuned")
+        }
+        kept = [mine / recorded for mine, recorded in zip(took["ours"], took["recording"], strict=True)]
         print(
-            f"{workers} workers: {spread(rates['summary'], 1e-3, 'thousand rounds/s')} recording off, "
-            f"{spread(rates['all'], 1e-3, 'thousand rounds/s')} on; on/off {spread(ratios)}",
+            f"{workers} workers, {system.rounds} rounds: {spread(rates, 1e-3, 'thousand rounds/s')}; "
+            f"{spread(ratios['plain'], 1, 'times plain simpy')}, {spread(ratios['tuned'], 1, 'times tuned simpy')}; "
+            f"recording on/off {spread(kept)}",
             flush=True,
         )
+    for rounds in (30, 300):
+        for record in ("summary", "all"):
+            found = memory(MEMORY_WORKERS, rounds, record)
+            print(
+                f"memory, {MEMORY_WORKERS} workers, {rounds} rounds each, record {record}: "
+                f"{found['peak_mb']:.0f} MB, of which {found['before_mb']:.0f} MB before the workers were made; "
+                f"{found['seconds']:.0f} s",
+                flush=True,
+            )

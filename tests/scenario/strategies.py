@@ -101,12 +101,99 @@ def algorithms(draw: st.DrawFn) -> Data:
 
 computes = st.one_of(
     mapping(None, {"distribution": st.sampled_from(["constant", "exponential"])}, step_s=positive),
-    mapping(None, {"cv": positive}, distribution=st.just("lognormal"), step_s=positive),
+    mapping(None, {"cv": positive}, distribution=st.sampled_from(["lognormal", "gamma"]), step_s=positive),
     mapping(None, distribution=st.just("empirical"), samples_s=st.lists(positive, min_size=1, max_size=9)),
     mapping(None, distribution=st.just("empirical"), run=texts),
 )
-costs = mapping(None, {"push_s": non_negative, "fetch_s": non_negative})
-links = mapping(None, {"latency_s": non_negative, "bandwidth_bytes_per_s": st.none() | positive})
+slow_phases = mapping(None, every_s=positive, length_s=positive, factor=st.floats(1, 1e9, exclude_min=True))
+rates = st.none() | positive
+parts = {
+    "speeds": st.lists(positive, min_size=1, max_size=4),
+    "device": mapping(
+        None,
+        {"memory_bytes": st.none() | counts, "vectors": counts, "activations_bytes": st.integers(0, 10**12)},
+    ),
+    "host": mapping(None, {"workers": counts, "bandwidth_bytes_per_s": rates}),
+    "staging": mapping(None, {"latency_s": non_negative, "to_host_bytes_per_s": rates, "to_device_bytes_per_s": rates}),
+    "client": mapping(None, {"push_s": non_negative, "fetch_s": non_negative}),
+}
+
+
+@st.composite
+def links(draw: st.DrawFn, /, **more: Any) -> Data:
+    ways = draw(st.sampled_from([("bandwidth_bytes_per_s",), ("up_bytes_per_s", "down_bytes_per_s")]))
+    data = draw(
+        mapping(None, {"latency_s": non_negative, "shared": st.booleans()} | dict.fromkeys(ways, rates), **more)
+    )
+    if data.get("shared"):
+        data |= draw(mapping(None, {"flow_bytes_per_s": rates}))
+    return data
+
+
+@st.composite
+def servers(draw: st.DrawFn) -> Data:
+    data = draw(
+        mapping(
+            None,
+            {
+                **{"push_s": non_negative, "push_bytes_per_s": rates, "bandwidth_bytes_per_s": rates},
+                **{"distribution": st.sampled_from(["constant", "exponential"]), "count": st.integers(1, 9)},
+            },
+        )
+    )
+    one_sided = {"one_sided_fetch": st.just(True), "fetch_s": st.just(0.0), "fetch_bytes_per_s": st.none()}
+    queueing = {"one_sided_fetch": st.just(False), "fetch_s": non_negative, "fetch_bytes_per_s": rates}
+    data |= draw(mapping(None, {}, **one_sided) | mapping(None, queueing))
+    if data.get("count", 1) > 1:
+        data |= draw(mapping(None, {"independent": st.booleans()}))
+    return data
+
+
+@st.composite
+def grouped(draw: st.DrawFn, workers: int, count: int) -> Data:
+    """Groups that hold these workers, and links from some of them to some of the `count` servers."""
+    known = draw(st.lists(texts, min_size=1, max_size=min(3, workers), unique=True))
+    sizes = draw(st.lists(st.integers(1, workers // len(known)), min_size=len(known) - 1, max_size=len(known) - 1))
+    rest = draw(st.sampled_from([workers - sum(sizes), None]))
+    groups = [
+        {"name": name, "workers": size} | draw(mapping(None, {"speed": positive}))
+        for name, size in zip(known, draw(st.permutations([*sizes, rest])), strict=True)
+    ]
+    linked = draw(st.lists(st.sampled_from(known), unique=True))
+    which = st.none() | st.lists(st.integers(0, count - 1), min_size=1, unique=True)
+    return {"groups": groups, "links": [draw(links(group=st.just(name), servers=which)) for name in linked]}
+
+
+@st.composite
+def hardwares(draw: st.DrawFn, workers: int) -> Data:
+    data = draw(mapping(None, {**parts, "link": links(), "server": servers()}))
+    if draw(st.booleans()):
+        data |= draw(grouped(workers, data.get("server", {}).get("count", 1)))
+    if draw(st.booleans()) and data.get("server", {}).get("count", 1) == 1:
+        data["cores"] = draw(counts)
+    elif draw(st.booleans()):
+        data["host"] = data.get("host", {}) | {"cores": draw(counts)}
+    if draw(st.booleans()):
+        data["slow_phases"] = draw(slow_phases)
+    elif draw(st.booleans()):
+        data["device"] = data.get("device", {}) | {"workers": draw(counts)}
+    return data
+
+
+def emulatable(hardware: Data) -> Data:
+    """Without what real processes do not pretend to have."""
+    not_there = {
+        "device": {"workers"},
+        "host": {"cores", "bandwidth_bytes_per_s"},
+        "link": {"shared", "flow_bytes_per_s"},
+        "server": {"bandwidth_bytes_per_s", "count", "independent", "distribution", "one_sided_fetch"},
+    }
+    kept = {key: value for key, value in hardware.items() if key not in ("links", *not_there)}
+    for key in not_there.keys() & hardware.keys():
+        kept[key] = {inside: value for inside, value in hardware[key].items() if inside not in not_there[key]}
+    return kept
+
+
 budgets = st.one_of(
     mapping(None, {"updates": st.none() | counts, "seconds": positive, "target_window": counts}, minibatches=counts),
     mapping(None, seconds=positive),
@@ -125,7 +212,7 @@ def scenarios(draw: st.DrawFn) -> Data:
     data: Data = {"name": draw(names), "task": task, "algorithm": algorithm, "budget": draw(budgets)}
     if algorithm["name"] != "sgd":
         data["workers"] = draw(st.integers(1, 100_000))
-    hardware: Data = draw(mapping(None, {"client": costs, "link": links, "server": costs, "cores": st.none() | counts}))
+    hardware: Data = draw(hardwares(data.get("workers", 1)))
     if task["name"] == "timing":
         data["backend"] = draw(st.sampled_from(["inline", "sim", {"name": "process", "device": "emulated"}]))
         if "step_s" in compute:
@@ -133,8 +220,11 @@ def scenarios(draw: st.DrawFn) -> Data:
     else:
         data |= draw(mapping(None, {"backend": backends}))
         data |= draw(mapping(None, {"evaluate": mapping(None, every_minibatches=counts)}))
-    data["hardware"] = hardware | {"compute": compute}
+    if algorithm["name"] not in ("asgd", "sgd"):
+        hardware.get("server", {}).pop("independent", None)
     backend = data.get("backend", "process")
+    is_emulated = isinstance(backend, dict) and backend.get("device") == "emulated"
+    data["hardware"] = (emulatable(hardware) if is_emulated else hardware) | {"compute": compute}
     if "inline" in (backend, backend["name"] if isinstance(backend, dict) else ""):  # it has no clock
         data.pop("evaluate", None)
         data["budget"] = {"minibatches": draw(counts)}

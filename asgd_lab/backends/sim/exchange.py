@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asgd_lab.backends.sim.accounts import CLIENT, GATE, LINK, QUEUE, STAGING
+from asgd_lab.backends.sim.accounts import CLIENT, GATE, LINK, QUEUE, STAGING, Account
 from asgd_lab.backends.sim.clock import Alarm, Callbacks
 from asgd_lab.protocol.replica import Arrived
 from asgd_lab.protocol.server import FetchGrant, PushGrant
@@ -29,6 +29,7 @@ class Exchange(Alarm):
     __slots__ = (
         "arrived",
         "begun",
+        "client_ns",
         "done",
         "early",
         "flying",
@@ -45,8 +46,9 @@ class Exchange(Alarm):
         "worker",
     )
 
-    def __init__(self, worker: SimWorker, ways: list[Way]) -> None:
+    def __init__(self, worker: SimWorker, ways: list[Way], client_ns: int) -> None:
         self.worker, self.way = worker, ways[0]
+        self.client_ns = client_ns  # the worker's own software
         self.queue = worker.sim.queues[0]
         self.slices = [Slice(self, index, way) for index, way in enumerate(ways)] if len(ways) > 1 else []
         self.left = 0  # slices that are still to come
@@ -69,6 +71,10 @@ class Exchange(Alarm):
         """What was waited for, and until when, in order."""
         raise NotImplementedError
 
+    def charge(self, account: Account) -> None:
+        """The whole of it, to the worker that has waited for it."""
+        account.charge_stages(self.stages(), self.done)
+
     def lose(self) -> None:
         """Its worker is gone: what is on its way is lost, what a server has in its queue is served for nothing."""
         self.lost = True
@@ -89,7 +95,7 @@ class Push(Exchange):
     grant: PushGrant
 
     def __init__(self, worker: SimWorker, ways: list[Way], buffer: int) -> None:
-        super().__init__(worker, ways)
+        super().__init__(worker, ways, worker.sim.costs.client_push_ns)
         self.buffer = buffer
 
     def begin(self, local: int) -> None:
@@ -173,6 +179,19 @@ class Push(Exchange):
         self.grant, self.released = grant, now
         self.done = now + self.way.latency_ns
         self.worker.finished(self)
+
+    def charge(self, account: Account) -> None:
+        """The same as by its stages, in one go where it was waited for from its beginning."""
+        if account.until != self.begun or self.worker.host is not None:
+            account.charge_stages(self.stages(), self.done)
+            return
+        spent, served, released, prepared_ns = account.spent_ns, self.served, self.released, self.client_ns
+        spent[CLIENT] += prepared_ns
+        spent[STAGING] += self.sent - self.begun - prepared_ns
+        spent[LINK] += self.arrived - self.sent + self.done - released
+        spent[QUEUE] += served - self.arrived
+        spent[GATE] += released - served
+        account.until = self.done
 
     def stages(self) -> tuple[tuple[int, int], ...]:
         """See above."""
@@ -304,6 +323,19 @@ class Fetch(Exchange):
         if not self.lost:
             self.done = self.worker.sim.clock._now
             self.worker.finished(self)
+
+    def charge(self, account: Account) -> None:
+        """The same as by its stages, in one go where it was waited for from its beginning."""
+        if account.until != self.begun or self.worker.host is not None or not self.grant.steps:
+            account.charge_stages(self.stages(), self.done)
+            return
+        spent, served, released, landed = account.spent_ns, self.served, self.released, self.landed
+        spent[LINK] += self.arrived - self.begun + landed - released
+        spent[QUEUE] += served - self.arrived
+        spent[GATE] += released - served
+        spent[STAGING] += self.done - landed - self.client_ns
+        spent[CLIENT] += self.client_ns
+        account.until = self.done
 
     def stages(self) -> tuple[tuple[int, int], ...]:
         """See above."""

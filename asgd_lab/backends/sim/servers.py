@@ -173,7 +173,7 @@ class Ordered:
         if server == 0:
             request.left = len(self.queues)
             for index, queue in enumerate(self.queues):
-                queue.enqueue(request, fetch, fetch or index in request.early)
+                queue.enqueue(request, fetch, fetch or index == 0 or index in request.early)
             request.early.clear()
         elif request.left:
             self.queues[server].arrive(request)

@@ -92,8 +92,9 @@ class Sharing(Alarm):
         one.count += 1
         self._divide()
         # An alarm that is set for an earlier time stays: it finds nobody done, and sets the next. So whoever joins, and
-        # makes all others later, costs no new one.
-        if self._alarm_at < self._since or heap[0] is entry:
+        # makes all others later, costs no new one. Of several classes some may become faster: a flow that is slowed
+        # here leaves room elsewhere.
+        if self._alarm_at < self._since or heap[0] is entry or len(self._classes) > 1:
             self._set_alarm()
         return entry
 

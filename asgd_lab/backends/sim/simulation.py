@@ -56,6 +56,7 @@ class Simulation:
         self.keep_round = record.recording.keep_round
         self.recording = record.recording.every > 0
         self.algorithm = build_algorithm(scenario)
+        self.depth = self.algorithm.depth
         self.machine = machine = Machine(self.clock, scenario, task.size_bytes, self.algorithm.depth)
         self.costs, self.network, self.queues = machine.costs, machine.network, machine.queues
         self.independent, self.one_sided = machine.independent, machine.one_sided
@@ -180,7 +181,7 @@ class Simulation:
         arriving = push.arriving
         if push.lost and not self._is_member(arriving.worker, arriving.incarnation):
             return
-        if self.algorithm.depth > 1:
+        if self.depth > 1:
             self.shards.take_from(arriving.worker, push.buffer)
         self._pushed(self.server.on_push(arriving))
 

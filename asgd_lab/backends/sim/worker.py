@@ -73,7 +73,7 @@ class SimWorker(Alarm):
         self.host, self.device = sim.processors(number)
         ups, downs = (side[number] for side in sim.network.ways)
         self.pushes = [Push(self, ups, buffer) for buffer in range(sim.algorithm.depth)]
-        self.fetch = Fetch(self, downs)
+        self.fetch = Fetch(self, downs, sim.costs.client_fetch_ns)
         self.awaits: Exchange | None = None
         self._unsettled: Exchange | None = None  # done, and not charged yet
         self.alive, self.training = True, False
@@ -144,18 +144,18 @@ class SimWorker(Alarm):
     def finished(self, exchange: Exchange) -> None:
         """All that others have to do with it is over; it is done at its own `done`, now or later."""
         sim = self.sim
-        if type(exchange) is Push and sim.recording:
+        if sim.recording and type(exchange) is Push:
             self.note_push(exchange)
         if self.awaits is exchange:
             self._take(exchange)
-            self.resume(max(exchange.done, self._since))
+            self.resume(exchange.done if exchange.done > self._since else self._since)
 
     def _take(self, exchange: Exchange) -> None:
         """The program has it: charge the time it was waited for, and let a fetch take effect."""
         self.awaits = None
         exchange.flying = False
         if self._unsettled is not None:
-            self._settle()
+            self._unsettled.charge(self.account)
         self._unsettled = exchange
         if type(exchange) is Fetch:
             _, version, steps = exchange.grant
@@ -164,12 +164,6 @@ class SimWorker(Alarm):
             self.replica.grant(version, steps)
             if self.sim.recording:
                 self._note_fetch(exchange)
-
-    def _settle(self) -> None:
-        """Charge the last exchange that the program waited for."""
-        exchange, self._unsettled = self._unsettled, None
-        assert exchange is not None
-        self.account.charge_stages(exchange.stages(), exchange.done)
 
     # ------------------------------------------------------------------ train
 
@@ -201,7 +195,8 @@ class SimWorker(Alarm):
         now = sim.clock._now
         self.training, self._job = False, None
         if self._unsettled is not None:
-            self._settle()
+            self._unsettled.charge(account)
+            self._unsettled = None
         if now > account.until:  # inlined: Account.charge
             account.spent_ns[COMPUTE] += now - account.until
             account.until = now

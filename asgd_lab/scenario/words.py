@@ -1,0 +1,19 @@
+"""The words that errors share: which of several, and what was meant; text in, text out."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def either(values: Iterable[str]) -> str:
+    """'a', 'b' or 'c'."""
+    quoted = [repr(value) for value in values]
+    return ", ".join(quoted[:-1]) + " or " + quoted[-1] if len(quoted) > 1 else quoted[0]
+
+
+def meant(word: object, allowed: Iterable[str]) -> str:
+    """The sentence `; did you mean ...?` where one of the allowed words is near enough, else nothing."""
+    plain = {one.lower().replace("-", "_"): one for one in allowed}
+    near = difflib.get_close_matches(str(word).lower().replace("-", "_"), plain, n=1, cutoff=0.7)
+    return f"; did you mean {plain[near[0]]!r}?" if near else ""
