@@ -25,8 +25,9 @@ from asgd_lab.backends.outcome import Outcome, Watch
 from asgd_lab.errors import ProtocolError, RunFailed
 from asgd_lab.protocol.algorithms import Algorithm
 from asgd_lab.protocol.effects import Effect, Fetch, Push, Start, Train, Wait
+from asgd_lab.protocol.grants import DROPPED, FetchGrant, Grant, PushGrant
 from asgd_lab.protocol.replica import Replica
-from asgd_lab.protocol.server import DROPPED, Budget, FetchGrant, Grant, PushGrant
+from asgd_lab.protocol.server import Budget
 from asgd_lab.record.run import RunDirectory
 from asgd_lab.record.summary import Statistics
 from asgd_lab.record.tables import KINDS

@@ -82,4 +82,4 @@ def overlapped(replica: Replica, n_push: int, depth: int) -> Program:
             yield sends[turn]
             turn = (turn + 1) % depth
             replica.turn(turn)
-    yield from frees
+        yield from frees  # the server may keep who asks without haste waiting, and takes no push meanwhile

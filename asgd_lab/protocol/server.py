@@ -18,39 +18,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
 from asgd_lab.errors import ProtocolError
 from asgd_lab.protocol.gates import Gate
+from asgd_lab.protocol.grants import DROPPED, FetchGrant, Grant, PushGrant
 from asgd_lab.protocol.parameters import Parameters
 from asgd_lab.protocol.replica import Arrived
 from asgd_lab.protocol.window import ErrorWindow
-
-DROPPED = -1
-
-
-class FetchGrant(NamedTuple):
-    """A fetch is answered: the worker may read `version` and take `steps` minibatches; 0 means leave."""
-
-    worker: int
-    version: int
-    steps: int
-
-
-class PushGrant(NamedTuple):
-    """A push is done: `version` is the one it went into, or `DROPPED`; its mailbox may be rewritten."""
-
-    worker: int
-    incarnation: int  # whose push it was; a later incarnation of the worker is not meant
-    sequence: int
-    version: int
-    staleness: int  # versions made between the fetch of its oldest center and its application
-    steps: int
-
-
-Grant = FetchGrant | PushGrant
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +130,7 @@ class Server:
 
     def on_fetch(self, worker: int, ahead: bool = False) -> list[Grant]:
         """`worker` asks for parameters; `ahead` of its need, it does not wait for what it cannot have now."""
-        member = self._member(worker)
+        member = self._members.get(worker) or self._member(worker)
         if member.fetching or member.pushing:
             raise ProtocolError(f"worker {worker} fetches while it waits for an answer")
         if ahead:
@@ -261,9 +238,15 @@ class Server:
             if member.owed:
                 self._working.add(worker)  # it hands in what it has not pushed, and asks again
             return FetchGrant(worker, self.version, 0)
-        if not self.gate.collects:
-            self._allot(worker, member, self.n_fetch)
-        steps, member.allotted = member.allotted, 0
+        if self.gate.collects:
+            steps, member.allotted = member.allotted, 0
+        else:
+            steps = self.n_fetch
+            if self._left is not None:
+                steps = min(steps, self._left)
+                self._left -= steps
+            member.owed += steps
+            self._owing.add(worker)
         self._working.add(worker)
         if self.parameters is not None:
             self.parameters.pin(worker)

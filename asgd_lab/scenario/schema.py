@@ -113,14 +113,15 @@ def _contradictions(scenario: Scenario) -> Iterator[tuple[str, str]]:
                 f"must be emulated where backend process runs task timing, not {backend.device}; "
                 "or use backend sim or inline",
             )
-        if compute.step_s not in (None, task.step_s):
+        if task.step_s is not None and compute.step_s not in (None, task.step_s):
             yield (
                 "hardware.compute.step_s",
                 f"must be the task's step_s, {task.step_s!r}; got {compute.step_s!r}; give one of the two",
             )
-    elif (
+    if (
         (backend.name == "sim" or backend.device == "emulated")
         and compute.step_s is None
+        and getattr(task, "step_s", None) is None
         and compute.distribution != "empirical"
     ):
         key, what = ("backend", "sim") if backend.name == "sim" else ("backend.device", "emulated")
@@ -129,6 +130,8 @@ def _contradictions(scenario: Scenario) -> Iterator[tuple[str, str]]:
             f"{what!r} needs the time of a minibatch; give hardware.compute.step_s, or distribution empirical "
             "with samples_s or run",
         )
+    if scenario.hardware.host.workers > 1 and scenario.hardware.host.workers % scenario.hardware.device.workers:
+        yield "hardware.device.workers", "must divide hardware.host.workers: a device belongs to one host"
 
 
 def _groups(scenario: Scenario) -> Iterator[tuple[str, str]]:

@@ -100,8 +100,8 @@ class Timing(Part):
     """This task's name."""
     size_bytes: Annotated[int, Field(ge=0)]
     """What one push or one fetch moves, in bytes."""
-    step_s: Positive
-    """The mean time of one minibatch, in seconds."""
+    step_s: Positive | None = None
+    """The mean time of one minibatch, in seconds; null: hardware.compute, or the preset that gives it, says so."""
 
 
 Task = Annotated[Quadratic | Classification | Timing, Field(discriminator="name")]

@@ -16,7 +16,8 @@ from asgd_lab.backends.inline import Inline
 from asgd_lab.protocol import algorithms, rules
 from asgd_lab.protocol.algorithms import Algorithm
 from asgd_lab.protocol.effects import Effect, Push
-from asgd_lab.protocol.server import DROPPED, Budget, FetchGrant, Grant, PushGrant
+from asgd_lab.protocol.grants import DROPPED, FetchGrant, Grant, PushGrant
+from asgd_lab.protocol.server import Budget
 
 from .toys import COUNTERS, Counting
 

@@ -14,9 +14,10 @@ from asgd_lab.backends.inline import Inline
 from asgd_lab.errors import ProtocolError
 from asgd_lab.protocol import algorithms, gates, rules
 from asgd_lab.protocol.gates import Gate
+from asgd_lab.protocol.grants import DROPPED, FetchGrant, Grant, PushGrant
 from asgd_lab.protocol.parameters import Parameters
 from asgd_lab.protocol.replica import Arrived
-from asgd_lab.protocol.server import DROPPED, Budget, FetchGrant, Grant, PushGrant, Server
+from asgd_lab.protocol.server import Budget, Server
 
 from .toys import Counting
 

@@ -77,9 +77,11 @@ on_gradients = st.builds(
 
 @st.composite
 def algorithms(draw: st.DrawFn) -> Data:
-    name = draw(st.sampled_from(["asgd", "ssp", "sync_sgd", "sgd"]))
+    name = draw(st.sampled_from(["asgd", "downpour", "ssp", "sync_sgd", "sgd"]))
     data: Data = {"name": name}
-    if name == "asgd" and draw(st.booleans()):
+    if name == "downpour" and draw(st.booleans()):
+        data["depth"] = draw(counts)
+    if name in ("asgd", "downpour") and draw(st.booleans()):
         data |= {"n_fetch": draw(counts), "n_push": draw(counts)}
     elif name != "sgd" or draw(st.booleans()):
         data["n_sync"] = draw(counts)
@@ -177,6 +179,8 @@ def hardwares(draw: st.DrawFn, workers: int) -> Data:
         data["slow_phases"] = draw(slow_phases)
     elif draw(st.booleans()):
         data["device"] = data.get("device", {}) | {"workers": draw(counts)}
+        if data.get("host", {}).get("workers", 1) > 1:  # a device belongs to one host
+            data["host"]["workers"] *= data["device"]["workers"]
     return data
 
 
@@ -220,9 +224,17 @@ def scenarios(draw: st.DrawFn) -> Data:
     else:
         data |= draw(mapping(None, {"backend": backends}))
         data |= draw(mapping(None, {"evaluate": mapping(None, every_minibatches=counts)}))
-    if algorithm["name"] not in ("asgd", "sgd"):
+    if algorithm["name"] not in ("asgd", "downpour", "sgd"):
         hardware.get("server", {}).pop("independent", None)
     backend = data.get("backend", "process")
+    if "process" in (backend, backend["name"] if isinstance(backend, dict) else "") and algorithm["name"] == "downpour":
+        backend = data["backend"] = "sim"  # real processes do not overlap yet
+    if backend == "sim":
+        data["backend"] = draw(
+            mapping(None, {"numerics": st.sampled_from(["sequential", "batched", "auto"])}, name=st.just("sim"))
+        )
+        if not hardware.get("server", {}).get("independent") and draw(st.booleans()):
+            data["faults"] = {"mean_time_between_failures_s": draw(positive), "mean_time_to_repair_s": draw(positive)}
     is_emulated = isinstance(backend, dict) and backend.get("device") == "emulated"
     data["hardware"] = (emulatable(hardware) if is_emulated else hardware) | {"compute": compute}
     if "inline" in (backend, backend["name"] if isinstance(backend, dict) else ""):  # it has no clock

@@ -22,8 +22,8 @@ from asgd_lab.backends.process.channel import Answer, Ask, Request
 from asgd_lab.backends.process.clock import now_ns, precise_timers, sleep_until
 from asgd_lab.backends.process.plan import EFFECT_ROW, KIND, PUSH_ROW, Plan, settle
 from asgd_lab.hardware.costs import Costs, nanoseconds
+from asgd_lab.protocol.grants import DROPPED, FetchGrant, Grant
 from asgd_lab.protocol.replica import Arrived
-from asgd_lab.protocol.server import DROPPED, FetchGrant, Grant
 from asgd_lab.record.rowfile import RowFile
 
 PARENT = -1
