@@ -9,23 +9,23 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
-from rich.console import Console
 
 from asgd_lab import display
-from asgd_lab.backends.process.preload import preload
+from asgd_lab.backends.process.preload import MODULES, POOL_MODULES, preload
 from asgd_lab.catalogue import CATALOGUE
 from asgd_lab.errors import RunFailed, ScenarioError
-from asgd_lab.scenario import Document, Point, json_schema, parse_assignment
-from asgd_lab.scenario.keys import covers
+from asgd_lab.record.machine import usable_cores
+from asgd_lab.scenario import Document, Point, json_schema, parse_assignment, presets
+
+if TYPE_CHECKING:
+    from asgd_lab.running import Request
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
-PLAIN_WIDTH = 160  # of a table that goes to a file or a pipe
 
 app = typer.Typer(
     help="Asynchronous data-parallel training: one scenario, run for real or simulated.",
@@ -60,20 +60,43 @@ def run(
     backend: Annotated[str | None, typer.Option(metavar="NAME", help="In place of the file's backend.name.")] = None,
     out: Out = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="In place of the file's seed.")] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, show_default=False, help="Run every point with N seeds from its own."),
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, show_default=False, help="Simulated points at a time; if not given, a core each."
+        ),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on in --out: run what is not done there.")] = False,
     assignments: Assignments = None,
 ) -> None:
     """Run a scenario, or every point of its sweep, each into a directory of its own.
+
+    Points that are simulated run several at a time, points that are measured one after another. With several seeds, in
+    the sweep or by --seeds, results are means with 95% intervals.
 
     Exit status: 0 done; 1 a run failed; 2 the input was wrong; 130 interrupted. What was recorded is kept.
     """
     with _reported({"backend.name": backend, "seed": seed}) as options:
         document, overrides = Document.read(scenario), _parsed(assignments) | options
         points = document.points(overrides)
-        _check_empty(out)
-        if any(point.scenario.backend.name == "process" for point in points):
-            preload()  # its imports run beside ours
-        _check(document, points, overrides)
-        _run(document, points, overrides, out)
+        if seeds is not None:
+            points = document.replicated(points, seeds, overrides)
+        if resume and out is None:
+            raise ScenarioError("--resume: needs --out DIR, the directory to go on in")
+        if not resume:
+            _check_empty(out)
+        jobs = jobs or usable_cores()
+        _preload(points, jobs)
+        request = _checked(document, overrides, points)
+        failures = request.run(out, jobs, resume)
+    for failure in failures:
+        typer.echo(" ".join(failure.splitlines()), err=True)
+    if failures:
+        raise typer.Exit(FAILED)
 
 
 @app.command()
@@ -93,7 +116,7 @@ def compare(
         _check_empty(out)
         preload()
         for document in documents:
-            _check(document, document.points(overrides), overrides)
+            _checked(document, overrides, document.points(overrides))
         _compare(documents, overrides, out, repeats)
 
 
@@ -107,7 +130,7 @@ def validate(scenario: ScenarioFile, assignments: Assignments = None) -> None:
     with _reported():
         document, overrides = Document.read(scenario), _parsed(assignments)
         points = document.points(overrides)
-        _check(document, points, overrides)
+        _checked(document, overrides, points)
         typer.echo(f"{scenario}: valid; {len(points)} run{'s' if len(points) > 1 else ''}")
 
 
@@ -120,12 +143,17 @@ def schema() -> None:
 @app.command(name="list")
 def list_(
     kind: Annotated[
-        Literal["algorithms", "rules", "tasks", "backends", "models"] | None,
+        Literal["algorithms", "rules", "tasks", "backends", "presets", "models"] | None,
         typer.Argument(show_default=False, help="Only these; all, if nothing is said."),
     ] = None,
 ) -> None:
-    """List what a scenario can name, and what each is."""
-    console = _console()
+    """List what a scenario can name, and what each is; presets with each number and where it is from."""
+    console = display.console()
+    if kind == "presets":
+        console.print(display.grades())
+        for name in presets.names():
+            console.print("", display.machine(presets.read(name)))
+        return
     for title in [kind] if kind is not None else CATALOGUE:
         console.print(display.names(title, CATALOGUE[title]()))
 
@@ -167,62 +195,20 @@ def _check_empty(out: Path | None) -> None:
             raise ScenarioError(f"--out: {out} is not empty; choose another")
 
 
-def _check(document: Document, points: list[Point], overrides: Mapping[str, Any]) -> None:
-    """Find now what of the points cannot be built, not after hours, at the last of them."""
-    from asgd_lab.backends.build import build_task, initial_parameters
-    from asgd_lab.backends.process.launch import check
-    from asgd_lab.backends.run import with_samples
-
-    seen: list[Any] = []
-    for point in points:
-        scenario = point.scenario
-        with _located(document, point, overrides):
-            if scenario.backend.name == "process":
-                check(scenario)
-        named = (scenario.task, scenario.warm_start, scenario.hardware.compute)
-        if named in seen:
-            continue
-        seen.append(named)
-        with _located(document, point, overrides):
-            task = build_task(scenario)
-            if scenario.warm_start is not None and scenario.warm_start.run is not None:
-                initial_parameters(scenario, task)
-            with_samples(scenario)
+def _preload(points: list[Point], jobs: int) -> None:
+    """Start the fork server if processes will be wanted: its imports run beside ours."""
+    measured = [point for point in points if point.scenario.backend.name == "process"]
+    together = min(jobs, len(points) - len(measured)) > 1
+    if measured or together:
+        preload([*(MODULES if measured else ()), *(POOL_MODULES if together else ())])
 
 
-@contextlib.contextmanager
-def _located(document: Document, point: Point, overrides: Mapping[str, Any]) -> Iterator[None]:
-    """Say in which file, on which line and at which point of its sweep."""
-    try:
-        yield
-    except ScenarioError as error:
-        if point.name and error.key:
-            swept = [f"sweep.{key}" for key in point.values if covers(key, error.key)]
-            error = ScenarioError.at((swept or [error.key])[-1], f"{error} (at the sweep's point {point.name})")
-        raise document.located(error, overrides) from None
+def _checked(document: Document, overrides: Mapping[str, Any], points: list[Point]) -> Request:
+    from asgd_lab.running import Request
 
-
-# ---------------------------------------------------------------- running
-
-
-def _run(document: Document, points: list[Point], overrides: Mapping[str, Any], out: Path | None) -> None:
-    import torch
-
-    from asgd_lab.record.run import default_directory, file_name
-
-    torch.set_num_threads(1)  # what a run computes must not depend on the cores of the machine
-    console = _console()
-    folder = out or default_directory(points[0].scenario.name)
-    if not points[0].name:
-        console.print(display.result(_execute(console, document, points[0], overrides, folder)))
-    else:
-        summaries = {}
-        for number, point in enumerate(points, start=1):
-            path = folder / file_name(point.name)
-            summaries[point.name] = summary = _execute(console, document, point, overrides, path)
-            display.say(console, f"[{number}/{len(points)}] {point.name}: {display.brief(summary)}")
-        console.print(display.results(summaries))
-    display.say(console, f"recorded in {folder}")
+    request = Request(document, overrides, points)
+    request.check()
+    return request
 
 
 def _compare(documents: list[Document], overrides: Mapping[str, Any], out: Path | None, repeats: int) -> None:
@@ -233,7 +219,7 @@ def _compare(documents: list[Document], overrides: Mapping[str, Any], out: Path 
     from asgd_lab.record.run import default_directory
 
     torch.set_num_threads(1)
-    console = _console()
+    console = display.console()
     folder = out or default_directory("compare")
     rows: list[dict[str, Any]] = []
     try:
@@ -247,33 +233,3 @@ def _compare(documents: list[Document], overrides: Mapping[str, Any], out: Path 
             console.print(display.comparison(table))
             for path in write(table, folder):
                 display.say(console, f"wrote {path}")
-
-
-def _execute(
-    console: Console, document: Document, point: Point, overrides: Mapping[str, Any], path: Path
-) -> dict[str, Any]:
-    """Run one point. However it ends but well, the error's message says where its record is."""
-    from asgd_lab.backends.run import execute
-
-    scenario, kept = point.scenario, f"; what was recorded is in {path}"
-    title = f"{scenario.name} {point.name}".strip()
-    display.say(console, f"{title}: backend {scenario.backend.name}, {display.crew(scenario.workers)}, into {path}")
-    try:
-        with _located(document, point, overrides), display.watching(console, scenario, live=_live(console)) as watch:
-            summary = execute(scenario, path, watch)
-    except RunFailed as error:
-        raise RunFailed(f"{error}{kept}") from error
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(kept) from None
-    if summary["status"] == "interrupted":
-        raise KeyboardInterrupt(kept)
-    return summary
-
-
-def _console() -> Console:
-    return Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
-
-
-def _live(console: Console) -> bool:
-    """Whether somebody looks at a terminal that can be drawn on; a colour forced upon a pipe makes it none."""
-    return sys.stdout.isatty() and not console.is_dumb_terminal

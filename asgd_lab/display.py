@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,22 +13,37 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.console import Group as Stack
+from rich.constrain import Constrain
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from asgd_lab.scenario import Scenario
+from asgd_lab.scenario import Scenario, presets
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from asgd_lab.backends.outcome import Progress, Watch
 
+PLAIN_WIDTH = 200  # of a table that goes to a file or a pipe
+PROSE_WIDTH = 120  # of sentences, on however wide a terminal
 PLAIN_EVERY_S = 5.0
 SHOWN_WORKERS = 16  # of more workers, how many are in each state
 OVERRUNS_ALLOWED = 0.01  # above it, an emulated device was not as fast as stated: the run measured something else
 STYLES = {"starting": "dim", "fetching": "cyan", "training": "green", "pushing": "yellow", "left": "dim"}
+
+
+def console() -> Console:
+    """Standard output, as wide as a terminal is or a file may be."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+
+
+def is_live(console: Console) -> bool:
+    """Whether somebody looks at a terminal that can be drawn on; a colour forced upon a pipe makes it none."""
+    return sys.stdout.isatty() and not console.is_dumb_terminal
 
 
 def say(console: Console, line: str) -> None:
@@ -155,21 +172,6 @@ def brief(summary: Mapping[str, Any]) -> str:
     return f"{clock}staleness {summary['staleness']['mean']:.2f}{final}"
 
 
-def results(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
-    """A row for each point of a sweep, by its name."""
-    metrics = dict.fromkeys(metric for summary in summaries.values() for metric in _tested(summary))
-    table = Table("point")
-    table.columns[0].overflow = "fold"
-    for heading in ("makespan s", "minibatches/s", "staleness", *(metric.replace("_", " ") for metric in metrics)):
-        table.add_column(heading, justify="right")
-    for name, summary in summaries.items():
-        final = _tested(summary)
-        clock = (_seconds(summary), _rate(summary)) if _timed(summary) else ("-", "-")
-        values = (f"{final[metric]:.4g}" if metric in final else "-" for metric in metrics)
-        table.add_row(Text(name), *clock, f"{summary['staleness']['mean']:.2f}", *values)
-    return table
-
-
 def comparison(table: pd.DataFrame) -> Table:
     """Predicted beside measured: a row a point."""
     headings = ("scenario", "device", "n_sync", "workers", "predicted", "measured", "± 95%", "error", "staleness p/m")
@@ -200,6 +202,36 @@ def names(title: str, described: Mapping[str, str]) -> Table:
     for name, words in described.items():
         table.add_row(Text(name), Text(words))
     return table
+
+
+def machine(preset: presets.Preset) -> Constrain:
+    """A preset in full: each of its values as a scenario would have it, and below it where it is from."""
+    lines = [Padding(Text(preset.description), (0, 0, 0, 2), expand=False)]
+    for key, value in presets.leaves(preset.hardware):
+        lines.append(Padding(Text.assemble((key, "bold"), f" = {_value(value)}"), (0, 0, 0, 4), expand=False))
+        if key in preset.sources:
+            lines.append(Padding(Text(preset.sources[key], "dim"), (0, 0, 0, 8), expand=False))
+    return Constrain(Stack(Text(preset.name, "bold"), *lines), PROSE_WIDTH)
+
+
+def grades() -> Constrain:
+    """What the first word of a preset's sources says."""
+    words = "; ".join(f"{grade}: {meaning}" for grade, meaning in presets.GRADES.items())
+    return Constrain(Text(f"Where each number is from begins with a grade ({words}).", "italic"), PROSE_WIDTH)
+
+
+def _value(value: object) -> str:
+    """As a scenario may have it, with an exponent that is a multiple of 3."""
+    match value:
+        case bool() | None:
+            return json.dumps(value)
+        case int():
+            return f"{value:_}"
+        case float():
+            power = 0 if value == 0 or 1e-3 <= abs(value) < 1e6 else math.floor(math.log10(abs(value))) // 3 * 3
+            return f"{value / 10.0**power:.6g}" + (f"e{power}" if power else "")
+        case _:
+            return str(value)
 
 
 def _timed(summary: Mapping[str, Any]) -> bool:

@@ -14,6 +14,7 @@ from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.hardware import fit
 from asgd_lab.record import tables
 from asgd_lab.record.run import RunDirectory, Status
+from asgd_lab.record.standing import going_on
 from asgd_lab.record.summary import params_sha256
 from asgd_lab.scenario import Document, Scenario
 
@@ -54,6 +55,11 @@ def execute(scenario: Scenario, out: Path, watch: Watch | None = None) -> dict[s
         record=scenario.record,
         facts={"seed": scenario.seed, "backend": scenario.backend.name},
     )
+    with going_on(record.path):
+        return _carry_out(scenario, record, watch)
+
+
+def _carry_out(scenario: Scenario, record: RunDirectory, watch: Watch | None) -> dict[str, Any]:
     try:
         outcome = BACKENDS[scenario.backend.name]()(scenario, record, watch)
     except ScenarioError:  # nothing has run: leave nothing in the way of the next try

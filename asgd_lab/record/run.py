@@ -64,10 +64,16 @@ class RunDirectory:
         """Write all that is still missing: tables, final parameters, summary, trace, and the manifest's status.
 
         For a run that was interrupted or failed too. Each part is written though an earlier one could not be (a full
-        disk); the first failure is raised at the end. A number that is not finite becomes null in summary.json.
+        disk, a Ctrl-C); the first failure is raised at the end, and the manifest does not call such a run done. A
+        number that is not finite becomes null in summary.json.
         """
+
+        def seal(kind: type[BaseException] | None, *_: object) -> None:
+            torn: Status = "interrupted" if kind is KeyboardInterrupt else "failed"
+            mark(self.path, torn if kind is not None and status == "done" else status)
+
         with ExitStack() as parts:  # runs its callbacks last to first, each whatever the others raise
-            parts.callback(self._mark, status)
+            parts.push(seal)
             parts.callback(trace.write, self.path)
             parts.callback(_write_json, self.path / "summary.json", {"status": status, **summary})
             if params is not None:
@@ -75,10 +81,12 @@ class RunDirectory:
             for rows in (self.effects, self.minibatches, self.evals):
                 parts.callback(rows.close)
 
-    def _mark(self, status: Status) -> None:
-        path = self.path / "manifest.json"
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        _write_json(path, {**manifest, "status": status, "finished": _now()})
+
+def mark(run_dir: Path, status: Status, **facts: Any) -> None:
+    """Write into a run's manifest how it ended, and when. `facts` join it."""
+    path = run_dir / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    _write_json(path, {**manifest, "status": status, **facts, "finished": _now()})
 
 
 def default_directory(scenario_name: str, root: Path | str = "runs") -> Path:

@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from asgd_lab.backends import run as backends
 from asgd_lab.record import tables
 from asgd_lab.record.run import read_summary
-from asgd_lab.scenario import Document
+from asgd_lab.scenario import Document, parse_assignment, presets
 from tests.cli.harness import QUADRATIC, asgd_lab
 
 FILES = {
@@ -82,10 +82,10 @@ def test_options_replace_what_the_file_says(scenario: Path) -> None:
 
 def test_a_sweep_makes_a_directory_a_point_and_a_table(scenario: Path) -> None:
     scenario.write_text(QUADRATIC + "sweep: {algorithm.n_sync: [1, 5], workers: [1, 2]}\n")
-    said = asgd_lab("run", scenario, "--out", "out")
+    said = asgd_lab("run", scenario, "--out", "out", "--jobs", "1")
     assert (said.status, said.err) == (0, "")
     points = [f"algorithm.n_sync={n_sync},workers={workers}" for n_sync in (1, 5) for workers in (1, 2)]
-    assert sorted(path.name for path in Path("out").iterdir()) == sorted(points)
+    assert sorted(path.name for path in Path("out").iterdir()) == sorted([*points, "sweep.csv"])
     lines = said.out.splitlines()
     for number, point in enumerate(points, start=1):
         assert {path.name for path in (Path("out") / point).iterdir()} == FILES
@@ -98,6 +98,8 @@ def test_a_sweep_makes_a_directory_a_point_and_a_table(scenario: Path) -> None:
             f"{summary['makespan_s']:.3f}",
             f"{summary['minibatches_per_s']:,.1f}",
             f"{summary['staleness']['mean']:.2f}",
+            f"{summary['utilisation']['workers']:.1%}",
+            f"{summary['utilisation']['server']:.1%}",
             f"{summary['final']['test_loss']:.4g}",
         ]
     assert lines[-1] == "recorded in out"
@@ -157,6 +159,24 @@ def test_list_says_what_can_be_named_and_what_it_is(kind: str, entries: dict[str
             assert re.search(rf"^{re.escape(name)} +{re.escape(words)}", said.out, re.MULTILINE), said.out
     if kind == "models":
         assert "resnet18" in said.out
+
+
+def test_list_shows_presets_briefly_beside_the_rest_and_alone_with_every_number_and_its_source() -> None:
+    brief, full = asgd_lab("list"), asgd_lab("list", "presets")
+    assert (brief.status, brief.err, full.status, full.err) == (0, "", 0, "")
+    for name in presets.names():
+        preset = presets.read(name)
+        assert re.search(rf"^{name} +{re.escape(preset.description[:40])}", brief.out, re.MULTILINE), brief.out
+        assert "bytes_per_s = " not in brief.out
+        block = re.search(rf"^{name}$(.*?)(?:^$|\Z)", full.out, re.MULTILINE | re.DOTALL)
+        assert block is not None, full.out
+        said = "".join(block.group(1).split())
+        for words in (preset.description, *preset.sources.values()):
+            assert "".join(words.split()) in said
+        stated = dict(re.findall(r"^ +([a-z][\w.]*) = (.*?) *$", block.group(1), re.MULTILINE))
+        assert {key: parse_assignment(f"{key}={value}")[1] for key, value in stated.items()} == dict(
+            presets.leaves(preset.hardware)
+        )
 
 
 def test_long_work_without_a_terminal_is_told_in_plain_lines(scenario: Path) -> None:

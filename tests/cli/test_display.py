@@ -12,7 +12,7 @@ from rich.console import Console
 
 from asgd_lab import display
 from asgd_lab.backends.outcome import Progress
-from asgd_lab.scenario import Scenario
+from asgd_lab.scenario import Scenario, presets
 
 
 def scenario(**changes: Any) -> Scenario:
@@ -113,3 +113,14 @@ def test_an_emulated_run_whose_devices_were_late_is_called_invalid() -> None:
         console.print(display.result(summary | {"overruns": {"share": share}}))
         assert "1 worker on emulated devices" in written(console)
         assert ("the measurement is invalid" in written(console)) == verdict
+
+
+@pytest.mark.parametrize(("width", "widest"), [(80, 80), (160, display.PROSE_WIDTH)])
+def test_a_preset_fits_the_terminal_and_keeps_each_number_on_one_line(width: int, widest: int) -> None:
+    for name in presets.names():
+        preset, text = presets.read(name), io.StringIO()
+        Console(file=text, width=width).print(display.grades(), display.machine(preset))
+        lines = text.getvalue().splitlines()
+        assert max(map(len, lines)) <= widest
+        for key, _ in presets.leaves(preset.hardware):
+            assert any(line.startswith(f"    {key} = ") for line in lines)

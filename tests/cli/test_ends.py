@@ -61,7 +61,7 @@ def replace_sim(monkeypatch: pytest.MonkeyPatch, second: backends.Backend) -> No
 
 
 @pytest.mark.parametrize("how", ["raised", "returned"])
-def test_a_failed_run_stops_the_sweep_with_status_1_and_says_where_its_record_is(
+def test_a_failed_run_ends_its_sweep_with_status_1_and_the_others_go_on(
     how: str, scenario: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failure = "worker 1 failed: it tripped; its log is out/log"
@@ -72,10 +72,11 @@ def test_a_failed_run_stops_the_sweep_with_status_1_and_says_where_its_record_is
         return outcome(scenario, status="failed", failure=failure)
 
     replace_sim(monkeypatch, fails)
-    said = asgd_lab("run", scenario, "--out", "out")
-    assert (said.status, said.err) == (1, f"{failure}; what was recorded is in out/seed=2\n")
-    assert sorted(path.name for path in Path("out").iterdir()) == ["seed=1", "seed=2"]
-    assert read_summary("out/seed=2")["status"] == "failed"
+    said = asgd_lab("run", scenario, "--out", "out", "--jobs", "1")
+    assert (said.status, said.err) == (1, f"seed=2: {failure}; what was recorded is in out/seed=2\n")
+    assert f"[2/3] seed=2: failed: {failure}\n" in said.out
+    states = {path.name: read_summary(path)["status"] for path in Path("out").iterdir() if path.is_dir()}
+    assert states == {"seed=1": "done", "seed=2": "failed", "seed=3": "done"}
 
 
 @pytest.mark.parametrize("how", ["raised", "returned"])
@@ -88,8 +89,9 @@ def test_an_interrupted_run_stops_the_sweep_with_status_130_and_says_where_its_r
         return outcome(scenario, status="interrupted")
 
     replace_sim(monkeypatch, is_interrupted)
-    said = asgd_lab("run", scenario, "--out", "out")
-    assert (said.status, said.err) == (130, "interrupted; what was recorded is in out/seed=2\n")
+    said = asgd_lab("run", scenario, "--out", "out", "--jobs", "1")
+    assert said.status == 130
+    assert said.err == "interrupted; what was recorded is in out, and --resume goes on with it\n"
     assert sorted(path.name for path in Path("out").iterdir()) == ["seed=1", "seed=2"]
     assert read_summary("out/seed=2")["status"] == "interrupted"
 
@@ -100,7 +102,7 @@ def test_a_bug_is_not_dressed_up_as_anything_else(scenario: Path, monkeypatch: p
 
     replace_sim(monkeypatch, is_wrong)
     with pytest.raises(ZeroDivisionError):
-        asgd_lab("run", scenario, "--out", "out")
+        asgd_lab("run", scenario, "--out", "out", "--jobs", "1")
 
 
 def test_ctrl_c_ends_a_real_run_with_status_130_and_keeps_its_rows(endless: Path, tmp_path: Path) -> None:

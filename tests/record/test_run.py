@@ -17,7 +17,7 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.record import machine, run, tables
 from asgd_lab.record.run import RunDirectory, default_directory, file_name, final_params, read_summary
 
-EFFECT = (0, 100, 0, 0, 1, 0, 0, -1, -1, 4)
+EFFECT = (0, 100, 0, 0, 1, 0, 0, -1, -1, 4, -1)
 SUMMARY = {"backend": "sim", "makespan_s": 1.5, "final": {"test_loss": float("nan"), "test_error": np.float32(0.5)}}
 FILES = ["checkpoints", "effects.parquet", "evals.parquet", "manifest.json", "minibatches.parquet"]
 FILES += ["scenario.yaml", "summary.json", "trace.json"]
@@ -100,6 +100,21 @@ def test_a_part_that_cannot_be_written_does_not_take_the_others_with_it(
     assert json.loads((tmp_path / "manifest.json").read_text())["status"] == "failed"
 
 
+@pytest.mark.parametrize(("torn_by", "status"), [(KeyboardInterrupt, "interrupted"), (OSError, "failed")])
+def test_a_run_whose_files_could_not_all_be_written_is_not_called_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torn_by: type[BaseException], status: str
+) -> None:
+    directory = RunDirectory.create(tmp_path, "name: toy\n")
+
+    def fail(*_: object) -> None:
+        raise torn_by
+
+    monkeypatch.setattr(run, "_write_params", fail)
+    with pytest.raises(torn_by):
+        directory.finish({}, "done", np.zeros(3, np.float32))
+    assert json.loads((tmp_path / "manifest.json").read_text())["status"] == status
+
+
 def test_finishing_again_is_harmless(tmp_path: Path) -> None:
     directory = RunDirectory.create(tmp_path, "name: toy\n")
     directory.finish({}, "done", None)
@@ -111,7 +126,7 @@ KILLED = """
 import sys
 from asgd_lab.record.run import RunDirectory
 directory = RunDirectory.create(sys.argv[1], "name: toy")
-directory.effects.extend([(0, number, 0, 0, 1, 0, 0, -1, -1, 4) for number in range(70_000)])
+directory.effects.extend([(0, number, 0, 0, 1, 0, 0, -1, -1, 4, -1) for number in range(70_000)])
 directory.evals.add((5, 1, 1, "server", "test", "error", 0.25))
 print("ready", flush=True)
 sys.stdin.read()

@@ -1,1 +1,1 @@
-"""The process backend: a server process and worker processes on one node, over anonymous shared memory."""
+"""All that knows processes: a real run's server and workers over shared memory, and a pool for whole runs."""

@@ -9,10 +9,7 @@ import contextlib
 import math
 import signal
 import socket
-import sys
 import time
-import types
-from collections.abc import Iterator
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -25,6 +22,7 @@ from asgd_lab.backends.process import channel, server, worker
 from asgd_lab.backends.process.board import Board
 from asgd_lab.backends.process.clock import now_ns
 from asgd_lab.backends.process.plan import Plan
+from asgd_lab.backends.process.preload import without_main
 
 POLL_S = 0.2
 PATIENCE_S = 30.0  # for processes that were told to stop
@@ -60,7 +58,7 @@ class Crew:
 
     def _start(self) -> None:
         """Start them all, and keep none of their sockets: a socket's last end must be its owner's."""
-        with _without_main():
+        with without_main():
             for process in self.processes:
                 process.start()
         for end in self._theirs:
@@ -132,14 +130,3 @@ class Crew:
             error=float(board.training_error[0]) if learned else math.nan,
             workers=[Board.STATES[int(state)] for state in board.worker[:, Board.STATE]],
         )
-
-
-@contextlib.contextmanager
-def _without_main() -> Iterator[None]:
-    """Hide the main module while children start, or each would import the user's main script again."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main

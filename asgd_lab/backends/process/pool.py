@@ -1,0 +1,160 @@
+"""Processes that each run one whole scenario after another: the death of one is the failure of one run, and no more.
+
+`concurrent.futures` has a pool too, but there one death ends everybody's work, and nobody learns who died and why. Here
+each process has a line to its parent and two threads: one runs; the other listens, and when the line breaks (the parent
+is dead, or wants no more) it interrupts the first, which records what it has and ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Iterable, Iterator
+from multiprocessing import connection
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, NamedTuple
+
+import torch
+
+from asgd_lab.backends.outcome import Progress
+from asgd_lab.backends.process.preload import POOL_MODULES, preload, without_main
+from asgd_lab.backends.run import execute
+from asgd_lab.errors import RunFailed, ScenarioError
+from asgd_lab.record.standing import abandoned
+from asgd_lab.scenario import Scenario
+
+PATIENCE_S = 30.0  # for runs that were told to stop
+
+Word = Progress | dict[str, Any] | ScenarioError | RunFailed
+"""What is heard of a run: a look at it; at its end its summary, or its error."""
+
+
+class Job(NamedTuple):
+    """A scenario, and the directory of its run."""
+
+    scenario: Scenario
+    path: Path
+
+
+class Pool:
+    """At most `most` processes, running inside a `with`; none of them is left when it ends.
+
+    Leaving it early interrupts the runs that go on, and waits until they have recorded what they have; a second Ctrl-C
+    ends that too.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._context = multiprocessing.get_context("forkserver")
+        self._lines: dict[Connection, BaseProcess] = {}
+
+    def __enter__(self) -> Pool:
+        preload(POOL_MODULES)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            for line in self._lines:
+                line.close()
+            until = time.monotonic() + PATIENCE_S
+            for process in self._lines.values():
+                process.join(max(0.0, until - time.monotonic()))
+        finally:
+            for process in self._lines.values():
+                process.kill()
+                process.join()
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[tuple[int, Word]]:
+        """Run them all, taken as processes come free; yield each word that is heard, with the number of its job.
+
+        A job's first word is a look at it before anything has happened.
+        """
+        waiting = iter(enumerate(jobs))
+        working: dict[Connection, tuple[int, Job]] = {}
+        while True:
+            idle = [line for line in self._lines if line not in working]
+            while len(working) < self._most and (numbered := next(waiting, None)) is not None:
+                line = idle.pop() if idle else self._start()
+                working[line] = numbered
+                with contextlib.suppress(OSError):  # it has just died, which is heard below
+                    line.send(numbered[1])
+                yield numbered[0], Progress(0.0, 0, 0, -1)
+            if not working:
+                return
+            for line in [line for line in connection.wait(list(working)) if isinstance(line, Connection)]:
+                number, job = working[line]
+                word = self._hear(line, job)
+                if not isinstance(word, Progress):
+                    del working[line]
+                yield number, word
+
+    def _start(self) -> Connection:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=main, args=(theirs,), name="pool")
+        with without_main():
+            process.start()
+        theirs.close()
+        self._lines[ours] = process
+        return ours
+
+    def _hear(self, line: Connection, job: Job) -> Word:
+        try:
+            word: Word = line.recv()
+        except (EOFError, OSError):
+            process = self._lines.pop(line)
+            line.close()
+            process.join()
+            code = process.exitcode or 0
+            cause = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
+            failure = f"its process {cause}"
+            abandoned(job.path, failure)
+            return RunFailed(failure)
+        return word
+
+
+def main(line: Connection) -> None:
+    """A process of the pool. Ctrl-C is the parent's to hear, who breaks the line."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # raises KeyboardInterrupt
+    torch.set_num_threads(1)
+    jobs: SimpleQueue[Job] = SimpleQueue()
+    threading.Thread(target=_listen, args=(line, jobs), daemon=True).start()
+    with contextlib.suppress(KeyboardInterrupt, OSError):
+        while True:
+            line.send(_run(jobs.get(), line))
+
+
+def _listen(line: Connection, jobs: SimpleQueue[Job]) -> None:
+    runner = threading.main_thread().ident
+    assert runner is not None
+    try:
+        while True:
+            jobs.put(line.recv())
+    except (EOFError, OSError):
+        pass
+    finally:
+        signal.pthread_kill(runner, signal.SIGTERM)
+
+
+def _run(job: Job, line: Connection) -> Word:
+    def watch(progress: Progress) -> None:
+        with contextlib.suppress(OSError):  # a broken line is the listener's to hear
+            line.send(progress)
+
+    try:
+        summary = execute(job.scenario, job.path, watch)
+    except (ScenarioError, RunFailed) as error:
+        return error
+    except Exception as error:
+        log = job.path / "logs" / "run.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(traceback.format_exc(), encoding="utf-8")
+        return RunFailed(f"{type(error).__name__}: {error}; its log is {log}")
+    return summary if summary["status"] == "done" else RunFailed("its process was told to end")

@@ -1,0 +1,135 @@
+"""What a person sees of a sweep: while it goes on, how far its points are; when it is over, what they say together."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+from rich.text import Text
+
+from asgd_lab.backends.outcome import Progress
+from asgd_lab.display import PLAIN_EVERY_S, Pace, say
+from asgd_lab.record.replications import Estimate
+from asgd_lab.scenario import Scenario
+from asgd_lab.sweep import Group
+
+RATE_OVER_S = 3600.0  # points may be long
+FORMATS = {
+    **{"makespan_s": ",.3f", "minibatches_per_s": ",.1f", "staleness_mean": ".2f"},
+    **{"worker_utilisation": ".1%", "server_utilisation": ".1%"},
+}
+HEADINGS = {
+    **{"makespan_s": "makespan s", "minibatches_per_s": "minibatches/s", "staleness_mean": "staleness"},
+    **{"worker_utilisation": "workers busy", "server_utilisation": "server busy"},
+}
+
+
+@contextlib.contextmanager
+def overview(console: Console, total: int, done: int, *, live: bool) -> Iterator[Overview]:
+    """Show a sweep while it goes on."""
+    shown = Overview(console, total, done, live)
+    with shown.bars:
+        yield shown
+
+
+@dataclass(slots=True)
+class _Running:
+    """A point that runs."""
+
+    bar: TaskID
+    pace: Pace
+    share: float | None = None
+
+
+class Overview:
+    """How many points are over, and how far those have come that run: bars of a terminal, or now and then a line."""
+
+    def __init__(self, console: Console, total: int, done: int, live: bool) -> None:
+        self._console, self._total, self._done, self._live = console, total, done, live
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        # Without a terminal nothing is drawn, but what is left is estimated.
+        self.bars = Bars(
+            *columns,
+            console=console,
+            transient=True,
+            disable=not live,
+            refresh_per_second=4,
+            speed_estimate_period=RATE_OVER_S,
+        )
+        self._all = self.bars.add_task("", total=total)
+        self._running: dict[str, _Running] = {}
+        self._due_s = -math.inf
+        self._count()
+
+    def look(self, name: str, scenario: Scenario, progress: Progress) -> None:
+        """A point runs, and has come so far."""
+        if name not in self._running:
+            self._running[name] = _Running(self.bars.add_task(name, total=None), Pace(scenario))
+        point = self._running[name]
+        point.share = point.pace.share(progress)
+        if point.share is not None:
+            self.bars.update(point.bar, total=1.0, completed=point.share)
+        self._count()
+        if not self._live and progress.seconds > 0 and time.monotonic() >= self._due_s:
+            self._due_s = time.monotonic() + PLAIN_EVERY_S
+            say(self._console, self._line())
+
+    def over(self, name: str) -> None:
+        """A point is over, however it ended."""
+        self.bars.remove_task(self._running.pop(name).bar)
+        self._done += 1
+        self._count()
+
+    def _count(self) -> None:
+        points = f"{self._done}/{self._total} points"
+        shares = sum(point.share or 0.0 for point in self._running.values())
+        self.bars.update(self._all, description=points, completed=self._done + shares)
+
+    def _line(self) -> str:
+        shares = {name: "" if point.share is None else f" {point.share:.0%}" for name, point in self._running.items()}
+        left_s = next(task.time_remaining for task in self.bars.tasks if task.id == self._all)
+        left = "" if left_s is None else f"; {timedelta(seconds=round(left_s))} left"
+        return "running: " + "; ".join(f"{name}{share}" for name, share in shares.items()) + left
+
+
+def results(groups: Sequence[Group]) -> Iterator[Table]:
+    """A row a point, replications as their mean ± the half-width of its 95% interval; and those beside the first."""
+    means = {group.name: group.means() for group in groups}
+    if means:
+        yield _estimates(means, lambda metric: FORMATS.get(metric, ".4g"))
+    against = {group.name: group.against(groups[0]) for group in groups[1:]}
+    if any(against.values()):
+        table = _estimates(against, lambda _: "+,.4g")
+        table.title = Text(f"minus {groups[0].name}, paired by seed")
+        yield table
+
+
+def _estimates(rows: Mapping[str, Mapping[str, Estimate]], spec: Callable[[str], str]) -> Table:
+    replicated = any(each.n > 1 for row in rows.values() for each in row.values())
+    metrics = list(dict.fromkeys(metric for row in rows.values() for metric in row))
+    table = Table("point")
+    table.columns[0].overflow = "fold"
+    for heading in (*(["seeds"] if replicated else []), *(HEADINGS.get(name, _words(name)) for name in metrics)):
+        table.add_column(heading, justify="right")
+    for name, row in rows.items():
+        seeds = [str(max((each.n for each in row.values()), default=0))] if replicated else []
+        cells = (_estimate(row[metric], spec(metric)) if metric in row else "-" for metric in metrics)
+        table.add_row(Text(name), *seeds, *cells)
+    return table
+
+
+def _estimate(each: Estimate, spec: str) -> str:
+    half_width = "" if each.n < 2 else f" ± {each.half_width:{spec.removeprefix('+')}}"
+    return f"{each.mean:{spec}}{half_width}"
+
+
+def _words(metric: str) -> str:
+    return metric.replace("_", " ")

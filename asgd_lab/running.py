@@ -1,0 +1,217 @@
+"""Runs what a command asks for and tells it to a person: one point in place, or a sweep in as many processes as may be.
+
+What is simulated computes the same bytes wherever it runs, so its points go into processes of their own. What is
+measured runs in this process, one point at a time, when nothing else of the sweep does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from rich.console import Console
+
+from asgd_lab import display, sweep
+from asgd_lab.backends.build import build_task, initial_parameters
+from asgd_lab.backends.outcome import Progress
+from asgd_lab.backends.process import launch
+from asgd_lab.backends.process.pool import Job, Pool
+from asgd_lab.backends.run import execute, with_samples
+from asgd_lab.errors import RunFailed, ScenarioError
+from asgd_lab.overview import overview, results
+from asgd_lab.record.run import default_directory, file_name
+from asgd_lab.scenario import Document, Point
+from asgd_lab.scenario.keys import covers
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A scenario file as the command line asks for it: its points, with what options replace."""
+
+    document: Document
+    overrides: Mapping[str, Any]
+    points: Sequence[Point]
+
+    @contextlib.contextmanager
+    def located(self, point: Point) -> Iterator[None]:
+        """Say in which file, on which line and at which point of its sweep."""
+        try:
+            yield
+        except ScenarioError as error:
+            if point.name and error.key:
+                swept = [f"sweep.{key}" for key in point.values if covers(key, error.key)]
+                error = ScenarioError.at((swept or [error.key])[-1], f"{error} (at the sweep's point {point.name})")
+            raise self.document.located(error, self.overrides) from None
+
+    def check(self) -> None:
+        """Find now what of the points cannot be built, not after hours, at the last of them."""
+        seen: list[Any] = []
+        for point in self.points:
+            scenario = point.scenario
+            with self.located(point):
+                if scenario.backend.name == "process":
+                    launch.check(scenario)
+            named = (scenario.task, scenario.warm_start, scenario.hardware.compute)
+            if named in seen:
+                continue
+            seen.append(named)
+            with self.located(point):
+                task = build_task(scenario)
+                if scenario.warm_start is not None and scenario.warm_start.run is not None:
+                    initial_parameters(scenario, task)
+                with_samples(scenario)
+
+    def run(self, out: Path | None, jobs: int, resume: bool) -> list[str]:
+        """Run every point, those that are not measured in up to `jobs` processes; return a line a failed one.
+
+        With `resume`, what `out` holds of the same points is kept where it is done, and made anew where it is not.
+        """
+        torch.set_num_threads(1)  # what a run computes must not depend on the cores of the machine
+        console = display.console()
+        folder = out or default_directory(self.points[0].scenario.name)
+        failures: list[str] = []
+        if self.points[0].name:
+            failures = _Sweep(console, self, folder, resume).run(jobs)
+        else:
+            _run_alone(console, self, Place(self.points[0], folder), resume)
+        display.say(console, f"recorded in {folder}")
+        return failures
+
+
+class Place(NamedTuple):
+    """A point, and the directory of its run."""
+
+    point: Point
+    path: Path
+
+    @property
+    def measured(self) -> bool:
+        """Whether others must not compute beside it."""
+        return self.point.scenario.backend.name == "process"
+
+    @property
+    def kept(self) -> str:
+        """What follows the message of a run that did not end well."""
+        return f"; what was recorded is in {self.path}"
+
+
+def _run_alone(console: Console, request: Request, place: Place, resume: bool) -> None:
+    summary = sweep.recorded(*place) if resume else None
+    if summary is not None:
+        display.say(console, f"{place.point.scenario.name}: is done already")
+    else:
+        if resume:
+            sweep.make_room(*place)
+        try:
+            summary = _execute(console, request, place)
+        except RunFailed as error:
+            raise RunFailed(f"{error}{place.kept}") from error
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(place.kept) from None
+    console.print(display.result(summary))
+
+
+def _execute(console: Console, request: Request, place: Place) -> dict[str, Any]:
+    """Run a point in this process, and show how it goes."""
+    scenario, live = place.point.scenario, display.is_live(console)
+    title = f"{scenario.name} {place.point.name}".strip()
+    crew = display.crew(scenario.workers)
+    display.say(console, f"{title}: backend {scenario.backend.name}, {crew}, into {place.path}")
+    with request.located(place.point), display.watching(console, scenario, live=live) as watch:
+        summary = execute(scenario, place.path, watch)
+    if summary["status"] == "interrupted":
+        raise KeyboardInterrupt
+    return summary
+
+
+class _Sweep:
+    """The points of one command, and what became of each, by name."""
+
+    def __init__(self, console: Console, request: Request, folder: Path, resume: bool) -> None:
+        self.console, self.request, self.folder, self.resume = console, request, folder, resume
+        self.places = [Place(point, folder / file_name(point.name)) for point in request.points]
+        self.summaries: dict[str, dict[str, Any]] = {}
+        self.failures: dict[str, str] = {}
+
+    def run(self, jobs: int) -> list[str]:
+        """Run what is left of it, and show and write what its points say together; return a line a failed point."""
+        try:
+            left = self._left()
+            apart = [place for place in left if not place.measured]
+            processes = min(jobs, len(apart))
+            if processes > 1:
+                self._run_apart(apart, processes)
+                left = [place for place in left if place.measured]
+            for place in left:
+                self._run_here(place)
+        except KeyboardInterrupt:
+            kept = f"; what was recorded is in {self.folder}, and --resume goes on with it"
+            raise KeyboardInterrupt(kept) from None
+        groups = sweep.groups(self.request.points, self.summaries)
+        for table in results(groups):
+            self.console.print(table)
+        for path in sweep.write(groups, self.folder):
+            display.say(self.console, f"wrote {path}")
+        return [f"{name}: {failure}" for name, failure in self.failures.items()]
+
+    def _left(self) -> list[Place]:
+        """What is not done. All places are looked at before the first is touched."""
+        if not self.resume:
+            return self.places
+        sweep.check_folder(self.folder)
+        for place in self.places:
+            summary = sweep.recorded(*place)
+            if summary is not None:
+                self.summaries[place.point.name] = summary
+        display.say(self.console, f"{len(self.summaries)} of {len(self.places)} points are done already")
+        return [place for place in self.places if place.point.name not in self.summaries]
+
+    def _run_apart(self, places: Sequence[Place], processes: int) -> None:
+        total, done = len(self.places), len(self.summaries)
+        display.say(self.console, f"{len(places)} points, {processes} at a time, into {self.folder}")
+        shown = overview(self.console, total, done, live=display.is_live(self.console))
+        with Pool(processes) as pool:
+            try:
+                with shown as bars:
+                    for number, word in pool.run(map(self._job, places)):
+                        place = places[number]
+                        if isinstance(word, Progress):
+                            bars.look(place.point.name, place.point.scenario, word)
+                        else:
+                            bars.over(place.point.name)
+                            self._note(place, word)
+            except KeyboardInterrupt:
+                display.say(self.console, "interrupted: what goes on is being recorded; Ctrl-C again ends that too")
+                raise
+
+    def _job(self, place: Place) -> Job:
+        if self.resume:
+            sweep.make_room(*place)
+        return Job(place.point.scenario, place.path)
+
+    def _run_here(self, place: Place) -> None:
+        self._job(place)
+        try:
+            word: dict[str, Any] | RunFailed = _execute(self.console, self.request, place)
+        except RunFailed as error:
+            word = error
+        self._note(place, word)
+
+    def _note(self, place: Place, word: dict[str, Any] | ScenarioError | RunFailed) -> None:
+        """One point is over."""
+        name = place.point.name
+        if isinstance(word, ScenarioError):  # of use to nobody else: the rest of the sweep is likely to be as wrong
+            with self.request.located(place.point):
+                raise word
+        if isinstance(word, RunFailed):
+            self.failures[name] = f"{word}{place.kept}"
+            said = f"failed: {word}"
+        else:
+            self.summaries[name] = word
+            said = display.brief(word)
+        number = len(self.summaries) + len(self.failures)
+        display.say(self.console, f"[{number}/{len(self.places)}] {name}: {said}")

@@ -1,0 +1,117 @@
+"""The points of a sweep as one whole: what of it is done already, and what its runs say together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from asgd_lab.backends.run import with_samples
+from asgd_lab.errors import ScenarioError
+from asgd_lab.record.replications import COURSE, Estimate, difference, estimate, metrics
+from asgd_lab.record.run import read_summary
+from asgd_lab.record.standing import clear, standing
+from asgd_lab.scenario import Document, Point
+from asgd_lab.scenario.writing import brief
+
+
+def recorded(point: Point, path: Path) -> dict[str, Any] | None:
+    """The summary of this very run, if it is done; ScenarioError if something else is in its place."""
+    if standing(path, _text(point)) != "done":
+        return None
+    summary = read_summary(path)
+    final = {name: math.nan if value is None else value for name, value in summary["final"].items()}
+    return {**summary, "final": final}
+
+
+def check_folder(folder: Path) -> None:
+    """A sweep does not go on in the directory of a single run."""
+    if (folder / "manifest.json").exists():
+        raise ScenarioError(f"--resume: {folder} holds a single run, not a sweep; choose another --out")
+
+
+def make_room(point: Point, path: Path) -> None:
+    """Remove what an earlier try of this run has left unfinished."""
+    clear(path, _text(point))
+
+
+def _text(point: Point) -> str:
+    return Document.dump(with_samples(point.scenario))
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Points that differ in their seed alone: `values` are what else is swept, `runs` the metrics by seed."""
+
+    name: str
+    values: dict[str, Any]
+    runs: dict[int, dict[str, float]] = field(default_factory=dict)
+
+    def means(self) -> dict[str, Estimate]:
+        """Every metric that all of its runs have."""
+        return {metric: estimate(list(self.metric(metric).values())) for metric in self._common()}
+
+    def against(self, other: Group) -> dict[str, Estimate]:
+        """This one's metrics minus the other's, of what is achieved, paired by seed; {} with fewer than two pairs."""
+        common = [metric for metric in self._common() if metric in other._common() and metric not in COURSE]
+        differences = {metric: difference(self.metric(metric), other.metric(metric)) for metric in common}
+        return {metric: each for metric, each in differences.items() if each is not None and each.n > 1}
+
+    def metric(self, name: str) -> dict[int, float]:
+        """One metric by seed."""
+        return {seed: numbers[name] for seed, numbers in self.runs.items()}
+
+    def _common(self) -> list[str]:
+        first, *others = self.runs.values()
+        return [metric for metric in first if all(metric in other for other in others)]
+
+
+def groups(points: Iterable[Point], summaries: Mapping[str, Mapping[str, Any]]) -> list[Group]:
+    """The points whose summaries (by name) there are, replications put together, in the order of the sweep."""
+    found: dict[str, Group] = {}
+    for point in points:
+        if point.name in summaries:
+            values = {key: value for key, value in point.values.items() if key != "seed"}
+            name = brief(values) or point.scenario.name
+            group = found.setdefault(name, Group(name, values))
+            group.runs[point.scenario.seed] = metrics(summaries[point.name])
+    return list(found.values())
+
+
+def write(found: Sequence[Group], folder: Path) -> list[Path]:
+    """The means as sweep.csv, and as sweep-differences.csv every replicated point beside the first; rows are tidy."""
+    tables = {
+        "sweep.csv": _table([(group, group.means()) for group in found], "mean"),
+        "sweep-differences.csv": _table([(group, group.against(found[0])) for group in found[1:]], "difference"),
+    }
+    written = []
+    for name, table in tables.items():
+        if len(table):
+            table.to_csv(folder / name, index=False)
+            written.append(folder / name)
+    return written
+
+
+def _table(found: Sequence[tuple[Group, Mapping[str, Estimate]]], what: str) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                **{key: _cell(value) for key, value in group.values.items()},
+                "metric": metric,
+                what: each.mean,
+                "low": each.low,
+                "high": each.high,
+                "n": each.n,
+            }
+            for group, estimates in found
+            for metric, each in estimates.items()
+        ]
+    )
+
+
+def _cell(value: Any) -> Any:
+    return brief({"": value}).removeprefix("=") if isinstance(value, dict | list) else value

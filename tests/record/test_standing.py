@@ -1,0 +1,105 @@
+"""What is found where a run is to go, and that nothing which was finished, or is another's, is ever removed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from asgd_lab.errors import ScenarioError
+from asgd_lab.record.run import RunDirectory, Status
+from asgd_lab.record.standing import abandoned, clear, going_on, standing
+
+SCENARIO = "name: toy\n"
+
+
+def begun(path: Path) -> RunDirectory:
+    return RunDirectory.create(path, SCENARIO)
+
+
+def ended(path: Path, status: Status) -> Path:
+    begun(path).finish({}, status, None)
+    return path
+
+
+def test_where_nothing_is_a_run_can_go(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for path in (tmp_path / "absent", tmp_path / "empty"):
+        assert standing(path, SCENARIO) == "nothing"
+
+
+def test_a_finished_run_is_done_and_stays(tmp_path: Path) -> None:
+    ended(tmp_path, "done")
+    assert standing(tmp_path, SCENARIO) == "done"
+    clear(tmp_path, SCENARIO)
+    assert standing(tmp_path, SCENARIO) == "done"
+
+
+@pytest.mark.parametrize("status", ["interrupted", "failed"])
+def test_a_run_that_did_not_end_well_is_unfinished_and_makes_room(tmp_path: Path, status: Status) -> None:
+    path = ended(tmp_path / "run", status)
+    assert standing(path, SCENARIO) == "unfinished"
+    clear(path, SCENARIO)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("leave", [{"scenario.yaml", "manifest.json"}, {"scenario.yaml"}])
+def test_a_run_that_was_killed_is_unfinished_however_little_it_wrote(tmp_path: Path, leave: set[str]) -> None:
+    begun(tmp_path)
+    for each in tmp_path.iterdir():
+        if each.name not in leave:
+            each.unlink()
+    assert standing(tmp_path, SCENARIO) == "unfinished"
+    if "manifest.json" not in leave:  # killed while it wrote its first file
+        (tmp_path / "scenario.yaml").write_text("")
+        assert standing(tmp_path, SCENARIO) == "unfinished"
+
+
+@pytest.mark.parametrize("status", ["done", "interrupted"])
+def test_a_run_of_another_scenario_is_refused_and_left_alone(tmp_path: Path, status: Status) -> None:
+    ended(tmp_path, status)
+    for act in (standing, clear):
+        with pytest.raises(ScenarioError) as refused:
+            act(tmp_path, "name: other\n")
+        assert str(refused.value) == f"--resume: {tmp_path} holds a run of another scenario; choose another --out"
+    assert (tmp_path / "summary.json").exists()
+
+
+@pytest.mark.parametrize("names", [["thesis.tex"], ["scenario.yaml", "thesis.tex"], ["manifest.json"]])
+def test_what_is_no_run_is_refused_and_left_alone(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        (tmp_path / name).write_text(SCENARIO)
+    with pytest.raises(ScenarioError, match=r"holds something else than this run; choose another --out$"):
+        clear(tmp_path, SCENARIO)
+    assert sorted(each.name for each in tmp_path.iterdir()) == names
+
+
+def test_a_file_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ScenarioError, match="cannot be read: Not a directory"):
+        standing(tmp_path / "file", SCENARIO)
+
+
+def test_a_run_that_goes_on_is_nobody_elses_to_remove(tmp_path: Path) -> None:
+    directory = begun(tmp_path / "run")
+    with going_on(directory.path), pytest.raises(ScenarioError, match=r"still going on; wait for its end, or end it$"):
+        clear(directory.path, SCENARIO)
+    assert standing(directory.path, SCENARIO) == "unfinished", "its process is gone"
+
+
+def test_a_run_kept_inside_an_unfinished_one_is_not_removed_with_it(tmp_path: Path) -> None:
+    ended(tmp_path, "failed")
+    inner = ended(tmp_path / "second", "done")
+    with pytest.raises(ScenarioError, match="is unfinished, and holds other runs"):
+        clear(tmp_path, SCENARIO)
+    assert standing(inner, SCENARIO) == "done"
+
+
+def test_the_manifest_of_an_abandoned_run_says_why_it_ended(tmp_path: Path) -> None:
+    begun(tmp_path / "run")
+    abandoned(tmp_path / "run", "its process was killed by SIGKILL")
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert (manifest["status"], manifest["failure"]) == ("failed", "its process was killed by SIGKILL")
+    abandoned(tmp_path / "never begun", "its process was killed by SIGKILL")
+    assert not (tmp_path / "never begun").exists()
