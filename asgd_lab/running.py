@@ -22,6 +22,7 @@ from asgd_lab.backends.process import launch
 from asgd_lab.backends.process.pool import Job, Pool
 from asgd_lab.backends.run import execute, with_samples
 from asgd_lab.errors import RunFailed, ScenarioError
+from asgd_lab.hardware.costs import check_memory
 from asgd_lab.overview import overview, results
 from asgd_lab.record.run import default_directory, file_name
 from asgd_lab.scenario import Document, Point
@@ -55,12 +56,13 @@ class Request:
             with self.located(point):
                 if scenario.backend.name == "process":
                     launch.check(scenario)
-            named = (scenario.task, scenario.warm_start, scenario.hardware.compute)
+            named = (scenario.task, scenario.warm_start, scenario.hardware.compute, scenario.hardware.device)
             if named in seen:
                 continue
             seen.append(named)
             with self.located(point):
                 task = build_task(scenario)
+                check_memory(scenario.hardware, task.size_bytes)
                 if scenario.warm_start is not None and scenario.warm_start.run is not None:
                     initial_parameters(scenario, task)
                 with_samples(scenario)

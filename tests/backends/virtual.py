@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from asgd_lab.record.tables import EFFECTS, KINDS, Recording
 from asgd_lab.scenario import Scenario
 from asgd_lab.scenario.hardware import Compute
 from asgd_lab.tasks import Task
+from tests.backends.invariants import check_invariants
 
 TIMING = {"name": "timing", "size_bytes": 0, "step_s": 1.0}
 
@@ -94,14 +95,36 @@ class Run:
         return cast(float, self.summary()["utilisation"]["server"])
 
 
-def simulate(scenario: Scenario, task: Task | None = None, computes: Sequence[Compute] | None = None) -> Run:
-    """Run it; `computes` gives each worker a device of its own."""
+Arrange = Callable[[Simulation], object]
+
+
+def attempt(
+    scenario: Scenario,
+    task: Task | None = None,
+    computes: Sequence[Compute] | None = None,
+    arrange: Arrange | None = None,
+) -> Run:
+    """Run it, however it ends; `computes` gives each worker a device of its own, `arrange` meddles before the start."""
     memory = Memory()
     simulation = Simulation(scenario, cast(RunDirectory, memory), task or build_task(scenario))
     for worker, compute in zip(simulation.workers, computes or (), strict=computes is not None):
         worker._times = StepTimes(compute, scenario.seed, worker.number)
+    if arrange is not None:
+        arrange(simulation)
     outcome = simulation.run()
-    assert outcome.status == "done", outcome.failure
     effects = pd.DataFrame(memory.effects, columns=[name for name, _ in EFFECTS.columns])
     effects["kind"] = effects["kind"].map(dict(enumerate(KINDS)))
     return Run(outcome, simulation, effects)
+
+
+def simulate(
+    scenario: Scenario,
+    task: Task | None = None,
+    computes: Sequence[Compute] | None = None,
+    arrange: Arrange | None = None,
+) -> Run:
+    """Run it to its end, and hold it against what every run must obey."""
+    run = attempt(scenario, task, computes, arrange)
+    assert run.outcome.status == "done", run.outcome.failure
+    check_invariants(run)
+    return run

@@ -24,6 +24,7 @@ from asgd_lab.backends.process.memory import SharedTensors, Stack
 from asgd_lab.backends.process.plan import EFFECT_ROW, KIND, MINIBATCH_ROW, PUSH_ROW, Plan
 from asgd_lab.backends.process.preload import preload
 from asgd_lab.errors import ScenarioError
+from asgd_lab.hardware.costs import check_memory
 from asgd_lab.record.rowfile import read_rows
 from asgd_lab.record.run import RunDirectory
 from asgd_lab.record.summary import Statistics
@@ -46,6 +47,8 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
     initial = initial_parameters(scenario, task)
     workers = scenario.workers
     _check_memory(workers, task.size)
+    if scenario.backend.device == "emulated":
+        check_memory(scenario.hardware, task.size_bytes)
     parts, logs = record.path / "parts", record.path / "logs"
     for folder in (parts, logs):
         folder.mkdir()

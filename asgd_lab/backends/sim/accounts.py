@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -39,12 +40,6 @@ class Account:
                 since = until
         self.until = since
 
-    def close(self, end: int) -> None:
-        """Take back what was charged ahead of the run's end: the answer to a push, on its way then."""
-        if self.until > end:
-            self.spent_ns[LINK] -= self.until - end
-            self.until = end
-
 
 class Meter:
     """One link's or server's counters over time: integrals, read at regular moments, from which means follow exactly.
@@ -70,7 +65,7 @@ class Meter:
         (busy, present), end = self.samples[-1], times_ns[-1]
         every = -(-(len(times_ns) - 1) // SHOWN_SAMPLES) or 1
         chosen = [*range(0, len(times_ns) - 1, every), len(times_ns) - 1]
-        pairs = [(a, b) for a, b in zip(chosen, chosen[1:], strict=False) if times_ns[b] > times_ns[a]]
+        pairs = [(a, b) for a, b in itertools.pairwise(chosen) if times_ns[b] > times_ns[a]]
 
         def means(which: int) -> list[float]:
             samples = self.samples
@@ -111,7 +106,8 @@ class Meters:
             for meter in self._meters:
                 meter.thin()
             self._every_ns *= 2
-        self.start()
+        if not self._clock.empty:
+            self.start()
 
     def sample(self) -> None:
         """Read all, now."""

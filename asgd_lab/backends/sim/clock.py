@@ -1,14 +1,13 @@
 """The virtual clock: simpy's environment, whose time is an integer number of nanoseconds.
 
-simpy breaks ties by its sequence numbers, in order of scheduling. What it schedules here are alarms: its loop asks of
-an event no more than `callbacks` and `_ok`, so that an object which waits for one thing after the other is its own
-event, and nothing is allocated to wait.
+simpy breaks ties by its sequence numbers, in order of scheduling. What it schedules here are alarms: objects that wait
+for one thing after the other and are their own event, so that nothing is allocated to wait.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from heapq import heappush
+from heapq import heappop, heappush
 from typing import Any
 
 import simpy
@@ -30,6 +29,23 @@ class Clock(simpy.Environment):
         return self._now
 
     @property
+    def empty(self) -> bool:
+        """Whether nothing at all will happen."""
+        return not self._queue
+
+    def go_on(self) -> None:
+        """Until nothing is left to happen; `StopSimulation` ends it earlier.
+
+        simpy's own `run` and `step` in one loop, without their care for events that fail: an alarm does not.
+        """
+        queue = self._queue
+        while queue:
+            self._now, _, _, event = heappop(queue)  # type: ignore[assignment]
+            callbacks, event.callbacks = event.callbacks, None  # type: ignore[assignment]
+            for callback in callbacks:
+                callback(event)
+
+    @property
     def stalled(self) -> bool:
         """Whether nothing more will happen by itself: a deadlock, unless a fault in the background resolves it."""
         return len(self._queue) <= self.background
@@ -39,7 +55,7 @@ class Alarm:
     """Something that waits for a time, again and again, for one at a time."""
 
     __slots__ = ("callbacks",)
-    _ok = True
+    _ok = True  # as simpy's events have it
     callbacks: Callbacks | None
 
     def set(self, clock: Clock, delay_ns: int, callbacks: Callbacks) -> None:

@@ -57,16 +57,16 @@ class Faults:
                 sim.deadlock()
         self.crashes += 1
         sim.down.add(worker)
-        self.lost_minibatches += victim.replica.minibatches - sim.applied[worker]
+        self.lost_minibatches += victim.replica.minibatches - sim.accepted[worker]
         victim.crash()
         incarnation = victim.replica.incarnation
         detect_ns = nanoseconds(self._config.detect_s)
         if detect_ns:
-            Timer(sim.clock, detect_ns, lambda: self._detect(worker, incarnation))
+            Timer(sim.clock, detect_ns, lambda: self._detect(worker, incarnation), background=True)
         else:
             self._detect(worker, incarnation)
-        # A worker that is down will be back, so there is something to happen: no background.
-        Timer(sim.clock, self._delay_ns(worker, self._config.mean_time_to_repair_s), lambda: self._restart(worker))
+        delay_ns = self._delay_ns(worker, self._config.mean_time_to_repair_s)
+        Timer(sim.clock, delay_ns, lambda: self._restart(worker), background=True)
 
     def _detect(self, worker: int, incarnation: int) -> None:
         server = self._sim.server

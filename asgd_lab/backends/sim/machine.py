@@ -16,7 +16,7 @@ from asgd_lab.hardware.steps import mean_step_s
 from asgd_lab.scenario import Scenario
 
 if TYPE_CHECKING:
-    from asgd_lab.backends.sim.exchange import Exchange, Slice
+    from asgd_lab.backends.sim.exchange import Exchange
 
 
 class Machine:
@@ -65,7 +65,7 @@ class Machine:
         if self._ordered is not None:
             self._ordered.submit(request, server, fetch)
         else:
-            self.queues[server].submit(request.slices[server], fetch)  # type: ignore[attr-defined]
+            self.queues[server].submit(request.slices[server], fetch)
 
     def _processor(self, clock: Clock, name: str, count: int | None) -> Processor | None:
         if count is None:

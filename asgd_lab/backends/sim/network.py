@@ -8,7 +8,7 @@ fairly (see `sharing`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from asgd_lab.hardware.steps import group_of
 from asgd_lab.scenario.hardware import Hardware, Link
 
 UP, DOWN = 0, 1
+NOBODY = Class((), 0.0)
 
 
 @dataclass(slots=True)
@@ -29,19 +30,12 @@ class Way:
     alone_ns: int = 0  # what a slice takes where nothing is shared
     bytes: float = 0.0
     sharing: Sharing | None = None
-    one: Class | None = None
-    entry: list[Any] | None = None  # of the transfer that is under way
+    one: Class = NOBODY  # of those who take of it
 
-    def carry(self, done: Callable[[], object]) -> None:
-        """Send a slice over what is shared; for a way that has a `sharing`."""
-        assert self.sharing is not None and self.one is not None
-        self.entry = self.sharing.take(self.one, self.bytes, done)
-
-    def cut(self) -> None:
-        """The sender or the receiver is gone."""
-        if self.sharing is not None and self.one is not None and self.entry is not None:
-            self.sharing.withdraw(self.one, self.entry)
-            self.entry = None
+    def cut(self, entry: list[Any] | None) -> None:
+        """The sender or the receiver of a transfer is gone."""
+        if self.sharing is not None and entry is not None:
+            self.sharing.withdraw(self.one, entry)
 
 
 class Network:

@@ -7,15 +7,29 @@ results are the same bytes for the same seed, close to the sequential ones, and 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from asgd_lab.backends.build import Worker
+from asgd_lab.backends.sim.probe import faster_batched
+from asgd_lab.errors import ScenarioError
+from asgd_lab.scenario import Scenario
+from asgd_lab.tasks.base import Batch, Learner, Taken, Task
 
-if TYPE_CHECKING:
-    from asgd_lab.tasks.base import Batch, Learner
 
-Results = tuple[list[float], list[float]]
-"""Losses and errors of a round's minibatches."""
+def chosen(scenario: Scenario, task: Task) -> Sequential | Batched:
+    """As the scenario says; where it leaves that to a probe, what the probe found joins summary.json."""
+    mode = scenario.backend.numerics
+    if not task.size or mode == "sequential":
+        return Sequential()
+    if mode == "batched":
+        return Batched(task.batch(), {"numerics": {"mode": "batched"}})
+    try:
+        batch = task.batch()
+    except ScenarioError as error:
+        return Sequential({"numerics": {"mode": "sequential", "because": str(error)}})
+    is_faster, ratio = faster_batched(task, batch, scenario.workers, scenario.algorithm.n_fetch)
+    facts = {"numerics": {"mode": "batched" if is_faster else "sequential", "probed_ratio": ratio}}
+    return Batched(batch, facts) if is_faster else Sequential(facts)
 
 
 class Computation:
@@ -27,9 +41,9 @@ class Computation:
         self.learner: Learner = worker.learner
         self.first, self.ends_ns = worker.replica.minibatches, ends_ns
         self._batched = batched
-        self._found: Results | None = None
+        self._found: Taken | None = None
 
-    def results(self) -> Results:
+    def results(self) -> Taken:
         """Computed by now; afterwards the replica's parameters are those of the end of the round."""
         if self._batched is not None:
             if self._found is None:
@@ -44,7 +58,7 @@ class Computation:
             errors.append(error)
         return losses, errors
 
-    def found(self, results: Results) -> None:
+    def found(self, results: Taken) -> None:
         """Computed with others."""
         self._found = results
 
@@ -57,6 +71,9 @@ class Computation:
 class Sequential:
     """Each round for itself."""
 
+    def __init__(self, facts: dict[str, Any] | None = None) -> None:
+        self.facts = facts or {}
+
     def begin(self, worker: Worker, ends_ns: list[int]) -> Computation:
         """A round has begun, with as many minibatches as have ends."""
         return Computation(worker, ends_ns, None)
@@ -65,8 +82,8 @@ class Sequential:
 class Batched:
     """All pending rounds together."""
 
-    def __init__(self, batch: Batch) -> None:
-        self._batch = batch
+    def __init__(self, batch: Batch, facts: dict[str, Any]) -> None:
+        self._batch, self.facts = batch, facts
         self.pending: dict[Computation, None] = {}  # in the order in which they began
 
     def begin(self, worker: Worker, ends_ns: list[int]) -> Computation:

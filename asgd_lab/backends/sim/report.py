@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from asgd_lab.backends.sim.accounts import COMPUTE, DOWN, HEADINGS
 from asgd_lab.backends.sim.exchange import FAR
-from asgd_lab.backends.sim.network import DOWN as TO_WORKERS
-from asgd_lab.backends.sim.network import UP
 from asgd_lab.record.summary import LISTED_WORKERS
 
 if TYPE_CHECKING:
@@ -34,6 +32,7 @@ def facts(sim: Simulation) -> dict[str, Any]:
         found["time"]["per_worker"] = [
             {name: spent * 1e-9 for name, spent in zip(HEADINGS, account.spent_ns, strict=True)} for account in accounts
         ]
+    found |= sim.numerics.facts
     if sim.shards.staleness:
         found["staleness_per_shard"] = [
             {"mean": sum(k * n for k, n in one.items()) / max(1, sum(one.values())), "max": max(one, default=0)}

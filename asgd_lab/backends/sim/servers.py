@@ -52,21 +52,21 @@ class Gauge:
     """What is counted of a server: the integrals of being busy and of the number of requests there."""
 
     def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+        self.clock = clock
         self.free_at = 0  # when all that has arrived will have been served
         self.busy_sum = 0  # service of all that has arrived
         self.present = 0
-        self._present_sum = 0
+        self.present_sum = 0
 
     def come(self, now: int) -> None:
         """A request is there."""
         self.present += 1
-        self._present_sum -= now
+        self.present_sum -= now
 
     def go(self, now: int) -> None:
         """It has been served, or is gone."""
         self.present -= 1
-        self._present_sum += now
+        self.present_sum += now
 
     def submit(self, request: Exchange | Slice, fetch: bool) -> None:
         """Serve a request: its `serve` is called when that is done, with `started` set."""
@@ -75,12 +75,12 @@ class Gauge:
     @property
     def busy_ns(self) -> int:
         """Until now."""
-        return self.busy_sum - max(0, self.free_at - self._clock._now)
+        return self.busy_sum - max(0, self.free_at - self.clock._now)
 
     @property
     def present_ns(self) -> int:
         """The integral of the number of requests until now, those in service included."""
-        return self._present_sum + self.present * self._clock._now
+        return self.present_sum + self.present * self.clock._now
 
 
 class Fcfs(Gauge):
@@ -92,12 +92,12 @@ class Fcfs(Gauge):
 
     def submit(self, request: Exchange | Slice, fetch: bool) -> None:
         """Serve a request: its `serve` is called when that is done, with `started` set."""
-        now = self._clock._now
+        now = self.clock._now
         service_ns = self._steady[fetch] if self._steady is not None else self._services.next_ns(fetch)
         started = self.free_at
         if started <= now:
             started = now
-            if not service_ns:
+            if not service_ns and not self.present:  # the last one may have its end now, and not have been told
                 request.started = now
                 request.serve()
                 return
@@ -105,13 +105,14 @@ class Fcfs(Gauge):
         self.free_at = end = started + service_ns
         self.busy_sum += service_ns
         self.present += 1
-        self._present_sum -= now
-        request.set(self._clock, end - now, _SERVED)
+        self.present_sum -= now
+        request.set(self.clock, end - now, _SERVED)
 
 
 def _served(request: Exchange | Slice) -> None:
     queue = request.queue
-    queue.go(queue._clock._now)
+    queue.present -= 1
+    queue.present_sum += queue.clock._now
     request.serve()
 
 
@@ -134,7 +135,7 @@ class OnCores(Gauge):
 
     def submit(self, request: Exchange | Slice, fetch: bool) -> None:
         """Serve a request, on its turn."""
-        self.come(self._clock._now)
+        self.come(self.clock._now)
         self._waiting.append((request, fetch))
         if not self._serving:
             self._serve_next()
@@ -142,7 +143,7 @@ class OnCores(Gauge):
     def _serve_next(self) -> None:
         while self._waiting and not self._serving:
             request, fetch = self._waiting.popleft()
-            request.started = self._clock._now
+            request.started = self.clock._now
             service_ns = self._services.next_ns(fetch)
             if not service_ns:
                 self._end(request)
@@ -156,7 +157,7 @@ class OnCores(Gauge):
         self._serve_next()
 
     def _end(self, request: Exchange | Slice) -> None:
-        now = self._clock._now
+        now = self.clock._now
         self.go(now)
         self.busy_sum += now - request.started
         request.serve()
@@ -192,7 +193,7 @@ class _InOrder(Gauge, Alarm):
         """The next in order."""
         self._waiting.append([request, fetch, there])
         if there:
-            self.come(self._clock._now)
+            self.come(self.clock._now)
         self._serve_next()
 
     def arrive(self, request: Exchange) -> None:
@@ -201,7 +202,7 @@ class _InOrder(Gauge, Alarm):
             if entry[0] is request and not entry[2]:
                 entry[2] = True
                 break
-        self.come(self._clock._now)
+        self.come(self.clock._now)
         self._serve_next()
 
     def _serve_next(self) -> None:
@@ -210,20 +211,21 @@ class _InOrder(Gauge, Alarm):
         request, fetch, _ = self._waiting.popleft()
         self._serving = request  # type: ignore[assignment]
         service_ns = self._services.next_ns(bool(fetch))
-        now = self._clock._now
+        now = self.clock._now
         self.busy_sum += service_ns
         self.free_at = now + service_ns
         self._serving.started = min(self._serving.started, now)  # type: ignore[union-attr]
-        self.set(self._clock, service_ns, _IN_ORDER)
+        self.set(self.clock, service_ns, _IN_ORDER)
 
     def ring(self) -> None:
         """The slice has been served."""
         request, self._serving = self._serving, None
         assert request is not None
-        self.go(self._clock._now)
+        self.go(self.clock._now)
         request.left -= 1
         self._serve_next()
         if not request.left:
+            request.started = max(request.started, request.arrived)  # the last slice counts
             request.serve()
 
 

@@ -6,6 +6,7 @@ slices that are of different versions. The first one has the budget and says how
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 import torch
@@ -29,7 +30,7 @@ class Shards:
         self._buffers = buffers
         self._mailboxes: list[dict[int, Tensor]] = [{} for _ in range(count)]
         bounds = [index * task.size // count for index in range(count + 1)]
-        self._spans = [slice(start, end) for start, end in zip(bounds, bounds[1:], strict=False)]
+        self._spans = [slice(start, end) for start, end in itertools.pairwise(bounds)]
         self.servers: list[Server] = []
         for index, (span, mailboxes) in enumerate(zip(self._spans, self._mailboxes, strict=True)):
             budget = build_budget(scenario) if index == 0 else Budget()

@@ -12,9 +12,9 @@ moves one clock a class and not every taker, and the next to finish is the head 
 
 from __future__ import annotations
 
-import heapq
-import math
 from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
+from math import ceil, inf
 from typing import Any
 
 from asgd_lab.backends.sim.clock import Alarm, Callbacks, Clock
@@ -48,10 +48,11 @@ class Capacity:
 class Class:
     """Takers of the same capacities and the same cap."""
 
-    __slots__ = ("cap", "capacities", "count", "drawn", "heap", "present_ns", "rate", "virtual")
+    __slots__ = ("cap", "capacities", "count", "drawn", "heap", "narrowest", "present_ns", "rate", "virtual")
 
     def __init__(self, capacities: Sequence[Capacity], cap: float) -> None:
         self.capacities, self.cap = tuple(capacities), cap
+        self.narrowest = min((one.per_ns for one in capacities), default=inf)
         self.count = 0
         self.rate = 0.0  # a nanosecond, of each member
         self.virtual = 0.0  # what each member has drawn that was there all the time
@@ -65,36 +66,43 @@ class Class:
 class Sharing(Alarm):
     """Capacities that have takers in common, directly or by way of others; classes are added before it is used."""
 
-    __slots__ = ("_alarm_at", "_classes", "_clock", "_sequence", "_since")
+    __slots__ = ("_alarm_at", "_classes", "_clock", "_only", "_sequence", "_since")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._classes: list[Class] = []
+        self._only: Class | None = None  # where there is but one, rates need no filling
         self._since = 0  # when the virtual clocks were last moved
         self._alarm_at = -1
         self._sequence = 0
 
-    def add(self, capacities: Sequence[Capacity], cap: float = math.inf) -> Class:
+    def add(self, capacities: Sequence[Capacity], cap: float = inf) -> Class:
         """The class of the takers of these capacities with this cap; at least one of the two must be finite."""
         for one in self._classes:
             if one.capacities == tuple(capacities) and one.cap == cap:
                 return one
-        self._classes.append(Class(capacities, cap))
-        return self._classes[-1]
+        self._classes.append(made := Class(capacities, cap))
+        self._only = made if len(self._classes) == 1 else None
+        return made
 
     def take(self, one: Class, amount: float, done: Callable[[], object]) -> list[Any]:
         """Call `done` when a new member of the class has drawn `amount`; what is returned can be withdrawn."""
-        self.move()
+        if self._since != self._clock._now:
+            self.move()
         self._sequence += 1
         entry = [one.virtual + amount, self._sequence, done]
         heap = one.heap
-        heapq.heappush(heap, entry)
+        heappush(heap, entry)
         one.count += 1
-        self._divide()
+        if one is self._only:
+            rate = one.narrowest / one.count
+            one.rate = rate if rate < one.cap else one.cap
+        else:
+            self._divide()
         # An alarm that is set for an earlier time stays: it finds nobody done, and sets the next. So whoever joins, and
         # makes all others later, costs no new one. Of several classes some may become faster: a flow that is slowed
         # here leaves room elsewhere.
-        if self._alarm_at < self._since or heap[0] is entry or len(self._classes) > 1:
+        if self._alarm_at < self._since or heap[0] is entry or self._only is None:
             self._set_alarm()
         return entry
 
@@ -122,19 +130,12 @@ class Sharing(Alarm):
 
     def _divide(self) -> None:
         """Set the rates for those who are there."""
-        classes = self._classes
-        if len(classes) > 1:
-            fill([one for one in classes if one.count])
-            return
-        one = classes[0]
-        count = one.count
-        if count:
-            rate = one.cap
-            for capacity in one.capacities:
-                share = capacity.per_ns / count
-                if share < rate:
-                    rate = share
-            one.rate = rate
+        one = self._only
+        if one is None:
+            fill([one for one in self._classes if one.count])
+        elif one.count:
+            rate = one.narrowest / one.count
+            one.rate = rate if rate < one.cap else one.cap
 
     def _set_alarm(self) -> None:
         """For the first who will be done, unless one is set for then or earlier."""
@@ -142,17 +143,19 @@ class Sharing(Alarm):
         for one in self._classes:
             heap = one.heap
             while heap and heap[0][2] is None:
-                heapq.heappop(heap)
+                heappop(heap)
             if heap:
-                left = math.ceil((heap[0][0] - one.virtual) / one.rate - 0.5)
-                end = self._since + left if left > 0 else self._since
+                end = self._since + ceil((heap[0][0] - one.virtual) / one.rate - 0.5)
                 if due < 0 or end < due:
                     due = end
             else:
                 one.virtual = 0.0  # keep the clock's numbers small, and so exact
-        if due >= 0 and (self._alarm_at < self._since or due < self._alarm_at):
-            self._alarm_at = due
-            self.set(self._clock, due - self._since, _RING)
+        if due >= 0:
+            if due < self._since:
+                due = self._since
+            if self._alarm_at < self._since or due < self._alarm_at:
+                self._alarm_at = due
+                self.set(self._clock, due - self._since, _RING)
 
     def ring(self) -> None:
         """Let go of all who are done."""
@@ -160,22 +163,24 @@ class Sharing(Alarm):
         if self._clock._now != self._alarm_at:
             return
         self._alarm_at = -1
-        self.move()
+        if self._since != self._clock._now:
+            self.move()
         finished: list[list[Any]] = []
         for one in self._classes:
             heap = one.heap
-            virtual = one.virtual
-            limit = virtual + 0.5 * one.rate + 1e-12 * virtual
-            while heap and heap[0][0] <= limit:
-                entry = heapq.heappop(heap)
-                if entry[2] is not None:
-                    one.count -= 1
-                    finished.append(entry)
+            if heap:
+                virtual = one.virtual
+                limit = virtual + 0.5 * one.rate + 1e-12 * virtual
+                while heap and heap[0][0] <= limit:
+                    entry = heappop(heap)
+                    if entry[2] is not None:
+                        one.count -= 1
+                        finished.append(entry)
         if finished:
             self._divide()
+            if len(finished) > 1:
+                finished.sort(key=_sequence)
         self._set_alarm()
-        if len(finished) > 1:
-            finished.sort(key=_sequence)
         for entry in finished:
             entry[2]()
 
@@ -190,7 +195,7 @@ def fill(classes: Sequence[Class]) -> None:
             users[capacity] = users.get(capacity, 0) + one.count
     waiting = list(classes)
     while waiting:
-        level, full = math.inf, None
+        level, full = inf, None
         for capacity, left in free.items():
             if users[capacity] and left / users[capacity] < level:
                 level, full = left / users[capacity], capacity

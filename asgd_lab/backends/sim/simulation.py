@@ -6,38 +6,35 @@ draws from a random stream of its own; host time never enters. What takes no tim
 
 from __future__ import annotations
 
+import contextlib
 import gc
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from simpy.core import StopSimulation
-from torch import Tensor
 
 from asgd_lab.backends.build import build_algorithm, build_task, build_worker, initial_parameters
-from asgd_lab.backends.outcome import Outcome, Progress, Watch
+from asgd_lab.backends.outcome import Outcome, Watch
 from asgd_lab.backends.sim import report
 from asgd_lab.backends.sim.accounts import Account
 from asgd_lab.backends.sim.clock import Clock, Timer
-from asgd_lab.backends.sim.exchange import Exchange, Fetch, Push, Slice
+from asgd_lab.backends.sim.exchange import Slice
 from asgd_lab.backends.sim.faults import Faults
+from asgd_lab.backends.sim.fetch import Fetch
+from asgd_lab.backends.sim.looking import Look
 from asgd_lab.backends.sim.machine import Machine
-from asgd_lab.backends.sim.numerics import Batched, Sequential
+from asgd_lab.backends.sim.numerics import chosen
+from asgd_lab.backends.sim.push import Push
+from asgd_lab.backends.sim.rows import Rows
 from asgd_lab.backends.sim.shards import Shards
 from asgd_lab.backends.sim.worker import SimWorker
-from asgd_lab.errors import ProtocolError
 from asgd_lab.hardware.costs import check_memory, nanoseconds
 from asgd_lab.hardware.steps import StepTimes
-from asgd_lab.protocol.server import DROPPED, FetchGrant, Grant, PushGrant
+from asgd_lab.protocol.grants import DROPPED, FetchGrant, Grant, PushGrant
 from asgd_lab.record.run import RunDirectory
 from asgd_lab.record.summary import Statistics
-from asgd_lab.record.tables import KINDS
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks import Task
-
-APPLY, GRANT = KINDS.index("apply"), KINDS.index("grant")
-WATCH_EVERY = 256  # pushes between two looks at the host's clock, for the progress display only
-WATCH_S = 0.2
 
 
 def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) -> Outcome:
@@ -52,13 +49,11 @@ class Simulation:
         check_memory(scenario.hardware, task.size_bytes)
         self.scenario, self.record, self.task = scenario, record, task
         self.clock = Clock()
-        self.note = record.effects.add
-        self.keep_round = record.recording.keep_round
-        self.recording = record.recording.every > 0
         self.algorithm = build_algorithm(scenario)
         self.depth = self.algorithm.depth
         self.machine = machine = Machine(self.clock, scenario, task.size_bytes, self.algorithm.depth)
         self.costs, self.network, self.queues = machine.costs, machine.network, machine.queues
+        self.rows = Rows(record, machine.costs, task.size_bytes)
         self.independent, self.one_sided = machine.independent, machine.one_sided
         self.processors, self.submit = machine.processors, machine.submit
         self._initial = initial_parameters(scenario, task)
@@ -66,30 +61,22 @@ class Simulation:
         self.shards = Shards(scenario, task, self.algorithm, self._initial, self._buffers)
         self.server = self.shards.first
         self.statistics = Statistics(scenario.workers)
-        self.numerics = self._numerics()
+        self.numerics = chosen(scenario, task)
         self.accounts = [Account() for _ in range(scenario.workers)]
         stated_step_s = getattr(scenario.task, "step_s", None)
         self._times = StepTimes.all(scenario.hardware, scenario.seed, scenario.workers, stated_step_s)
         self.workers = [self._worker(number) for number in range(scenario.workers)]
         self.down: set[int] = set()  # who has crashed and is not back
-        self.applied = [0] * scenario.workers  # each worker's minibatches in versions: where a restart goes on
+        self.accepted = [0] * scenario.workers  # each worker's minibatches that the server has: a restart goes on there
+        self._former: dict[tuple[int, int], SimWorker] = {}  # incarnations that are gone, by worker and number
         self.faults = Faults(self, scenario.faults, scenario.seed) if scenario.faults is not None else None
         self.end_ns = 0
         self.pushes = 0
-        evaluate = scenario.evaluate
-        self.every = evaluate.every_minibatches if evaluate is not None else 0
-        self.evaluates_server = evaluate is not None and "server" in evaluate.parameters
-        self.evaluates_replicas = evaluate is not None and "replicas" in evaluate.parameters
-        self._next_evaluation = 0
-        self._watch: Watch | None = None
-        self._watched_s = 0.0
+        self._partly_applied = 0  # pushes that are in a version of the first of several independent servers, not of all
+        self.look = Look(self, None)
+        self._looks = False  # is there anything to look at after a push?
         self._over = False
         self._failure: str | None = None
-
-    def _numerics(self) -> Sequential | Batched:
-        if not self.task.size or self.scenario.backend.numerics == "sequential":
-            return Sequential()
-        return Batched(self.task.batch())
 
     def _worker(self, number: int) -> SimWorker:
         buffers = self._buffers[number]
@@ -100,11 +87,11 @@ class Simulation:
 
     def run(self, watch: Watch | None = None) -> Outcome:
         """Until the budget is used up; it fails if the workers come to wait for one another for ever."""
-        self._watch = watch
+        self.look = Look(self, watch)
+        self._looks = watch is not None or self.scenario.evaluate is not None
         for worker in self.workers:
             self.shards.join(worker.number)
-        if self.evaluates_server:
-            self._evaluate_server()
+        self.look.at_server()
         for worker in self.workers:
             worker.start()
         if self.faults is not None:
@@ -116,7 +103,8 @@ class Simulation:
         status: Any = "done"
         gc.freeze()  # what lives as long as the run need not be looked through again and again
         try:
-            self.clock.run()
+            with contextlib.suppress(StopSimulation):
+                self.clock.go_on()
             if not self._over:
                 self._deadlocked()
         except KeyboardInterrupt:
@@ -150,7 +138,8 @@ class Simulation:
         self._stop_workers(self.clock.now)
 
     def _out_of_time(self) -> None:
-        if self.clock.stalled and not any(worker.training for worker in self.workers):
+        undetected = self.down & self.server.members
+        if self.clock.stalled and not undetected and any(worker.alive for worker in self.workers):
             self.deadlock()
         self._finish([])
 
@@ -163,8 +152,8 @@ class Simulation:
                 push = self._push_of(grant)
                 push.grant, push.released, push.done = grant, now, now + push.way.latency_ns
                 self._applied(push, grant)
-                if self.recording and push.worker.alive:
-                    push.worker.note_push(push)
+                if push.worker.alive:
+                    self.rows.push(push)
         self._stop_workers(now)
         raise StopSimulation(None)
 
@@ -183,26 +172,28 @@ class Simulation:
             return
         if self.depth > 1:
             self.shards.take_from(arriving.worker, push.buffer)
-        self._pushed(self.server.on_push(arriving))
+        grants = self.server.on_push(arriving)
+        self.accepted[arriving.worker] += arriving.steps
+        if push.lost and self.faults is not None:  # given up at the crash, of which the server has not heard
+            self.faults.lost_minibatches -= arriving.steps
+        self._pushed(grants)
 
     def _pushed(self, grants: list[Grant]) -> None:
         self.pushes += 1
         server = self.server
-        if self.evaluates_server and server.minibatches >= self._next_evaluation:
-            self._evaluate_server()
-        if server.finished:
+        if self._looks:
+            self.look.at_server()
+        if server.finished and not self._partly_applied:
             self._finish(grants)
         self.deliver(grants)
-        if self._watch is not None and self.pushes % WATCH_EVERY == 0:
-            self._show()
 
     def fetch_served(self, fetch: Fetch) -> None:
         """A fetch has had its service: it is granted, or held back."""
         if fetch.lost:
             return
         worker = fetch.worker
-        if self.recording and fetch.started < fetch.served:
-            self._note_grant(fetch, fetch.started, fetch.arrived, 0)
+        if self.rows.any:
+            self.rows.grant(fetch, fetch.started, fetch.arrived, fetch.served, 0)
         self.deliver(self.server.on_fetch(worker.number, fetch.ahead))
 
     def slice_served(self, slice: Slice) -> None:
@@ -218,8 +209,7 @@ class Simulation:
             grants = server.on_push(arriving if not index else arriving._replace(base=arriving.bases[index - 1]))
             self._slice_applied(exchange, slice, grants)
         elif type(exchange) is Fetch:
-            if self.recording and slice.started < self.clock.now:
-                self._note_grant(exchange, slice.started, slice.arrived, index)
+            self.rows.grant(exchange, slice.started, slice.arrived, self.clock.now, index)
             grants = server.on_fetch(exchange.worker.number, exchange.ahead)
             if index:
                 exchange.release_slice(index, grants[0])  # type: ignore[arg-type]
@@ -234,14 +224,14 @@ class Simulation:
                 continue
             assert type(grant) is PushGrant
             self.shards.staleness[index][grant.staleness] += grant.version != DROPPED
-            if self.recording and self.keep_round(grant.sequence):
-                row = (APPLY, slice.started, now, slice.started - slice.arrived, grant.version, grant.staleness)
-                self.note((-1, grant.sequence, *row, grant.steps, round(push.way.bytes), index))
+            self.rows.apply_slice(slice, grant, now)
             if index == 0:
                 push.grant = grant
+                self._partly_applied += grant.version != DROPPED
         push.left -= 1
         if not push.left:
-            push.served = now
+            self._partly_applied -= push.grant.version != DROPPED
+            push.served, push.started = now, max(push.started, push.arrived)  # the last slice counts
             self._pushed([push.grant])
 
     def deliver(self, grants: list[Grant]) -> None:
@@ -254,13 +244,16 @@ class Simulation:
                 elif worker.alive:
                     worker.fetch.release(grant)
             else:
-                push = self._push_of(grant)  # type: ignore[arg-type]
-                self._applied(push, grant)  # type: ignore[arg-type]
+                assert type(grant) is PushGrant
+                simple = self.depth == 1 and not self._former
+                push = self.workers[grant.worker].pushes[0] if simple else self._push_of(grant)
+                self._applied(push, grant)
                 if push.worker.alive:
-                    push.release(grant)  # type: ignore[arg-type]
+                    push.release(grant)
 
     def _push_of(self, grant: PushGrant) -> Push:
-        pushes = self.workers[grant.worker].pushes
+        former = self._former.pop((grant.worker, grant.incarnation), None) if self._former else None
+        pushes = (former or self.workers[grant.worker]).pushes
         if len(pushes) > 1:
             for push in pushes:
                 if push.flying and push.arriving.sequence == grant.sequence:
@@ -273,18 +266,8 @@ class Simulation:
             self.statistics.dropped(grant.steps)
         else:
             self.statistics.applied(grant.staleness, grant.steps)
-            self.applied[grant.worker] += grant.steps
-        if self.recording and not self.independent and self.keep_round(grant.sequence):
-            started, served = push.started, push.served
-            row = (-1, grant.sequence, APPLY, started, served, started - push.arrived, grant.version, grant.staleness)
-            self.note((*row, grant.steps, self.task.size_bytes, 0))
-
-    def _note_grant(self, fetch: Fetch, started: int, arrived: int, shard: int) -> None:
-        round = fetch.worker.replica.sequence + 1
-        if self.keep_round(round):
-            now = self.clock.now
-            row = (-1, round, GRANT, started, now, started - arrived, -1, -1, 0, self.task.size_bytes, shard)
-            self.note(row)
+        if self.rows.any and not self.independent:
+            self.rows.apply(push, grant)
 
     def granted(self, worker: SimWorker) -> None:
         """A fetch was granted minibatches: point the replica at the version, which stays until the next grant."""
@@ -306,38 +289,17 @@ class Simulation:
         """A worker is out: whoever waited for it is released."""
         self.shards.leave_others(worker)
         grants = self.server.on_leave(worker)
-        if self.server.finished:
+        if self.server.finished and not self._partly_applied:
             self._finish(grants)
         self.deliver(grants)
 
     def restart(self, number: int) -> None:
         """A crashed worker is back, as a new incarnation."""
         self.shards.join(number)
+        former = self.workers[number]
+        if former.pushes[0].collected:  # it is to be applied yet
+            self._former[number, former.replica.incarnation] = former
         self.workers[number] = worker = self._worker(number)
         worker.replica.incarnation, worker.replica.sequence = self.server.standing(number)
-        worker.replica.minibatches = self.applied[number]
+        worker.replica.minibatches = self.accepted[number]
         worker.start()
-
-    # ------------------------------------------------------------------ looking
-
-    def _evaluate_server(self) -> None:
-        """The server's parameters, as of now."""
-        current = self.shards.current
-        assert current is not None
-        self._next_evaluation = (self.server.minibatches // self.every + 1) * self.every
-        self.evaluate("server", self.server.version, current)
-
-    def evaluate(self, whose: str, version: int, params: Tensor) -> None:
-        """One owner's parameters into the table, beside the minibatches that are in the server's by now."""
-        minibatches = self.server.minibatches
-        for split, metric, value in self.task.evaluate(params):
-            self.record.evals.add((self.clock.now, version, minibatches, whose, split, metric, value))
-
-    def _show(self) -> None:
-        assert self._watch is not None
-        if time.monotonic() > self._watched_s + WATCH_S:
-            self._watched_s = time.monotonic()
-            server = self.server
-            self._watch(
-                Progress(self.clock.now * 1e-9, server.version, server.minibatches, -1, error=server.training_error)
-            )

@@ -13,21 +13,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from asgd_lab.backends.build import Worker
 from asgd_lab.backends.sim.accounts import COMPUTE, DOWN, IDLE, Account
 from asgd_lab.backends.sim.clock import Alarm, Callbacks
-from asgd_lab.backends.sim.exchange import FAR, Exchange, Fetch, Push
+from asgd_lab.backends.sim.exchange import FAR, Exchange, Stages
+from asgd_lab.backends.sim.fetch import Fetch
+from asgd_lab.backends.sim.push import Push
 from asgd_lab.backends.sim.sharing import Class, Sharing
 from asgd_lab.errors import ProtocolError
 from asgd_lab.hardware.steps import StepTimes
 from asgd_lab.protocol import effects
-from asgd_lab.record.tables import KINDS
 
 if TYPE_CHECKING:
     from asgd_lab.backends.sim.numerics import Computation
     from asgd_lab.backends.sim.simulation import Simulation
-
-FETCH, TRAIN, PUSH, UP, DOWN_, TO_HOST, TO_DEVICE = (
-    KINDS.index(kind) for kind in ("fetch", "train", "push", "up", "down", "to_host", "to_device")
-)
-
 
 NAN = math.nan
 
@@ -43,11 +39,11 @@ class SimWorker(Alarm):
     """One incarnation of a worker, and its program interpreted in virtual time; as an alarm, it trains."""
 
     __slots__ = (
+        "_ahead",
         "_begun",
         "_computed",
         "_entry",
         "_job",
-        "_next_evaluation",
         "_program",
         "_since",
         "_times",
@@ -76,13 +72,13 @@ class SimWorker(Alarm):
         self.fetch = Fetch(self, downs, sim.costs.client_fetch_ns)
         self.awaits: Exchange | None = None
         self._unsettled: Exchange | None = None  # done, and not charged yet
+        self._ahead: list[tuple[Stages, int]] = []  # what is to be charged before that, of overlapping exchanges
         self.alive, self.training = True, False
         self._begun = 0  # when the minibatches were begun
         self._total = 0
         self._computed: Computation | None = None
         self._job: list[Any] | None = None  # the minibatches' place on a device that is shared
         self._since = 0  # the worker's own time when it began to wait
-        self._next_evaluation = 0.0
 
     def start(self) -> None:
         """Begin, or begin again, now."""
@@ -102,6 +98,8 @@ class SimWorker(Alarm):
                 self.pushes[0].begin(local)
                 return
             if kind is effects.Fetch:
+                if self._ahead or self._unsettled is self.fetch:
+                    self._set_aside()
                 self.awaits, self._since = self.fetch, local
                 self.fetch.begin(local, False)
                 return
@@ -110,13 +108,13 @@ class SimWorker(Alarm):
             elif kind is effects.Wait:
                 exchange = self._exchange(effect.effect)  # type: ignore[union-attr]
                 if exchange.flying:
+                    self._set_aside()
                     self.awaits, self._since = exchange, local
                     if exchange.done == FAR:
                         return
                     local = max(local, exchange.done)
                     self._take(exchange)
             elif effect is None:
-                self.account.charge_stages(self._unsettled.stages() if self._unsettled is not None else (), local)
                 self.set(self.sim.clock, local - self.sim.clock.now, _LEAVE)
                 return
             else:
@@ -136,6 +134,7 @@ class SimWorker(Alarm):
         exchange = self._exchange(effect)
         if exchange.flying:
             raise ProtocolError(f"worker {self.number} starts what it has started and not waited for")
+        self._set_aside()
         if type(exchange) is Fetch:
             exchange.begin(local, True)
         elif type(exchange) is Push:
@@ -144,8 +143,8 @@ class SimWorker(Alarm):
     def finished(self, exchange: Exchange) -> None:
         """All that others have to do with it is over; it is done at its own `done`, now or later."""
         sim = self.sim
-        if sim.recording and type(exchange) is Push:
-            self.note_push(exchange)
+        if sim.rows.any and type(exchange) is Push:
+            sim.rows.push(exchange)
         if self.awaits is exchange:
             self._take(exchange)
             self.resume(exchange.done if exchange.done > self._since else self._since)
@@ -162,8 +161,14 @@ class SimWorker(Alarm):
             if exchange.slices and self.sim.independent:
                 self.replica.versions = tuple(exchange.versions[1:])
             self.replica.grant(version, steps)
-            if self.sim.recording:
-                self._note_fetch(exchange)
+            if self.sim.rows.any:
+                self.sim.rows.fetch(exchange)
+
+    def _set_aside(self) -> None:
+        """The last exchange begins anew, or the next may be done before the clock gets to its end: charge it later."""
+        if self._unsettled is not None:
+            self._ahead.append((self._unsettled.stages(), self._unsettled.done))
+            self._unsettled = None
 
     # ------------------------------------------------------------------ train
 
@@ -194,6 +199,8 @@ class SimWorker(Alarm):
         sim, replica, account = self.sim, self.replica, self.account
         now = sim.clock._now
         self.training, self._job = False, None
+        if self._ahead:
+            self._charge_ahead(now)
         if self._unsettled is not None:
             self._unsettled.charge(account)
             self._unsettled = None
@@ -204,48 +211,27 @@ class SimWorker(Alarm):
             self._learn(now)
         else:
             replica.trained(NAN, NAN)
-        if sim.recording and sim.keep_round(replica.sequence + 1):
-            row = (
-                self.number,
-                replica.sequence + 1,
-                TRAIN,
-                self._begun,
-                now,
-                0,
-                replica.version,
-                -1,
-                replica.steps,
-                0,
-                -1,
-            )
-            sim.note(row)
+        if sim.rows.any:
+            sim.rows.train(replica, self._begun, now)
         self.resume(now)
 
     def _learn(self, now: int) -> None:
-        """Take the minibatches' losses and errors, and evaluate the replica if that is due."""
-        sim, replica, begun = self.sim, self.replica, self._begun
+        """Take the minibatches' losses and errors, and look at the replica."""
+        sim, replica = self.sim, self.replica
         computed = self._computed
         assert computed is not None
         losses, errors = computed.results()
-        if sim.keep_round(replica.sequence + 1):
-            stretch = (now - begun) / computed.ends_ns[-1]  # more than 1 where the device was shared
-            sim.record.minibatches.extend(
-                (self.number, step, begun + round(end * stretch), loss, error)
-                for step, (end, loss, error) in enumerate(
-                    zip(computed.ends_ns, losses, errors, strict=True), replica.minibatches
-                )
-            )
+        if sim.rows.any:
+            sim.rows.minibatches(replica, self._begun, now, computed.ends_ns, losses, errors)
         replica.trained(sum(losses), sum(errors))
-        if sim.evaluates_replicas and replica.minibatches >= self._next_evaluation and replica.vectors is not None:
-            every = sim.every / sim.scenario.workers
-            self._next_evaluation = (replica.minibatches // every + 1) * every
-            sim.evaluate(f"replica-{self.number}", replica.version, replica.vectors.params)
+        sim.look.at_replica(replica)
 
     # ------------------------------------------------------------------ ends
 
     def stop(self, end: int) -> None:
         """The run is over at `end`, wherever this worker is: charge the rest of its time."""
         account = self.account
+        self._charge_ahead(end)
         if self._unsettled is not None:
             account.charge_stages(self._unsettled.stages(), min(end, self._unsettled.done))
         if not self.alive:
@@ -256,7 +242,11 @@ class SimWorker(Alarm):
             account.charge_stages(self.awaits.stages(), end)
         else:
             account.charge(IDLE, end)
-        account.close(end)
+
+    def _charge_ahead(self, end: int) -> None:
+        for stages, done in self._ahead:
+            self.account.charge_stages(stages, min(end, done))
+        self._ahead.clear()
 
     def crash(self) -> None:
         """Gone: what it computed and has not pushed is lost, and so is what it has on its way."""
@@ -272,40 +262,6 @@ class SimWorker(Alarm):
             if exchange.flying:
                 exchange.lose()
         self._program.close()
-
-    # ------------------------------------------------------------------ rows
-
-    def _note_fetch(self, fetch: Fetch) -> None:
-        sim, number = self.sim, self.number
-        round = self.replica.sequence + 1
-        if not sim.keep_round(round):
-            return
-        _, version, steps = fetch.grant
-        size = sim.task.size_bytes if steps else 0
-        waited = fetch.released - fetch.arrived - (fetch.served - fetch.started)
-        sim.note((number, round, FETCH, fetch.begun, fetch.done, waited, version, -1, steps, size, -1))
-        if steps:
-            if fetch.landed > fetch.released + fetch.way.latency_ns:
-                sim.note((number, round, DOWN_, fetch.released, fetch.landed, 0, version, -1, 0, size, -1))
-            if sim.costs.to_device_ns:
-                landed = fetch.landed
-                sim.note(
-                    (number, round, TO_DEVICE, landed, landed + sim.costs.to_device_ns, 0, version, -1, 0, size, -1)
-                )
-
-    def note_push(self, push: Push) -> None:
-        sim, number, grant = self.sim, self.number, push.grant
-        round = grant.sequence
-        if not sim.keep_round(round):
-            return
-        size = sim.task.size_bytes
-        waited = push.released - push.arrived - (push.served - push.started)
-        row = (PUSH, push.begun, push.done, waited, grant.version, grant.staleness, grant.steps, size, -1)
-        sim.note((number, round, *row))
-        if push.arrived > push.sent + push.way.latency_ns:
-            sim.note((number, round, UP, push.sent, push.arrived, 0, -1, -1, 0, size, -1))
-        if sim.costs.to_host_ns:
-            sim.note((number, round, TO_HOST, push.sent - sim.costs.to_host_ns, push.sent, 0, -1, -1, 0, size, -1))
 
 
 def _start(worker: SimWorker) -> None:

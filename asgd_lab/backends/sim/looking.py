@@ -1,0 +1,60 @@
+"""Looking at a simulation without touching it: evaluations on the way, and a person's view of its progress."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from asgd_lab.backends.outcome import Progress, Watch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from asgd_lab.backends.sim.simulation import Simulation
+    from asgd_lab.protocol.replica import Replica
+
+WATCH_EVERY = 256  # pushes between two looks at the host's clock
+WATCH_S = 0.2
+
+
+class Look:
+    """What the scenario wants evaluated, and who watches."""
+
+    def __init__(self, sim: Simulation, watch: Watch | None) -> None:
+        evaluate = sim.scenario.evaluate
+        self._sim, self._watch = sim, watch
+        self._every = evaluate.every_minibatches if evaluate is not None else 0
+        self._at_server = evaluate is not None and "server" in evaluate.parameters
+        self._at_replicas = evaluate is not None and "replicas" in evaluate.parameters
+        self._next = 0
+        self._next_of = [0.0] * sim.scenario.workers
+        self._watched_s = 0.0
+
+    def at_server(self) -> None:
+        """After a push, or at the start: evaluate if it is due, and show."""
+        sim = self._sim
+        server = sim.server
+        if self._at_server and server.minibatches >= self._next:
+            self._next = (server.minibatches // self._every + 1) * self._every
+            current = sim.shards.current
+            assert current is not None
+            self._evaluate("server", server.version, current)
+        if self._watch is not None and sim.pushes % WATCH_EVERY == 0 and time.monotonic() > self._watched_s + WATCH_S:
+            self._watched_s = time.monotonic()
+            now_s, error = sim.clock.now * 1e-9, server.training_error
+            self._watch(Progress(now_s, server.version, server.minibatches, -1, error=error))
+
+    def at_replica(self, replica: Replica) -> None:
+        """After a worker's minibatches: evaluate if it is due."""
+        worker = replica.worker
+        if self._at_replicas and replica.minibatches >= self._next_of[worker] and replica.vectors is not None:
+            every = self._every / len(self._next_of)
+            self._next_of[worker] = (replica.minibatches // every + 1) * every
+            self._evaluate(f"replica-{worker}", replica.version, replica.vectors.params)
+
+    def _evaluate(self, whose: str, version: int, params: Tensor) -> None:
+        """One owner's parameters into the table, beside the minibatches that are in the server's by now."""
+        sim = self._sim
+        for split, metric, value in sim.task.evaluate(params):
+            row = (sim.clock.now, version, sim.server.minibatches, whose, split, metric, value)
+            sim.record.evals.add(row)

@@ -1,0 +1,104 @@
+"""What a simulation writes into its tables: a row an effect, and a row for each thing inside it that took time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from asgd_lab.hardware.costs import Costs
+from asgd_lab.record.run import RunDirectory
+from asgd_lab.record.tables import KINDS
+
+if TYPE_CHECKING:
+    from asgd_lab.backends.sim.exchange import Slice
+    from asgd_lab.backends.sim.fetch import Fetch
+    from asgd_lab.backends.sim.push import Push
+    from asgd_lab.protocol.grants import PushGrant
+    from asgd_lab.protocol.replica import Replica
+
+FETCH, TRAIN, PUSH, APPLY, GRANT, UP, DOWN, TO_HOST, TO_DEVICE = (
+    KINDS.index(kind) for kind in ("fetch", "train", "push", "apply", "grant", "up", "down", "to_host", "to_device")
+)
+SERVER = -1  # the worker of a server's row
+NOT_OF_ONE = -1  # the shard of a worker's row
+
+
+class Rows:
+    """The rows of the rounds that the run directory keeps."""
+
+    def __init__(self, record: RunDirectory, costs: Costs, size_bytes: int) -> None:
+        self.keeps = record.recording.keep_round
+        self.any = record.recording.every > 0
+        self._add, self._minibatches = record.effects.add, record.minibatches
+        self._costs, self._size = costs, size_bytes
+
+    def train(self, replica: Replica, begun: int, ended: int) -> None:
+        """A Train that is over, and counted."""
+        round, steps = replica.sequence + 1, replica.steps
+        if self.keeps(round):
+            row = (replica.worker, round, TRAIN, begun, ended, 0, replica.version, -1, steps, 0, NOT_OF_ONE)
+            self._add(row)
+
+    def minibatches(
+        self, replica: Replica, begun: int, ended: int, ends_ns: Sequence[int], losses: Sequence[float],
+        errors: Sequence[float],
+    ) -> None:  # fmt: skip
+        """Those of a Train that is over, and not counted yet."""
+        if self.keeps(replica.sequence + 1):
+            stretch = (ended - begun) / ends_ns[-1]  # more than 1 where the device was shared
+            self._minibatches.extend(
+                (replica.worker, step, begun + round(end * stretch), loss, error)
+                for step, (end, loss, error) in enumerate(
+                    zip(ends_ns, losses, errors, strict=True), replica.minibatches
+                )
+            )
+
+    def fetch(self, fetch: Fetch) -> None:
+        """A fetch that is done, and what it passed."""
+        replica = fetch.worker.replica
+        worker, round = replica.worker, replica.sequence + 1
+        if not self.keeps(round):
+            return
+        _, version, steps = fetch.grant
+        size = self._size if steps else 0
+        waited = fetch.released - fetch.arrived - (fetch.served - fetch.started)
+        self._add((worker, round, FETCH, fetch.begun, fetch.done, waited, version, -1, steps, size, NOT_OF_ONE))
+        landed, copy_ns = fetch.landed, self._costs.to_device_ns
+        if steps and landed > fetch.released + fetch.way.latency_ns:
+            self._add((worker, round, DOWN, fetch.released, landed, 0, version, -1, 0, size, NOT_OF_ONE))
+        if steps and copy_ns:
+            self._add((worker, round, TO_DEVICE, landed, landed + copy_ns, 0, version, -1, 0, size, NOT_OF_ONE))
+
+    def push(self, push: Push) -> None:
+        """A push that is done, and what it passed."""
+        grant, worker = push.grant, push.worker.number
+        round, size, sent = grant.sequence, self._size, push.sent
+        if not self.keeps(round):
+            return
+        waited = push.released - push.arrived - (push.served - push.started)
+        row = (PUSH, push.begun, push.done, waited, grant.version, grant.staleness, grant.steps, size, NOT_OF_ONE)
+        self._add((worker, round, *row))
+        if push.arrived > sent + push.way.latency_ns:
+            self._add((worker, round, UP, sent, push.arrived, 0, -1, -1, 0, size, NOT_OF_ONE))
+        if self._costs.to_host_ns:
+            self._add((worker, round, TO_HOST, sent - self._costs.to_host_ns, sent, 0, -1, -1, 0, size, NOT_OF_ONE))
+
+    def apply(self, push: Push, grant: PushGrant) -> None:
+        """The server's side of a push."""
+        if self.keeps(grant.sequence):
+            started = push.started
+            row = (APPLY, started, push.served, started - push.arrived, grant.version, grant.staleness, grant.steps)
+            self._add((SERVER, grant.sequence, *row, self._size, 0))
+
+    def apply_slice(self, slice: Slice, grant: PushGrant, now: int) -> None:
+        """An independent server's side of its slice of a push."""
+        if self.keeps(grant.sequence):
+            started = slice.started
+            row = (APPLY, started, now, started - slice.arrived, grant.version, grant.staleness, grant.steps)
+            self._add((SERVER, grant.sequence, *row, round(slice.way.bytes), slice.index))
+
+    def grant(self, fetch: Fetch, started: int, arrived: int, now: int, shard: int) -> None:
+        """A server's side of a fetch, where it takes time."""
+        number = fetch.worker.replica.sequence + 1
+        if started < now and self.keeps(number):
+            self._add((SERVER, number, GRANT, started, now, started - arrived, -1, -1, 0, self._size, shard))

@@ -1,0 +1,320 @@
+"""What must hold in every simulated run, whatever the scenario: each law recounted from the rows, to the nanosecond.
+
+What is still under way when a run ends has no row. It is read off the workers' exchanges, as far as their stages have
+been reached. What a crash has cut off is known from neither: there an equality becomes a bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+
+from asgd_lab.backends.sim.accounts import COMPUTE, GATE, QUEUE
+from asgd_lab.backends.sim.exchange import FAR, Exchange, Slice
+from asgd_lab.backends.sim.network import DOWN, UP, Way
+from asgd_lab.backends.sim.push import Push
+from asgd_lab.backends.sim.servers import _SERVED, Gauge, OnCores
+from asgd_lab.backends.sim.sharing import Capacity
+from asgd_lab.backends.sim.simulation import Simulation
+from asgd_lab.protocol.grants import DROPPED
+from asgd_lab.record.tables import KINDS
+
+if TYPE_CHECKING:
+    from tests.backends.virtual import Run
+
+Ints = npt.NDArray[np.int64]
+
+
+def check_invariants(run: Run) -> None:
+    """All of them; `run` is over and has recorded every row."""
+    sim, rows = run.simulation, by_kind(run.effects)
+    rows_are_intervals(sim, rows)
+    every_nanosecond_is_under_one_heading(sim, rows["train"])
+    servers_obey_utilisation_law_and_littles_law(sim, rows)
+    links_conserve_bytes_and_obey_littles_law(sim, rows)
+    work_is_conserved(sim, rows)
+    staleness_is_the_versions_since_the_oldest_center(sim, rows)
+    what_a_worker_does_one_after_the_other_does_not_overlap(sim, rows)
+    shares_are_between_none_and_all(run)
+
+
+class Rows(NamedTuple):
+    """Rows of one kind, column by column; times in nanoseconds."""
+
+    worker: Ints
+    round: Ints
+    start_s: Ints
+    end_s: Ints
+    wait_s: Ints
+    version: Ints
+    staleness: Ints
+    steps: Ints
+    shard: Ints
+
+    def only(self, which: Any) -> Rows:
+        """Those of a mask, or in the order of indices."""
+        return Rows(*(column[which] for column in self))
+
+    @property
+    def lasts(self) -> Ints:
+        """Nanoseconds."""
+        return self.end_s - self.start_s
+
+
+def by_kind(effects: pd.DataFrame) -> dict[str, Rows]:
+    """All kinds, also those that did not happen."""
+    everything = Rows(*(effects[name].to_numpy() for name in Rows._fields))
+    kinds = effects["kind"].to_numpy()
+    return {kind: everything.only(kinds == kind) for kind in KINDS}
+
+
+def summed(values: Ints, worker: Ints, workers: int) -> list[int]:
+    """Each worker's sum."""
+    found = np.zeros(workers, np.int64)
+    np.add.at(found, worker, values)
+    return found.tolist()
+
+
+def under_way(sim: Simulation) -> Iterator[Exchange]:
+    """What nobody has had back, of the incarnations that are there."""
+    for worker in sim.workers:
+        if worker.alive:
+            yield from (each for each in (worker.fetch, *worker.pushes) if each.flying and each.released == FAR)
+
+
+# ---------------------------------------------------------------- the invariants
+
+
+def rows_are_intervals(sim: Simulation, rows: dict[str, Rows]) -> None:
+    for kind, of in rows.items():
+        assert (of.start_s >= 0).all()
+        assert (of.lasts >= 0).all()
+        assert (of.wait_s >= 0).all()
+        # A copy to the device is known, and has its row, when the transfer before it is.
+        assert kind == "to_device" or (of.start_s <= sim.end_ns).all()
+
+
+def every_nanosecond_is_under_one_heading(sim: Simulation, trains: Rows) -> None:
+    """A worker's headings sum to the makespan; computing is what its trains, and the one under way, have lasted."""
+    computed = summed(trains.lasts, trains.worker, len(sim.workers))
+    for worker, account in zip(sim.workers, sim.accounts, strict=True):
+        assert sum(account.spent_ns) == sim.end_ns
+        assert min(account.spent_ns) >= 0
+        running = max(0, sim.end_ns - worker._begun) if worker.alive and worker.training else 0
+        if sim.faults is None:
+            assert account.spent_ns[COMPUTE] == computed[worker.number] + running
+        else:
+            assert account.spent_ns[COMPUTE] >= computed[worker.number] + running
+
+
+def servers_obey_utilisation_law_and_littles_law(sim: Simulation, rows: dict[str, Rows]) -> None:
+    """A server is busy for the sum of its services; the integral of how many are there is the sum of their times there.
+
+    Both as a server has counted them while it went, and as the rows tell afterwards. Requests are served in order of
+    arrival, one at a time. Of servers in one order, a row spans them all: there is no row for one of them.
+    """
+    end, several = sim.end_ns, len(sim.queues) > 1
+    if several and not sim.independent:
+        assert all(0 <= queue.busy_ns <= end for queue in sim.queues)
+        return
+    served = Rows(*map(np.concatenate, zip(rows["apply"], rows["grant"], strict=True)))
+    silent = not sim.costs.server_fetch_ns and not sim.one_sided  # a fetch that costs nothing queues, and has no row
+    for index, queue in enumerate(sim.queues):
+        of = served.only(served.shard == index)
+        pending = list(_waiting(sim, queue))
+        busy = int((np.minimum(of.end_s, end) - np.minimum(of.start_s, end)).sum())
+        if not isinstance(queue, OnCores):  # its service that is under way is counted when it ends
+            busy += sum(max(0, end - each.started) for each in pending)
+        present = int((of.lasts + of.wait_s).sum()) + sum(end - each.arrived for each in pending)
+        assert 0 <= queue.busy_ns <= end
+        if sim.faults is None:
+            assert queue.busy_ns == busy
+            assert queue.present_ns == present or (silent and queue.present_ns > present)
+        else:  # a request whose worker is gone is served for nothing
+            assert queue.busy_ns >= busy
+            assert queue.present_ns >= present
+        if sim.algorithm.name != "downpour" and not several and not sim.one_sided and sim.faults is None:
+            waited = sum(account.spent_ns[QUEUE] for account in sim.accounts)
+            assert queue.present_ns == waited, "who waits for the server is there"
+        of = of.only(of.lasts > 0)
+        of = of.only(np.argsort(of.start_s, kind="stable"))
+        assert (of.start_s[1:] >= of.end_s[:-1]).all(), "one at a time"
+        assert (np.diff(of.start_s - of.wait_s) >= 0).all(), "first come, first served"
+
+
+def links_conserve_bytes_and_obey_littles_law(sim: Simulation, rows: dict[str, Rows]) -> None:
+    """What a capacity has carried are the bytes of the transfers that passed it, up to a nanosecond's worth of each.
+
+    And the integral of how many are on it is the sum of their times.
+    """
+    rung = {id(alarm): time for time, _, _, alarm in sim.clock._queue}
+    workers = len(sim.workers)
+    exact = len(sim.queues) == 1 and sim.faults is None
+    for side, done, moved in ((UP, rows["push"], rows["up"]), (DOWN, rows["fetch"], rows["down"])):
+        if side == DOWN and not sim.independent:
+            done = done.only(done.steps > 0)
+        count = np.bincount(done.worker, minlength=workers).tolist()
+        lasted = summed(moved.lasts, moved.worker, workers)
+        transfers = np.bincount(moved.worker, minlength=workers).tolist()
+        going = [each for each in (under_way(sim) if side == UP else _fetches(sim)) if _left(each) <= sim.end_ns]
+        for capacity in sim.network.capacities:
+            if not capacity.name.endswith((" up", " down")[side]):
+                continue
+            least = most = largest = 0.0
+            present = 0
+            for worker in range(workers):
+                ways = _ways(sim, side, worker, capacity)
+                size = sum(way.bytes for way in ways)
+                least += size * count[worker]
+                most += size * count[worker]
+                largest = max(largest, size)
+                present += sum(lasted[worker] - way.latency_ns * transfers[worker] for way in ways)
+            for each in going:
+                ways = _ways(sim, side, each.worker.number, capacity)
+                size = sum(way.bytes for way in ways)
+                most += size
+                if exact and ways:
+                    begun, flown = _flight(each, ways[0], rung)
+                    present += min(flown, sim.end_ns) - begun
+                    least += size if flown <= sim.end_ns else 0
+            if sim.faults is not None:
+                most += largest * sim.faults.crashes * (sim.algorithm.depth if side == UP else 1)
+            slack = 1e-9 * most + capacity.per_ns * (len(done.worker) + workers + 1)
+            assert least - slack <= capacity.used <= most + slack
+            assert capacity.used <= capacity.per_ns * sim.end_ns * (1 + 1e-9)
+            if exact:
+                assert capacity.present_ns == present
+
+
+def work_is_conserved(sim: Simulation, rows: dict[str, Rows]) -> None:
+    """Every minibatch taken is in a push that ended, in one that is under way, not pushed yet, or lost in a crash."""
+    first = rows["apply"].only(rows["apply"].shard == 0)
+    taken = int(rows["train"].steps.sum())
+    kept = sum(worker.replica.unpushed for worker in sim.workers if worker.alive)
+    pushes = [each for each in under_way(sim) if isinstance(each, Push)]
+    if sim.independent:
+        ended = int(rows["push"].steps.sum())
+        kept += sum(push.arriving.steps for push in pushes)
+    else:
+        ended = int(first.steps.sum())
+        kept += sum(push.arriving.steps for push in pushes if push.served == FAR)
+    assert taken == ended + kept + (sim.faults.lost_minibatches if sim.faults is not None else 0)
+    applied = first.only(first.version != DROPPED)
+    versions = np.unique(applied.version)
+    assert versions.tolist() == list(range(1, sim.server.version + 1)), "a version each, in order"
+    assert sim.algorithm.gate.collects or len(versions) == len(applied.version)
+    assert sim.server.minibatches == applied.steps.sum()
+    budget = sim.scenario.budget
+    if budget.minibatches is not None:
+        assert sim.server.minibatches <= budget.minibatches
+        others = (budget.updates, budget.seconds, budget.target_error)
+        assert sim.server.minibatches == budget.minibatches or any(each is not None for each in others)
+    assert budget.updates is None or sim.server.version <= budget.updates
+
+
+def staleness_is_the_versions_since_the_oldest_center(sim: Simulation, rows: dict[str, Rows]) -> None:
+    """Of each push, from the versions that its minibatches were taken on: the oldest, that of the first of them.
+
+    Summed over the pushes, 1 + staleness counts every pair of a version and a push that was under way when it was made:
+    Little's law for versions, with gaps or without. And a fetch sees the newest version.
+    """
+    trains = rows["train"]
+    order = np.lexsort((trains.round, trains.worker))  # stable: in time, within a worker's round
+    trains = trains.only(order)
+    key = trains.worker << 32 | trains.round
+    rounds, first = np.unique(key, return_index=True)
+    last = np.append(first[1:], len(key))
+    pushes = rows["push"].only(rows["push"].version != DROPPED)
+    place = np.searchsorted(rounds, pushes.worker << 32 | pushes.round)
+    for index, (begin, end) in enumerate(zip(first[place].tolist(), last[place].tolist(), strict=True)):
+        steps = int(pushes.steps[index])
+        taken = 0
+        while taken < steps and end > begin:
+            end -= 1
+            taken += int(trains.steps[end])
+        assert taken == steps
+        assert end == begin or sim.faults is not None, "only a crash leaves minibatches behind"
+        assert pushes.staleness[index] == pushes.version[index] - 1 - trains.version[end] >= 0
+    if sim.algorithm.gate.collects:
+        return
+    applied = rows["apply"].only((rows["apply"].shard == 0) & (rows["apply"].version != DROPPED))
+    made = np.concatenate([[0], applied.end_s[np.argsort(applied.version)], [FAR]])
+    fetches = rows["fetch"]
+    assert (made[fetches.version] <= fetches.end_s).all()
+    assert (made[fetches.version + 1] >= fetches.start_s).all()
+
+
+def what_a_worker_does_one_after_the_other_does_not_overlap(sim: Simulation, rows: dict[str, Rows]) -> None:
+    """Trains, fetches, and pushes beyond those that the algorithm's depth allows."""
+    for kind, depth in (("train", 1), ("fetch", 1), ("push", sim.algorithm.depth)):
+        of = rows[kind]
+        of = of.only(np.lexsort((of.end_s, of.start_s, of.worker)))
+        before = of.end_s if sim.faults is None else of.start_s  # a row may end after the crash that cut it off
+        same = of.worker[depth:] == of.worker[:-depth]
+        assert (of.start_s[depth:] >= before[:-depth])[same].all(), kind
+
+
+def shares_are_between_none_and_all(run: Run) -> None:
+    """Utilisations, as the summary has them, over the run and over its parts."""
+    sim, summary = run.simulation, run.summary()
+    assert 0 <= summary["utilisation"]["server"] <= 1
+    assert 0 <= summary["utilisation"]["workers"] <= 1
+    assert sum(map(float, run.outcome.facts["time"]["mean"].values())) == pytest.approx(sim.end_ns * 1e-9)
+    for one in run.outcome.facts["resources"]:
+        over_time = one["over_time"]
+        for value in (one["utilisation"], *over_time["utilisation"]):
+            # A service on shared cores is counted when it ends, and then may be longer than that part of the run.
+            assert 0 <= value <= 1 + 1e-9 or isinstance(sim.queues[0], OnCores)
+        assert all(value >= 0 for value in (one["present"], *over_time["present"]))
+        lengths = np.diff([0.0, *over_time["end_s"]])
+        for name in ("utilisation", "present"):
+            whole = float(np.dot(lengths, over_time[name]))
+            assert whole == pytest.approx(one[name] * sim.end_ns * 1e-9, rel=1e-6, abs=1e-6)
+    assert all(account.spent_ns[GATE] == 0 for account in sim.accounts) or not _never_waits(sim)
+
+
+# ---------------------------------------------------------------- inside
+
+
+def _never_waits(sim: Simulation) -> bool:
+    """Whether nobody can ever wait at the gate."""
+    return sim.algorithm.gate.bound is None and sim.scenario.budget.minibatches is None
+
+
+def _waiting(sim: Simulation, queue: Gauge) -> Iterator[Exchange | Slice]:
+    """The requests that a server has in its queue or serves."""
+    if isinstance(queue, OnCores):
+        yield from (each for each in under_way(sim) if each.arrived <= sim.end_ns and each.served == FAR)
+    else:
+        alarms = (alarm for _, _, _, alarm in sim.clock._queue)
+        yield from (each for each in alarms if each.callbacks is _SERVED and each.queue is queue)
+
+
+def _fetches(sim: Simulation) -> Iterator[Exchange]:
+    """Those whose answer is on its way, or there and not waited for."""
+    for worker in sim.workers:
+        fetch = worker.fetch
+        if worker.alive and fetch.flying and fetch.released != FAR and (fetch.grant.steps or sim.independent):
+            yield fetch
+
+
+def _left(each: Exchange) -> int:
+    """When the vector left for where it goes."""
+    return each.sent if isinstance(each, Push) else each.released
+
+
+def _ways(sim: Simulation, side: int, worker: int, capacity: Capacity) -> list[Way]:
+    return [way for way in sim.network.ways[side][worker] if way.sharing is not None and capacity in way.one.capacities]
+
+
+def _flight(each: Exchange, way: Way, rung: dict[int, int]) -> tuple[int, int]:
+    """When a transfer began to share its way, and when it ceased to."""
+    begun, there = _left(each), each.arrived if isinstance(each, Push) else each.landed
+    if there != FAR:
+        return begun, there - way.latency_ns
+    return begun, FAR if each.entry is not None else rung[id(each)] - way.latency_ns
