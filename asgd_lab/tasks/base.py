@@ -7,8 +7,8 @@ here and in the files beside this one: P elements of the flat vector, N samples,
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol, final
 
 from torch import Tensor
 
@@ -34,6 +34,37 @@ class Learner(Protocol):
         ...
 
 
+Taken = tuple[list[float], list[float]]
+"""The losses and the errors of some minibatches, in their order."""
+
+
+class Batch(Protocol):
+    """Advances the replicas of one task together: another order of the same arithmetic, so nearly but not exactly the
+    bits of `Learner.minibatch`.
+    """
+
+    def advance(self, rounds: Sequence[tuple[Learner, int, int]]) -> list[Taken]:
+        """For each (learner, first step, steps): take these minibatches in place on the learner's vectors.
+
+        A learner stands in at most one round. It may be advanced and take minibatches by itself in any alternation:
+        its parameters, gradient sums and optimizer state are the same.
+        """
+        ...
+
+
+@final
+class OneByOne:
+    """The batch of a task which gains nothing by another order: exactly the bits of `Learner.minibatch`."""
+
+    def advance(self, rounds: Sequence[tuple[Learner, int, int]]) -> list[Taken]:
+        """One learner after another."""
+        answers: list[Taken] = []
+        for learner, first, steps in rounds:
+            taken = [learner.minibatch(step) for step in range(first, first + steps)]
+            answers.append(([loss for loss, _ in taken], [error for _, error in taken]))
+        return answers
+
+
 class Task(Protocol):
     """A model, its data and its local optimizer; the same configuration, seed and data build the same task."""
 
@@ -56,6 +87,10 @@ class Task(Protocol):
 
         Both must start at a 64-byte boundary; a `ProtocolError` says so where they do not.
         """
+        ...
+
+    def batch(self) -> Batch:
+        """What advances many of its learners together; a `ScenarioError` where the task allows no such thing."""
         ...
 
     def evaluate(self, params: Tensor) -> list[tuple[str, str, float]]:

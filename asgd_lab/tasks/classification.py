@@ -22,7 +22,7 @@ from torch.optim.swa_utils import update_bn
 from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import generator, key
 from asgd_lab.tasks import models
-from asgd_lab.tasks.base import Data, OptimizerConfig
+from asgd_lab.tasks.base import Batch, Data, OptimizerConfig
 from asgd_lab.tasks.flat import Layout, bind
 from asgd_lab.tasks.optimizers import MakeOptimizer, optimizer
 
@@ -100,43 +100,44 @@ class ClassificationLearner:
         self, model: nn.Module, layout: Layout, params: Tensor, gradients: Tensor | None, data: Data, order: Order,
         make: MakeOptimizer, stream: tuple[int, int],
     ) -> None:  # fmt: skip
-        self._layout, self._data, self._order = layout, data, order
+        self._layout, self._data, self.order = layout, data, order
         self._params, self._gradients = params, gradients
         self._model = bind(model, layout.views(params))
         self._images, self._labels = data["train_images"], data["train_labels"]
-        trained = [parameter.requires_grad for parameter in model.parameters()]
-        self._weights = [weight for weight in self._model.parameters() if weight.requires_grad]
-        sums = layout.views(gradients) if gradients is not None else []
-        self._sums = [view for view, is_trained in zip(sums, trained, strict=False) if is_trained]
+        self.parameters = dict(self._model.named_parameters())
+        self._weights = [weight for weight in self.parameters.values() if weight.requires_grad]
+        views = layout.views(gradients) if gradients is not None else []
+        named = zip(self.parameters.items(), views, strict=False)
+        self.sums = {name: view for (name, parameter), view in named if parameter.requires_grad}
         self._make = make
-        self._optimizer = make(self._weights)
+        self.optimizer = make(self._weights)
         self._generator = default_generator(params.device)
-        self._seed, self._worker = stream
+        self._seed, self.worker = stream
 
     def minibatch(self, step: int) -> tuple[float, float]:
         """Take one local step in place; mean cross-entropy and share of wrong answers before it."""
-        index = self._order(step)
+        index = self.order(step)
         labels = self._labels.index_select(0, index)
-        self._generator.manual_seed(key(self._seed, "model", self._worker, step))
+        self._generator.manual_seed(key(self._seed, "model", self.worker, step))
         outputs = self._model(self._images.index_select(0, index))
         loss = cross_entropy(outputs, labels)
         for weight in self._weights:
             weight.grad = None
         torch.autograd.backward(loss)
-        if self._sums:
+        if self.sums:
             self._gather()
-        self._optimizer.step()
+        self.optimizer.step()
         wrong = outputs.detach().argmax(1).ne(labels).count_nonzero()
         return loss.item(), wrong.item() / len(labels)
 
     def _gather(self) -> None:
-        pairs = [(total, weight.grad) for total, weight in zip(self._sums, self._weights, strict=True)]
+        pairs = [(total, weight.grad) for total, weight in zip(self.sums.values(), self._weights, strict=True)]
         totals = [total for total, gradient in pairs if gradient is not None]
         torch._foreach_add_(totals, [gradient for _, gradient in pairs if gradient is not None])
 
     def reset_momentum(self) -> None:
         """Forget the local optimizer's state; some classes set theirs up in the constructor, so a new one is made."""
-        self._optimizer = self._make(self._weights)
+        self.optimizer = self._make(self._weights)
 
     def warm_up(self) -> None:
         """Take a step with a copy: what is warmed are kernels, caches and lazy imports of the process."""
@@ -144,8 +145,8 @@ class ClassificationLearner:
         gradients = None if self._gradients is None else torch.zeros_like(scratch)
         with undisturbed(self._generator):
             ClassificationLearner(
-                self._model, self._layout, scratch, gradients, self._data, self._order, self._make,
-                (self._seed, self._worker),
+                self._model, self._layout, scratch, gradients, self._data, self.order, self._make,
+                (self._seed, self.worker),
             ).minibatch(0)  # fmt: skip
 
 
@@ -190,6 +191,12 @@ class ClassificationTask:
         order = order or walk(self._seed, worker, samples, self._batch_size, params.device)
         stream = (self._seed, worker)
         return ClassificationLearner(self._model, self._layout, params, gradients, data, order, self._make, stream)
+
+    def batch(self) -> Batch:
+        """Stacks of replicas, on the CPU."""
+        from asgd_lab.tasks.batched import ClassificationBatch  # late: few runs need it
+
+        return ClassificationBatch(self._model, self._make, self._data["cpu"], self._batch_size)
 
     def evaluate(self, params: Tensor) -> list[tuple[str, str, float]]:
         """Error and loss on the test set and on a fixed sample of the training set."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from asgd_lab.streams import key
-from asgd_lab.tasks.base import OptimizerConfig
+from asgd_lab.tasks.base import OneByOne, OptimizerConfig
 from asgd_lab.tasks.flat import Layout
 from asgd_lab.tasks.optimizers import MakeOptimizer, optimizer
 
@@ -141,6 +141,10 @@ class QuadraticTask:
             (gradients,) = self._layout.views(gradients)
         stream = (self._seed, worker)
         return QuadraticLearner(params, gradients, self._curvature, self._deviation, self._make, stream)
+
+    def batch(self) -> OneByOne:
+        """A loop: most of a step is the noise, which each replica draws from its own stream."""
+        return OneByOne()
 
     def evaluate(self, params: Tensor) -> list[tuple[str, str, float]]:
         """The exact risk, in double precision."""

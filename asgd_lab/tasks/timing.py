@@ -8,6 +8,8 @@ from typing import Protocol, final
 import torch
 from torch import Tensor
 
+from asgd_lab.tasks.base import OneByOne
+
 
 class TimingConfig(Protocol):
     """The part of a scenario that states it."""
@@ -50,6 +52,10 @@ class TimingTask:
     def learner(self, worker: int, params: Tensor, gradients: Tensor | None = None) -> TimingLearner:
         """Bound to nothing."""
         return TimingLearner()
+
+    def batch(self) -> OneByOne:
+        """Nothing to gain."""
+        return OneByOne()
 
     def evaluate(self, params: Tensor) -> list[tuple[str, str, float]]:
         """No rows."""

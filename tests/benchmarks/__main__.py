@@ -6,9 +6,11 @@ import sys
 
 import torch
 
-from tests.benchmarks import driver, gradients, simulator, startup, sync
+from tests.benchmarks import batched, driver, gradients, simulator, startup, sync
 
-BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in (driver, sync, gradients, simulator, startup)}
+BENCHMARKS = {
+    module.__name__.rpartition(".")[2]: module for module in (driver, sync, gradients, batched, simulator, startup)
+}
 
 
 def main() -> None:

@@ -1,0 +1,120 @@
+"""What can be batched: found at construction, by a minibatch of two replicas and by steps with a toy.
+
+Whatever cannot is refused in one line that says why; nothing falls back silently.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.functional import cross_entropy
+
+from asgd_lab.errors import ScenarioError
+from asgd_lab.tasks.base import one_line
+from asgd_lab.tasks.optimizers import MakeOptimizer
+from asgd_lab.tasks.stacked import Stack
+
+_NEAR = 1e-2  # relative difference beyond which more than rounding is at work
+
+
+def _refused(message: str) -> ScenarioError:
+    return ScenarioError.at("backend.numerics", f"cannot be batched: {message}; use sequential")
+
+
+class _Minibatch(NamedTuple):
+    """What one replica computes alone."""
+
+    loss: Tensor
+    gradients: dict[str, Tensor]  # of the parameters that it reaches
+    kept_bytes: int  # from the forward to the backward pass
+
+
+def examine(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Stack, int]:
+    """The stack of a model, and the bytes that each replica in it keeps from the forward to the backward pass.
+
+    Tried out with images (B, 2, C, H, W) and labels (B, 2); a `ScenarioError` where a minibatch leaves more behind than
+    its gradient, where vmap refuses the model, and where two replicas together compute something else than alone.
+    """
+    pair = (model, copy.deepcopy(model))
+    with torch.no_grad():
+        for parameter in pair[1].parameters():
+            parameter.mul_(1.1)
+    alone = [_minibatch(each, images[:, place].clone(), labels[:, place]) for place, each in enumerate(pair)]
+    stack = Stack(model, list(alone[0].gradients))
+    parameters = [dict(each.named_parameters()) for each in pair]
+    rows = torch.stack([torch.cat([each[name].detach().flatten() for name in stack.weights]) for each in parameters])
+    for places in ([0, 1], [1, 0]):  # the second time what the first has recorded
+        index = torch.tensor(places)
+        others = [torch.stack([parameters[place][name].detach() for place in places]) for name in stack.others]
+        try:
+            with warnings.catch_warnings():
+                # An operation that vmap has no rule for is a loop over the replicas.
+                warnings.filterwarnings("error", message="There is a performance drop")
+                gradients, losses, _ = stack.step(
+                    rows.index_select(0, index), others, images.index_select(1, index), labels.index_select(1, index)
+                )
+        except Exception as error:
+            raise _refused(f"torch.func.vmap refuses the model ({one_line(error)})") from error
+        for place, gradient, loss in zip(places, gradients, losses, strict=True):
+            expected = torch.cat([tensor.flatten() for tensor in alone[place].gradients.values()])
+            if _far(gradient, expected) or _far(loss, alone[place].loss):
+                raise _refused("the model's replicas compute something else together than alone")
+    return stack, alone[0].kept_bytes
+
+
+def _far(found: Tensor, expected: Tensor) -> bool:
+    return bool((found - expected).norm() > _NEAR * expected.norm())
+
+
+def _minibatch(model: nn.Module, images: Tensor, labels: Tensor) -> _Minibatch:
+    trial = copy.deepcopy(model)
+    buffers = {name: buffer.clone() for name, buffer in trial.named_buffers()}
+    trained = {name: parameter for name, parameter in trial.named_parameters() if parameter.requires_grad}
+    kept_bytes = 0
+
+    def keep(tensor: Tensor) -> Tensor:
+        nonlocal kept_bytes
+        kept_bytes += tensor.nbytes
+        return tensor
+
+    with torch.random.fork_rng(devices=[]), saved_tensors_hooks(keep, lambda tensor: tensor):
+        before = torch.get_rng_state()
+        loss = cross_entropy(trial(images), labels)
+        drawn = not torch.equal(torch.get_rng_state(), before)
+    if drawn:
+        raise _refused("the model draws random numbers while it trains, as dropout does")
+    for name, buffer in trial.named_buffers():
+        if not torch.equal(buffer, buffers[name]):
+            raise _refused(f"training changes the model's buffer {name}, as it does BatchNorm's running statistics")
+    gradients = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
+    reached = {name: found for name, found in zip(trained, gradients, strict=True) if found is not None}
+    return _Minibatch(loss.detach(), reached, kept_bytes)
+
+
+def memories(make: MakeOptimizer) -> frozenset[str]:
+    """The names under which an optimizer keeps what has the shape of its weight; the rest it keeps is numbers.
+
+    A `ScenarioError` where a step over weights is not the same as a step over one row of all their elements.
+    """
+    weights = [torch.linspace(-1, 1, 6).view(2, 3), torch.linspace(1, 2, 4)]
+    row = torch.cat([weight.flatten() for weight in weights])
+    try:
+        each, whole = make(weights), make([row])
+        for step in range(3):
+            row.grad = torch.sin(torch.arange(10.0) + step)
+            weights[0].grad, weights[1].grad = row.grad[:6].view(2, 3), row.grad[6:]
+            each.step()
+            whole.step()
+        alike = torch.allclose(torch.cat([weight.flatten() for weight in weights]), row)
+    except Exception as error:  # such as Muon, which wants matrices only
+        raise _refused("the local optimizer does not step element by element") from error
+    if not alike:
+        raise _refused("the local optimizer does not step element by element")
+    return frozenset(
+        name for name, value in whole.state[row].items() if isinstance(value, Tensor) and value.shape == row.shape
+    )

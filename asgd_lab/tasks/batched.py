@@ -1,0 +1,207 @@
+"""Minibatches of many learners in one pass; between two calls all state is the learners' own.
+
+A call gathers parameters, gradient sums and what the learners' optimizers remember into matrices, a replica a row,
+and puts them back at its end. The optimizer of a call is the scenario's own class of torch.optim over the rows, so its
+arithmetic is torch's, each row with its own count of steps. This needs a class that steps element by element, for which
+the shapes of weights mean nothing. What cannot be advanced so is found at construction.
+
+Shape letters are those of `stacked`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, final
+
+import torch
+from torch import Tensor, nn
+
+from asgd_lab.errors import ProtocolError
+from asgd_lab.tasks.base import Data, Learner, Taken
+from asgd_lab.tasks.batchable import examine, memories
+from asgd_lab.tasks.optimizers import MakeOptimizer
+from asgd_lab.tasks.stacked import Stack
+
+if TYPE_CHECKING:
+    from asgd_lab.tasks.classification import ClassificationLearner
+
+_HIGHEST = 32  # replicas in a stack: more gain nothing
+_KEPT_BYTES = 2**25  # of a stack, from forward to backward pass: more than the caches hold is slower than two stacks
+
+
+class _Round(NamedTuple):
+    learner: ClassificationLearner
+    first: int
+    steps: int
+    place: int  # in the caller's list
+
+
+class _Rows:
+    """A matrix (R, P), and each row's pieces in the shapes of the weights."""
+
+    def __init__(self, height: int, stack: Stack) -> None:
+        self.matrix = torch.zeros(height, sum(stack.sizes))
+        self.rows = self.matrix.unbind(0)
+        self.pieces = [_pieces(row, stack) for row in self.rows]
+
+
+@final
+class ClassificationBatch:
+    """Stacks of replicas of one network.
+
+    The same calls give the same bytes, and a call's result does not depend on the order of its rounds. In which company
+    a learner is advanced may change its last bits, since kernels differ with the height of the stack.
+    """
+
+    def __init__(self, model: nn.Module, make: MakeOptimizer, data: Data, batch_size: int) -> None:
+        self._data, self._batch_size, self._make = data, batch_size, make
+        self._memories = memories(make)
+        index = torch.arange(2 * batch_size).remainder(len(data["train_labels"])).view(batch_size, 2)
+        self._stack, kept_bytes = examine(model, data["train_images"][index], data["train_labels"][index])
+        height = max(1, min(_HIGHEST, _KEPT_BYTES // kept_bytes))
+        self._params, self._sums = _Rows(height, self._stack), _Rows(height, self._stack)
+        self._memory: dict[str, _Rows] = {}
+        parameters = dict(model.named_parameters())
+        self._others = [parameters[name].new_zeros(height, *parameters[name].shape) for name in self._stack.others]
+
+    def advance(self, rounds: Sequence[tuple[Learner, int, int]]) -> list[Taken]:
+        """Take all the minibatches; mean cross-entropy and share of wrong answers before each."""
+        entries = [
+            _Round(cast("ClassificationLearner", learner), first, steps, place)
+            for place, (learner, first, steps) in enumerate(rounds)
+        ]
+        if len({id(each.learner) for each in entries}) < len(entries):
+            raise ProtocolError("a learner stands in two rounds of one call")
+        # The longest first: whoever is not done yet is a prefix.
+        entries.sort(key=lambda each: (-each.steps, each.learner.worker))
+        answers: list[Taken] = [([], []) for _ in rounds]
+        height = len(self._params.rows)
+        with torch.no_grad():
+            for start in range(0, len(entries), height):
+                self._advance(entries[start : start + height], answers)
+        return answers
+
+    def _advance(self, rounds: Sequence[_Round], answers: list[Taken]) -> None:
+        learners = [each.learner for each in rounds]
+        self._gather(learners)
+        rows = self._params.rows[: len(rounds)]
+        optimizer = self._make(rows)
+        self._recall(optimizer, learners)
+        for step in range(rounds[0].steps):
+            active = [each for each in rounds if each.steps > step]
+            gradients, losses, wrong = self._gradients(active, step)
+            if any(learner.sums for learner in learners):
+                self._sums.matrix[: len(active)] += gradients
+            for row in rows[len(active) :]:
+                row.grad = None
+            for row, gradient in zip(rows, gradients.unbind(0), strict=False):
+                row.grad = gradient
+            _hasten(optimizer, rows[: len(active)])
+            optimizer.step()
+            for each, loss, count in zip(active, losses.tolist(), wrong.tolist(), strict=True):
+                answers[each.place][0].append(loss)
+                answers[each.place][1].append(count / self._batch_size)
+        self._remember(optimizer, learners)
+        self._scatter(learners)
+
+    def _gradients(self, rounds: Sequence[_Round], step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the rounds' minibatches of that step."""
+        index = torch.stack([each.learner.order(each.first + step) for each in rounds], 1)  # (B, R)
+        images, labels = self._data["train_images"], self._data["train_labels"]
+        chosen = index.flatten()
+        return self._stack.step(
+            self._params.matrix[: len(rounds)],
+            [other[: len(rounds)] for other in self._others],
+            images.index_select(0, chosen).view(*index.shape, *images.shape[1:]),
+            labels.index_select(0, chosen).view(index.shape),
+        )
+
+    # ------------------------------------------------------------------ what is the learners'
+
+    def _weights(self, learner: ClassificationLearner) -> Iterator[Tensor]:
+        return (learner.parameters[name] for name in self._stack.weights)
+
+    def _vectors(self, learners: Sequence[ClassificationLearner]) -> tuple[list[Tensor], list[Tensor]]:
+        """The learners' tensors, and the pieces of rows that stand for them here."""
+        theirs: list[Tensor] = []
+        ours: list[Tensor] = []
+        for learner, params, sums in zip(learners, self._params.pieces, self._sums.pieces, strict=False):
+            theirs += self._weights(learner)
+            ours += params
+            if learner.sums:
+                theirs += [learner.sums[name] for name in self._stack.weights]
+                ours += sums
+        return theirs, ours
+
+    def _gather(self, learners: Sequence[ClassificationLearner]) -> None:
+        theirs, ours = self._vectors(learners)
+        torch._foreach_copy_(ours, theirs)
+        for name, other in zip(self._stack.others, self._others, strict=True):
+            for row, learner in zip(other, learners, strict=False):
+                row.copy_(learner.parameters[name])
+
+    def _scatter(self, learners: Sequence[ClassificationLearner]) -> None:
+        theirs, ours = self._vectors(learners)
+        torch._foreach_copy_(theirs, ours)
+
+    def _recall(self, optimizer: torch.optim.Optimizer, learners: Sequence[ClassificationLearner]) -> None:
+        """Give the rows' optimizer what the learners' own ones remember."""
+        theirs: list[Tensor] = []
+        ours: list[Tensor] = []
+        for place, learner in enumerate(learners):
+            states = [learner.optimizer.state.get(weight) or {} for weight in self._weights(learner)]
+            row = self._params.rows[place]
+            for name, value in states[0].items():
+                if name in self._memories:
+                    if name not in self._memory:
+                        self._memory[name] = _Rows(len(self._params.rows), self._stack)
+                    memory = self._memory[name]
+                    optimizer.state[row][name] = memory.rows[place]
+                    theirs += [state[name] for state in states]
+                    ours += memory.pieces[place]
+                else:
+                    optimizer.state[row][name] = _copied(value)
+        if theirs:
+            torch._foreach_copy_(ours, theirs)
+
+    def _remember(self, optimizer: torch.optim.Optimizer, learners: Sequence[ClassificationLearner]) -> None:
+        """Give the learners' own optimizers what the rows' one remembers."""
+        theirs: list[Tensor] = []
+        ours: list[Tensor] = []
+        for place, learner in enumerate(learners):
+            for name, value in optimizer.state[self._params.rows[place]].items():
+                memory = self._memory.get(name)
+                if memory is not None and value is memory.rows[place]:
+                    pieces = memory.pieces[place]
+                elif name in self._memories:  # new in this call
+                    pieces = _pieces(value, self._stack)
+                else:
+                    pieces = [value] * len(self._stack.weights)
+                for weight, piece in zip(self._weights(learner), pieces, strict=True):
+                    state = learner.optimizer.state[weight]
+                    if isinstance(state.get(name), Tensor):
+                        theirs.append(state[name])
+                        ours.append(piece)
+                    else:
+                        state[name] = _copied(piece)
+        if theirs:
+            torch._foreach_copy_(theirs, ours)
+
+
+def _pieces(row: Tensor, stack: Stack) -> list[Tensor]:
+    return [piece.view(shape) for piece, shape in zip(torch.split(row, stack.sizes), stack.shapes, strict=True)]
+
+
+def _copied(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+def _hasten(optimizer: torch.optim.Optimizer, rows: Sequence[Tensor]) -> None:
+    """Choose torch's kernel over all rows, where the class has one."""
+    # torch's fused SGD takes the first row's word for all: either every row has a momentum by now or none has.
+    alike = len({bool(optimizer.state.get(row)) for row in rows}) == 1
+    for group in optimizer.param_groups:
+        if "fused" in group:
+            group["fused"] = alike
+        if "foreach" in group:
+            group["foreach"] = not group.get("fused")

@@ -1,0 +1,166 @@
+"""One network for many parameter vectors at once: the loss and gradient of each replica, in a single pass over a stack.
+
+Pure functions of their arguments: no learner, no optimizer and no data order in this file. `torch.func.vmap` carries
+the replicas through the model's own forward pass. Two things make that pay on a CPU:
+
+- Between vmap's layout and that of the kernels everything would be copied. So replicas are folded into the channels of
+  images, in channels-last memory: a convolution becomes one of as many groups, and poolings never see the difference.
+- A small network's time is the overhead of its calls. So forward and backward pass are recorded once for each height
+  of the stack, and what is run is the record: aten calls in a row, without autograd and without vmap.
+
+Shape letters: R replicas in a stack, B samples in a minibatch, P elements of the weights, without gaps.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from asgd_lab.tasks.recording import record
+
+Step = tuple[Tensor, Tensor, Tensor]
+"""Gradients (R, P), mean losses (R,), wrong answers (R,)."""
+
+
+@final
+class Stack:
+    """The network with rows (R, P) in place of its weights; `others` are the parameters that no gradient reaches."""
+
+    def __init__(self, model: nn.Module, weights: Sequence[str]) -> None:
+        parameters = dict(model.named_parameters())
+        self.weights = tuple(weights)
+        self.others = tuple(name for name in parameters if name not in self.weights)
+        self.shapes = tuple(parameters[name].shape for name in self.weights)
+        self.sizes = [shape.numel() for shape in self.shapes]
+        self._model = model
+        self._records: dict[int, Callable[..., tuple[Tensor, ...]]] = {}
+
+    def step(self, rows: Tensor, others: Sequence[Tensor], images: Tensor, labels: Tensor) -> Step:
+        """For rows (R, P), others (R, ...), images (B, R, C, H, W) and labels (B, R), all contiguous.
+
+        The shapes but for R are always the same. The first call of each R records, which takes longer.
+        """
+        arguments = (rows, images, labels, *others)
+        recorded = self._records.get(len(rows))
+        if recorded is None:
+            with torch.enable_grad():
+                self._records[len(rows)], (gradients, losses, wrong) = record(self._step, arguments)
+        else:
+            with torch.no_grad():
+                gradients, losses, wrong = recorded(*arguments)
+        return gradients, losses, wrong
+
+    def _step(self, rows: Tensor, images: Tensor, labels: Tensor, *others: Tensor) -> Step:
+        pieces = zip(torch.split(rows, self.sizes, 1), self.shapes, strict=True)
+        weights = [piece.detach().view(len(rows), *shape).requires_grad_() for piece, shape in pieces]
+
+        def outputs_of(weights: Sequence[Tensor], others: Sequence[Tensor], images: Tensor) -> Any:
+            named = zip((*self.weights, *self.others), (*weights, *others), strict=True)
+            return functional_call(self._model, dict(named), (images,))
+
+        with _Folding():
+            outputs = vmap(outputs_of, in_dims=(0, 0, 1))(weights, others, images)  # (R, B, classes)
+        classes = labels.t().contiguous()
+        losses = functional.cross_entropy(outputs.flatten(0, 1), classes.flatten(), reduction="none")
+        means = losses.view(classes.shape).mean(1)
+        gradients = torch.autograd.grad(means.sum(), weights)
+        wrong = outputs.detach().argmax(2).ne(classes).sum(1)
+        return torch.cat([gradient.reshape(len(rows), -1) for gradient in gradients], 1), means.detach(), wrong
+
+
+class _Folded(torch.autograd.Function):
+    """A function of images which treats channels, or groups of them, alike: the vehicle of a vmap rule, no more."""
+
+    @staticmethod
+    def forward(function: Callable[..., Tensor], images: Tensor, *weights: Tensor | None) -> Tensor:
+        """Of images that are nobody's: a constant of the model."""
+        return function(images, *weights, 1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Nothing is kept: the rule's own calls are what autograd sees."""
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], function: Callable[..., Tensor], images: Tensor,
+        *weights: Tensor | None,
+    ) -> tuple[Tensor, int]:  # fmt: skip
+        """(B, R, C, H, W) as (B, R·C, H, W)."""
+        replicas = info.batch_size
+
+        def replicated(tensor: Tensor, dim: int | None, to: int) -> Tensor:
+            if dim is None:
+                return tensor.unsqueeze(to).expand(*tensor.shape[:to], replicas, *tensor.shape[to:])
+            return tensor.movedim(dim, to)
+
+        folded = replicated(images, in_dims[1], 1).flatten(1, 2).contiguous(memory_format=torch.channels_last)
+        rows = [
+            None if weight is None else replicated(weight, dim, 0).flatten(0, 1)
+            for weight, dim in zip(weights, in_dims[2:], strict=True)
+        ]
+        made = function(folded, *rows, replicas)
+        return made.view(len(made), replicas, -1, *made.shape[2:]), 1
+
+
+def _folded(images: Tensor, function: Callable[..., Tensor], *weights: Tensor | None) -> Tensor:
+    """`function` takes images, weights and by how much there are more groups of channels than the model knows."""
+    if images.dim() != 4:
+        return function(images, *weights, 1)
+    made: Tensor = _Folded.apply(function, images, *weights)  # type: ignore[no-untyped-call]
+    return made
+
+
+def _conv2d(
+    images: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:  # fmt: skip
+    def convolved(images: Tensor, weight: Tensor, bias: Tensor | None, replicas: int) -> Tensor:
+        return functional.conv2d(images, weight, bias, stride, padding, dilation, groups * replicas)
+
+    return _folded(images, convolved, weight, bias)
+
+
+def _group_norm(
+    images: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    def normalised(images: Tensor, weight: Tensor | None, bias: Tensor | None, replicas: int) -> Tensor:
+        return functional.group_norm(images, num_groups * replicas, weight, bias, eps)
+
+    return _folded(images, normalised, weight, bias)
+
+
+def _pooled(pool: Callable[..., Tensor], images: Tensor, *arguments: Any, **options: Any) -> Tensor:
+    return _folded(images, lambda images, _: pool(images, *arguments, **options))
+
+
+def _view(tensor: Tensor, *shape: Any) -> Tensor:
+    """Folded images are not contiguous, and the usual way to flatten them insists."""
+    if any(isinstance(each, torch.dtype) for each in shape):
+        return tensor.view(*shape)
+    return tensor.reshape(*shape)
+
+
+_POOLINGS = (functional.max_pool2d, torch.max_pool2d, functional.avg_pool2d, functional.adaptive_avg_pool2d)
+_RULES: Mapping[Any, Callable[..., Tensor]] = {
+    torch.conv2d: _conv2d,
+    functional.group_norm: _group_norm,
+    torch.Tensor.view: _view,
+    **{pool: functools.partial(_pooled, pool) for pool in _POOLINGS},
+}
+
+
+class _Folding(TorchFunctionMode):
+    """Inside, what the model does with batches of images follows the rules."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        # What is called by keywords alone is left to vmap: as right, and slower.
+        return (_RULES.get(func, func) if args else func)(*args, **kwargs or {})
