@@ -1,4 +1,7 @@
-"""Gradients: simulation with the real gradients against a bare PyTorch loop of as many steps, on one thread."""
+"""Gradients: simulation with the real gradients, sequential and batched, against a bare PyTorch loop, on one thread.
+
+All of a run is counted: building, recording, the final evaluation; and for `auto` its probe.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,13 @@ from asgd_lab.scenario import Scenario
 from asgd_lab.tasks import models
 from tests.benchmarks.report import spread
 
-STEPS = 1600
+SMALL = "tests.benchmarks.batched:small"
+CASES = (("small conv net", SMALL, 16, 12_800), ("lenet", "lenet", 64, 3_200))
 REPEATS = 5
-BATCH = 64
+MODES = ("sequential", "batched", "auto")
 
 
-def scenario(model: str, workers: int) -> Scenario:
+def scenario(model: str, batch: int, steps: int, workers: int, numerics: str) -> Scenario:
     return Scenario.model_validate(
         {
             "name": "gradients",
@@ -29,30 +33,29 @@ def scenario(model: str, workers: int) -> Scenario:
                 "name": "classification",
                 "dataset": "digits",
                 "model": model,
-                "batch_size": BATCH,
+                "batch_size": batch,
                 "optimizer": {"name": "SGD", "lr": 0.05, "momentum": 0.9},
             },
             "algorithm": {"name": "asgd", "n_sync": 10},
             "workers": workers,
-            "budget": {"minibatches": STEPS},
-            "backend": "sim",
+            "budget": {"minibatches": steps},
+            "backend": {"name": "sim", "numerics": numerics},
             "hardware": {"compute": {"distribution": "lognormal", "step_s": 0.01}},
-            "record": "all",
         }
     )
 
 
-def bare(model_name: str, data: dict[str, torch.Tensor]) -> float:
+def bare(model_name: str, batch: int, steps: int, data: dict[str, torch.Tensor]) -> float:
     """Seconds of the loop everybody writes: shuffled minibatches, loss, backward, step."""
     images, labels = data["train_images"], data["train_labels"]
-    model: nn.Module = models.build(model_name, {}, tuple(images.shape[1:]), 10, BATCH)
+    model: nn.Module = models.build(model_name, {}, tuple(images.shape[1:]), 10, batch)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     began = time.perf_counter()
-    per_epoch = len(labels) // BATCH
-    for step in range(STEPS):
+    per_epoch = len(labels) // batch
+    for step in range(steps):
         if step % per_epoch == 0:
             order = torch.randperm(len(labels))
-        index = order[step % per_epoch * BATCH : (step % per_epoch + 1) * BATCH]
+        index = order[step % per_epoch * batch : (step % per_epoch + 1) * batch]
         outputs = model(images[index])
         loss = cross_entropy(outputs, labels[index])
         optimizer.zero_grad()
@@ -63,19 +66,26 @@ def bare(model_name: str, data: dict[str, torch.Tensor]) -> float:
 
 
 def main() -> None:
-    for model in ("mlp", "lenet"):
-        data = tasks.load(scenario(model, 1).task)
-        bare(model, data)
-        for workers in (1, 8):
-            ratios = []
+    for name, model, batch, steps in CASES:
+        data = tasks.load(scenario(model, batch, steps, 1, "sequential").task)
+        bare(model, batch, steps // 10, data)
+        for workers in (8, 32):
+            loops: list[float] = []
+            took: dict[str, list[float]] = {mode: [] for mode in MODES}
             for _ in range(REPEATS):
-                loop = bare(model, data)
-                with tempfile.TemporaryDirectory() as folder:
-                    began = time.perf_counter()
-                    execute(scenario(model, workers), Path(folder) / "run")
-                    ratios.append((time.perf_counter() - began) / loop)
+                loops.append(bare(model, batch, steps, data))
+                for mode, seconds in took.items():
+                    with tempfile.TemporaryDirectory() as folder:
+                        began = time.perf_counter()
+                        execute(scenario(model, batch, steps, workers, mode), Path(folder) / "run")
+                        seconds.append(time.perf_counter() - began)
+            ratios = {
+                mode: spread([mine / loop for mine, loop in zip(seconds, loops, strict=True)])
+                for mode, seconds in took.items()
+            }
             print(
-                f"{model} on digits at batch {BATCH}, {workers} simulated workers, {STEPS} steps, set-up, "
-                f"recording and final evaluation included: {spread(ratios, 1.0, 'times the bare loop')}",
+                f"{name} on digits at batch {batch}, {workers} workers, {steps} steps: bare loop "
+                f"{spread(loops, 1, 's')}; times that: "
+                + "; ".join(f"{mode} {ratio}" for mode, ratio in ratios.items()),
                 flush=True,
             )

@@ -1,4 +1,4 @@
-"""The simulator's rivals: asynchronous SGD over a fair-shared link and a server queue, as one writes it by hand in simpy.
+"""The simulator's rivals: asynchronous SGD over a fair-shared link and a server queue, by hand in simpy.
 
 `plain` is what an expert writes first: a generator a worker, a `simpy.Resource` for the server. `tuned` is what they
 write when that is too slow: the server is a moment at which it will be free, and waits that follow one another are one.

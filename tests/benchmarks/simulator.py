@@ -1,4 +1,4 @@
-"""Simulator: rounds a second, timing only, shared link and server queue, beside the same system written by hand in simpy.
+"""Simulator: rounds a second, timing only, shared link and server queue, beside the same system by hand in simpy.
 
 Rates are per second of this process's CPU time, so that a busy neighbour counts less; set-up (workers are made, and
 their first times drawn) is none of it in any of the three. Recording includes the tables on disk, not the trace.
@@ -64,6 +64,12 @@ def ours(system: System, record: str) -> float:
     return took
 
 
+def by_hand(model: Callable[[System], None], system: System) -> float:
+    """CPU seconds of a run of one of the rivals."""
+    fresh = System(system.workers, system.rounds)
+    return cpu_s(lambda: model(fresh))
+
+
 def cpu_s(work: Callable[[], object]) -> float:
     gc.collect()
     began = time.process_time()
@@ -87,8 +93,8 @@ def main() -> None:
         took: dict[str, list[float]] = {"ours": [], "plain": [], "tuned": [], "recording": []}
         for _ in range(REPEATS):
             took["ours"].append(ours(system, "summary"))
-            took["plain"].append(cpu_s(lambda: plain.plain(System(system.workers, system.rounds))))
-            took["tuned"].append(cpu_s(lambda: plain.tuned(System(system.workers, system.rounds))))
+            took["plain"].append(by_hand(plain.plain, system))
+            took["tuned"].append(by_hand(plain.tuned, system))
             took["recording"].append(ours(system, "all"))
         rates = [system.rounds / seconds for seconds in took["ours"]]
         ratios = {

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from asgd_lab.backends.sim.simulation import Simulation
 
 
-FUTILE = 10  # crashes a worker without a push in between, after which nobody hopes for the next
+FUTILE = 10  # crashes a worker without a version in between, after which nobody hopes for the next
 
 
 class Faults:
@@ -30,7 +30,7 @@ class Faults:
         self._random = [streams.generator(seed, worker, "faults") for worker in range(sim.scenario.workers)]
         self.crashes = 0
         self.lost_minibatches = 0
-        self._idle_pushes = -1  # how many pushes there were when nothing but faults was left to happen
+        self._idle_version = -1  # the newest one when nothing but faults was left to happen
         self._idle_ticks = 0
 
     def start(self) -> None:
@@ -51,8 +51,8 @@ class Faults:
         if not victim.alive:  # it has left for good
             return
         if sim.clock.stalled:  # nobody works: will this crash release somebody?
-            self._idle_ticks = self._idle_ticks + 1 if sim.pushes == self._idle_pushes else 0
-            self._idle_pushes = sim.pushes
+            self._idle_ticks = self._idle_ticks + 1 if sim.server.version == self._idle_version else 0
+            self._idle_version = sim.server.version
             if self._idle_ticks > FUTILE * len(sim.workers):
                 sim.deadlock()
         self.crashes += 1

@@ -31,7 +31,10 @@ class Machine:
         self.shared: list[Processor] = []
         self._node = self._processor(clock, "cores", hardware.cores)
         hosts, devices = -(-scenario.workers // hardware.host.workers), -(-scenario.workers // hardware.device.workers)
-        self._hosts = [self._processor(clock, f"host {host}", hardware.host.cores) for host in range(hosts)]
+        # A worker trains, fetches, and has `depth` pushes: with a core for each of these, nobody is ever short of one.
+        is_short = (hardware.host.cores or 0) < hardware.host.workers * (depth + 2)
+        cores = hardware.host.cores if is_short else None
+        self._hosts = [self._processor(clock, f"host {host}", cores) for host in range(hosts)]
         shared = 1 if hardware.device.workers > 1 else None
         self._devices = [self._processor(clock, f"device {device}", shared) for device in range(devices)]
         self.independent, self.one_sided = hardware.server.independent, hardware.server.one_sided_fetch

@@ -163,8 +163,10 @@ class Sharing(Alarm):
         if self._clock._now != self._alarm_at:
             return
         self._alarm_at = -1
-        if self._since != self._clock._now:
-            self.move()
+        if self._only is not None:
+            self._ring_alone(self._only)
+            return
+        self.move()
         finished: list[list[Any]] = []
         for one in self._classes:
             heap = one.heap
@@ -183,6 +185,39 @@ class Sharing(Alarm):
         self._set_alarm()
         for entry in finished:
             entry[2]()
+
+
+    def _ring_alone(self, one: Class) -> None:
+        """The same where there is one class: what every simulated transfer passes, so in one piece."""
+        now, since, rate, count = self._clock._now, self._since, one.rate, one.count
+        if now != since:
+            drawn = rate * (now - since)
+            one.virtual += drawn
+            one.drawn += drawn * count
+            one.present_ns += count * (now - since)
+            self._since = now
+        virtual, heap = one.virtual, one.heap
+        limit = virtual + 0.5 * rate + 1e-12 * virtual
+        finished = []
+        while heap and heap[0][0] <= limit:
+            done = heappop(heap)[2]
+            if done is not None:
+                count -= 1
+                finished.append(done)
+        while heap and heap[0][2] is None:
+            heappop(heap)
+        one.count = count
+        if count:
+            rate = one.narrowest / count
+            one.rate = rate = rate if rate < one.cap else one.cap
+            left = ceil((heap[0][0] - virtual) / rate - 0.5)
+            left = left if left > 0 else 0
+            self._alarm_at = now + left
+            self.set(self._clock, left, _RING)
+        else:
+            one.virtual = 0.0
+        for done in finished:
+            done()
 
 
 def fill(classes: Sequence[Class]) -> None:

@@ -147,7 +147,11 @@ class Simulation:
         """The run is over now, wherever its workers are: work that is not pushed is not counted."""
         self._over = True
         now = self.clock.now
-        for grant in [*grants, *self.server.close()]:
+        grants = [*grants, *self.server.close()]
+        answered = {grant.worker for grant in grants}
+        waiting = [worker for worker in self.workers if worker.alive and worker.number not in answered]
+        self._failure = report.starvation(waiting, now)
+        for grant in grants:
             if type(grant) is PushGrant:
                 push = self._push_of(grant)
                 push.grant, push.released, push.done = grant, now, now + push.way.latency_ns
