@@ -32,6 +32,8 @@ PLAIN_WIDTH = 200  # of a table that goes to a file or a pipe
 PROSE_WIDTH = 120  # of sentences, on however wide a terminal
 PLAIN_EVERY_S = 5.0
 SHOWN_WORKERS = 16  # of more workers, how many are in each state
+BUSY = 0.8  # the share of its time above which a server or a link is worth a word
+SHOWN_RESOURCES = 4
 OVERRUNS_ALLOWED = 0.01  # above it, an emulated device was not as fast as stated: the run measured something else
 STYLES = {"starting": "dim", "fetching": "cyan", "training": "green", "pushing": "yellow", "left": "dim"}
 
@@ -144,6 +146,7 @@ def result(summary: Mapping[str, Any]) -> Table:
         ("updates", f"{summary['updates']:,}; pushes dropped: {summary['dropped']:,}"),
         ("staleness", f"mean {staleness['mean']:.2f}, max {staleness['max']}"),
         ("utilisation", f"workers {busy['workers']:.0%}, server {busy['server']:.0%}"),
+        *_where_time_goes(summary),
         *((name.replace("_", " "), f"{value:.4g}") for name, value in summary["final"].items()),
     ]
     if share is not None:
@@ -152,6 +155,21 @@ def result(summary: Mapping[str, Any]) -> Table:
     for name, value in rows:
         table.add_row(Text(name, "bold"), Text(value))
     return table
+
+
+def _where_time_goes(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The shares of workers' time, and what is busy nearly always; of a simulation, which knows them."""
+    spent = summary.get("time", {}).get("mean", {})
+    total = sum(spent.values())
+    largest = sorted(spent.items(), key=lambda item: -item[1])
+    shares = [f"{name} {seconds / total:.0%}" for name, seconds in largest if seconds >= 0.005 * total > 0]
+    if shares:
+        yield "workers' time", ", ".join(shares)
+    resources = sorted(summary.get("resources", ()), key=lambda one: -one["utilisation"])
+    busy = [f"{one['name']} {one['utilisation']:.0%}" for one in resources if one["utilisation"] > BUSY]
+    if busy:
+        more = f" and {len(busy) - SHOWN_RESOURCES} more" if len(busy) > SHOWN_RESOURCES else ""
+        yield "nearly saturated", ", ".join(busy[:SHOWN_RESOURCES]) + more
 
 
 def crew(workers: int) -> str:

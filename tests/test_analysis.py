@@ -28,6 +28,13 @@ N_SYNC = (10, 30, 100)
 SECONDS = 16.0
 TARGET = 1e-5
 """,
+    "where_time_goes": """
+WORKERS = (8, 32)
+N_SYNC = (1, 10)
+UPDATES = 1200
+STEPS_S = (0.04, 0.02)
+FIGURES = None
+""",
 }
 
 
@@ -55,7 +62,9 @@ def test_the_kernel_is_this_environment() -> None:
 
 
 @pytest.mark.xdist_group("process")
-@pytest.mark.parametrize(("name", "figures"), [("simulated_against_measured", 1), ("staleness_and_n_sync", 3)])
+@pytest.mark.parametrize(
+    ("name", "figures"), [("simulated_against_measured", 1), ("staleness_and_n_sync", 3), ("where_time_goes", 4)]
+)
 def test_a_notebook_runs_without_a_warning_and_draws(
     name: str, figures: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

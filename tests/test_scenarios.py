@@ -109,6 +109,44 @@ def test_a_server_whose_queue_holds_fetches_makes_convoys(tmp_path: Path) -> Non
     assert one_sided["minibatches_per_s"] == pytest.approx(5 / service_s, rel=0.04)
 
 
+@pytest.mark.parametrize(
+    ("workers", "server", "computing"),
+    [
+        (1, {}, 0.854),
+        (32, {}, 0.74),
+        (1, {"push_s": 0.0448, "fetch_s": 0.0353}, 1 - 0.136),  # one thread that receives, applies and sends
+        (32, {"push_s": 0.0448, "fetch_s": 0.0353}, 1.0263 / (32 * 0.0801)),
+    ],
+)
+def test_hardware_alone_loses_a_seventh_of_the_time_at_n_sync_1(
+    workers: int, server: dict[str, float], computing: float, tmp_path: Path
+) -> None:
+    overrides: dict[str, Any] = {"algorithm.n_sync": 1, "workers": workers}
+    if server:
+        nothing = dict.fromkeys(("push_bytes_per_s", "fetch_bytes_per_s", "bandwidth_bytes_per_s"))
+        overrides |= {"hardware.link.bandwidth_bytes_per_s": None, "hardware.server": {**nothing, **server}}
+    summary = execute(only("where-does-time-go", overrides).scenario, tmp_path / "run")
+    spent = summary["time"]["mean"]
+    assert spent["compute"] / sum(spent.values()) == pytest.approx(computing, abs=0.01)
+
+
+def test_a_server_that_takes_its_time_for_a_fetch_dissolves_a_jam(tmp_path: Path) -> None:
+    def rate(fetch_s: float, step_s: float, **compute: Any) -> float:
+        overrides = {"hardware.server.fetch_s": fetch_s, "hardware.compute.step_s": step_s, "budget.updates": 1600}
+        overrides |= {f"hardware.compute.{key}": value for key, value in compute.items()}
+        path = tmp_path / str((fetch_s, step_s, *compute.values()))
+        summary = execute(only("can-a-slower-server-be-faster", overrides).scenario, path)
+        return float(summary["minibatches_per_s"])
+
+    # In the jam all do the same at the same time: Z + 16 (2T + S) a round. Faster GPUs bring it about.
+    assert rate(0, 0.02, cv=1e-9) == pytest.approx(160, rel=0.002)
+    jam = rate(0, 0.02)
+    assert jam == pytest.approx(179, rel=0.03)
+    assert rate(0, 0.04) > 1.45 * jam
+    assert rate(0.01, 0.04) == pytest.approx(16 / 0.46 * 10, rel=0.04)
+    assert rate(0.01, 0.02) == pytest.approx(500, rel=0.02)  # the link is full
+
+
 def test_the_best_n_sync_of_the_trade_off_is_30(tmp_path: Path) -> None:
     def below_for_good_s(n_sync: int) -> float:
         path = tmp_path / str(n_sync)

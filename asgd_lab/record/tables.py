@@ -177,10 +177,19 @@ def read(run_dir: Path | str, name: str) -> pd.DataFrame:
     return frame
 
 
-def stream(run_dir: Path | str, name: str, columns: tuple[str, ...]) -> Iterator[pd.DataFrame]:
-    """The same rows in pieces of at most GROUP_ROWS, only the named columns: for tables that need not fit in memory."""
-    for batch in _stored(TABLES[name].file(Path(run_dir))):
-        yield batch.select(list(columns)).to_pandas()
+def first(run_dir: Path | str, name: str, rows: int) -> tuple[pd.DataFrame, int]:
+    """The first rows, and how many come after them: for tables that need not fit in memory."""
+    import pyarrow as pa
+
+    path = TABLES[name].file(Path(run_dir))
+    kept, count = [], 0
+    for batch in _stored(path):
+        kept.append(batch.slice(0, rows - count))
+        count += kept[-1].num_rows
+        if count == rows:
+            break
+    frame: pd.DataFrame = pa.Table.from_batches(kept, schema=_schema(TABLES[name])).to_pandas()
+    return frame, _count(path) - count
 
 
 def _journal(path: Path) -> Path:
@@ -261,6 +270,14 @@ def _journalled(path: Path) -> Iterator[Any]:
                 yield reader.read_next_batch()
         except (StopIteration, pa.ArrowInvalid, OSError):
             return
+
+
+def _count(path: Path) -> int:
+    import pyarrow.parquet as pq
+
+    if path.exists():
+        return int(pq.read_metadata(path).num_rows)
+    return sum(batch.num_rows for batch in _stored(path))
 
 
 def _stored(path: Path) -> Iterator[Any]:

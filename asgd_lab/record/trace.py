@@ -1,82 +1,222 @@
-"""The effects of a run as Chrome trace events for ui.perfetto.dev: a track for the server and one a worker, times in
-microseconds.
+"""A run as Chrome trace events for ui.perfetto.dev: tracks of workers, servers and links, an arrow from every push to
+its application, and how busy servers and links were; times in microseconds.
 
-Written from the table's columns alone. A browser cannot show what a table can hold: the first MAX_EVENTS effects are
-written and the rest are counted in `otherData.effects_left_out`.
+Written from the effects table and the summary alone. A viewer cannot show what a table can hold: the first MAX_EFFECTS
+rows are written, and the rest are counted in `otherData.effects_left_out`. Rows become text by operations on whole
+columns: a loop over them would take longer than many a simulation.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from itertools import repeat
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any
 
-from asgd_lab.record import tables
+import numpy as np
+
+from asgd_lab.record import tables, tracks
+from asgd_lab.record.tables import KINDS
+from asgd_lab.record.tracks import DOWN, PUSH, UP, Indices
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MAX_EVENTS = 500_000
+MAX_EFFECTS = 250_000
 # Track numbers start at 1: to a trace viewer process 0 is the idle task. A thread numbered like its process would be
 # taken for its main thread.
-SERVER_PID, WORKERS_PID = 1, 2
+SERVER_PID, WORKERS_PID, UP_PID, DOWN_PID, RESOURCES_PID = 1, 2, 3, 4, 5
 FIRST_TID = 10
-_COLUMNS = ("worker", "round", "kind", "start_s", "end_s", "wait_s", "version", "staleness", "steps", "bytes")
-_EVENT = (
-    '{"name":"%s","cat":"effect","ph":"X","ts":%.3f,"dur":%.3f,"pid":%d,"tid":%d,'
-    '"args":{"round":%d,"version":%d,"staleness":%d,"steps":%d,"bytes":%d,"wait_us":%.3f}}'
-)
+_PROCESSES = {
+    SERVER_PID: "server",
+    WORKERS_PID: "workers",
+    UP_PID: "transfers to the server",
+    DOWN_PID: "transfers to the workers",
+    RESOURCES_PID: "utilisation, and how many are present",
+}
+_ROWS_AT_ONCE = 32_768
+_SHOWN_FROM = {"round": 0, "version": 0, "staleness": 0, "steps": 1, "bytes": 1, "wait": 1}
+_UNITS = {"wait": "wait_us"}
+_FRACTIONS = ["", *(f".{nanoseconds:03}".rstrip("0") for nanoseconds in range(1, 1000))]
 
 
-def write(run_dir: Path | str, max_events: int = MAX_EVENTS) -> Path:
-    """Write trace.json beside the run's effects table; -1 in an argument means none."""
+def write(run_dir: Path | str, max_effects: int = MAX_EFFECTS) -> Path:
+    """Write trace.json beside the run's effects table, and beside its summary if there is one."""
     path = Path(run_dir) / "trace.json"
     unfinished = path.with_name(path.name + ".new")
-    with unfinished.open("w", encoding="utf-8") as file:
-        _write_events(file, run_dir, max_events)
+    effects, left_out = tables.first(run_dir, "effects", max_effects)
+    events = _placed(effects)
+    with unfinished.open("wb") as file:
+        file.write(b'{"displayTimeUnit":"ms","traceEvents":[\n')
+        for since in range(0, len(events), _ROWS_AT_ONCE):
+            file.write(_text(events.iloc[since : since + _ROWS_AT_ONCE]))
+        others = [*_names(events), *_counters(Path(run_dir))]
+        file.write(",\n".join(json.dumps(event, separators=(",", ":")) for event in others).encode())
+        file.write(b'\n],"otherData":{"effects_left_out":%d}}\n' % left_out)
     os.replace(unfinished, path)
     return path
 
 
-def _write_events(file: TextIO, run_dir: Path | str, max_events: int) -> None:
-    written, left_out, workers = 0, 0, {-1}
-    file.write('{"displayTimeUnit":"ms","traceEvents":[\n')
-    for frame in tables.stream(run_dir, "effects", _COLUMNS):
-        kept = frame.iloc[: max_events - written]
-        left_out += len(frame) - len(kept)
-        for event in _events(kept):
-            file.write(event)
-            file.write(",\n")
-        written += len(kept)
-        workers.update(kept["worker"].unique().tolist())
-    names = [event for worker in sorted(workers) for event in _track_names(worker)]
-    file.write(",\n".join(json.dumps(event, separators=(",", ":")) for event in names))
-    file.write(f'\n],"otherData":{{"effects_left_out":{left_out}}}}}\n')
-
-
-def _events(frame: pd.DataFrame) -> map[str]:
-    server = frame["worker"] < 0
-    columns = (
-        frame["kind"].astype(str),
-        frame["start_s"] * 1e6,
-        (frame["end_s"] - frame["start_s"]) * 1e6,
-        server.map({True: SERVER_PID, False: WORKERS_PID}),
-        frame["worker"] + FIRST_TID + 1,
-        *(frame[name] for name in ("round", "version", "staleness", "steps", "bytes")),
-        frame["wait_s"] * 1e6,
+def _placed(effects: pd.DataFrame) -> pd.DataFrame:
+    """The rows as events in the order of the file: times in nanoseconds, process and thread, those of the link (0 if
+    it has none), and the arrow that begins or ends there (its number and time; -1: none)."""
+    kind, worker = tracks.kinds(effects), effects["worker"].to_numpy()
+    start, end, wait = (tracks.clock(effects, name) for name in ("start_s", "end_s", "wait_s"))
+    lane, serves = tracks.lanes(effects), worker < 0
+    width = int(lane.max(initial=0)) + 1
+    link_pid, link_tid = np.zeros_like(kind), np.zeros_like(kind)
+    for transfer, pid in ((UP, UP_PID), (DOWN, DOWN_PID)):
+        rows = np.flatnonzero(kind == transfer)
+        link_pid[rows], link_tid[rows] = pid, FIRST_TID + tracks.pack(start[rows], end[rows])
+    senders, applies = tracks.arrows(effects)
+    arrow, arrow_at = np.full_like(kind, -1), start.copy()
+    arrow[senders] = arrow[applies] = applies
+    arrow_at[senders] = _sent(kind[senders], start[senders], end[senders], start[applies], wait[applies])
+    placed = effects.assign(
+        kind=kind,
+        start=start,
+        end=end,
+        wait=wait,
+        lane=lane,
+        pid=np.where(serves, SERVER_PID, WORKERS_PID),
+        tid=FIRST_TID + np.where(serves, effects["shard"].to_numpy().clip(0), worker * width + lane),
+        link_pid=link_pid,
+        link_tid=link_tid,
+        arrow=arrow,
+        arrow_at=arrow_at,
     )
-    return map(str.__mod__, repeat(_EVENT), zip(*(column.tolist() for column in columns), strict=True))
+    # A viewer takes events of one moment in the order of the file. So an outer slice stands before the slices inside
+    # it, as in the table, and a push before its application.
+    return placed.iloc[np.lexsort((serves, start))]
 
 
-def _track_names(worker: int) -> list[dict[str, object]]:
-    pid, process, thread = (
-        (SERVER_PID, "server", "server") if worker < 0 else (WORKERS_PID, "workers", f"worker {worker}")
+def _sent(kind: Indices, start: Indices, end: Indices, applied: Indices, waited: Indices) -> Indices:
+    """The moment in a slice at which its push was sent: the last before the end of a transfer or of a copy, and where
+    there is neither, that of the arrival."""
+    arrived = np.minimum(applied, applied - waited)
+    at_end = np.maximum(start, np.minimum(arrived, end - 1))
+    return np.asarray(np.where(kind == PUSH, np.clip(arrived, start, end), at_end), np.int64)
+
+
+def _text(events: pd.DataFrame) -> memoryview:
+    """The events as lines that end in a comma: each row's slice, then its link's, then its arrow."""
+    transfers, arrows = (events["link_pid"] > 0).to_numpy(), (events["arrow"] >= 0).to_numpy()
+    lines = _join(
+        _slices(events), _spread(_transfers(events[transfers]), transfers), _spread(_arrows(events[arrows]), arrows)
     )
-    track = {"ph": "M", "ts": 0, "pid": pid, "tid": worker + FIRST_TID + 1}
-    return [
-        {"name": "process_name", **track, "args": {"name": process}},
-        {"name": "thread_name", **track, "args": {"name": thread}},
-        {"name": "thread_sort_index", **track, "args": {"sort_index": worker + 1}},
-    ]
+    _, ends, text = lines.buffers()
+    return memoryview(text)[: int(np.frombuffer(ends, np.int32)[len(lines)])]
+
+
+def _slices(events: pd.DataFrame) -> Any:
+    import pyarrow as pa
+
+    kinds = pa.array(KINDS).take(pa.array(events["kind"]))
+    at = _at(events["start"], events["pid"], events["tid"])
+    duration = _micros(events["end"] - events["start"])
+    what = ('{"name":"', kinds, '","cat":"effect","ph":"X"', at)
+    return _join(*what, ',"dur":', duration, ',"args":{', _arguments(events), "}},\n")
+
+
+def _transfers(events: pd.DataFrame) -> Any:
+    at = _at(events["start"], events["link_pid"], events["link_tid"])
+    what = ('{"name":"worker ', _digits(events["worker"]), '","cat":"transfer","ph":"X"', at)
+    return _join(*what, ',"dur":', _micros(events["end"] - events["start"]), "},\n")
+
+
+def _arrows(events: pd.DataFrame) -> Any:
+    import pyarrow as pa
+
+    ends = pa.array((events["pid"] == SERVER_PID).to_numpy(np.int8))
+    phase = pa.array(['"s"', '"f","bp":"e"']).take(ends)
+    at = _at(events["arrow_at"], events["pid"], events["tid"])
+    return _join('{"name":"applied","cat":"push","ph":', phase, ',"id":', _digits(events["arrow"]), at, "},\n")
+
+
+def _at(nanoseconds: pd.Series[int], pid: pd.Series[int], tid: pd.Series[int]) -> Any:
+    return _join(',"ts":', _micros(nanoseconds), ',"pid":', _digits(pid), ',"tid":', _digits(tid))
+
+
+def _arguments(events: pd.DataFrame) -> Any:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    fields = []
+    for name, least in _SHOWN_FROM.items():
+        values = _micros(events[name]) if name in _UNITS else _digits(events[name])
+        shown = pa.array((events[name] >= least).to_numpy())
+        fields.append(pc.if_else(shown, _join(f'"{_UNITS.get(name, name)}":', values), pa.scalar(None, pa.string())))
+    return pc.binary_join_element_wise(*fields, ",", null_handling="skip")
+
+
+def _join(*parts: Any) -> Any:
+    import pyarrow.compute as pc
+
+    return pc.binary_join_element_wise(*parts, "")
+
+
+def _digits(values: pd.Series[int]) -> Any:
+    import pyarrow as pa
+
+    return pa.array(values.to_numpy(np.int64)).cast(pa.string())
+
+
+def _micros(nanoseconds: pd.Series[int]) -> Any:
+    """Microseconds in full, without zeros at the end."""
+    import pyarrow as pa
+
+    whole, rest = np.divmod(nanoseconds.to_numpy(np.int64), 1000)
+    return _join(pa.array(whole).cast(pa.string()), pa.array(_FRACTIONS).take(pa.array(rest)))
+
+
+def _spread(texts: Any, where: Any) -> Any:
+    """The texts at their places among empty ones."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    places = pa.array(np.cumsum(where) - 1, mask=~where)
+    return pc.fill_null(texts.take(places), "")
+
+
+def _names(events: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Events that name the tracks, and put them in order."""
+    several = bool((events["shard"] > 0).any())
+    named = {}
+    shown = events[["pid", "tid", "worker", "lane", "kind", "shard"]].drop_duplicates(["pid", "tid"])
+    for pid, tid, worker, lane, kind, shard in shown.itertuples(index=False):
+        if pid == SERVER_PID:
+            named[pid, tid] = f"server {shard}" if several else "server"
+        else:
+            named[pid, tid] = f"worker {worker}" + (f" {KINDS[kind]}" if lane else "")
+    links = events.loc[events["link_pid"] > 0, ["link_pid", "link_tid"]].drop_duplicates()
+    for pid, tid in links.itertuples(index=False):
+        named[pid, tid] = f"lane {tid - FIRST_TID}"
+    for pid in sorted({pid for pid, _ in named}):
+        yield _process(pid)
+    for pid, tid in sorted(named):
+        track = {"ph": "M", "ts": 0, "pid": pid, "tid": tid}
+        yield {"name": "thread_name", **track, "args": {"name": named[pid, tid]}}
+        yield {"name": "thread_sort_index", **track, "args": {"sort_index": tid}}
+
+
+def _counters(run_dir: Path) -> Iterator[dict[str, Any]]:
+    """Each server's and link's means over the parts of the run, from the beginning of each part on."""
+    try:
+        summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    resources = summary.get("resources", ())
+    if resources:
+        yield _process(RESOURCES_PID)
+    for resource in resources:
+        course = resource["over_time"]
+        track = {"ph": "C", "name": resource["name"], "pid": RESOURCES_PID, "tid": FIRST_TID}
+        begins = [0.0, *course["end_s"]]
+        for begin, busy, present in zip(begins, [*course["utilisation"], 0], [*course["present"], 0], strict=True):
+            means = {"utilisation": round(busy, 6), "present": round(present, 6)}
+            yield {**track, "ts": round(begin * 1e6, 3), "args": means}
+
+
+def _process(pid: int) -> dict[str, Any]:
+    return {"name": "process_name", "ph": "M", "ts": 0, "pid": pid, "args": {"name": _PROCESSES[pid]}}

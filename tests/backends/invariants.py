@@ -128,8 +128,7 @@ def servers_obey_utilisation_law_and_littles_law(sim: Simulation, rows: dict[str
         of = served.only(served.shard == index)
         pending = list(_waiting(sim, queue))
         busy = int((np.minimum(of.end_s, end) - np.minimum(of.start_s, end)).sum())
-        if not isinstance(queue, OnCores):  # its service that is under way is counted when it ends
-            busy += sum(max(0, end - each.started) for each in pending)
+        busy += sum(max(0, end - each.started) for each in pending)
         present = int((of.lasts + of.wait_s).sum()) + sum(end - each.arrived for each in pending)
         assert 0 <= queue.busy_ns <= end
         if sim.faults is None:
@@ -268,8 +267,7 @@ def shares_are_between_none_and_all(run: Run) -> None:
     for one in run.outcome.facts["resources"]:
         over_time = one["over_time"]
         for value in (one["utilisation"], *over_time["utilisation"]):
-            # A service on shared cores is counted when it ends, and then may be longer than that part of the run.
-            assert 0 <= value <= 1 + 1e-9 or isinstance(sim.queues[0], OnCores)
+            assert 0 <= value <= 1 + 1e-9
         assert all(value >= 0 for value in (one["present"], *over_time["present"]))
         lengths = np.diff([0.0, *over_time["end_s"]])
         for name in ("utilisation", "present"):

@@ -20,8 +20,8 @@ from asgd_lab.tasks import models
 from tests.benchmarks.report import spread
 
 SMALL = "tests.benchmarks.batched:small"
-CASES = (("small conv net", SMALL, 16, 12_800), ("lenet", "lenet", 64, 3_200))
-REPEATS = 5
+CASES = (("small conv net", SMALL, 16, 9_600), ("lenet", "lenet", 64, 1_600))
+REPEATS = 4
 MODES = ("sequential", "batched", "auto")
 
 

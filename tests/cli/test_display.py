@@ -115,6 +115,22 @@ def test_an_emulated_run_whose_devices_were_late_is_called_invalid() -> None:
         assert ("the measurement is invalid" in written(console)) == verdict
 
 
+def test_a_simulations_result_says_where_time_goes_and_what_is_busy() -> None:
+    names = {"server": 0.5, "link down": 0.81, "link up": 0.99} | {f"host {host} up": 0.9 for host in range(4)}
+    summary = {
+        **{"workers": 2, "backend": "sim", "seed": 0, "makespan_s": 1.0, "minibatches": 9, "updates": 9},
+        **{"minibatches_per_s": 9.0, "dropped": 0, "staleness": {"mean": 0.0, "max": 0}, "final": {}},
+        **{"utilisation": {"workers": 0.25, "server": 0.5}},
+        "time": {"mean": {"compute": 0.25, "link": 0.7, "queue": 0.049, "idle": 0.001}},
+        "resources": [{"name": name, "utilisation": busy} for name, busy in names.items()],
+    }
+    console = Console(file=io.StringIO(), width=120)
+    console.print(display.result(summary))
+    lines = [" ".join(line.split()) for line in written(console).splitlines()]
+    assert "workers' time link 70%, compute 25%, queue 5%" in lines
+    assert "nearly saturated link up 99%, host 0 up 90%, host 1 up 90%, host 2 up 90% and 2 more" in lines
+
+
 @pytest.mark.parametrize(("width", "widest"), [(80, 80), (160, display.PROSE_WIDTH)])
 def test_a_preset_fits_the_terminal_and_keeps_each_number_on_one_line(width: int, widest: int) -> None:
     for name in presets.names():

@@ -16,6 +16,7 @@ from asgd_lab.figures.curves import error_curves, staleness_histogram
 from asgd_lab.figures.speedup import speedup_figure
 from asgd_lab.record.run import RunDirectory
 from asgd_lab.record.summary import Statistics
+from tests.figures.drawn import labels, overflows
 
 
 def comparison(workers: tuple[int, ...] = (1, 2, 4, 8), n_syncs: tuple[int, ...] = (10, 100)) -> pd.DataFrame:
@@ -57,25 +58,6 @@ def run(path: Path, workers: int = 2, stale: dict[int, int] | None = None, param
     arguments = {"backend": "sim", "seed": 0, "makespan_ns": 1, "updates": 1, "final": {}, "params_sha256": ""}
     directory.finish(statistics.summary(**arguments), "done", None)  # type: ignore[arg-type]
     return path
-
-
-def labels(fig: Figure) -> list[str]:
-    return [text.get_text() for legend in fig.legends for text in legend.get_texts()]
-
-
-def overflows(fig: Figure) -> list[str]:
-    """The texts that reach beyond the figure's edge."""
-    fig.draw_without_rendering()
-    edge = fig.bbox.padded(1)
-    texts = [axes.title for axes in fig.axes] + [text for legend in fig.legends for text in legend.get_texts()]
-    for axes in fig.axes:
-        texts += [axes.xaxis.label, axes.yaxis.label]
-    boxes = {text.get_text(): text.get_window_extent() for text in texts}
-    return [
-        text
-        for text, box in boxes.items()
-        if box.x0 < edge.x0 or box.x1 > edge.x1 or box.y0 < edge.y0 or box.y1 > edge.y1
-    ]
 
 
 def test_speed_up_is_drawn_beside_the_ideal_with_intervals_and_saturation() -> None:

@@ -1,71 +1,89 @@
-"""Step times are streams of their own, and costs are integer nanoseconds."""
+"""Costs are integer nanoseconds of what a scenario states, and replicas that do not fit are refused with the sum."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import hypothesis.strategies as st
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from scipy import stats
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.hardware.costs import Costs
-from asgd_lab.hardware.steps import BLOCK, StepTimes, mean_step_s
-from asgd_lab.scenario.hardware import Compute, Hardware
+from asgd_lab.hardware.costs import Costs, check_memory, nanoseconds, transfer_ns
+from asgd_lab.scenario.hardware import Hardware
 
-DISTRIBUTIONS: list[dict[str, Any]] = [
-    {"step_s": 0.002},
-    {"distribution": "exponential", "step_s": 0.002},
-    {"distribution": "lognormal", "cv": 0.5, "step_s": 0.002},
-    {"distribution": "empirical", "samples_s": [0.001, 0.002, 0.003]},
-]
+SIZE = 243_860_896  # bytes: Krizhevsky et al. 2012, 60,965,224 parameters
 
 
-def times(config: dict[str, Any], worker: int = 0) -> StepTimes:
-    return StepTimes(Compute.model_validate(config), seed=7, worker=worker)
+def hardware(**parts: Any) -> Hardware:
+    return Hardware.model_validate(parts)
 
 
-@pytest.mark.parametrize("config", DISTRIBUTIONS, ids=lambda c: c.get("distribution", "constant"))
-@settings(max_examples=20)
-@given(rounds=st.lists(st.integers(1, 3 * BLOCK), min_size=1, max_size=5))
-def test_how_a_stream_is_cut_into_rounds_does_not_change_it(config: dict[str, Any], rounds: list[int]) -> None:
-    by_round = times(config)
-    whole = times(config).ends_ns(sum(rounds))
-    totals = [by_round.total_ns(steps) for steps in rounds]
-    assert np.cumsum(totals).tolist() == [whole[end - 1] for end in np.cumsum(rounds)]
-
-
-@pytest.mark.parametrize("config", DISTRIBUTIONS[1:3], ids=lambda c: c["distribution"])
-def test_drawn_times_have_the_stated_mean_and_distribution(config: dict[str, Any]) -> None:
-    drawn = np.diff(times(config).ends_ns(20_000), prepend=0) / 1e9
-    if config["distribution"] == "exponential":
-        stated = stats.expon(scale=0.002)
-    else:
-        sigma = np.sqrt(np.log1p(0.25))
-        stated = stats.lognorm(sigma, scale=0.002 / np.exp(sigma**2 / 2))
-        assert drawn.std() / drawn.mean() == pytest.approx(0.5, rel=0.05)
-    assert stated.mean() == pytest.approx(0.002)
-    assert stats.kstest(drawn, stated.cdf).pvalue > 0.01  # a fixed seed: it passes or fails for good
-
-
-def test_workers_draw_from_streams_of_their_own() -> None:
-    config = DISTRIBUTIONS[1]
-    a, b = (np.diff(times(config, worker).ends_ns(2000)) for worker in (0, 1))
-    assert abs(stats.spearmanr(a, b).statistic) < 0.08
-
-
-def test_a_device_without_a_step_time_is_refused_by_key() -> None:
-    with pytest.raises(ScenarioError) as caught:
-        mean_step_s(Compute())
-    assert caught.value.key == "hardware.compute.step_s"
-    assert mean_step_s(Compute(), stated_step_s=0.5) == 0.5
+def test_seconds_become_the_nearest_nanosecond() -> None:
+    assert [nanoseconds(seconds) for seconds in (0.0, 1e-9, 1.4e-9, 1.6e-9, 2.5)] == [0, 1, 1, 2, 2_500_000_000]
 
 
 def test_a_transfer_takes_its_bytes_over_the_bandwidth() -> None:
-    hardware = Hardware.model_validate({"link": {"latency_s": 1e-6, "bandwidth_bytes_per_s": 8e9}})
-    costs = Costs.of(hardware, 243_860_896)
+    costs = Costs.of(hardware(link={"latency_s": 1e-6, "bandwidth_bytes_per_s": 8e9}), SIZE)
     assert costs.up_ns == costs.down_ns == 30_482_612  # 243,860,896 bytes at 8 GB/s
     assert costs.latency_ns == 1000
     assert Costs.of(Hardware(), 10**12).up_ns == 0
+    assert transfer_ns(10**12, None) == 0
+
+
+def test_the_directions_of_a_link_may_differ() -> None:
+    costs = Costs.of(hardware(link={"up_bytes_per_s": 1e9, "down_bytes_per_s": 4e9}), 10**9)
+    assert (costs.up_ns, costs.down_ns) == (10**9, 10**9 // 4)
+    costs = Costs.of(hardware(link={"up_bytes_per_s": 1e9}), 10**9)
+    assert (costs.up_ns, costs.down_ns) == (10**9, 0)
+
+
+def test_a_copy_takes_its_latency_and_its_bytes() -> None:
+    staging = {"latency_s": 1e-5, "to_host_bytes_per_s": 6e9, "to_device_bytes_per_s": 3e9}
+    costs = Costs.of(hardware(staging=staging), 6 * 10**9)
+    assert costs.to_host_ns == 10**9 + 10_000
+    assert costs.to_device_ns == 2 * 10**9 + 10_000
+
+
+def test_servers_divide_what_goes_by_the_byte() -> None:
+    server = {"push_s": 1e-3, "fetch_s": 2e-3, "push_bytes_per_s": 1e9, "fetch_bytes_per_s": 2e9}
+    for count in (1, 4):
+        costs = Costs.of(hardware(server=server | {"count": count}), 4 * 10**9)
+        assert costs.server_push_ns == 10**6 + 4 * 10**9 // count
+        assert costs.server_fetch_ns == 2 * 10**6 + 2 * 10**9 // count
+        assert costs.up_ns == 0
+
+
+def test_software_costs_are_seconds_alone() -> None:
+    costs = Costs.of(hardware(client={"push_s": 0.25, "fetch_s": 0.5}), SIZE)
+    assert (costs.client_push_ns, costs.client_fetch_ns) == (250_000_000, 500_000_000)
+    assert Costs.of(Hardware(), SIZE) == Costs(0, 0, 0, 0, 0, 0, 0, 0, 0)
+
+
+# ---------------------------------------------------------------- memory
+
+
+def test_replicas_that_fit_to_the_byte_are_let_in() -> None:
+    check_memory(Hardware(), 10**15)
+    check_memory(hardware(device={"memory_bytes": 4 * SIZE}), SIZE)
+    check_memory(hardware(device={"memory_bytes": 3 * SIZE + 100, "vectors": 3, "activations_bytes": 100}), SIZE)
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        (
+            {"memory_bytes": 3999},
+            "3,999 bytes are too few: a replica of 4 vectors x 1,000 + 0 of activations need 4,000",
+        ),
+        (
+            {"memory_bytes": 11_999, "workers": 3, "vectors": 2, "activations_bytes": 2000},
+            "11,999 bytes are too few: 3 replicas of 2 vectors x 1,000 + 2,000 of activations need 12,000",
+        ),
+    ],
+)
+def test_replicas_that_do_not_fit_are_refused_by_key_and_with_the_sum(device: dict[str, int], message: str) -> None:
+    host = {"workers": device.get("workers", 1)}
+    with pytest.raises(ScenarioError) as caught:
+        check_memory(hardware(device=device, host=host), 1000)
+    assert caught.value.key == "hardware.device.memory_bytes"
+    assert message in str(caught.value)
+    check_memory(hardware(device=device | {"memory_bytes": device["memory_bytes"] + 1}, host=host), 1000)

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from asgd_lab.backends.inline import Inline
 from asgd_lab.protocol import algorithms, rules
 from asgd_lab.protocol.algorithms import Algorithm
-from asgd_lab.protocol.effects import Effect, Push
+from asgd_lab.protocol.effects import Effect, Fetch, Push, Start, Wait
 from asgd_lab.protocol.grants import DROPPED, FetchGrant, Grant, PushGrant
 from asgd_lab.protocol.server import Budget
 
@@ -26,11 +26,13 @@ counts = st.integers(1, 7)
 
 @st.composite
 def algorithm(draw: st.DrawFn) -> Algorithm:
-    name = draw(st.sampled_from(["asgd", "ssp", "sync_sgd"]))
+    name = draw(st.sampled_from(["asgd", "downpour", "ssp", "sync_sgd"]))
     pushes = draw(st.sampled_from(["delta", "gradient"]))
     take = rules.add() if pushes == "delta" else rules.sgd(1.0)
     if name == "asgd":
         return algorithms.asgd(draw(counts), draw(counts), take, pushes)
+    if name == "downpour":
+        return algorithms.downpour(draw(counts), draw(counts), draw(st.integers(1, 3)), take, pushes)
     if name == "ssp":
         return algorithms.ssp(draw(counts), draw(st.integers(0, 2)), take, pushes)
     return algorithms.sync_sgd(draw(counts), take, pushes)
@@ -54,6 +56,7 @@ class Interleaving(RuleBasedStateMachine):
         self.oldest: dict[int, int | None] = {}  # worker -> version of the oldest center in its unpushed work
         self.rounds: Counter[int] = Counter()  # pushes of each member since it joined, on top of where it joined
         self.arriving: dict[int, tuple[int, int, int]] = {}  # (worker) -> (incarnation, sequence, oldest center)
+        self.asked: dict[int, FetchGrant | None] = {}  # worker -> what it was granted ahead, and has not waited for
         self.killed = False
         self.lab = Inline(Counting(), algorithm, budget, workers, observe=self.observe)
         self.next_worker = workers
@@ -62,7 +65,15 @@ class Interleaving(RuleBasedStateMachine):
     # ------------------------------------------------------------ the independent bookkeeping
 
     def observe(self, worker: int, what: Effect | Grant) -> None:
-        if isinstance(what, Push):
+        if isinstance(what, Start):
+            if isinstance(what.effect, Fetch):
+                assert worker not in self.asked, "one fetch at a time"
+                self.asked[worker] = None
+            what = what.effect
+        if isinstance(what, Wait):
+            if isinstance(what.effect, Fetch) and (granted := self.asked.pop(worker)) is not None:
+                self.take(worker, granted)
+        elif isinstance(what, Push):
             replica = what.replica
             key = (worker, replica.incarnation, replica.sequence)
             assert key not in self.accepted, "a push is sent once"
@@ -74,15 +85,13 @@ class Interleaving(RuleBasedStateMachine):
             self.rounds[worker] += 1
         elif isinstance(what, FetchGrant):
             assert what.version == self.version, "a fetch sees the newest version, and so the worker's own pushes"
-            if what.steps:
-                assert 0 < what.steps <= self.algorithm.n_fetch
-                unpushed = self.lab.workers[worker].replica.unpushed
-                self.fetched[worker] = what.version
-                if not unpushed:
-                    self.oldest[worker] = what.version
-                if self.algorithm.gate.bound is not None and not self.killed:
-                    slowest = min(self.rounds[w] for w in self.lab.server.members)
-                    assert self.rounds[worker] - slowest <= self.algorithm.gate.bound, "nobody leads by more"
+            if worker in self.asked:
+                self.asked[worker] = what
+            else:
+                self.take(worker, what)
+            if what.steps and self.algorithm.gate.bound is not None and not self.killed:
+                slowest = min(self.rounds[w] for w in self.lab.server.members)
+                assert self.rounds[worker] - slowest <= self.algorithm.gate.bound, "nobody leads by more"
         elif isinstance(what, PushGrant):
             incarnation, sequence, oldest = self.arriving[worker]
             assert what.incarnation == incarnation
@@ -97,6 +106,14 @@ class Interleaving(RuleBasedStateMachine):
             assert what.staleness == what.version - 1 - oldest >= 0
             if self.algorithm.gate.collects:
                 assert what.staleness == 0, "nobody is stale in lock-step"
+
+    def take(self, worker: int, grant: FetchGrant) -> None:
+        """The program has it, and goes on from that version."""
+        if grant.steps:
+            assert 0 < grant.steps <= self.algorithm.n_fetch
+            self.fetched[worker] = grant.version
+            if not self.lab.workers[worker].replica.unpushed:
+                self.oldest[worker] = grant.version
 
     # ------------------------------------------------------------ what may happen
 
@@ -113,6 +130,7 @@ class Interleaving(RuleBasedStateMachine):
         worker = sorted(self.lab.workers)[draw % len(self.lab.workers)]
         self.killed = True
         self.oldest[worker] = None
+        self.asked.pop(worker, None)
         self.lab.kill(worker)
         self.dead.append(worker)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import hypothesis.strategies as st
 import pytest
@@ -11,8 +12,8 @@ from hypothesis import given, settings
 from torch import Tensor
 
 from asgd_lab.protocol import algorithms, rules
-from asgd_lab.protocol.effects import Effect, Fetch, Program, Push, Train
-from asgd_lab.protocol.programs import coupled, uncoupled
+from asgd_lab.protocol.effects import Effect, Fetch, Program, Push, Start, Train, Wait
+from asgd_lab.protocol.programs import coupled, overlapped, uncoupled
 from asgd_lab.protocol.replica import AnchoredDelta, Delta, GradientSum, Replica, Vectors
 
 
@@ -169,6 +170,99 @@ def test_the_local_optimizer_hears_of_every_fetch_that_grants_something() -> Non
     assert resets == [0, 7]
 
 
+# ---------------------------------------------------------------- overlap
+
+
+class Ahead(Grants):
+    """A backend where what is started is done when it is waited for, and not earlier.
+
+    Its story has "ask" and "receive VERSION:STEPS", "send STEPS on BASE from BUFFER" and "free BUFFER". While a push is
+    under way its buffer stays as it is.
+    """
+
+    def __init__(self, replica: Replica, program: Program, grants: Sequence[tuple[int, int]], *more: Any) -> None:
+        super().__init__(replica, program, grants, *more)
+        self.asked = False
+        self.sent: dict[int, Tensor | None] = {}
+        self.most = 0  # pushes under way at once
+
+    def interpret(self, effect: Effect) -> None:
+        if isinstance(effect, Start) and isinstance(effect.effect, Fetch):
+            assert not self.asked
+            self.asked = True
+            self.story.append("ask")
+        elif isinstance(effect, Wait) and isinstance(effect.effect, Fetch):
+            if self.asked:
+                self.asked = False
+                super().interpret(effect.effect)
+                self.story[-1] = self.story[-1].replace("fetch", "receive")
+        elif isinstance(effect, Start):
+            buffer = effect.effect.buffer
+            assert buffer not in self.sent, "a buffer carries one push at a time"
+            super().interpret(effect.effect)
+            self.story[-1] = self.story[-1].replace("push", "send") + f" from {buffer}"
+            self.sent[buffer] = self.replica.updates[buffer].clone() if self.replica.updates else None
+            self.most = max(self.most, len(self.sent))
+        elif isinstance(effect, Wait):
+            buffer = effect.effect.buffer
+            if buffer in self.sent:
+                self.story.append(f"free {buffer}")
+                self.freed(buffer, self.sent.pop(buffer))
+        else:
+            super().interpret(effect)
+
+    def freed(self, buffer: int, sent: Tensor | None) -> None:
+        """Nothing to look at."""
+
+
+def overlapped_story(n_push: int, depth: int, grants: Sequence[tuple[int, int]]) -> Ahead:
+    replica = Replica(3)
+    ahead = Ahead(replica, overlapped(replica, n_push, depth), grants)
+    ahead.run()
+    assert not ahead.asked
+    assert not ahead.sent, "a worker leaves when its last push is done"
+    return ahead
+
+
+def test_the_overlapped_program_asks_before_it_trains_and_sends_without_waiting() -> None:
+    assert overlapped_story(2, 1, [(0, 2), (1, 2), (3, 2)]).story == [
+        *("fetch 0:2", "ask", "train 2", "send 2 on 0 from 0", "receive 1:2"),
+        *("ask", "train 2", "free 0", "send 2 on 1 from 0", "receive 3:2"),
+        *("ask", "train 2", "free 0", "send 2 on 3 from 0", "receive 3:0"),
+        *("free 0", "fetch 3:0"),
+    ]
+
+
+def test_pushes_take_turns_with_as_many_buffers_as_the_depth() -> None:
+    story = overlapped_story(1, 3, [(0, 5)]).story
+    assert [line for line in story if line.startswith(("send", "free"))] == [
+        *("send 1 on 0 from 0", "send 1 on 0 from 1", "send 1 on 0 from 2"),
+        *("free 0", "send 1 on 0 from 0", "free 1", "send 1 on 0 from 1"),
+        *("free 0", "free 1", "free 2"),
+    ]
+
+
+def test_who_is_granted_nothing_ahead_hands_in_the_rest_and_asks_once_more_with_nothing_under_way() -> None:
+    """The server may let that fetch wait until somebody else is done, and takes no push from who waits."""
+    assert overlapped_story(2, 2, [(0, 3), (4, 0), (6, 1)]).story == [
+        *("fetch 0:3", "ask", "train 2", "send 2 on 0 from 0", "train 1", "receive 4:0", "send 1 on 0 from 1"),
+        *("free 0", "free 1", "fetch 6:1", "ask", "train 1", "receive 6:0", "send 1 on 6 from 0"),
+        *("free 0", "fetch 6:0"),
+    ]
+
+
+@given(n_fetch=st.integers(1, 9), n_push=st.integers(1, 9), depth=st.integers(1, 3), budget=st.integers(1, 60))
+def test_overlapped_pushes_are_of_n_push_minibatches_and_all_of_them_arrive(
+    n_fetch: int, n_push: int, depth: int, budget: int
+) -> None:
+    grants = [(done, min(n_fetch, budget - done)) for done in range(0, budget, n_fetch)]
+    ahead = overlapped_story(n_push, depth, grants)
+    sent = [int(line.split()[1]) for line in ahead.story if line.startswith("send")]
+    whole, rest = divmod(budget, n_push)
+    assert sent == [n_push] * whole + [rest] * (rest > 0)
+    assert ahead.most <= depth
+
+
 # ---------------------------------------------------------------- vectors
 
 
@@ -240,6 +334,45 @@ def test_coupled_deltas_sum_to_the_local_changes(grants: list[int], seed: int) -
     for vectors in (Delta, AnchoredDelta):
         local = local_run(vectors, None, list(enumerate(grants)), seed)
         assert torch.equal(local.sum_pushed, local.changed)
+
+
+class Meanwhile(Ahead, Local):
+    """Local training with pushes under way: what is sent stays in its buffer until that is freed."""
+
+    def pushed(self) -> None:
+        self.sum_pushed += self.replica.updates[self.replica_buffer()]
+
+    def replica_buffer(self) -> int:
+        """Where the update lies that is about to be sent."""
+        return next(index for index, each in enumerate(self.replica.updates) if each is self.vectors.update)
+
+    def freed(self, buffer: int, sent: Tensor | None) -> None:
+        assert sent is not None
+        assert torch.equal(self.replica.updates[buffer], sent), "nobody wrote into it while it was under way"
+        self.replica.updates[buffer].fill_(float("nan"))
+
+
+@given(
+    n_fetch=interval,
+    n_push=interval,
+    depth=st.integers(1, 3),
+    rounds=st.integers(1, 8),
+    last=st.integers(1, 7),
+    vectors=st.sampled_from([AnchoredDelta, GradientSum]),
+    seed=st.integers(0, 999),
+)
+@settings(max_examples=80)
+def test_what_is_pushed_from_several_buffers_sums_to_all_local_changes(
+    n_fetch: int, n_push: int, depth: int, rounds: int, last: int, vectors: type, seed: int
+) -> None:
+    grants = [(version, n_fetch) for version in range(rounds)] + [(rounds, min(last, n_fetch))]
+    buffers = [torch.full((3,), float("nan")) for _ in range(depth)]
+    params = torch.zeros(3)
+    replica = Replica(0, vectors(params, params, buffers[0]), updates=buffers)
+    program = overlapped(replica, n_push, depth)
+    local = Meanwhile(replica, program, grants, torch.Generator().manual_seed(seed))
+    local.run()
+    assert torch.equal(local.sum_pushed, local.changed if vectors is AnchoredDelta else -local.changed)
 
 
 def test_a_delta_is_what_changed_since_the_fetch() -> None:

@@ -27,7 +27,19 @@ CONTENTS = {"count": COUNTS, "clock": CLOCKS, "number": NUMBERS, "text": TEXTS, 
 
 
 def effect(number: int, worker: int = 0) -> tuple[int, ...]:
-    return (worker, number, number % len(KINDS), 10 * number, 10 * number + 5, number % 3, number, number % 4, 2, 64)
+    return (
+        worker,
+        number,
+        number % len(KINDS),
+        10 * number,
+        10 * number + 5,
+        number % 3,
+        number,
+        number % 4,
+        2,
+        64,
+        -1,
+    )
 
 
 def rows_of(table: Table, max_size: int = 40) -> st.SearchStrategy[list[tuple[int | float | str, ...]]]:
@@ -87,7 +99,7 @@ def test_rows_come_back_around_a_full_group(tmp_path: Path) -> None:
         rows.close()
         frame = tables.read(directory, "effects")
         assert frame["round"].tolist() == list(range(count))
-        assert frame["kind"].astype(str).tolist()[:7] == list(KINDS)
+        assert frame["kind"].astype(str).tolist()[: len(KINDS)] == list(KINDS)
 
 
 @given(rows=rows_of(EFFECTS), flushes=st.sets(st.integers(0, 40)), flush_rows=st.integers(1, 50))
@@ -150,13 +162,25 @@ def test_a_closed_table_leaves_no_journal_and_closes_again(tmp_path: Path) -> No
     assert os.listdir(tmp_path) == ["effects.parquet"]
 
 
-def test_pieces_of_a_stream_are_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("rows", [0, 6, 7, 8, 20, 30])
+def test_the_first_rows_are_read_and_the_rest_counted(
+    rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tables, "GROUP_ROWS", 7)
     write(tmp_path, EFFECTS, [effect(number) for number in range(20)])
-    pieces = list(tables.stream(tmp_path, "effects", ("round", "kind")))
-    assert [len(piece) for piece in pieces] == [7, 7, 6]
-    assert [number for piece in pieces for number in piece["round"]] == list(range(20))
-    assert list(pieces[0].columns) == ["round", "kind"]
+    frame, left = tables.first(tmp_path, "effects", rows)
+    assert frame["round"].tolist() == list(range(20))[:rows]
+    assert left == 20 - len(frame)
+
+
+def test_the_first_rows_of_a_run_that_was_killed_are_its_journals(tmp_path: Path) -> None:
+    writer = Rows(EFFECTS.file(tmp_path), EFFECTS)
+    for number in range(5):
+        writer.add(effect(number))
+        writer.flush()
+    frame, left = tables.first(tmp_path, "effects", 3)
+    assert frame["round"].tolist() == [0, 1, 2]
+    assert left == 2
 
 
 def test_a_row_of_the_wrong_length_is_refused(tmp_path: Path) -> None:
@@ -180,7 +204,7 @@ effects = Rows(EFFECTS.file(directory), EFFECTS._replace(flush_rows=10))
 evals = Rows(EVALS.file(directory), EVALS)
 evals.add((5, 1, 2, "server", "test", "error", 0.5))
 for number in range(47):
-    effects.add((0, number, number % 5, 0, 1, 0, -1, -1, 1, 4))
+    effects.add((0, number, number % 5, 0, 1, 0, -1, -1, 1, 4, -1))
 print("ready", flush=True)
 sys.stdin.read()
 """

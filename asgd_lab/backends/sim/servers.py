@@ -127,11 +127,12 @@ class OnCores(Gauge):
         self._services, self._cores, self._one = services, cores, one
         self._waiting: deque[tuple[Exchange | Slice, bool]] = deque()
         self._serving = False
+        self._since = 0  # when the service that is under way has begun
 
     @property
     def busy_ns(self) -> int:
-        """Until now, as far as services have ended."""
-        return self.busy_sum
+        """Until now."""
+        return self.busy_sum + (self.clock._now - self._since if self._serving else 0)
 
     def submit(self, request: Exchange | Slice, fetch: bool) -> None:
         """Serve a request, on its turn."""
@@ -148,7 +149,7 @@ class OnCores(Gauge):
             if not service_ns:
                 self._end(request)
                 continue
-            self._serving = True
+            self._serving, self._since = True, request.started
             self._cores.take(self._one, service_ns, lambda request=request: self._served(request))  # type: ignore[misc]
 
     def _served(self, request: Exchange | Slice) -> None:

@@ -86,7 +86,7 @@ def filled(capacities: list[int], classes: list[tuple[Flow, int]]) -> list[float
 
 
 @given(case=networks())
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_rates_are_those_of_progressive_filling_flow_by_flow(case: Any) -> None:
     """The same rates in exact fractions, without classes."""
     capacities, classes = case
@@ -97,7 +97,7 @@ def test_rates_are_those_of_progressive_filling_flow_by_flow(case: Any) -> None:
 
 
 @given(case=networks())
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_no_rate_can_be_raised_without_lowering_one_that_is_no_larger(case: Any) -> None:
     """Max-min optimality: all fit, and each is at its cap or has a bottleneck, a full capacity where nobody has more.
 
@@ -251,7 +251,7 @@ def traffic(draw: st.DrawFn) -> tuple[list[int], list[Transfer]]:
 
 
 @given(case=traffic())
-@settings(max_examples=300)
+@settings(max_examples=250)
 def test_transfers_are_done_when_exact_arithmetic_says_so(case: Any) -> None:
     """Joins, ends and withdrawals, each of which divides all that is connected anew; 100 ns are for rounding.
 

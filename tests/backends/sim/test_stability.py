@@ -13,14 +13,16 @@ from tests.backends.sim.laws import accept, normal_p
 from tests.backends.virtual import scenario, simulate
 
 
-def growth(workers: int, n_sync: int, step: float, scaled: bool = False, versions: int = 1200) -> float:
+def growth(
+    workers: int, n_sync: int, step: float, scaled: bool = False, versions: int = 1200, name: str = "asgd"
+) -> float:
     """By what factor a version changes the parameter, of a noiseless quadratic with lr*h = `step`, in the long run.
 
     The workers are identical and deterministic, so that they go round robin with a delay of M - 1 versions. The rate is
     that of the root mean square over windows of several periods, in the second half of the run.
     """
     task = {"name": "quadratic", "curvature": [1.0], "optimizer": {"name": "SGD", "lr": step}}
-    algorithm = {"name": "asgd", "n_sync": n_sync, "rule": ["scale" if scaled else "add"]}
+    algorithm = {"name": name, "n_sync": n_sync, "rule": ["scale" if scaled else "add"]}
     stated = scenario(
         task, algorithm, workers, {"updates": versions},
         evaluate={"every_minibatches": n_sync}, hardware={"compute": {"step_s": 0.001}},
@@ -63,6 +65,19 @@ def test_whole_deltas_in_round_robin_are_stable_just_below_the_bound_and_unstabl
         rate = growth(workers, n_sync, step)
         assert (rate < 1) == (factor < 1)
         assert rate == pytest.approx(dominant_root(workers, a), abs=3e-4)
+
+
+@pytest.mark.parametrize(("workers", "n_sync"), [(1, 1), (2, 1), (2, 3)])
+def test_overlap_delays_by_a_round_more_and_is_stable_up_to_the_bound_of_twice_the_workers(
+    workers: int, n_sync: int
+) -> None:
+    """Downpour on a free network: each center was asked for a round before, so that the delay is 2M - 1 versions."""
+    for factor in (0.97, 1.03):
+        a = factor * critical(2 * workers)
+        step = 1 - (1 - a) ** (1 / n_sync) if n_sync > 1 else a
+        rate = growth(workers, n_sync, step, name="downpour")
+        assert (rate < 1) == (factor < 1)
+        assert rate == pytest.approx(dominant_root(2 * workers, a), abs=3e-4)
 
 
 @pytest.mark.parametrize("n_sync", [1, 4])

@@ -1,0 +1,170 @@
+"""A stretch of a run as trace.json shows it: what workers, servers and links do, and an arrow from each push to its
+application; read from the effects table alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from asgd_lab.errors import ScenarioError
+from asgd_lab.figures import style
+from asgd_lab.figures.where_time_goes import COLORS
+from asgd_lab.record import tables, tracks
+from asgd_lab.record.tracks import DOWN, UP
+
+SHOWN_LABELS = 16
+_OCCUPANCY_IN = 0.42
+_PALETTE = style.palette(10)
+_WAITS: Any = "0.86"
+# What is drawn later lies on top: the parts of an exchange on the exchange.
+_LOOKS: dict[str, tuple[str, Any]] = {
+    "train": ("training", COLORS["compute"]),
+    "fetch": ("rest of a push or fetch", _WAITS),
+    "push": ("rest of a push or fetch", _WAITS),
+    "adopt": ("on the device", _PALETTE[7]),
+    "measure": ("on the device", _PALETTE[7]),
+    "to_host": ("copy", COLORS["staging"]),
+    "to_device": ("copy", COLORS["staging"]),
+    "up": ("transfer up", COLORS["link"]),
+    "down": ("transfer down", _PALETTE[2]),
+    "apply": ("a push at the server", COLORS["queue"]),
+    "grant": ("a fetch at the server", _PALETTE[8]),
+}
+
+
+class _Stretch(NamedTuple):
+    """A run's rows that lie, at least in part, between two moments, and the line on which each is drawn."""
+
+    effects: pd.DataFrame
+    y: npt.NDArray[np.float64]
+    names: dict[float, str]  # of the lines; "" where one belongs to the line above
+    transfers: dict[str, npt.NDArray[np.bool_]]  # by direction: which rows
+
+
+def timeline(run_dir: Path | str, start_s: float, end_s: float) -> Figure:
+    """A track a worker (and lanes below it for exchanges that overlap its training), one a server, one a direction.
+
+    ScenarioError if nothing was recorded between the two moments.
+    """
+    return timelines({"": run_dir}, start_s, end_s)
+
+
+def timelines(runs: Mapping[str, Path | str], start_s: float, end_s: float) -> Figure:
+    """The same stretch of several runs, one below the other, by label."""
+    stretches = {label: _read(Path(run), start_s, end_s) for label, run in runs.items()}
+    heights = [
+        height
+        for one in stretches.values()
+        for height in (0.11 * len(one.names) + 0.1, *[_OCCUPANCY_IN] * len(one.transfers))
+    ]
+    with style.look():
+        size = (style.PAGE_IN, sum(heights) + 0.85 + 0.3 * len(runs))
+        fig = Figure(figsize=size, layout="constrained")
+        panels = list(fig.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0])
+        below = iter(panels)
+        for label, stretch in stretches.items():
+            axes = next(below)
+            _tracks(axes, stretch)
+            _arrows(axes, stretch)
+            said = _said(stretch, start_s, end_s)
+            axes.set_title(f"{label}: {said}" if label else f"{said[0].upper()}{said[1:]}")
+            for name, rows in stretch.transfers.items():
+                _occupancy(next(below), stretch.effects[rows], name)
+        panels[-1].set(xlabel="time (s)", xlim=(start_s, end_s))
+        seen = {kind for one in stretches.values() for kind in one.effects["kind"].unique()}
+        labels = {label: color for kind, (label, color) in _LOOKS.items() if kind in seen}
+        handles = [Patch(color=color, label=label) for label, color in labels.items()]
+        fig.legend(handles=handles, loc="outside lower center", ncols=4)
+    return fig
+
+
+def _read(run_dir: Path, start_s: float, end_s: float) -> _Stretch:
+    effects = tables.read(run_dir, "effects")
+    effects = effects[(effects["end_s"] >= start_s) & (effects["start_s"] <= end_s)].reset_index(drop=True)
+    if effects.empty:
+        raise ScenarioError(f"{run_dir}: has no effects between {start_s:g} s and {end_s:g} s")
+    serves = effects["worker"] < 0
+    place = pd.DataFrame(
+        {
+            "serves": serves,
+            "number": effects["worker"].where(~serves, effects["shard"].clip(lower=0)),
+            "lane": tracks.lanes(effects),
+        }
+    )
+    # A worker's lanes lie below it, the servers below all workers.
+    order = place.drop_duplicates().sort_values(["serves", "number", "lane"])
+    y = -np.arange(len(order), dtype=np.float64) - 0.7 * order["serves"].to_numpy()
+    servers = int(order["serves"].sum())
+    names = {}
+    for at, (serving, number, lane) in zip(y.tolist(), order.itertuples(index=False), strict=True):
+        names[at] = (
+            "" if lane else ("server" if servers == 1 else f"server {number}") if serving else f"worker {number}"
+        )
+    where = place.merge(order.assign(y=y), on=["serves", "number", "lane"], how="left")["y"]
+    kind = tracks.kinds(effects)
+    transfers = {name: kind == which for name, which in (("up", UP), ("down", DOWN)) if (kind == which).any()}
+    return _Stretch(effects, where.to_numpy(np.float64), names, transfers)
+
+
+def _tracks(axes: Axes, stretch: _Stretch) -> None:
+    effects = stretch.effects
+    for name, (_, color) in _LOOKS.items():
+        mine = (effects["kind"] == name).to_numpy()
+        left, right = (effects[column].to_numpy()[mine] for column in ("start_s", "end_s"))
+        low, high = stretch.y[mine] - 0.4, stretch.y[mine] + 0.4
+        corners = np.stack([left, low, left, high, right, high, right, low], -1).reshape(-1, 4, 2)
+        # The edge keeps in sight what takes no time.
+        axes.add_collection(PolyCollection(list(corners), facecolor=color, edgecolor=color, linewidth=0.3, zorder=2))
+    named = {at: name for at, name in stretch.names.items() if name}
+    every = -(-len(named) // SHOWN_LABELS)
+    shown = [(at, name) for number, (at, name) in enumerate(named.items()) if number % every == 0 or "server" in name]
+    axes.set_yticks([at for at, _ in shown], labels=[name for _, name in shown])
+    axes.set_ylim(min(stretch.names) - 0.6, max(stretch.names) + 0.6)
+    axes.grid(False)
+    axes.tick_params(left=False)
+
+
+def _arrows(axes: Axes, stretch: _Stretch) -> None:
+    effects, y = stretch.effects, stretch.y
+    senders, applies = tracks.arrows(effects)
+    part = (effects["kind"] != "push").to_numpy()[senders]
+    arrival = (effects["start_s"] - effects["wait_s"]).to_numpy()[applies]
+    sent = np.where(part, effects["end_s"].to_numpy()[senders], arrival)
+    begun = effects["start_s"].to_numpy()[applies]
+    head = y[applies] + 0.45
+    lines = np.stack([np.stack([sent, y[senders] - 0.4], -1), np.stack([begun, head], -1)], 1)
+    axes.add_collection(LineCollection(list(lines), colors="k", linewidths=0.35, alpha=0.55, zorder=3))
+    axes.plot(begun, head, linestyle="none", marker=7, markersize=2, color="k", zorder=3)
+
+
+def _occupancy(axes: Axes, transfers: pd.DataFrame, name: str) -> None:
+    """How many transfers there are at once."""
+    moments = pd.concat([pd.Series(1, transfers["start_s"]), pd.Series(-1, transfers["end_s"])])
+    count = moments.groupby(level=0).sum().sort_index().cumsum()
+    label, color = _LOOKS[name]
+    axes.fill_between(count.index, count, step="post", color=color, linewidth=0)
+    axes.set_ylim(0, max(1.0, 1.1 * float(count.max())))
+    axes.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+    axes.set_ylabel(label.replace(" ", "s\n"), rotation=0, ha="right", va="center", fontsize=7)
+    axes.grid(False)
+
+
+def _said(stretch: _Stretch, start_s: float, end_s: float) -> str:
+    """How much of this time workers train, and servers serve."""
+    effects, length_s = stretch.effects, end_s - start_s
+    spent_s = effects["end_s"].clip(upper=end_s) - effects["start_s"].clip(lower=start_s)
+    serves = effects["worker"] < 0
+    workers, servers = (effects[column][rows].nunique() for column, rows in (("worker", ~serves), ("shard", serves)))
+    training = spent_s[effects["kind"] == "train"].sum() / max(1, workers) / length_s
+    serving = spent_s[serves].sum() / max(1, servers) / length_s
+    return f"workers train {training:.0%} of this time, and the server is busy {serving:.0%} of it"

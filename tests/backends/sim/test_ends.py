@@ -1,0 +1,146 @@
+"""Runs that cannot come to their end say so, in one line that names who waits for what; none goes on for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asgd_lab.backends.run import execute
+from asgd_lab.backends.sim.network import UP
+from asgd_lab.backends.sim.sharing import Class, Sharing
+from asgd_lab.backends.sim.simulation import Simulation
+from asgd_lab.errors import RunFailed
+from asgd_lab.protocol.grants import Grant
+from asgd_lab.protocol.server import Server
+from asgd_lab.record.run import read_summary
+from tests.backends.virtual import TIMING, attempt, scenario, simulate
+
+FAULTS = {"mean_time_between_failures_s": 5.0, "mean_time_to_repair_s": 3.0, "detect_s": 1.0}
+
+
+def deaf(method: str, *, to: set[int] | None = None, after: int = 0) -> Callable[[Simulation], None]:
+    """The server takes no notice of some requests: those of `to`, or all, when it has had `after` of the kind."""
+
+    def arrange(simulation: Simulation) -> None:
+        heard = getattr(simulation.server, method)
+        count = 0
+
+        def answer(request: Any, *more: Any) -> list[Grant]:
+            nonlocal count
+            count += 1
+            worker = request if isinstance(request, int) else request.worker
+            if count > after and (to is None or worker in to):
+                return []
+            grants: list[Grant] = heard(request, *more)
+            return grants
+
+        setattr(simulation.server, method, answer)
+
+    return arrange
+
+
+def failure(
+    arrange: Callable[[Simulation], object],
+    budget: dict[str, Any] | None = None,
+    algorithm: dict[str, Any] | None = None,
+    **more: Any,
+) -> str:
+    """The one line of a run that fails."""
+    hardware = more.pop("hardware", {})
+    stated = scenario(TIMING | {"size_bytes": 100}, algorithm, 3, budget or {"updates": 20}, hardware, **more)
+    outcome = attempt(stated, arrange=arrange).outcome
+    assert outcome.status == "failed"
+    assert outcome.failure is not None
+    assert "\n" not in outcome.failure
+    return outcome.failure
+
+
+@pytest.mark.parametrize(
+    "budget", [{"updates": 20}, {"minibatches": 20}, {"seconds": 50.0}], ids=lambda b: next(iter(b))
+)
+@pytest.mark.parametrize("method", ["on_fetch", "on_push"])
+def test_a_server_that_answers_nobody_any_more_is_a_deadlock(method: str, budget: dict[str, Any]) -> None:
+    message = failure(deaf(method, after=4), budget)
+    assert message.startswith("deadlock at ")
+    assert message.endswith("workers 0, 1, 2 wait for a grant that never comes")
+
+
+@pytest.mark.parametrize("budget", [{"updates": 200}, {"minibatches": 200}, {"seconds": 500.0}], ids=str)
+@pytest.mark.parametrize("method", ["on_fetch", "on_push"])
+@pytest.mark.parametrize("repair_s", [0.5, 50.0])
+def test_so_it_is_while_workers_crash_and_come_back(method: str, budget: dict[str, Any], repair_s: float) -> None:
+    """Whoever comes back asks again, and is not heard either."""
+    message = failure(deaf(method, after=4), budget, faults=FAULTS | {"mean_time_to_repair_s": repair_s})
+    assert message.startswith("deadlock at ")
+    assert "wait for a grant that never comes" in message
+
+
+@pytest.mark.parametrize("name", ["sync_sgd", "ssp"])
+def test_one_worker_that_is_not_heard_stops_all_who_wait_for_it(name: str) -> None:
+    algorithm = {"name": name, "n_sync": 1, **({"bound": 1} if name == "ssp" else {})}
+    message = failure(deaf("on_push", to={1}, after=4), algorithm=algorithm)
+    assert "workers 0, 1, 2 wait for a grant that never comes" in message
+
+
+@pytest.mark.parametrize("budget", [{"updates": 20}, {"seconds": 9.5}], ids=lambda b: next(iter(b)))
+def test_a_worker_that_is_not_heard_while_others_do_all_the_work_is_starved(budget: dict[str, Any]) -> None:
+    """Nobody waits for it, so that the run comes to its end: it has failed all the same."""
+    message = failure(deaf("on_fetch", to={1}, after=4), budget)
+    assert message.startswith("starvation until ")
+    assert message.endswith("workers 1 wait for a grant that never comes")
+
+
+def test_a_server_that_serves_nobody_is_a_deadlock() -> None:
+    def arrange(simulation: Simulation) -> None:
+        simulation.queues[0].submit = lambda request, fetch: None  # type: ignore[method-assign]
+
+    message = failure(arrange, hardware={"server": {"push_s": 0.1, "fetch_s": 0.1}})
+    assert message.endswith("workers 0, 1, 2 wait for the server, which does not answer")
+
+
+class Lossy(Sharing):
+    """A link that loses all that is sent."""
+
+    def take(self, one: Class, amount: float, done: Callable[[], object]) -> list[Any]:
+        return []
+
+
+def test_a_transfer_that_never_ends_is_a_deadlock() -> None:
+    def arrange(simulation: Simulation) -> None:
+        for servers in simulation.network.ways[UP]:
+            servers[0].sharing = Lossy(simulation.clock)
+
+    message = failure(arrange, hardware={"link": {"up_bytes_per_s": 1e3, "shared": True}})
+    assert message.endswith("workers 0, 1, 2 wait for a transfer that never ends")
+
+
+def test_the_failed_run_is_kept_with_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Server, "on_fetch", lambda self, worker, ahead=False: [])
+    with pytest.raises(RunFailed, match="workers 0, 1 wait for a grant that never comes"):
+        execute(scenario(workers=2, budget={"updates": 3}), tmp_path / "run")
+    summary = read_summary(tmp_path / "run")
+    assert summary["status"] == "failed"
+    assert "workers 0, 1 wait" in summary["failure"]
+
+
+@pytest.mark.parametrize("seconds", [10.0, 0.5])
+def test_a_run_that_is_out_of_time_while_all_are_down_or_undetected_has_not_failed(seconds: float) -> None:
+    """Lock-step waits for the detection, not for ever."""
+    stated = scenario(
+        algorithm={"name": "sync_sgd", "n_sync": 1}, workers=2, budget={"seconds": seconds}, hardware={},
+        faults={"mean_time_between_failures_s": 0.7, "mean_time_to_repair_s": 1000.0, "detect_s": 500.0}, seed=3,
+    )  # fmt: skip
+    assert simulate(stated).outcome.makespan_ns == seconds * 1e9
+
+
+def test_many_crashes_in_a_row_are_no_deadlock_while_somebody_works() -> None:
+    """Rounds of 10 s with a crash every 4 s: one in twelve succeeds, and the run comes to its end."""
+    stated = scenario(
+        TIMING | {"step_s": 10.0}, workers=2, budget={"updates": 12}, hardware={},
+        faults={"mean_time_between_failures_s": 4.0, "mean_time_to_repair_s": 0.1}, seed=5,
+    )  # fmt: skip
+    run = simulate(stated)
+    assert run.outcome.facts["faults"]["crashes"] > 60

@@ -1,0 +1,368 @@
+"""Crashes and restarts: what is lost, who is released, where a worker goes on, and how often it all happens."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from torch import Tensor
+
+from asgd_lab.backends.sim.accounts import DOWN
+from asgd_lab.backends.sim.simulation import Simulation
+from tests.backends.sim.laws import SECOND, accept, normal_p
+from tests.backends.virtual import TIMING, Run, scenario, simulate
+
+NEVER_S = 1e9
+
+
+def crashing(*schedule: tuple[int, float, float]) -> Callable[[Simulation], None]:
+    """Crashes at stated times: (worker, when in seconds, for how long)."""
+
+    def arrange(simulation: Simulation) -> None:
+        delays: dict[int, list[float]] = defaultdict(list)
+        up_since: dict[int, float] = defaultdict(float)
+        for worker, when, length in schedule:
+            delays[worker] += [when - up_since[worker], length]
+            up_since[worker] = when + length
+        streams = {worker: iter(times) for worker, times in delays.items()}
+
+        def delay_ns(worker: int, mean_s: float) -> int:
+            return round(next(streams.get(worker, iter(())), NEVER_S) * SECOND)
+
+        assert simulation.faults is not None
+        simulation.faults._delay_ns = delay_ns  # type: ignore[method-assign]
+
+    return arrange
+
+
+def faults(detect_s: float = 0.0) -> dict[str, float]:
+    return {"mean_time_between_failures_s": 1.0, "mean_time_to_repair_s": 1.0, "detect_s": detect_s}
+
+
+def run(
+    *schedule: tuple[int, float, float],
+    algorithm: dict[str, Any] | None = None,
+    workers: int = 2,
+    budget: dict[str, Any] | None = None,
+    detect_s: float = 0.0,
+    size_bytes: int = 0,
+    **hardware: Any,
+) -> Run:
+    """A timing run with these crashes."""
+    stated = scenario(
+        TIMING | {"size_bytes": size_bytes}, algorithm, workers, budget or {"updates": 8},
+        hardware, faults=faults(detect_s),
+    )  # fmt: skip
+    return simulate(stated, arrange=crashing(*schedule))
+
+
+def pushes(run: Run, worker: int) -> list[tuple[int, float, int]]:
+    """(round, when it was done, staleness) of one worker's."""
+    rows = run.rows("push")
+    rows = rows[rows["worker"] == worker]
+    return list(zip(rows["round"].tolist(), (rows["end_s"] / SECOND).tolist(), rows["staleness"].tolist(), strict=True))
+
+
+# ---------------------------------------------------------------- by hand
+
+
+def test_a_crash_loses_the_round_under_way_and_the_worker_begins_it_anew() -> None:
+    """Minibatches of a second; worker 1 is away from 1.5 to 2.25: its second push comes at 3.25."""
+    found = run((1, 1.5, 0.75))
+    assert [(round, when) for round, when, _ in pushes(found, 1)] == [(1, 1.0), (2, 3.25), (3, 4.25)]
+    assert [(round, when) for round, when, _ in pushes(found, 0)] == [(n, float(n)) for n in range(1, 6)]
+    account = found.simulation.accounts[1]
+    assert account.spent_ns[DOWN] == 0.75 * SECOND
+    assert found.simulation.workers[1].replica.incarnation == 2
+    facts = found.outcome.facts["faults"]
+    assert facts == {"crashes": 1, "lost_minibatches": 0, "availability": 1 - 0.75 / (2 * 5.0)}
+
+
+def test_a_crash_between_training_and_the_server_loses_what_was_trained() -> None:
+    """Pushes leave at 4 s and take 0.5 s on the link: a crash on the way loses 3 minibatches, which are counted."""
+    algorithm = {"name": "asgd", "n_sync": 3}
+    found = run((1, 4.25, 100.0), algorithm=algorithm, link={"latency_s": 0.5}, budget={"updates": 2})
+    assert found.outcome.facts["faults"]["lost_minibatches"] == 3
+    assert (found.applies["end_s"] / SECOND).tolist() == [4.5, 9.5]
+    assert pushes(found, 1) == []
+
+
+def test_a_push_that_waits_in_the_queue_is_served_and_not_applied() -> None:
+    """Both push at 1; 0 is served until 3, and 1 would be until 5, but is gone at 2.
+
+    Its service goes on, so that 0's next push, of 4, waits until 5.
+    """
+    found = run((1, 2.0, 100.0), server={"push_s": 2.0}, budget={"updates": 2})
+    assert found.rows("push")["worker"].tolist() == [0, 0]
+    assert (found.applies["start_s"] / SECOND).tolist() == [1.0, 5.0]
+    assert (found.applies["wait_s"] / SECOND).tolist() == [0.0, 1.0]
+    assert found.simulation.queues[0].busy_ns == 6 * SECOND
+    assert found.outcome.facts["faults"]["lost_minibatches"] == 1
+
+
+def test_what_had_arrived_is_applied_as_long_as_the_server_does_not_know() -> None:
+    """The same, but the crash is detected after 10 s: the push is applied at 5, and nothing is lost."""
+    found = run((1, 2.0, 100.0), server={"push_s": 2.0}, budget={"updates": 3}, detect_s=10.0)
+    assert (found.applies["end_s"] / SECOND).tolist() == [3.0, 5.0, 7.0]
+    assert found.outcome.facts["faults"]["lost_minibatches"] == 0
+    assert found.rows("push")["worker"].tolist() == [0, 0], "nobody is there who could hear of it"
+
+
+@pytest.mark.parametrize(("detect_s", "released"), [(0.0, 1.0), (0.25, 1.0), (2.0, 2.5)])
+def test_a_crash_releases_the_round_as_soon_as_it_is_detected(detect_s: float, released: float) -> None:
+    """Lock-step: worker 1 is gone at 0.5, in its first minibatch; 0 has pushed at 1 and waits for the detection."""
+    found = run((1, 0.5, 100.0), algorithm={"name": "sync_sgd", "n_sync": 1}, budget={"updates": 1}, detect_s=detect_s)
+    assert found.outcome.makespan_ns == released * SECOND
+    assert found.applies["worker"].tolist() == [-1], "one push makes the version"
+
+
+def test_a_worker_that_comes_back_before_it_was_missed_is_missed_then() -> None:
+    """Lock-step, detection after 10 s: 1 is gone from 0.5 to 3; its old self is dropped at 3, the round is over.
+
+    The new one is in the second round, which takes from 3 to 4.
+    """
+    found = run((1, 0.5, 2.5), algorithm={"name": "sync_sgd", "n_sync": 1}, budget={"updates": 2}, detect_s=10.0)
+    made = found.applies.groupby("version")["end_s"].max() / SECOND
+    assert found.applies["version"].tolist() == [1, 2, 2]
+    assert made.tolist() == [1.0, 4.0]
+    assert [when for _, when, _ in pushes(found, 0)] == [3.0, 4.0]
+
+
+@pytest.mark.parametrize("bound", [0, 2])
+def test_bounded_staleness_goes_on_without_a_worker_that_is_gone(bound: int) -> None:
+    """Worker 0 may be `bound` rounds ahead of worker 1, which is gone in its first round, until that is detected."""
+    algorithm = {"name": "ssp", "n_sync": 1, "bound": bound}
+    found = run((1, 0.5, 100.0), algorithm=algorithm, budget={"updates": bound + 2}, detect_s=20.0)
+    assert [when for _, when, _ in pushes(found, 0)] == [*(float(n) for n in range(1, bound + 2)), 21.5]
+
+
+def test_a_link_is_divided_anew_when_a_sender_dies() -> None:
+    """1,000 bytes each, from 1 s over 1,000 a second: half for each until 2 s, when 1 is gone; 0 is done at 2.5 s."""
+    found = run(
+        (1, 2.0, 100.0),
+        size_bytes=1000,
+        link={"up_bytes_per_s": 1000.0, "shared": True},
+        budget={"updates": 1},
+    )
+    assert found.outcome.makespan_ns == 2.5 * SECOND
+    (up,) = (one for one in found.simulation.network.capacities if one.name == "link up")
+    assert up.used == pytest.approx(1500)
+    assert up.present_ns == (1.5 + 1.0) * SECOND
+
+
+def test_a_link_is_divided_anew_when_a_receiver_dies() -> None:
+    """Both fetch 1,000 bytes from 0 on; 1 is gone at 1, and 0 has the link for its other 500."""
+    found = run(
+        (1, 1.0, 100.0), size_bytes=1000, link={"down_bytes_per_s": 1000.0, "shared": True}, budget={"updates": 1}
+    )
+    assert (found.rows("fetch")["end_s"] / SECOND).tolist() == [1.5]
+
+
+def test_all_transfers_of_a_dead_sender_are_gone() -> None:
+    """Downpour, two pushes each of 2,000 bytes over 1,000 bytes a second: begun at 1 s and at 2 s; 1 is gone at 3.5 s.
+
+    By then 0 has sent 500 + 375 and 375. Then both of its own have half: the first is done after 2.25 s. A third begins
+    in its place, and the second is done after another second. A fourth joins the third, which has 1,500 to go: 3 s.
+    """
+    found = run(
+        (1, 3.5, 1000.0),
+        algorithm={"name": "downpour", "n_sync": 1, "depth": 2},
+        size_bytes=2000,
+        link={"up_bytes_per_s": 1000.0, "shared": True},
+        budget={"updates": 3},
+    )
+    assert [when for _, when, _ in pushes(found, 0)] == [5.75, 6.75, 9.75]
+    assert found.outcome.facts["faults"]["lost_minibatches"] == 3, "two on the link, and one that waits for a buffer"
+
+
+def test_software_of_a_dead_worker_leaves_the_cores_to_the_others() -> None:
+    """Two fetches on one core, of 2 s each: half for each until 1 is gone at 1; 0 is done at 2.5."""
+    found = run(
+        (1, 1.0, 100.0), host={"workers": 2, "cores": 1}, device={"workers": 1}, client={"fetch_s": 2.0},
+        budget={"updates": 1},
+    )  # fmt: skip
+    assert (found.rows("fetch")["end_s"] / SECOND).tolist() == [2.5]
+
+
+def test_training_of_a_dead_worker_leaves_the_device_to_the_others() -> None:
+    """A minibatch of 1 s each on one device: half for each until 1 is gone at 1, when 0 has half of its own left."""
+    found = run((1, 1.0, 100.0), host={"workers": 2}, device={"workers": 2}, budget={"updates": 1})
+    assert found.outcome.makespan_ns == 1.5 * SECOND
+
+
+def test_a_push_that_is_collected_is_applied_though_its_worker_has_come_back_meanwhile() -> None:
+    """Lock-step: 1 has pushed at 1 and is gone from 1.5 to 2.5; 0 pushes at 4 and makes the version, with 1's push.
+
+    Worker 1's row says when its push was served, and its new self goes on after it.
+    """
+    found = run(
+        (1, 1.5, 1.0), algorithm={"name": "sync_sgd", "n_sync": 1}, speeds=[0.25, 1.0], budget={"minibatches": 4}
+    )
+    first = found.applies[found.applies["version"] == 1]
+    assert sorted((first["end_s"] / SECOND).tolist()) == [1.0, 4.0]
+    assert (first["start_s"] == first["end_s"]).all()
+    assert found.outcome.facts["faults"]["lost_minibatches"] == 0
+    assert [worker.replica.minibatches for worker in found.simulation.workers] == [2, 2]
+
+
+# ---------------------------------------------------------------- nothing is lost or taken twice
+
+
+class MarkingLearner:
+    def __init__(self, worker: int, params: Tensor, gradients: Tensor | None) -> None:
+        self.worker, self.params, self.gradients = worker, params, gradients
+
+    def minibatch(self, step: int) -> tuple[float, float]:
+        self.params[self.worker] += 2.0**step
+        if self.gradients is not None:
+            self.gradients[self.worker] -= 2.0**step
+        return 1.0, 0.5
+
+    def reset_momentum(self) -> None:
+        pass
+
+    def warm_up(self) -> None:
+        pass
+
+
+class Marking:
+    """A task whose parameters say which minibatches of each worker are in them, bit by bit: 24 fit into a float32."""
+
+    size, size_bytes = 8, 32
+
+    def initial(self) -> Tensor:
+        return torch.zeros(8)
+
+    def learner(self, worker: int, params: Tensor, gradients: Tensor | None = None) -> MarkingLearner:
+        return MarkingLearner(worker, params, gradients)
+
+    def evaluate(self, params: Tensor) -> list[tuple[str, str, float]]:
+        return []
+
+
+algorithms = st.one_of(
+    st.builds(lambda n: {"name": "asgd", "n_sync": n}, st.integers(1, 3)),
+    st.builds(lambda f, p: {"name": "asgd", "n_fetch": f, "n_push": p}, st.integers(1, 3), st.integers(1, 3)),
+    st.builds(lambda n, b: {"name": "ssp", "n_sync": n, "bound": b}, st.integers(1, 2), st.integers(0, 2)),
+    st.builds(lambda n: {"name": "sync_sgd", "n_sync": n}, st.integers(1, 3)),
+    st.builds(lambda n, d: {"name": "downpour", "n_sync": n, "depth": d}, st.integers(1, 2), st.integers(1, 3)),
+    st.builds(
+        lambda f, p: {"name": "downpour", "n_fetch": f, "n_push": p, "depth": 2}, st.integers(1, 3), st.integers(1, 3)
+    ),
+)
+machines = st.fixed_dictionaries(
+    {
+        "compute": st.sampled_from([{}, {"distribution": "exponential"}]),
+        "link": st.sampled_from([{}, {"latency_s": 0.3}, {"bandwidth_bytes_per_s": 80.0, "shared": True}]),
+        "server": st.sampled_from([{}, {"push_s": 0.6}, {"push_s": 0.3, "fetch_s": 0.2}, {"count": 2, "push_s": 0.3}]),
+        "client": st.sampled_from([{}, {"push_s": 0.2, "fetch_s": 0.1}]),
+    }
+)
+
+
+@given(
+    algorithm=algorithms,
+    pushes=st.sampled_from(["delta", "gradient"]),
+    workers=st.integers(1, 4),
+    budget=st.integers(1, 22),
+    crashes=st.lists(
+        st.tuples(st.integers(0, 3), st.integers(1, 4_000), st.integers(1, 3_000)), min_size=1, max_size=8
+    ),
+    detect_s=st.sampled_from([0.0, 0.35, 5.0]),
+    hardware=machines,
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=120)
+def test_whenever_workers_crash_each_minibatch_is_in_a_version_once_and_in_order(
+    algorithm: dict[str, Any],
+    pushes: str,
+    workers: int,
+    budget: int,
+    crashes: list[tuple[int, int, int]],
+    detect_s: float,
+    hardware: dict[str, Any],
+    seed: int,
+) -> None:
+    """The budget is used exactly; of every worker the first n minibatches are in the versions, each of them once.
+
+    So a crash at any moment loses what is not in a version, and nothing else; whoever comes back goes on from there.
+    """
+    when: dict[int, float] = defaultdict(float)
+    schedule = []
+    for worker, after_ms, length_ms in crashes:
+        begin = when[worker % workers] + after_ms / 1000
+        schedule.append((worker % workers, begin, length_ms / 1000))
+        when[worker % workers] = begin + length_ms / 1000
+    rule = ["add"] if pushes == "delta" else [{"name": "sgd", "lr": 1.0}]
+    stated = scenario(
+        TIMING, algorithm | {"push": pushes, "rule": rule}, workers, {"minibatches": budget}, hardware,
+        faults=faults(detect_s), seed=seed,
+    )  # fmt: skip
+    found = simulate(stated, task=Marking(), arrange=crashing(*schedule))  # type: ignore[arg-type]
+    assert found.outcome.params is not None
+    accepted = found.simulation.accepted
+    assert sum(accepted) == budget == found.summary()["minibatches"]
+    assert found.outcome.params[:workers].tolist() == [2**count - 1 for count in accepted]
+    gone = sum(when * SECOND < found.outcome.makespan_ns for _, when, _ in schedule)
+    assert found.outcome.facts["faults"]["crashes"] <= gone
+
+
+# ---------------------------------------------------------------- renewal theory
+
+UP_S, DOWN_S, FOR_S, WORKERS = 20.0, 5.0, 1200.0, 30
+
+
+@pytest.fixture(scope="module")
+def long_run() -> Run:
+    stated = scenario(
+        TIMING | {"step_s": 4.0},
+        workers=WORKERS,
+        budget={"seconds": FOR_S},
+        hardware={},
+        faults={"mean_time_between_failures_s": UP_S, "mean_time_to_repair_s": DOWN_S},
+        seed=31,
+    )
+    return simulate(stated)
+
+
+def test_workers_are_available_for_mtbf_of_mtbf_and_mttr(long_run: Run) -> None:
+    """Alternating renewal process (Barlow and Proschan 1975): A = U/(U+D), for all workers together by z.
+
+    Up and down times are exponential, a Markov chain of two states with r = 1/U + 1/D: a worker that begins up is down
+    for (1-A)(T - (1-e^-rT)/r) in the mean, with the variance 2A(1-A)(T/r - (1-e^-rT)/r^2).
+    """
+    available, rate = UP_S / (UP_S + DOWN_S), 1 / UP_S + 1 / DOWN_S
+    faded = (1 - math.exp(-rate * FOR_S)) / rate
+    mean = (1 - available) * (FOR_S - faded)
+    variance = 2 * available * (1 - available) * (FOR_S - faded) / rate
+    down = [account.spent_ns[DOWN] / SECOND for account in long_run.simulation.accounts]
+    accept(normal_p(float(np.mean(down)), mean, math.sqrt(variance / WORKERS)))
+    stated = long_run.outcome.facts["faults"]["availability"]
+    assert stated == pytest.approx(1 - np.mean(down) / FOR_S)
+
+
+def test_workers_crash_once_a_cycle(long_run: Run) -> None:
+    """Renewals: the mean number is (A*T + (1-A)(1-e^-rT)/r)/U, its variance tends to T(U^2+D^2)/(U+D)^3 a worker; z."""
+    available, rate = UP_S / (UP_S + DOWN_S), 1 / UP_S + 1 / DOWN_S
+    mean = (available * FOR_S + (1 - available) * (1 - math.exp(-rate * FOR_S)) / rate) / UP_S
+    variance = FOR_S * (UP_S**2 + DOWN_S**2) / (UP_S + DOWN_S) ** 3
+    accept(normal_p(long_run.outcome.facts["faults"]["crashes"], WORKERS * mean, math.sqrt(WORKERS * variance)))
+
+
+def test_a_round_survives_with_the_probability_of_no_crash_in_it(long_run: Run) -> None:
+    """Exponential times have no memory: a round of 4 s ends with the probability e^(-4/U). Binomial, by z.
+
+    Rounds begin at a push or a restart, and end in a push or a crash; what the run's end cut off is left out.
+    """
+    ended = len(long_run.rows("push"))
+    crashed = long_run.outcome.facts["faults"]["crashes"]
+    survives = math.exp(-4.0 / UP_S)
+    rounds = ended + crashed
+    accept(normal_p(ended, rounds * survives, math.sqrt(rounds * survives * (1 - survives))))
