@@ -51,7 +51,7 @@ class Compute(Part):
 
 
 class Client(Part):
-    """Software cost that each worker pays itself, in parallel with the others."""
+    """Software cost that each worker pays itself, in parallel with the others; as a rule fitted to a measured run."""
 
     push_s: NonNegative = 0.0
     """Seconds a worker spends on each push."""
@@ -163,7 +163,7 @@ class Group(Part):
 
 
 class Server(Part):
-    """The server's own cost: serial, first come first served."""
+    """The server's own cost: serial, first come first served; push_s and fetch_s are as a rule fitted to a run."""
 
     push_s: NonNegative = 0.0
     """Seconds the server spends on each push."""
@@ -176,7 +176,8 @@ class Server(Part):
     distribution: Literal["constant", "exponential"] = "constant"
     """How these times vary around their mean."""
     one_sided_fetch: bool = False
-    """Whether a fetch reads the parameters past the server (RDMA): it then costs no time there and does not queue."""
+    """Whether a fetch reads the parameters past the server (RDMA): it then costs no time there, and overtakes all that
+    queues there, the worker's own pushes included."""
     count: Count = 1
     """Servers, each with an equal slice of the vector; the first one decides the order of the versions for all."""
     independent: bool = False
@@ -258,8 +259,13 @@ class Hardware(Part):
                 )
         if self.cores is not None and self.host.cores is not None:
             yield "host.cores", "cannot stand beside cores, which make all workers one node; give one of the two"
-        if self.device.workers > 1 and self.slow_phases is not None:
-            yield "slow_phases", "cannot slow a device that several workers share; remove it, or device.workers"
+        if self.slow_phases is not None:
+            if self.device.workers > 1:
+                yield "slow_phases", "cannot slow a device that several workers share; remove it, or device.workers"
+            if self.cores is not None:
+                yield "slow_phases", "cannot slow cores that several workers share; remove it, or cores"
+            if self.host.cores is not None and self.host.cores < self.host.workers:
+                yield "slow_phases", "cannot slow cores that several workers share; remove it, or give more host.cores"
 
     @staticmethod
     def _overlap(one: GroupLink, other: GroupLink) -> bool:

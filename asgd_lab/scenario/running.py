@@ -59,7 +59,8 @@ class Evaluate(Part):
 
 
 class Faults(Part):
-    """Workers that crash and come back; every time is exponential."""
+    """Workers that crash and come back; every time is exponential. A crash loses all minibatches that are in no version
+    by then: those of the round under way, and a push on its way or in the server's queue."""
 
     mean_time_between_failures_s: Positive
     """Mean seconds that a worker is up, whatever it does."""

@@ -158,7 +158,8 @@ def _only_simulated(scenario: Scenario) -> Iterator[tuple[str, str]]:
     for key, is_asked in (
         ("device.workers", hardware.device.workers > 1),
         ("host.bandwidth_bytes_per_s", hardware.host.bandwidth_bytes_per_s is not None),
-        ("host.cores", hardware.host.cores is not None),
+        ("cores", hardware.cores is not None),
+        ("host.cores", hardware.host.cores is not None and hardware.host.cores < hardware.host.workers),
         ("link.shared", hardware.link.shared),
         ("links", hardware.links != plain.links),
         ("server.bandwidth_bytes_per_s", server.bandwidth_bytes_per_s is not None),

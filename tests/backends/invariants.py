@@ -202,7 +202,8 @@ def work_is_conserved(sim: Simulation, rows: dict[str, Rows]) -> None:
     else:
         ended = int(first.steps.sum())
         kept += sum(push.arriving.steps for push in pushes if push.served == FAR)
-    assert taken == ended + kept + (sim.faults.lost_minibatches if sim.faults is not None else 0)
+    faults = sim.faults
+    assert taken == ended + kept + (faults.lost_minibatches - faults.lost_under_way if faults is not None else 0)
     applied = first.only(first.version != DROPPED)
     versions = np.unique(applied.version)
     assert versions.tolist() == list(range(1, sim.server.version + 1)), "a version each, in order"

@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 import simpy
 
+from asgd_lab.hardware.steps import BLOCK, BLOCKS
+
 N_SYNC = 10
 STEP_S = 0.01
 CV = 0.1
 SIZE_BYTES = 1_000_000
 LATENCY_S = 1e-5
-BLOCK = 32  # rounds drawn at once
 
 
 @dataclass
@@ -33,6 +34,15 @@ class System:
     rounds: int
     version: int = 0
     staleness: Counter[int] = field(default_factory=Counter)
+    random: list[np.random.Generator] = field(default_factory=list)  # each worker's
+
+    def __post_init__(self) -> None:
+        self.random = [np.random.default_rng(worker) for worker in range(self.workers)]
+
+    @property
+    def block(self) -> int:
+        """Rounds drawn at once: as many minibatches as the simulator draws."""
+        return max(16, min(BLOCK, BLOCKS // self.workers)) // N_SYNC
 
     @property
     def bandwidth(self) -> float:
@@ -86,11 +96,10 @@ class Link:
         self.set_alarm()
 
 
-def compute_times(worker: int) -> Generator[float, None, None]:
-    random = np.random.default_rng(worker)
-    variance = np.log1p(CV**2)
+def compute_times(system: System, worker: int) -> Generator[float, None, None]:
+    variance, random, block = np.log1p(CV**2), system.random[worker], system.block
     while True:
-        drawn = random.lognormal(np.log(STEP_S) - variance / 2, np.sqrt(variance), (BLOCK, N_SYNC))
+        drawn = random.lognormal(np.log(STEP_S) - variance / 2, np.sqrt(variance), (block, N_SYNC))
         yield from drawn.sum(axis=1).tolist()
 
 
@@ -100,7 +109,7 @@ def plain(system: System) -> None:
     over = env.event()
 
     def worker(number: int) -> Generator[Any, Any, None]:
-        times = compute_times(number)
+        times = compute_times(system, number)
         while True:
             yield env.timeout(LATENCY_S)
             with server.request() as turn:
@@ -133,7 +142,7 @@ def tuned(system: System) -> None:
 
     def worker(number: int) -> Generator[Any, Any, None]:
         nonlocal free_at
-        times = compute_times(number)
+        times = compute_times(system, number)
         yield env.timeout(LATENCY_S)
         while True:
             if free_at > env.now:

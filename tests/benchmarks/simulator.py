@@ -1,7 +1,8 @@
 """Simulator: rounds a second, timing only, shared link and server queue, beside the same system by hand in simpy.
 
-Rates are per second of this process's CPU time, so that a busy neighbour counts less; set-up (workers are made, and
-their first times drawn) is none of it in any of the three. Recording includes the tables on disk, not the trace.
+Rates are per second of this process's CPU time, so that a busy neighbour counts less. What is counted of all three
+begins with the first event: random generators are made before, and times are drawn in blocks of one size. Recording
+includes the tables on disk, not the trace.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from tests.benchmarks.plain import System
 from tests.benchmarks.report import spread
 
 ROUNDS = 40_000
-ROUNDS_A_WORKER = 6  # at least
-REPEATS = 3
+ROUNDS_A_WORKER = 12  # at least
+REPEATS = 5
 MEMORY_WORKERS = 10_000
 
 

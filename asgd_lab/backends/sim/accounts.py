@@ -86,8 +86,9 @@ class Meter:
 class Meters:
     """All meters, read together."""
 
-    def __init__(self, clock: Clock, every_ns: int) -> None:
-        self._clock, self._every_ns = clock, max(1, every_ns)
+    def __init__(self, clock: Clock, every_ns: int, prepare: Callable[[], object]) -> None:
+        """`prepare` brings what is read up to now."""
+        self._clock, self._every_ns, self._prepare = clock, max(1, every_ns), prepare
         self._meters: list[Meter] = []
         self.times_ns = [0]
 
@@ -114,6 +115,7 @@ class Meters:
         now = self._clock.now
         if now > self.times_ns[-1]:
             self.times_ns.append(now)
+            self._prepare()
             for meter in self._meters:
                 meter.sample()
 

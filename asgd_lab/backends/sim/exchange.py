@@ -43,6 +43,7 @@ class Exchange(Alarm):
         "served",
         "slices",
         "started",
+        "torn",
         "way",
         "worker",
     )
@@ -57,6 +58,7 @@ class Exchange(Alarm):
         self.left = 0  # slices that are still to come
         self.early: set[int] = set()  # servers whose slice came before the first server's
         self.lost = False  # did its worker crash?
+        self.torn = False  # and has it reached only some of the servers?
         self.flying = False  # is it between begin and done?
         self.begun = self.sent = self.arrived = self.started = self.served = self.released = self.landed = 0
         self.done = 0
@@ -86,27 +88,31 @@ class Exchange(Alarm):
     def lose(self) -> None:
         """Its worker is gone: what is on its way is lost, what a server has in its queue is served for nothing."""
         self.lost = True
-        if self.served == FAR and self.arrived != FAR:
-            return
-        self.cancel()
-        self.way.cut(self.entry)
-        if self.job is not None and self.worker.host is not None:
-            self.worker.host.sharing.withdraw(self.worker.host.one, self.job)
-        for slice in self.slices:
+        if self.served != FAR or self.arrived == FAR:
+            self.cancel()
+            self.way.cut(self.entry)
+            if self.job is not None and self.worker.host is not None:
+                self.worker.host.sharing.withdraw(self.worker.host.one, self.job)
+        missing = [slice for slice in self.slices if slice.flying]
+        for slice in missing:
             slice.cancel()
             slice.way.cut(slice.entry)
+        if missing and self.left and self.served == FAR:  # its turn has come where it will never be
+            self.torn = True
+            self.worker.sim.machine.give_up(self, [slice.index for slice in missing])
 
 
 class Slice(Alarm):
     """The part of an exchange that is one server's."""
 
-    __slots__ = ("arrived", "entry", "index", "of", "queue", "started", "way")
+    __slots__ = ("arrived", "entry", "flying", "index", "of", "queue", "started", "way")
 
     def __init__(self, of: Exchange, index: int, way: Way) -> None:
         self.of, self.index, self.way = of, index, way
         self.queue = of.worker.sim.queues[index]
         self.entry: list[Any] | None = None
         self.arrived = self.started = 0
+        self.flying = False  # over its way
 
     def ask(self, local: int) -> None:
         """A fetch's request to an independent server."""
@@ -116,6 +122,7 @@ class Slice(Alarm):
     def fly(self, then: Callbacks) -> None:
         """Over the way to or from its server, then call what `then` holds."""
         way = self.way
+        self.flying = True
         if way.sharing is not None:
             self.entry = way.sharing.take(way.one, way.bytes, lambda: self._flown(then))
         else:
@@ -132,11 +139,13 @@ class Slice(Alarm):
 
 
 def _slice_arrives(slice: Slice) -> None:
+    slice.flying = False
     slice.arrived = slice.of.worker.sim.clock.now
     slice.of.slice_arrives(slice.index)  # type: ignore[attr-defined]
 
 
 def _slice_lands(slice: Slice) -> None:
+    slice.flying = False
     slice.of.slice_lands()  # type: ignore[attr-defined]
 
 

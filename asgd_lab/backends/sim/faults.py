@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 FUTILE = 10  # crashes a worker without a version in between, after which nobody hopes for the next
+HOPELESS = 1000  # crashes a worker without a version in between, whoever works
 
 
 class Faults:
@@ -30,8 +31,10 @@ class Faults:
         self._random = [streams.generator(seed, worker, "faults") for worker in range(sim.scenario.workers)]
         self.crashes = 0
         self.lost_minibatches = 0
-        self._idle_version = -1  # the newest one when nothing but faults was left to happen
-        self._idle_ticks = 0
+        self.lost_under_way = 0  # those of them that were in a round which was not over
+        self._version = 0  # the newest one, and since it was made:
+        self._in_vain = 0  # crashes
+        self._stalled = 0  # those of them that found nothing but faults left to happen
 
     def start(self) -> None:
         """All are up now."""
@@ -50,14 +53,19 @@ class Faults:
         victim = sim.workers[worker]
         if not victim.alive:  # it has left for good
             return
-        if sim.clock.stalled:  # nobody works: will this crash release somebody?
-            self._idle_ticks = self._idle_ticks + 1 if sim.server.version == self._idle_version else 0
-            self._idle_version = sim.server.version
-            if self._idle_ticks > FUTILE * len(sim.workers):
-                sim.deadlock()
+        if sim.server.version != self._version:
+            self._version, self._in_vain, self._stalled = sim.server.version, 0, 0
+        self._in_vain += 1
+        self._stalled += sim.clock.stalled  # nobody works: will this crash release somebody?
+        if self._stalled > FUTILE * len(sim.workers):
+            sim.deadlock()
+        if self._in_vain > HOPELESS * len(sim.workers):
+            mean_s = self._config.mean_time_between_failures_s
+            sim.fail(f"no version in {self._in_vain} crashes: workers are up for {mean_s:g} s and a round takes longer")
         self.crashes += 1
         sim.down.add(worker)
-        self.lost_minibatches += victim.replica.minibatches - sim.accepted[worker]
+        self.lost_minibatches += victim.minibatches - sim.accepted[worker]
+        self.lost_under_way += victim.minibatches - victim.replica.minibatches
         victim.crash()
         incarnation = victim.replica.incarnation
         detect_ns = nanoseconds(self._config.detect_s)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from asgd_lab.backends.sim.accounts import CLIENT, GATE, LINK, QUEUE, STAGING, Account
 from asgd_lab.backends.sim.clock import Callbacks
 from asgd_lab.backends.sim.exchange import FAR, SLICE_LAND, Exchange, Stages
+from asgd_lab.backends.sim.network import DOWN
 from asgd_lab.protocol.grants import FetchGrant
-
-if TYPE_CHECKING:
-    pass
 
 
 class Fetch(Exchange):
@@ -91,10 +87,13 @@ class Fetch(Exchange):
         way = self.way
         if way.sharing is not None:
             self.entry = way.sharing.take(way.one, way.bytes, self._flown)
-        elif way.alone_ns and self.worker.host is not None:
-            self.set(clock, way.alone_ns + way.latency_ns, _LAND)
-        else:
-            self._land_at(clock._now + way.alone_ns + way.latency_ns)
+            return
+        if way.alone_ns:
+            sim.network.flown[DOWN].add(clock._now, clock._now + way.alone_ns)
+            if self.worker.host is not None:
+                self.set(clock, way.alone_ns + way.latency_ns, _LAND)
+                return
+        self._land_at(clock._now + way.alone_ns + way.latency_ns)
 
     def _flown(self) -> None:
         self.entry = None

@@ -50,11 +50,13 @@ class Machine:
         else:
             self.queues = [Fcfs(clock, one) for one in services]
         stated = getattr(scenario.task, "step_s", None)
-        self.meters = Meters(clock, nanoseconds(mean_step_s(hardware.compute, stated)))
+        self.meters = Meters(clock, nanoseconds(mean_step_s(hardware.compute, stated)), self.network.move)
         for index, queue in enumerate(self.queues):
             self.meters.add(f"server {index}" if count > 1 else "server", _of_queue(queue))
         for capacity in self.network.capacities:
-            self.meters.add(capacity.name, _of_capacity(capacity, self.network.sharings))
+            self.meters.add(capacity.name, _of_capacity(capacity))
+        for name, read in self.network.private_meters(clock):
+            self.meters.add(name, read)
 
     def processors(self, worker: int) -> tuple[Processor | None, Processor | None]:
         """What its software, and what its training, shares with others."""
@@ -70,6 +72,11 @@ class Machine:
         else:
             self.queues[server].submit(request.slices[server], fetch)
 
+    def give_up(self, request: Exchange, servers: list[int]) -> None:
+        """Slices of a push will never arrive."""
+        if self._ordered is not None:
+            self._ordered.give_up(request, servers)
+
     def _processor(self, clock: Clock, name: str, count: int | None) -> Processor | None:
         if count is None:
             return None
@@ -82,10 +89,5 @@ def _of_queue(queue: Gauge) -> Callable[[], tuple[float, float]]:
     return lambda: (queue.busy_ns, queue.present_ns)
 
 
-def _of_capacity(capacity: Capacity, sharings: list[Sharing]) -> Callable[[], tuple[float, float]]:
-    def read() -> tuple[float, float]:
-        for sharing in sharings:
-            sharing.move()
-        return capacity.used / capacity.per_ns, capacity.present_ns
-
-    return read
+def _of_capacity(capacity: Capacity) -> Callable[[], tuple[float, float]]:
+    return lambda: (capacity.used / capacity.per_ns, capacity.present_ns)

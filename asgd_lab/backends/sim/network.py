@@ -8,7 +8,8 @@ fairly (see `sharing`).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,12 +57,22 @@ class Network:
         sharings = _components(clock, [plan[2] for plan in _each(plans)])
         self.sharings = list(dict.fromkeys(sharings.values()))
         self.ways = [[[self._way(sharings, *plan) for plan in servers] for servers in side] for side in plans]
+        self.flown = (Flown(), Flown())
         self.capacities = [self._named[name] for name in sorted(self._named) if not name.startswith("worker ")]
 
-    def private_bytes_per_s(self, direction: int) -> float | None:
-        """Of the common link, where each worker has it to itself."""
-        link = self._hardware.link
-        return None if link.shared else (link.up, link.down)[direction]
+    def move(self) -> None:
+        """Bring what is counted up to now."""
+        for sharing in self.sharings:
+            sharing.move()
+
+    def private_meters(self, clock: Clock) -> Iterator[tuple[str, Callable[[], tuple[float, float]]]]:
+        """Of the links that workers have to themselves, all in one a direction: mean utilisation, transfers there."""
+        for direction, side in ((UP, "up"), (DOWN, "down")):
+            mine = [one for name, one in self._named.items() if name.startswith("worker ") and name.endswith(side)]
+            if mine:
+                yield f"workers' links {side}", _all_of(mine)
+            elif any(way.alone_ns for ways in self.ways[direction] for way in ways):
+                yield f"workers' links {side}", self.flown[direction].reader(clock, self._workers)
 
     def _plan(self, worker: int, server: int, direction: int) -> tuple[int, float, tuple[Capacity, ...], float]:
         """(latency, bytes a nanosecond of what is the worker's alone, capacities that are shared, cap of a flow)."""
@@ -83,7 +94,8 @@ class Network:
             else:
                 alone = min(alone, bandwidth * 1e-9)
         if hardware.server.bandwidth_bytes_per_s is not None:
-            shared.append(self._capacity(f"server {server} {side}", hardware.server.bandwidth_bytes_per_s))
+            server_name = f"server {server}" if hardware.server.count > 1 else "server"
+            shared.append(self._capacity(f"{server_name} card {side}", hardware.server.bandwidth_bytes_per_s))
         return nanoseconds(link.latency_s), alone, tuple(shared), min(cap, alone)
 
     def _link(self, worker: int, server: int) -> tuple[str, Link]:
@@ -108,6 +120,40 @@ class Network:
             return Way(latency_ns, transfer_ns(size, None if math.isinf(alone) else alone * 1e9))
         sharing = sharings[shared[0]]
         return Way(latency_ns, bytes=size, sharing=sharing, one=sharing.add(shared, cap))
+
+
+class Flown:
+    """The time of transfers that nobody shares a link with, in one direction."""
+
+    __slots__ = ("_ahead", "_sum")
+
+    def __init__(self) -> None:
+        self._sum = 0
+        self._ahead: deque[tuple[int, int]] = deque()  # (start, end) of the newest, which may not be over
+
+    def add(self, start: int, end: int) -> None:
+        """One more, from now on."""
+        self._sum += end - start
+        self._ahead.append((start, end))
+        while self._ahead[0][1] <= start:
+            self._ahead.popleft()
+
+    def reader(self, clock: Clock, links: int) -> Callable[[], tuple[float, float]]:
+        """What a meter reads, of as many links as there are."""
+
+        def read() -> tuple[float, float]:
+            now = clock.now
+            flown = self._sum - sum(max(0, end - max(start, now)) for start, end in self._ahead)
+            return flown / links, flown
+
+        return read
+
+
+def _all_of(capacities: Sequence[Capacity]) -> Callable[[], tuple[float, float]]:
+    return lambda: (
+        sum(one.used / one.per_ns for one in capacities) / len(capacities),
+        sum(one.present_ns for one in capacities),
+    )
 
 
 def _each(plans: Sequence[Sequence[Sequence[Any]]]) -> Iterator[Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from asgd_lab.backends.sim.accounts import CLIENT, GATE, LINK, QUEUE, STAGING, Account
 from asgd_lab.backends.sim.clock import Callbacks
 from asgd_lab.backends.sim.exchange import FAR, SLICE_ARRIVE, Exchange, Stages
+from asgd_lab.backends.sim.network import UP
 from asgd_lab.protocol.grants import PushGrant
 from asgd_lab.protocol.replica import Arrived
 
@@ -70,6 +71,8 @@ class Push(Exchange):
             self.entry = way.sharing.take(way.one, way.bytes, self._flown)
             return
         delay = way.alone_ns + way.latency_ns
+        if way.alone_ns:
+            sim.network.flown[UP].add(clock._now, clock._now + way.alone_ns)
         if delay:
             self.set(clock, delay, _ARRIVE)
         else:

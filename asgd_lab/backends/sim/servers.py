@@ -182,6 +182,13 @@ class Ordered:
         else:
             request.early.add(server)
 
+    def give_up(self, request: Exchange, servers: list[int]) -> None:
+        """Its slices will never arrive at these servers, which go on with the next."""
+        for server in servers:
+            request.left -= self.queues[server].skip(request)
+        if not request.left:
+            request.serve()
+
 
 class _InOrder(Gauge, Alarm):
     def __init__(self, clock: Clock, services: Services) -> None:
@@ -205,6 +212,15 @@ class _InOrder(Gauge, Alarm):
                 break
         self.come(self.clock._now)
         self._serve_next()
+
+    def skip(self, request: Exchange) -> bool:
+        """Do not wait for a slice that is not there; whether there was one to wait for."""
+        for entry in self._waiting:
+            if entry[0] is request and not entry[2]:
+                self._waiting.remove(entry)
+                self._serve_next()
+                return True
+        return False
 
     def _serve_next(self) -> None:
         if self._serving is not None or not self._waiting or not self._waiting[0][2]:

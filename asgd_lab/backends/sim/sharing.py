@@ -13,7 +13,7 @@ moves one clock a class and not every taker, and the next to finish is the head 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from math import ceil, inf
 from typing import Any
 
@@ -21,7 +21,7 @@ from asgd_lab.backends.sim.clock import Alarm, Callbacks, Clock
 
 
 class Capacity:
-    """So much a nanosecond, in all. `used` counts what has been drawn of it, and `busy_ns` is that in full speed."""
+    """So much a nanosecond, in all."""
 
     __slots__ = ("classes", "name", "per_ns")
 
@@ -66,11 +66,12 @@ class Class:
 class Sharing(Alarm):
     """Capacities that have takers in common, directly or by way of others; classes are added before it is used."""
 
-    __slots__ = ("_alarm_at", "_classes", "_clock", "_only", "_sequence", "_since")
+    __slots__ = ("_alarm_at", "_classes", "_clock", "_known", "_only", "_sequence", "_since")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._classes: list[Class] = []
+        self._known: dict[tuple[tuple[Capacity, ...], float], Class] = {}
+        self._classes: dict[Class, None] = {}  # those that have members
         self._only: Class | None = None  # where there is but one, rates need no filling
         self._since = 0  # when the virtual clocks were last moved
         self._alarm_at = -1
@@ -78,12 +79,12 @@ class Sharing(Alarm):
 
     def add(self, capacities: Sequence[Capacity], cap: float = inf) -> Class:
         """The class of the takers of these capacities with this cap; at least one of the two must be finite."""
-        for one in self._classes:
-            if one.capacities == tuple(capacities) and one.cap == cap:
-                return one
-        self._classes.append(made := Class(capacities, cap))
-        self._only = made if len(self._classes) == 1 else None
-        return made
+        known = self._known.get((tuple(capacities), cap))
+        if known is None:
+            known = self._known[tuple(capacities), cap] = Class(capacities, cap)
+            self._only = known if len(self._known) == 1 else None
+            self._classes = {known: None} if self._only is not None else {}
+        return known
 
     def take(self, one: Class, amount: float, done: Callable[[], object]) -> list[Any]:
         """Call `done` when a new member of the class has drawn `amount`; what is returned can be withdrawn."""
@@ -98,6 +99,7 @@ class Sharing(Alarm):
             rate = one.narrowest / one.count
             one.rate = rate if rate < one.cap else one.cap
         else:
+            self._classes[one] = None
             self._divide()
         # An alarm that is set for an earlier time stays: it finds nobody done, and sets the next. So whoever joins, and
         # makes all others later, costs no new one. Of several classes some may become faster: a flow that is slowed
@@ -111,6 +113,8 @@ class Sharing(Alarm):
         self.move()
         entry[2] = None
         one.count -= 1
+        if not one.count:
+            self._rest(one)
         self._divide()
         self._set_alarm()
 
@@ -128,11 +132,18 @@ class Sharing(Alarm):
                     one.drawn += drawn * count
                     one.present_ns += count * passed
 
+    def _rest(self, one: Class) -> None:
+        """Nobody of the class is left."""
+        one.virtual = 0.0  # keep the clock's numbers small, and so exact
+        one.heap.clear()
+        if one is not self._only:
+            del self._classes[one]
+
     def _divide(self) -> None:
         """Set the rates for those who are there."""
         one = self._only
         if one is None:
-            fill([one for one in self._classes if one.count])
+            fill(list(self._classes))
         elif one.count:
             rate = one.narrowest / one.count
             one.rate = rate if rate < one.cap else one.cap
@@ -148,8 +159,6 @@ class Sharing(Alarm):
                 end = self._since + ceil((heap[0][0] - one.virtual) / one.rate - 0.5)
                 if due < 0 or end < due:
                     due = end
-            else:
-                one.virtual = 0.0  # keep the clock's numbers small, and so exact
         if due >= 0:
             if due < self._since:
                 due = self._since
@@ -168,16 +177,16 @@ class Sharing(Alarm):
             return
         self.move()
         finished: list[list[Any]] = []
-        for one in self._classes:
-            heap = one.heap
-            if heap:
-                virtual = one.virtual
-                limit = virtual + 0.5 * one.rate + 1e-12 * virtual
-                while heap and heap[0][0] <= limit:
-                    entry = heappop(heap)
-                    if entry[2] is not None:
-                        one.count -= 1
-                        finished.append(entry)
+        for one in list(self._classes):
+            heap, virtual = one.heap, one.virtual
+            limit = virtual + 0.5 * one.rate + 1e-12 * virtual
+            while heap and heap[0][0] <= limit:
+                entry = heappop(heap)
+                if entry[2] is not None:
+                    one.count -= 1
+                    finished.append(entry)
+            if not one.count:
+                self._rest(one)
         if finished:
             self._divide()
             if len(finished) > 1:
@@ -185,7 +194,6 @@ class Sharing(Alarm):
         self._set_alarm()
         for entry in finished:
             entry[2]()
-
 
     def _ring_alone(self, one: Class) -> None:
         """The same where there is one class: what every simulated transfer passes, so in one piece."""
@@ -221,32 +229,52 @@ class Sharing(Alarm):
 
 
 def fill(classes: Sequence[Class]) -> None:
-    """Set the max-min fair rate of every class; each has at least one member."""
+    """Set the max-min fair rate of every class; each has at least one member.
+
+    The level that all rates have reached rises from one event to the next: a capacity is used up, or a class meets its
+    cap. What a capacity could still bear only grows meanwhile, so that a heap of levels is right when its least is.
+    """
     free: dict[Capacity, float] = {}
     users: dict[Capacity, int] = {}
+    members: dict[Capacity, list[Class]] = {}
     for one in classes:
         for capacity in one.capacities:
-            free[capacity] = capacity.per_ns
-            users[capacity] = users.get(capacity, 0) + one.count
-    waiting = list(classes)
-    while waiting:
-        level, full = inf, None
-        for capacity, left in free.items():
-            if users[capacity] and left / users[capacity] < level:
-                level, full = left / users[capacity], capacity
-        capped = min(waiting, key=_cap)
-        if capped.cap <= level:
-            level, full = capped.cap, None
-        rising = []
-        for one in waiting:
-            if one.cap > level if full is None else full not in one.capacities:
-                rising.append(one)
-                continue
-            one.rate = level
-            for capacity in one.capacities:
-                free[capacity] = max(0.0, free[capacity] - level * one.count)
-                users[capacity] -= one.count
-        waiting = rising
+            if capacity in users:
+                users[capacity] += one.count
+                members[capacity].append(one)
+            else:
+                free[capacity], users[capacity], members[capacity] = capacity.per_ns, one.count, [one]
+    levels = [(free[capacity] / count, index, capacity) for index, (capacity, count) in enumerate(users.items())]
+    heapify(levels)
+    capped = sorted((one for one in classes if one.cap < inf), key=_cap, reverse=True)
+    rising = dict.fromkeys(classes)
+
+    def settle(one: Class, rate: float) -> None:
+        one.rate = rate
+        del rising[one]
+        for capacity in one.capacities:
+            free[capacity] = max(0.0, free[capacity] - rate * one.count)
+            users[capacity] -= one.count
+
+    while rising:
+        while capped and capped[-1] not in rising:
+            capped.pop()
+        level, index, full = levels[0] if levels else (inf, 0, None)
+        if capped and capped[-1].cap <= level:
+            one = capped.pop()
+            settle(one, one.cap)
+            continue
+        assert full is not None, "a class has a capacity or a cap"
+        heappop(levels)
+        if not users[full]:
+            continue
+        now = free[full] / users[full]
+        if now > level:
+            heappush(levels, (now, index, full))
+            continue
+        for one in members[full]:
+            if one in rising:
+                settle(one, now)
 
 
 def _cap(one: Class) -> float:

@@ -75,7 +75,6 @@ class Simulation:
         self._partly_applied = 0  # pushes that are in a version of the first of several independent servers, not of all
         self.look = Look(self, None)
         self._looks = False  # is there anything to look at after a push?
-        self._over = False
         self._failure: str | None = None
 
     def _worker(self, number: int) -> SimWorker:
@@ -105,8 +104,7 @@ class Simulation:
         try:
             with contextlib.suppress(StopSimulation):
                 self.clock.go_on()
-            if not self._over:
-                self._deadlocked()
+                self.deadlock()  # whatever ends a run does not come here
         except KeyboardInterrupt:
             status = "interrupted"
             self._stop_workers(self.clock.now)
@@ -129,13 +127,13 @@ class Simulation:
 
     def deadlock(self) -> None:
         """Nothing will ever happen again: the run has failed."""
-        self._deadlocked()
-        raise StopSimulation(None)
+        self.fail(report.deadlock([worker for worker in self.workers if worker.alive], self.clock.now))
 
-    def _deadlocked(self) -> None:
-        waiting = [worker for worker in self.workers if worker.alive]
-        self._failure = report.deadlock(waiting, self.clock.now)
+    def fail(self, failure: str) -> None:
+        """The run ends here, for this reason."""
+        self._failure = failure
         self._stop_workers(self.clock.now)
+        raise StopSimulation(None)
 
     def _out_of_time(self) -> None:
         undetected = self.down & self.server.members
@@ -145,7 +143,6 @@ class Simulation:
 
     def _finish(self, grants: Sequence[Grant]) -> None:
         """The run is over now, wherever its workers are: work that is not pushed is not counted."""
-        self._over = True
         now = self.clock.now
         grants = [*grants, *self.server.close()]
         answered = {grant.worker for grant in grants}
@@ -154,7 +151,7 @@ class Simulation:
         for grant in grants:
             if type(grant) is PushGrant:
                 push = self._push_of(grant)
-                push.grant, push.released, push.done = grant, now, now + push.way.latency_ns
+                push.grant, push.released, push.done = grant, now, now  # nobody hears the answer any more
                 self._applied(push, grant)
                 if push.worker.alive:
                     self.rows.push(push)
@@ -172,7 +169,7 @@ class Simulation:
     def push_served(self, push: Push) -> None:
         """A push has had its service: it is applied, or collected."""
         arriving = push.arriving
-        if push.lost and not self._is_member(arriving.worker, arriving.incarnation):
+        if push.lost and (push.torn or not self._is_member(arriving.worker, arriving.incarnation)):
             return
         if self.depth > 1:
             self.shards.take_from(arriving.worker, push.buffer)

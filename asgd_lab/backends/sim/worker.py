@@ -80,6 +80,15 @@ class SimWorker(Alarm):
         self._job: list[Any] | None = None  # the minibatches' place on a device that is shared
         self._since = 0  # the worker's own time when it began to wait
 
+    @property
+    def minibatches(self) -> int:
+        """Taken by now, those of a Train under way included: as many as its share that is over."""
+        taken = self.replica.minibatches
+        if self.training:
+            share = max(0, self.sim.clock.now - self._begun) / self._total
+            taken += min(self.replica.steps, int(self.replica.steps * share))
+        return taken
+
     def start(self) -> None:
         """Begin, or begin again, now."""
         self.account.charge(DOWN, self.sim.clock.now)

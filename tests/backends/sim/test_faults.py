@@ -316,13 +316,13 @@ def test_whenever_workers_crash_each_minibatch_is_in_a_version_once_and_in_order
 
 # ---------------------------------------------------------------- renewal theory
 
-UP_S, DOWN_S, FOR_S, WORKERS = 20.0, 5.0, 1200.0, 30
+UP_S, DOWN_S, FOR_S, WORKERS, ROUND_S = 20.0, 5.0, 4000.0, 40, 8.0
 
 
 @pytest.fixture(scope="module")
 def long_run() -> Run:
     stated = scenario(
-        TIMING | {"step_s": 4.0},
+        TIMING | {"step_s": ROUND_S},
         workers=WORKERS,
         budget={"seconds": FOR_S},
         hardware={},
@@ -357,12 +357,12 @@ def test_workers_crash_once_a_cycle(long_run: Run) -> None:
 
 
 def test_a_round_survives_with_the_probability_of_no_crash_in_it(long_run: Run) -> None:
-    """Exponential times have no memory: a round of 4 s ends with the probability e^(-4/U). Binomial, by z.
+    """Exponential times have no memory: a round of R ends with the probability e^(-R/U). Binomial, by z.
 
     Rounds begin at a push or a restart, and end in a push or a crash; what the run's end cut off is left out.
     """
     ended = len(long_run.rows("push"))
     crashed = long_run.outcome.facts["faults"]["crashes"]
-    survives = math.exp(-4.0 / UP_S)
+    survives = math.exp(-ROUND_S / UP_S)
     rounds = ended + crashed
     accept(normal_p(ended, rounds * survives, math.sqrt(rounds * survives * (1 - survives))))
