@@ -136,8 +136,6 @@ class Server:
         if ahead:
             if self.gate.collects or self.gate.bound is not None:
                 raise ProtocolError(f"worker {worker} fetches ahead, and this gate holds workers back")
-            if self._left == 0 or self.closed:
-                return [FetchGrant(worker, self.version, 0)]
             return [self._grant(worker, member)]
         if not self._waiting and not self.gate.collects and self._may_go(member):
             return [self._grant(worker, member)]
@@ -148,7 +146,7 @@ class Server:
 
     def on_push(self, arrived: Arrived) -> list[Grant]:
         """An update has arrived in its worker's mailbox, which stays untouched until the push is granted."""
-        worker, incarnation, sequence, base, steps = arrived[:5]
+        worker, incarnation, sequence, base, steps, _, error, _ = arrived
         member = self._members.get(worker)
         if (
             member is None
@@ -173,7 +171,9 @@ class Server:
         if self.closed:
             return [self._dropped(arrived)]
         if not self.gate.collects:
-            grants = self._make_version((arrived,))
+            if self.parameters is not None:
+                self.parameters.step((worker,))
+            grants = self._count_version(((worker, incarnation, sequence, base, steps, error),))
             return self._release(grants) if self._waiting else grants
         member.pushing = True
         self._collected[worker] = arrived
@@ -278,7 +278,7 @@ class Server:
         if self._round_open and not self._owing:
             self._round_open = False
             if self._collected:
-                grants += self._make_version([self._collected.pop(worker) for worker in sorted(self._collected)])
+                grants += self._merge()
         if self.gate.collects and self._waiting and not self._round_open and self._left != 0 and not self.closed:
             self._open_round()
         for worker in list(self._waiting):
@@ -289,21 +289,25 @@ class Server:
                 grants.append(self._grant(worker, member))
         return grants
 
-    def _make_version(self, arrived: Sequence[Arrived]) -> list[Grant]:
+    def _merge(self) -> list[Grant]:
+        """One version of all that is collected, in worker order."""
+        arrived = [self._collected.pop(worker) for worker in sorted(self._collected)]
         if self.parameters is not None:
-            self.parameters.step([a.worker for a in arrived])
+            self.parameters.step([each.worker for each in arrived])
+        for each in arrived:
+            self._let_go(each)
+        return self._count_version([(*each[:5], each.error) for each in arrived])
+
+    def _count_version(self, pushes: Sequence[tuple[int, int, int, int, int, float]]) -> list[Grant]:
+        """A version has been made of these: (worker, incarnation, sequence, base, steps, error) each."""
         self.version = version = self.version + 1
         grants: list[Grant] = []
-        window = self._window
-        for a in arrived:
-            worker, incarnation, sequence, base, steps, _, error, _ = a
+        for worker, incarnation, sequence, base, steps, error in pushes:
             self.minibatches += steps
             if error == error:  # a task without errors sends NaN
-                window.add(steps, error)
-            if self.gate.collects:
-                self._let_go(a)
+                self._window.add(steps, error)
             grants.append(PushGrant(worker, incarnation, sequence, version, version - 1 - base, steps))
-        if version == self._updates or (window.target is not None and window.reached):
+        if version == self._updates or (self._window.target is not None and self._window.reached):
             grants += self.close()
         return grants
 

@@ -26,7 +26,7 @@ from tests.benchmarks.report import spread
 
 ROUNDS = 40_000
 ROUNDS_A_WORKER = 12  # at least
-REPEATS = 5
+REPEATS = 3
 MEMORY_WORKERS = 10_000
 
 

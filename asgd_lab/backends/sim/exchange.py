@@ -29,6 +29,7 @@ class Exchange(Alarm):
         "arrived",
         "begun",
         "client_ns",
+        "clock",
         "done",
         "early",
         "entry",
@@ -41,6 +42,7 @@ class Exchange(Alarm):
         "released",
         "sent",
         "served",
+        "sim",
         "slices",
         "started",
         "torn",
@@ -50,6 +52,7 @@ class Exchange(Alarm):
 
     def __init__(self, worker: SimWorker, ways: list[Way], client_ns: int) -> None:
         self.worker, self.way = worker, ways[0]
+        self.sim, self.clock = worker.sim, worker.sim.clock
         self.client_ns = client_ns  # the worker's own software
         self.queue = worker.sim.queues[0]
         self.slices = [Slice(self, index, way) for index, way in enumerate(ways)] if len(ways) > 1 else []

@@ -20,23 +20,23 @@ class Fetch(Exchange):
         """From the worker's own time `local`, now or later."""
         self._reset(local)
         self.ahead = ahead
-        sim = self.worker.sim
+        sim = self.sim
         if self.slices and sim.independent:
             self.left = len(self.slices)
             self.versions = [0] * self.left
             for slice in self.slices:
                 slice.ask(local)
             return
-        delay = local + self.way.latency_ns - sim.clock._now
+        delay = local + self.way.latency_ns - self.clock._now
         if delay:
-            self.set(sim.clock, delay, _ARRIVE)
+            self.set(self.clock, delay, _ARRIVE)
         else:
             self.arrive()
 
     def arrive(self) -> None:
         """At the server's queue; past it, if the fetch is one-sided."""
-        sim = self.worker.sim
-        self.arrived = sim.clock._now
+        sim = self.sim
+        self.arrived = self.clock._now
         if sim.one_sided:
             self.started = self.arrived
             self.serve()
@@ -48,15 +48,15 @@ class Fetch(Exchange):
     def release_slice(self, server: int, grant: FetchGrant) -> None:
         """An independent server's answer leaves it now; the first one's says how many minibatches."""
         self.versions[server] = grant.version
-        self.released = self.served = self.worker.sim.clock._now
+        self.released = self.served = self.clock._now
         if server == 0:
             self.grant = grant
         self.slices[server].fly(SLICE_LAND)
 
     def slice_arrives(self, server: int) -> None:
         """At one of several independent servers; past its queue, if the fetch is one-sided."""
-        sim = self.worker.sim
-        self.arrived = sim.clock._now
+        sim = self.sim
+        self.arrived = self.clock._now
         if sim.one_sided:
             self.slices[server].started = self.arrived
             self.slices[server].serve()
@@ -65,13 +65,12 @@ class Fetch(Exchange):
 
     def serve(self) -> None:
         """The server may answer now."""
-        self.served = self.worker.sim.clock._now
-        self.worker.sim.fetch_served(self)
+        self.served = self.clock._now
+        self.sim.fetch_served(self)
 
     def release(self, grant: FetchGrant) -> None:
         """The server's answer leaves it now."""
-        sim = self.worker.sim
-        clock = sim.clock
+        sim, clock = self.sim, self.clock
         self.grant, self.released = grant, clock._now
         if not grant.steps:
             self.left = 0
@@ -97,17 +96,17 @@ class Fetch(Exchange):
 
     def _flown(self) -> None:
         self.entry = None
-        self._land_at(self.worker.sim.clock._now + self.way.latency_ns)
+        self._land_at(self.clock._now + self.way.latency_ns)
 
     def land(self) -> None:
         """The vector is on the worker's host."""
-        self._land_at(self.worker.sim.clock._now)
+        self._land_at(self.clock._now)
 
     def slice_lands(self) -> None:
         """One of several."""
         self.left -= 1
         if not self.left:
-            sim = self.worker.sim
+            sim = self.sim
             if sim.independent:
                 self.started = max(self.started, self.arrived)
                 if self.grant.steps:
@@ -117,10 +116,10 @@ class Fetch(Exchange):
     def _land_at(self, landed: int) -> None:
         """What follows is the worker's own affair: its time is known now, except on a host that is shared."""
         worker = self.worker
-        sim, costs = worker.sim, worker.sim.costs
+        sim, costs = self.sim, self.sim.costs
         self.landed = landed
         if worker.host is not None and costs.client_fetch_ns:
-            self.set(sim.clock, landed + costs.to_device_ns - sim.clock._now, _UNPACK)
+            self.set(self.clock, landed + costs.to_device_ns - self.clock._now, _UNPACK)
             return
         self.done = landed + costs.to_device_ns + costs.client_fetch_ns
         worker.finished(self)
@@ -129,11 +128,11 @@ class Fetch(Exchange):
         """Software on the worker's host, whose cores are shared."""
         worker = self.worker
         assert worker.host is not None
-        self.job = worker.host.sharing.take(worker.host.one, worker.sim.costs.client_fetch_ns, self._unpacked)
+        self.job = worker.host.sharing.take(worker.host.one, self.sim.costs.client_fetch_ns, self._unpacked)
 
     def _unpacked(self) -> None:
         self.job = None
-        self.done = self.worker.sim.clock._now
+        self.done = self.clock._now
         self.worker.finished(self)
 
     def charge(self, account: Account) -> None:
@@ -151,7 +150,7 @@ class Fetch(Exchange):
 
     def stages(self) -> Stages:
         """See above."""
-        on_device = self.landed + self.worker.sim.costs.to_device_ns if self.landed != FAR else FAR
+        on_device = self.landed + self.sim.costs.to_device_ns if self.landed != FAR else FAR
         return (
             (LINK, self.arrived), (QUEUE, self.served), (GATE, self.released), (LINK, self.landed),
             (STAGING, min(on_device, self.done)), (CLIENT, self.done),

@@ -30,19 +30,19 @@ class Push(Exchange):
     def begin(self, local: int) -> None:
         """From the worker's own time `local`, now or later."""
         worker = self.worker
-        sim, costs = worker.sim, worker.sim.costs
+        sim, costs = self.sim, self.sim.costs
         self._reset(local)
         self.arriving = worker.replica.arriving()
-        now = sim.clock._now
+        now = self.clock._now
         if worker.host is not None and costs.client_push_ns:
             if local > now:
-                self.set(sim.clock, local - now, _PREPARE)
+                self.set(self.clock, local - now, _PREPARE)
             else:
                 self.prepare()
             return
         delay = local + costs.client_push_ns + costs.to_host_ns - now
         if delay:
-            self.set(sim.clock, delay, _SEND)
+            self.set(self.clock, delay, _SEND)
         else:
             self.send()
 
@@ -50,16 +50,15 @@ class Push(Exchange):
         """Software on the worker's host, whose cores are shared."""
         worker = self.worker
         assert worker.host is not None
-        self.job = worker.host.sharing.take(worker.host.one, worker.sim.costs.client_push_ns, self._prepared)
+        self.job = worker.host.sharing.take(worker.host.one, self.sim.costs.client_push_ns, self._prepared)
 
     def _prepared(self) -> None:
         self.job = None
-        self.set(self.worker.sim.clock, self.worker.sim.costs.to_host_ns, _SEND)
+        self.set(self.clock, self.sim.costs.to_host_ns, _SEND)
 
     def send(self) -> None:
         """The vector leaves the host."""
-        sim = self.worker.sim
-        clock = sim.clock
+        sim, clock = self.sim, self.clock
         self.sent = clock._now
         if self.slices:
             self.left = len(self.slices) if sim.independent else 0
@@ -82,31 +81,31 @@ class Push(Exchange):
         self.entry = None
         latency_ns = self.way.latency_ns
         if latency_ns:
-            self.set(self.worker.sim.clock, latency_ns, _ARRIVE)
+            self.set(self.clock, latency_ns, _ARRIVE)
         else:
             self.arrive()
 
     def arrive(self) -> None:
         """At the server's queue."""
-        self.arrived = self.worker.sim.clock._now
+        self.arrived = self.clock._now
         self.queue.submit(self, False)
 
     def slice_arrives(self, server: int) -> None:
         """At one of several servers."""
-        sim = self.worker.sim
-        self.arrived = sim.clock._now if self.arrived == FAR else max(self.arrived, sim.clock._now)
+        sim = self.sim
+        self.arrived = self.clock._now if self.arrived == FAR else max(self.arrived, self.clock._now)
         sim.submit(self, server, False)
 
     def serve(self) -> None:
         """Applied, if nobody collects."""
-        sim = self.worker.sim
-        self.served = sim.clock._now
+        sim = self.sim
+        self.served = self.clock._now
         sim.push_served(self)
 
     def release(self, grant: PushGrant) -> None:
         """The server says that the update's buffer is free; the worker hears it a latency later."""
-        sim = self.worker.sim
-        now = sim.clock._now
+        sim = self.sim
+        now = self.clock._now
         self.grant, self.released = grant, now
         self.done = now + self.way.latency_ns
         self.worker.finished(self)
@@ -126,7 +125,7 @@ class Push(Exchange):
 
     def stages(self) -> Stages:
         """See above."""
-        costs = self.worker.sim.costs
+        costs = self.sim.costs
         if self.worker.host is None:
             prepared = self.begun + costs.client_push_ns
         else:

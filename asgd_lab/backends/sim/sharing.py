@@ -223,7 +223,7 @@ class Sharing(Alarm):
             self._alarm_at = now + left
             self.set(self._clock, left, _RING)
         else:
-            one.virtual = 0.0
+            one.virtual = 0.0  # keep the clock's numbers small, and so exact
         for done in finished:
             done()
 

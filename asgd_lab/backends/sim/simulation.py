@@ -195,7 +195,11 @@ class Simulation:
         worker = fetch.worker
         if self.rows.any:
             self.rows.grant(fetch, fetch.started, fetch.arrived, fetch.served, 0)
-        self.deliver(self.server.on_fetch(worker.number, fetch.ahead))
+        grants = self.server.on_fetch(worker.number, fetch.ahead)
+        if len(grants) == 1 and grants[0].worker == worker.number:
+            fetch.release(grants[0])  # type: ignore[arg-type]
+        else:
+            self.deliver(grants)
 
     def slice_served(self, slice: Slice) -> None:
         """One of several independent servers has served its slice of a push or a fetch."""

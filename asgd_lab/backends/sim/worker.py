@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from asgd_lab.backends.sim.simulation import Simulation
 
 NAN = math.nan
+TRAIN, PUSH, FETCH = effects.Train, effects.Push, effects.Fetch
 
 
 class Processor(NamedTuple):
@@ -99,14 +100,14 @@ class SimWorker(Alarm):
         while True:
             effect = next(self._program, None)
             kind = type(effect)
-            if kind is effects.Train:
+            if kind is TRAIN:
                 self._train(local)
                 return
-            if kind is effects.Push:
+            if kind is PUSH:
                 self.awaits, self._since = self.pushes[0], local
                 self.pushes[0].begin(local)
                 return
-            if kind is effects.Fetch:
+            if kind is FETCH:
                 if self._ahead or self._unsettled is self.fetch:
                     self._set_aside()
                 self.awaits, self._since = self.fetch, local
@@ -156,7 +157,8 @@ class SimWorker(Alarm):
             sim.rows.push(exchange)
         if self.awaits is exchange:
             self._take(exchange)
-            self.resume(exchange.done if exchange.done > self._since else self._since)
+            done, since = exchange.done, self._since
+            self.resume(done if done > since else since)
 
     def _take(self, exchange: Exchange) -> None:
         """The program has it: charge the time it was waited for, and let a fetch take effect."""
@@ -270,6 +272,7 @@ class SimWorker(Alarm):
         for exchange in (self.fetch, *self.pushes):
             if exchange.flying:
                 exchange.lose()
+        self.sim.network.gone(self.fetch, self.pushes, self.sim.clock.now)
         self._program.close()
 
 
