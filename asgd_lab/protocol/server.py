@@ -134,7 +134,7 @@ class Server:
         if member.fetching or member.pushing:
             raise ProtocolError(f"worker {worker} fetches while it waits for an answer")
         if ahead:
-            if self.gate.collects or self.gate.bound is not None:
+            if self.gate.bound is not None:
                 raise ProtocolError(f"worker {worker} fetches ahead, and this gate holds workers back")
             return [self._grant(worker, member)]
         if not self._waiting and not self.gate.collects and self._may_go(member):
@@ -166,8 +166,7 @@ class Server:
         if not member.owed:
             self._owing.discard(worker)
             self._working.discard(worker)
-            if self._left == 0 and not self._owing:
-                self.finished = True
+            self.finished = self.finished or (self._left == 0 and not self._owing)
         if self.closed:
             return [self._dropped(arrived)]
         if not self.gate.collects:

@@ -37,6 +37,7 @@ def check_invariants(run: Run) -> None:
     every_nanosecond_is_under_one_heading(sim, rows["train"])
     servers_obey_utilisation_law_and_littles_law(sim, rows)
     links_conserve_bytes_and_obey_littles_law(sim, rows)
+    links_of_ones_own_are_used_for_as_long_as_transfers_take(sim, rows)
     work_is_conserved(sim, rows)
     staleness_is_the_versions_since_the_oldest_center(sim, rows)
     what_a_worker_does_one_after_the_other_does_not_overlap(sim, rows)
@@ -188,6 +189,19 @@ def links_conserve_bytes_and_obey_littles_law(sim: Simulation, rows: dict[str, R
             assert capacity.used <= capacity.per_ns * sim.end_ns * (1 + 1e-9)
             if exact:
                 assert capacity.present_ns == present
+
+
+def links_of_ones_own_are_used_for_as_long_as_transfers_take(sim: Simulation, rows: dict[str, Rows]) -> None:
+    """Little's law where nobody shares: transfers are known ahead, and counted as far as they have gone."""
+    if len(sim.queues) > 1 or sim.faults is not None:
+        return
+    for side, moved in ((UP, rows["up"]), (DOWN, rows["down"])):
+        alone = np.array([ways[0].alone_ns for ways in sim.network.ways[side]])
+        moved = moved.only(alone[moved.worker] > 0)
+        going = [(_left(each), each.way.alone_ns) for each in (under_way(sim) if side == UP else _fetches(sim))]
+        pending = sum(min(begun + lasts, sim.end_ns) - begun for begun, lasts in going if begun <= sim.end_ns)
+        flown = np.minimum(moved.start_s + alone[moved.worker], sim.end_ns) - moved.start_s
+        assert sim.network.flown[side].reader(sim.clock, 1)()[1] == flown.sum() + pending
 
 
 def work_is_conserved(sim: Simulation, rows: dict[str, Rows]) -> None:

@@ -116,7 +116,7 @@ class Fetch(Exchange):
     def _land_at(self, landed: int) -> None:
         """What follows is the worker's own affair: its time is known now, except on a host that is shared."""
         worker = self.worker
-        sim, costs = self.sim, self.sim.costs
+        costs = self.sim.costs
         self.landed = landed
         if worker.host is not None and costs.client_fetch_ns:
             self.set(self.clock, landed + costs.to_device_ns - self.clock._now, _UNPACK)

@@ -30,7 +30,7 @@ class Push(Exchange):
     def begin(self, local: int) -> None:
         """From the worker's own time `local`, now or later."""
         worker = self.worker
-        sim, costs = self.sim, self.sim.costs
+        costs = self.sim.costs
         self._reset(local)
         self.arriving = worker.replica.arriving()
         now = self.clock._now
@@ -104,7 +104,6 @@ class Push(Exchange):
 
     def release(self, grant: PushGrant) -> None:
         """The server says that the update's buffer is free; the worker hears it a latency later."""
-        sim = self.sim
         now = self.clock._now
         self.grant, self.released = grant, now
         self.done = now + self.way.latency_ns

@@ -56,7 +56,7 @@ def test_the_workers_of_a_host_share_its_card_and_all_share_the_servers() -> Non
         server={"bandwidth_bytes_per_s": 2e3},
     )
     cards = [passes(net.ways[UP][worker][0]) for worker in range(5)]
-    assert cards == [[f"host {host} up", "server 0 up"] for host in (0, 0, 1, 1, 2)]
+    assert cards == [[f"host {host} up", "server card up"] for host in (0, 0, 1, 1, 2)]
     assert [net.ways[UP][worker][0].one.cap for worker in range(5)] == [pytest.approx(5e-7)] * 5, "its link caps it"
 
 
