@@ -114,17 +114,18 @@ class StepTimes:
 
     def _first_of_block(self, steps: int) -> int:
         """The total of one round, and those of all further rounds of as many steps that are drawn already."""
-        total = int(self._take(steps).sum())
-        ahead = self._drawn[self._next :]
-        rounds = len(ahead) // steps
-        self._sums = ahead[: rounds * steps].reshape(rounds, steps).sum(axis=1)[::-1].tolist()
+        self._take(steps)
+        start = self._next - steps
+        rounds = (len(self._drawn) - start) // steps
+        drawn = self._drawn[start : start + rounds * steps]
+        self._sums = drawn.reshape(rounds, steps).sum(axis=1)[::-1].tolist()
         self._steps = steps
-        return total
+        return self._sums.pop()
 
     def _take(self, steps: int) -> NDArray[np.int64]:
         if self._next + steps > len(self._drawn):
-            rest = self._drawn[self._next :]
-            self._drawn = np.concatenate([rest, self._draw(max(self._block, steps))])
+            rest, drawn = self._drawn[self._next :], self._draw(max(self._block, steps))
+            self._drawn = np.concatenate([rest, drawn]) if len(rest) else drawn
             self._next = 0
         taken = self._drawn[self._next : self._next + steps]
         self._next += steps

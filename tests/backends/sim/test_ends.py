@@ -136,6 +136,18 @@ def test_a_run_that_is_out_of_time_while_all_are_down_or_undetected_has_not_fail
     assert simulate(stated).outcome.makespan_ns == seconds * 1e9
 
 
+def test_rounds_that_never_end_before_the_next_crash_are_given_up() -> None:
+    """Rounds of 1,000 s with a crash every second: one in e^1000 would succeed."""
+    stated = scenario(
+        TIMING | {"step_s": 1000.0}, workers=2, budget={"updates": 1}, hardware={},
+        faults={"mean_time_between_failures_s": 1.0, "mean_time_to_repair_s": 1.0}, seed=5,
+    )  # fmt: skip
+    outcome = attempt(stated).outcome
+    assert outcome.status == "failed"
+    assert outcome.failure is not None
+    assert "workers are up for 1 s and a round takes longer" in outcome.failure
+
+
 def test_many_crashes_in_a_row_are_no_deadlock_while_somebody_works() -> None:
     """Rounds of 10 s with a crash every 4 s: one in twelve succeeds, and the run comes to its end."""
     stated = scenario(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import hypothesis.strategies as st
 import numpy as np
@@ -14,10 +14,12 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
+from asgd_lab.backends.build import build_task
 from asgd_lab.backends.sim.accounts import DOWN
 from asgd_lab.backends.sim.simulation import Simulation
+from asgd_lab.record.run import RunDirectory
 from tests.backends.sim.laws import SECOND, accept, normal_p
-from tests.backends.virtual import TIMING, Run, scenario, simulate
+from tests.backends.virtual import TIMING, Memory, Run, scenario, simulate
 
 NEVER_S = 1e9
 
@@ -92,6 +94,41 @@ def test_a_crash_between_training_and_the_server_loses_what_was_trained() -> Non
     assert found.outcome.facts["faults"]["lost_minibatches"] == 3
     assert (found.applies["end_s"] / SECOND).tolist() == [4.5, 9.5]
     assert pushes(found, 1) == []
+
+
+def test_minibatches_of_the_round_under_way_are_lost_as_far_as_they_were_taken() -> None:
+    """Rounds of 4 minibatches of a second: at 6.5 the second round has 2 and a half."""
+    found = run((1, 6.5, 100.0), algorithm={"name": "asgd", "n_sync": 4}, budget={"updates": 3})
+    assert found.outcome.facts["faults"]["lost_minibatches"] == 2
+    assert [when for _, when, _ in pushes(found, 1)] == [4.0]
+
+
+def test_servers_do_not_wait_for_slices_that_will_never_come() -> None:
+    """Two servers of one order; worker 1 is gone when its push has reached the first and not the second.
+
+    Its slice to the second takes 2 s: the push of 1 s is given up at 2, and 0's push of 4 s is applied at once.
+    """
+    found = run(
+        (1, 2.0, 100.0),
+        size_bytes=1000,
+        groups=[{"name": "near", "workers": 1}, {"name": "far"}],
+        links=[{"group": "far", "servers": [1], "up_bytes_per_s": 250.0}],
+        speeds=[0.25, 1.0],
+        server={"count": 2},
+        budget={"updates": 1},
+    )
+    assert found.outcome.makespan_ns == 4 * SECOND
+    assert [queue.present for queue in found.simulation.queues] == [0, 0]
+    assert found.outcome.facts["faults"]["lost_minibatches"] == 1
+
+
+def test_a_transfer_over_a_link_of_ones_own_ends_with_its_worker() -> None:
+    """Pushes of 4 s from 1 on, of which worker 1's is cut off at 2: its link was used for a second."""
+    found = run((1, 2.0, 100.0), size_bytes=1000, link={"up_bytes_per_s": 250.0}, budget={"updates": 1})
+    (up,) = (one for one in found.outcome.facts["resources"] if one["name"] == "workers' links up")
+    assert found.outcome.makespan_ns == 5 * SECOND
+    assert up["present"] == pytest.approx((4.0 + 1.0) / 5.0)
+    assert up["utilisation"] == pytest.approx((4.0 + 1.0) / 5.0 / 2)
 
 
 def test_a_push_that_waits_in_the_queue_is_served_and_not_applied() -> None:
@@ -366,3 +403,37 @@ def test_a_round_survives_with_the_probability_of_no_crash_in_it(long_run: Run) 
     survives = math.exp(-ROUND_S / UP_S)
     rounds = ended + crashed
     accept(normal_p(ended, rounds * survives, math.sqrt(rounds * survives * (1 - survives))))
+
+
+def test_minibatches_of_a_round_that_was_not_over_are_lost_too() -> None:
+    """Rounds of 100 s: at 50.5 fifty minibatches are done, and no version has them."""
+    found = run((1, 50.5, 1000.0), algorithm={"name": "asgd", "n_sync": 100}, budget={"updates": 1})
+    assert found.outcome.facts["faults"]["lost_minibatches"] == 50
+
+
+def test_workers_that_never_get_through_a_round_end_the_run_as_failed() -> None:
+    short = {"mean_time_between_failures_s": 0.1, "mean_time_to_repair_s": 0.1}
+    stated = scenario(TIMING, {"name": "asgd", "n_sync": 10}, 1, {"minibatches": 100}, faults=short)
+    outcome = Simulation(stated, cast(RunDirectory, Memory()), build_task(stated)).run()
+    assert outcome.status == "failed"
+    assert outcome.failure is not None
+    assert "workers are up for 0.1 s" in outcome.failure
+
+
+def test_a_push_that_has_reached_one_server_of_two_is_given_up_at_both() -> None:
+    """At 1 both push; 1's slice for server 1 takes 10 s, and it is gone at 5: server 1 goes on with 0's next."""
+    found = run(
+        (1, 5.0, 1000.0),
+        size_bytes=1000,
+        budget={"updates": 4},
+        groups=[{"name": "near", "workers": 1}, {"name": "far"}],
+        links=[
+            {"group": "near", "bandwidth_bytes_per_s": 5000.0, "shared": True},
+            {"group": "far", "servers": [0], "bandwidth_bytes_per_s": 5000.0, "shared": True},
+            {"group": "far", "servers": [1], "up_bytes_per_s": 50.0, "shared": True},
+        ],
+        server={"count": 2, "push_s": 0.1},
+    )
+    assert set(found.rows("push")["worker"]) == {0}
+    assert found.outcome.updates == 4
+    assert all(not one.takers for one in found.simulation.network.capacities if one.name.startswith("link 2"))

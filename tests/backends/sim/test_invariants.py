@@ -79,7 +79,7 @@ def scenarios(draw: st.DrawFn) -> dict[str, Any]:
             "mean_time_to_repair_s": draw(st.sampled_from([0.5, 3.0])),
             "detect_s": draw(st.sampled_from([0.0, 0.7, 10.0])),
         }
-    if kind == "shared cores" and "cores" not in hardware.get("host", {}):
+    if kind == "shared cores" and "cores" not in hardware.get("host", {}) and "slow_phases" not in hardware:
         hardware["cores"] = draw(st.integers(1, 2))
     if draw(st.booleans()):
         to = draw(maybe([server.get("count", 1) - 1]))

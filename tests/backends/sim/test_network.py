@@ -107,6 +107,16 @@ def test_several_transfers_of_one_worker_share_its_own_link() -> None:
     assert passes(network(1, crowded=True, link={"bandwidth_bytes_per_s": 600}).ways[UP][0][0]) == ["worker 0 link up"]
 
 
+def test_links_of_ones_own_are_metered_together() -> None:
+    """Two workers, 1,200 bytes up at 600 and down at 1,200 a second: fetch 1 s, minibatch 1 s, push 2 s, in turn."""
+    found = run(2, updates=6, link={"up_bytes_per_s": 600, "down_bytes_per_s": 1200})
+    links = {one["name"]: one for one in found.outcome.facts["resources"]}
+    assert found.outcome.makespan_ns == 3 * 4 * SECOND
+    assert links["workers' links up"]["utilisation"] == pytest.approx(2 / 4)
+    assert links["workers' links down"]["utilisation"] == pytest.approx(1 / 4)
+    assert links["workers' links up"]["present"] == pytest.approx(2 * 2 / 4)
+
+
 # ---------------------------------------------------------------- what that takes
 
 
