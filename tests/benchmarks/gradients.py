@@ -1,6 +1,7 @@
 """Gradients: simulation with the real gradients, sequential and batched, against a bare PyTorch loop, on one thread.
 
-Seconds are CPU time, which a busy neighbour disturbs less. All of a run is counted: building, recording, the final evaluation; and for `auto` its probe.
+Seconds are CPU time, which a busy neighbour disturbs less. All of a run is counted: building, recording, the final
+evaluation; and for `auto` its probe.
 """
 
 from __future__ import annotations
