@@ -6,6 +6,7 @@ statistic at level 0.001, over seeds that are fixed: it passes or fails for good
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +25,8 @@ EXPONENTIAL: dict[str, Any] = {"compute": {"distribution": "exponential"}}
 
 
 def accept(p: float) -> None:
-    """The law stands: what was seen is not among the rarest `LEVEL` of what it allows."""
+    """The law stands: what was seen is not among the rarest `LEVEL` of what it allows; `pytest -s` shows p."""
+    print(f"\np = {p:.2g} of {os.environ['PYTEST_CURRENT_TEST'].partition('::')[2].removesuffix(' (call)')}")
     assert p > LEVEL
 
 
