@@ -175,7 +175,7 @@ def hardwares(draw: st.DrawFn, workers: int) -> Data:
         data["cores"] = draw(counts)
     elif draw(st.booleans()):
         data["host"] = data.get("host", {}) | {"cores": draw(counts)}
-    if draw(st.booleans()):
+    if "cores" not in data and "cores" not in data.get("host", {}) and draw(st.booleans()):
         data["slow_phases"] = draw(slow_phases)
     elif draw(st.booleans()):
         data["device"] = data.get("device", {}) | {"workers": draw(counts)}
