@@ -192,7 +192,7 @@ def emulatable(hardware: Data) -> Data:
         "link": {"shared", "flow_bytes_per_s"},
         "server": {"bandwidth_bytes_per_s", "count", "independent", "distribution", "one_sided_fetch"},
     }
-    kept = {key: value for key, value in hardware.items() if key not in ("links", *not_there)}
+    kept = {key: value for key, value in hardware.items() if key not in ("links", "cores", *not_there)}
     for key in not_there.keys() & hardware.keys():
         kept[key] = {inside: value for inside, value in hardware[key].items() if inside not in not_there[key]}
     return kept
