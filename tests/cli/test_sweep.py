@@ -96,16 +96,17 @@ def status(path: Path) -> str:
     return found
 
 
-def once_looked_at(monkeypatch: pytest.MonkeyPatch, name: str, act: Callable[[], None]) -> None:
-    """Act once, when the point of this name is under way."""
+def once_looked_at(monkeypatch: pytest.MonkeyPatch, names: set[str], act: Callable[[], None]) -> None:
+    """Act once, when all points of these names are under way."""
     look = Overview.look
-    acted: list[str] = []
+    awaited = set(names)
 
     def watched(self: Overview, point: str, scenario: Scenario, progress: Progress) -> None:
         look(self, point, scenario, progress)
-        if point == name and progress.seconds > 0 and not acted:
-            acted.append(point)
-            act()
+        if progress.seconds > 0 and point in awaited:
+            awaited.remove(point)
+            if not awaited:
+                act()
 
     monkeypatch.setattr(Overview, "look", watched)
 
@@ -157,7 +158,7 @@ def test_a_killed_process_fails_its_own_point_only_which_resume_then_runs_again(
     command = ("run", written(tmp_path, monkeypatch, text), "--out", "out", "--jobs", "2", "--seeds", "2")
     victim = Path("out/algorithm.n_sync=1,seed=0")
     with monkeypatch.context() as patched:
-        once_looked_at(patched, victim.name, lambda: os.kill(runner_of(victim).pid, signal.SIGKILL))
+        once_looked_at(patched, {victim.name}, lambda: os.kill(runner_of(victim).pid, signal.SIGKILL))
         said = asgd_lab(*command)
     failure = f"{victim.name}: its process was killed by SIGKILL; what was recorded is in {victim}\n"
     assert (said.status, said.err) == (1, failure)
@@ -209,21 +210,18 @@ def test_wrong_input_that_only_a_run_finds_ends_the_sweep_with_status_2(
 
 def test_ctrl_c_stops_all_runs_and_keeps_what_they_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path, monkeypatch, ENDLESS.replace("summary", "all"))
-    begun: list[Path] = []
 
     def interrupt() -> None:
-        begun.extend(each for each in Path("out").iterdir() if (each / "manifest.json").exists())
         raise KeyboardInterrupt
 
-    once_looked_at(monkeypatch, "seed=2", interrupt)
+    once_looked_at(monkeypatch, {"seed=1", "seed=2"}, interrupt)
     said = asgd_lab("run", path, "--out", "out", "--jobs", "2")
     assert said.status == 130
     assert said.err == "interrupted; what was recorded is in out, and --resume goes on with it\n"
-    assert Path("out/seed=2") in begun, "its look says that it runs"
-    assert not Path("out/seed=3").exists()
-    for run in begun:
+    for run in (Path("out/seed=1"), Path("out/seed=2")):
         assert status(run) == read_summary(run)["status"] == "interrupted"
         assert len(tables.read(run, "effects")) > 0
+    assert not Path("out/seed=3").exists()
 
 
 def test_a_second_ctrl_c_waits_for_nobody(tmp_path: Path) -> None:
