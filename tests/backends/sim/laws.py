@@ -7,7 +7,6 @@ statistic at level 0.001, over seeds that are fixed: it passes or fails for good
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -73,9 +72,3 @@ def ends_of_versions(run: Run) -> Floats:
     """When each version was made, in seconds."""
     ends: Floats = run.applies["end_s"].to_numpy() / SECOND
     return ends
-
-
-def unit(values: Sequence[float]) -> Floats:
-    """Divided by their mean."""
-    array = np.asarray(values, float)
-    return array / array.mean()

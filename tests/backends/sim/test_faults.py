@@ -393,6 +393,20 @@ def test_workers_crash_once_a_cycle(long_run: Run) -> None:
     accept(normal_p(long_run.outcome.facts["faults"]["crashes"], WORKERS * mean, math.sqrt(WORKERS * variance)))
 
 
+def test_a_repair_takes_the_mean_time_to_repair_and_a_worker_is_up_for_the_mean_time_between_failures(
+    long_run: Run,
+) -> None:
+    """Wald: the time spent in either state over the number of times is the mean of it; exponential, by z.
+
+    What the end of the run has cut off is one of each a worker, of hundreds.
+    """
+    crashes = long_run.outcome.facts["faults"]["crashes"]
+    down = sum(account.spent_ns[DOWN] for account in long_run.simulation.accounts) / SECOND
+    accept(normal_p(down / crashes, DOWN_S, DOWN_S / math.sqrt(crashes)))
+    up = WORKERS * FOR_S - down
+    accept(normal_p(up / (crashes + WORKERS), UP_S, UP_S / math.sqrt(crashes)))
+
+
 def test_a_round_survives_with_the_probability_of_no_crash_in_it(long_run: Run) -> None:
     """Exponential times have no memory: a round of R ends with the probability e^(-R/U). Binomial, by z.
 

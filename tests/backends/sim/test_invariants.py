@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 
 from asgd_lab.backends.sim.accounts import HEADINGS
-from tests.backends.sim.laws import SECOND
+from tests.backends.sim.laws import EXPONENTIAL, SECOND
 from tests.backends.virtual import TIMING, Run, scenario, simulate
 
 few = st.integers(1, 3)
@@ -143,6 +143,37 @@ def test_waiting_for_others_is_under_the_queue_or_the_gate() -> None:
     )
     assert spent(run, 0) == {"compute": 1.0, "queue": 1.0, "gate": 1.0}
     assert spent(run, 1) == {"compute": 1.0, "queue": 2.0}
+
+
+def test_of_exchanges_that_overlap_the_one_waited_for_first_is_charged_first() -> None:
+    """Downpour, two minibatches for two workers; fetches of 2 s at the server, pushes of 6 s on the link.
+
+    Worker 0: fetch until 2, minibatch until 3; what it has asked for at 2 is served from 4 to 6, after worker 1; its
+    push is on the link until 9. Then it asks once more, is served until 11, and waits for worker 1, whose minibatch
+    takes from 4 to 24 and its push until 30.
+    """
+    hardware = {
+        "speeds": [1.0, 0.05],
+        "link": {"up_bytes_per_s": 1000 / 6},
+        "server": {"fetch_s": 2.0},
+    }
+    algorithm = {"name": "downpour", "n_sync": 1}
+    run = simulate(scenario(TIMING | {"size_bytes": 1000}, algorithm, 2, {"minibatches": 2}, hardware))
+    assert spent(run, 0) == {"compute": 1.0, "queue": 2.0 + 3.0 + 2.0, "link": pytest.approx(3.0), "gate": 19.0}
+    assert spent(run, 1) == {"compute": 20.0, "queue": 4.0, "link": pytest.approx(6.0)}
+
+
+@pytest.mark.parametrize("rhythm", [(1, 2, 1), (2, 3, 1), (3, 2, 1), (2, 1, 2)])
+def test_what_is_known_ahead_is_not_charged_ahead(rhythm: tuple[int, int, int]) -> None:
+    """Copies and software of 2.9 s after each fetch, which overlap with pushes: a run may end in the middle of them."""
+    n_fetch, n_push, depth = rhythm
+    algorithm = {"name": "downpour", "n_fetch": n_fetch, "n_push": n_push, "depth": depth}
+    hardware = EXPONENTIAL | {
+        "client": {"push_s": 0.3, "fetch_s": 1.9},
+        "staging": {"to_device_bytes_per_s": 1000},
+    }
+    for seed in range(8):
+        simulate(scenario(TIMING | {"size_bytes": 1000}, algorithm, 3, {"updates": 12}, hardware, seed=seed))
 
 
 def test_who_has_nothing_left_to_do_waits_at_the_gate() -> None:
