@@ -1,7 +1,7 @@
 """Gradients: simulation with the real gradients, sequential and batched, against a bare PyTorch loop, on one thread.
 
-Seconds are CPU time, which a busy neighbour disturbs less. All of a run is counted: building, recording, the final
-evaluation; and for `auto` its probe.
+Seconds are CPU time, which a busy neighbour disturbs less, and each run stands between two bare loops, since the
+machine's speed drifts. All of a run is counted: building, recording, the final evaluation; and for `auto` its probe.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from asgd_lab.tasks import models
 from tests.benchmarks.report import spread
 
 SMALL = "tests.benchmarks.batched:small"
-CASES = (("small conv net", SMALL, 16, 9_600), ("lenet", "lenet", 64, 1_600))
+CASES = (("small conv net", SMALL, 16, 9_600), ("lenet", "lenet", 64, 4_800))
 REPEATS = 3
 MODES = ("sequential", "batched", "auto")
 
@@ -66,27 +66,28 @@ def bare(model_name: str, batch: int, steps: int, data: dict[str, torch.Tensor])
     return time.process_time() - began
 
 
+def simulated(configured: Scenario) -> float:
+    """Seconds of a whole run."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.process_time()
+        execute(configured, Path(folder) / "run")
+        return time.process_time() - began
+
+
 def main() -> None:
     for name, model, batch, steps in CASES:
         data = tasks.load(scenario(model, batch, steps, 1, "sequential").task)
         bare(model, batch, steps // 10, data)
         for workers in (8, 32):
-            loops: list[float] = []
-            took: dict[str, list[float]] = {mode: [] for mode in MODES}
-            for _ in range(REPEATS):
+            loops = [bare(model, batch, steps, data)]
+            ratios: dict[str, list[float]] = {mode: [] for mode in MODES}
+            for mode in MODES * REPEATS:
+                took = simulated(scenario(model, batch, steps, workers, mode))
                 loops.append(bare(model, batch, steps, data))
-                for mode, seconds in took.items():
-                    with tempfile.TemporaryDirectory() as folder:
-                        began = time.process_time()
-                        execute(scenario(model, batch, steps, workers, mode), Path(folder) / "run")
-                        seconds.append(time.process_time() - began)
-            ratios = {
-                mode: spread([mine / loop for mine, loop in zip(seconds, loops, strict=True)])
-                for mode, seconds in took.items()
-            }
+                ratios[mode].append(2 * took / (loops[-1] + loops[-2]))
             print(
                 f"{name} on digits at batch {batch}, {workers} workers, {steps} steps: bare loop "
                 f"{spread(loops, 1, 's')}; times that: "
-                + "; ".join(f"{mode} {ratio}" for mode, ratio in ratios.items()),
+                + "; ".join(f"{mode} {spread(ratio)}" for mode, ratio in ratios.items()),
                 flush=True,
             )
