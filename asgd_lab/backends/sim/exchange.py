@@ -108,13 +108,13 @@ class Exchange(Alarm):
 class Slice(Alarm):
     """The part of an exchange that is one server's."""
 
-    __slots__ = ("arrived", "entry", "flying", "index", "of", "queue", "started", "way")
+    __slots__ = ("arrived", "entry", "flying", "index", "of", "queue", "served", "started", "way")
 
     def __init__(self, of: Exchange, index: int, way: Way) -> None:
         self.of, self.index, self.way = of, index, way
         self.queue = of.worker.sim.queues[index]
         self.entry: list[Any] | None = None
-        self.arrived = self.started = 0
+        self.arrived = self.started = self.served = 0
         self.flying = False  # over its way
 
     def ask(self, local: int) -> None:
@@ -137,6 +137,7 @@ class Slice(Alarm):
 
     def serve(self) -> None:
         """An independent server has served it."""
+        self.served = self.of.worker.sim.clock.now
         self.of.started = min(self.of.started, self.started)
         self.of.worker.sim.slice_served(self)
 

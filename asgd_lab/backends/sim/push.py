@@ -103,10 +103,13 @@ class Push(Exchange):
         sim.push_served(self)
 
     def release(self, grant: PushGrant) -> None:
-        """The server says that the update's buffer is free; the worker hears it a latency later."""
+        """The server says that the update's buffer is free; the worker hears it a latency later, the farthest last."""
         now = self.clock._now
         self.grant, self.released = grant, now
-        self.done = now + self.way.latency_ns
+        if self.sim.independent:
+            self.done = max(slice.served + slice.way.latency_ns for slice in self.slices)
+        else:
+            self.done = now + self.way.latency_ns
         self.worker.finished(self)
 
     def charge(self, account: Account) -> None:

@@ -88,6 +88,19 @@ def test_independent_servers_that_are_alike_and_free_are_one(servers: int) -> No
     assert all(each == histograms[0] for each in histograms)
 
 
+def test_a_push_to_independent_servers_is_done_when_the_farthest_has_answered() -> None:
+    """Server 1 is 10 s away, server 0 none: a fetch is 20 s there and back, a push likewise, a minibatch 1 s."""
+    hardware = {
+        "groups": [{"name": "all"}],
+        "links": [{"group": "all", "servers": [1], "latency_s": 10.0}],
+        "server": {"count": 2, "independent": True},
+    }
+    far = simulate(scenario(TIMING, {"name": "asgd", "n_sync": 1}, 1, {"updates": 2}, hardware))
+    first = {kind: far.rows(kind).sort_values("start_s").iloc[0] for kind in ("fetch", "push")}
+    assert (first["fetch"]["start_s"], first["fetch"]["end_s"]) == (0, 20 * SECOND)
+    assert (first["push"]["start_s"], first["push"]["end_s"]) == (21 * SECOND, 41 * SECOND)
+
+
 # ---------------------------------------------------------------- independent servers, recounted
 
 
