@@ -1,7 +1,7 @@
 """Simulator: rounds a second, timing only, shared link and server queue, beside the same system by hand in simpy.
 
-Rates are per second of this process's CPU time, so that a busy neighbour counts less. What is counted of all three
-begins with the first event: random generators are made before, and times are drawn in blocks of one size. Recording
+Rates are per second of this process's CPU time, so that a busy neighbour counts less. Of all three the making of the
+workers is counted, random generators of the rivals excepted, and times are drawn in blocks of one size. Recording
 includes the tables on disk, not the trace.
 """
 
@@ -58,8 +58,8 @@ def ours(system: System, record: str) -> float:
     configured = scenario(system, record)
     with tempfile.TemporaryDirectory() as folder:
         run = RunDirectory.create(Path(folder) / "run", "", record=record)
-        simulation = Simulation(configured, run, build_task(configured))
-        took = cpu_s(lambda: (simulation.run(), run.effects.close()))
+        task = build_task(configured)
+        took = cpu_s(lambda: (Simulation(configured, run, task).run(), run.effects.close()))
         run.minibatches.close()
         run.evals.close()
     return took
