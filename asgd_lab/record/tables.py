@@ -80,9 +80,10 @@ TABLES = {table.name: table for table in (EFFECTS, MINIBATCHES, EVALS)}
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """Which rounds' effects and minibatches are kept: each whose number is a multiple of `every`, none if it is 0.
+    """Which rounds' effects and minibatches are kept: the first of every `every`, none if it is 0.
 
-    A server's row follows the round that it belongs to. Evaluations are few and always kept.
+    Rounds count from 1, so that something of each worker is kept. A server's row follows the round that it belongs to.
+    Evaluations are few and always kept.
     """
 
     every: int
@@ -94,7 +95,7 @@ class Recording:
 
     def keep_round(self, round: int) -> bool:
         """Whether this round's rows are kept."""
-        return self.every == 1 or (self.every > 0 and round % self.every == 0)
+        return self.every == 1 or (self.every > 0 and round % self.every == 1)
 
 
 class Rows:

@@ -103,8 +103,8 @@ def test_a_sampled_record_keeps_every_hundredth_round(tmp_path: Path, backend: s
     parts: dict[str, Any] = {"budget": {"minibatches": 500}, "algorithm": {"name": "asgd", "n_sync": 2}}
     run(tmp_path / "run", backend=backend, record="sampled", **parts)
     effects, minibatches = (tables.read(tmp_path / "run", name) for name in ("effects", "minibatches"))
-    assert set(effects["round"]) == {100, 200}
-    assert minibatches["step"].tolist() == [198, 199, 398, 399]
+    assert set(effects["round"]) == {1, 101, 201}
+    assert minibatches["step"].tolist() == [0, 1, 200, 201, 400, 401]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
