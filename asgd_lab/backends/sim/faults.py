@@ -1,9 +1,10 @@
 """Crashes and restarts: each worker is up for an exponential time, down for another, and comes back.
 
 A crash loses every minibatch that is in no version by then: those of the round under way, a push on the link, and one
-that waits in a server's queue, which is served all the same but not applied. The server hears of it `detect_s` later,
-at the latest when the worker comes back; until then it counts the worker in, and may apply what had arrived. A worker
-comes back as a new incarnation that goes on with the data order from its last applied push, its local optimizer new.
+that waits in a server's queue, which is served all the same but not applied; what the server has collected is not lost.
+The server hears of it `detect_s` later, at the latest when the worker comes back; until then it counts the worker in,
+and may apply what had arrived. A worker comes back as a new incarnation that goes on with the data order from its last
+applied push, its local optimizer new.
 """
 
 from __future__ import annotations
