@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from asgd_lab.errors import ScenarioError
 from asgd_lab.scenario.hardware import Hardware
 
+MOST_S = 1e9  # what is longer does not fit the clock of a run
+
 
 def nanoseconds(seconds: float) -> int:
     """Seconds as the nearest integer number of nanoseconds."""
@@ -14,8 +16,15 @@ def nanoseconds(seconds: float) -> int:
 
 
 def transfer_ns(size_bytes: float, bytes_per_s: float | None) -> int:
-    """Nanoseconds that so many bytes take; none where nothing limits them."""
-    return 0 if bytes_per_s is None else nanoseconds(size_bytes / bytes_per_s)
+    """Nanoseconds that so many bytes take; none where nothing limits them. ScenarioError if they take over 31 years."""
+    if bytes_per_s is None:
+        return 0
+    if size_bytes > MOST_S * bytes_per_s:
+        message = (
+            f"{size_bytes:.3g} bytes at {bytes_per_s:.3g} bytes/s take longer than {MOST_S:.0g} s; give a faster link"
+        )
+        raise ScenarioError.at("hardware", message)
+    return nanoseconds(size_bytes / bytes_per_s)
 
 
 @dataclass(frozen=True, slots=True)

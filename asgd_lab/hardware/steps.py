@@ -20,6 +20,8 @@ from asgd_lab.scenario.hardware import Compute, Hardware, SlowPhases
 BLOCK = 4096  # step times drawn at once, at most
 BLOCKS = 2**20  # over all workers
 _KEPT = 64  # past phases
+_MOST_S = 9e9  # of a block together: its sum of nanoseconds fits 64 bits
+_MOST_PHASES = 10_000  # a minibatch: more of them are a slower device, drawn one by one
 
 
 def mean_step_s(compute: Compute, stated_step_s: float | None = None) -> float:
@@ -71,7 +73,13 @@ class StepTimes:
         self._scale_s = 1.0 / speed if compute.samples_s is not None else mean_s
         self._constant_ns = max(1, nanoseconds(mean_s)) if compute.distribution == "constant" else None
         self._random = streams.generator(seed, worker, "compute")
-        self._phases = Phases(slow_phases, seed, worker) if slow_phases is not None else None
+        self._phases = None
+        if slow_phases is not None:
+            cycle_s = slow_phases.every_s + slow_phases.length_s
+            if mean_s > _MOST_PHASES * cycle_s / slow_phases.factor:
+                meets = f"a minibatch of {mean_s:g} s may meet over {_MOST_PHASES:,} phases of {cycle_s:g} s each"
+                raise ScenarioError.at("hardware.slow_phases", f"{meets}; give longer phases, or speeds")
+            self._phases = Phases(slow_phases, seed, worker)
         self._drawn = np.empty(0, np.int64)
         self._next = 0
         self._sums: list[int] = []  # of the next rounds that are as long as the last one, the next one last
@@ -144,6 +152,9 @@ class StepTimes:
         else:
             assert compute.samples_s is not None
             seconds = random.choice(np.asarray(compute.samples_s), count) * scale_s
+        if not seconds.sum() < _MOST_S:
+            message = f"{count} minibatches take {seconds.sum():.3g} s; those drawn together may take {_MOST_S:.0g} s"
+            raise ScenarioError.at("hardware.compute", f"{message}; lower step_s or cv")
         return np.maximum(np.rint(seconds * 1e9).astype(np.int64), 1)
 
 

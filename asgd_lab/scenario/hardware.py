@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from asgd_lab.scenario import presets
-from asgd_lab.scenario.base import Count, NonNegative, Part, Positive, Text, refuse
+from asgd_lab.scenario.base import Count, Delay, Part, Positive, Rate, Seconds, Text, refuse
 
 _HAS_CV = ("lognormal", "gamma")
 
@@ -18,11 +18,11 @@ class Compute(Part):
 
     distribution: Literal["constant", "lognormal", "gamma", "exponential", "empirical"] = "constant"
     """How the time of a minibatch varies around its mean; empirical draws from samples_s or from a recorded run."""
-    step_s: Positive | None = None
+    step_s: Seconds | None = None
     """The mean time of one minibatch, in seconds; null: the task timing states it, or the samples have it."""
-    cv: Positive = 0.1
+    cv: Annotated[float, Field(ge=1e-9, le=1e3)] = 0.1
     """Coefficient of variation (standard deviation / mean); only with distribution lognormal or gamma."""
-    samples_s: Annotated[list[Positive], Field(min_length=1)] | None = None
+    samples_s: Annotated[list[Seconds], Field(min_length=1)] | None = None
     """Measured times of minibatches, in seconds; only with distribution empirical."""
     run: Text | None = None
     """A run directory whose recorded minibatches are the samples; only with distribution empirical."""
@@ -53,18 +53,18 @@ class Compute(Part):
 class Client(Part):
     """Software cost that each worker pays itself, in parallel with the others; as a rule fitted to a measured run."""
 
-    push_s: NonNegative = 0.0
+    push_s: Delay = 0.0
     """Seconds a worker spends on each push."""
-    fetch_s: NonNegative = 0.0
+    fetch_s: Delay = 0.0
     """Seconds a worker spends on each fetch."""
 
 
 class SlowPhases(Part):
     """Times in which a worker's device is slower, each worker's own: a neighbour's job, a thermal limit."""
 
-    every_s: Positive
+    every_s: Seconds
     """Mean seconds from the end of one slow phase to the start of the next (exponential)."""
-    length_s: Positive
+    length_s: Seconds
     """Mean seconds that one lasts (exponential)."""
     factor: Annotated[float, Field(gt=1)]
     """How many times as long a minibatch takes meanwhile."""
@@ -90,35 +90,35 @@ class Host(Part):
     """Workers on one host."""
     cores: Count | None = None
     """Cores that its workers share fairly, for software costs and, where the device is the CPU, for training."""
-    bandwidth_bytes_per_s: Positive | None = None
+    bandwidth_bytes_per_s: Rate | None = None
     """Of its network card, bytes a second in one direction, shared by its workers; null: unlimited."""
 
 
 class Staging(Part):
     """The copies between a device and its host, which each worker makes by itself."""
 
-    latency_s: NonNegative = 0.0
+    latency_s: Delay = 0.0
     """Seconds to begin a copy."""
-    to_host_bytes_per_s: Positive | None = None
+    to_host_bytes_per_s: Rate | None = None
     """Bytes a second from the device to the host; null: no time."""
-    to_device_bytes_per_s: Positive | None = None
+    to_device_bytes_per_s: Rate | None = None
     """Bytes a second from the host to the device; null: no time."""
 
 
 class Link(Part):
     """The way between a worker and the server; both directions carry at once."""
 
-    latency_s: NonNegative = 0.0
+    latency_s: Delay = 0.0
     """Seconds from sending to the first byte's arrival."""
-    bandwidth_bytes_per_s: Positive | None = None
+    bandwidth_bytes_per_s: Rate | None = None
     """Bytes a second in each direction; null: unlimited."""
-    up_bytes_per_s: Positive | None = None
+    up_bytes_per_s: Rate | None = None
     """Bytes a second towards the server, where the directions differ."""
-    down_bytes_per_s: Positive | None = None
+    down_bytes_per_s: Rate | None = None
     """Bytes a second towards the workers, where the directions differ."""
     shared: bool = False
     """Whether all workers on it share its bandwidth fairly; false: each has as much to itself."""
-    flow_bytes_per_s: Positive | None = None
+    flow_bytes_per_s: Rate | None = None
     """The most that one transfer gets of a shared link, in bytes a second; null: all that is free."""
 
     @model_validator(mode="after")
@@ -165,13 +165,13 @@ class Group(Part):
 class Server(Part):
     """The server's own cost: serial, first come first served; push_s and fetch_s are as a rule fitted to a run."""
 
-    push_s: NonNegative = 0.0
+    push_s: Delay = 0.0
     """Seconds the server spends on each push."""
-    fetch_s: NonNegative = 0.0
+    fetch_s: Delay = 0.0
     """Seconds the server spends on each fetch."""
-    push_bytes_per_s: Positive | None = None
+    push_bytes_per_s: Rate | None = None
     """Bytes a second at which it applies a push, besides push_s; null: no time."""
-    fetch_bytes_per_s: Positive | None = None
+    fetch_bytes_per_s: Rate | None = None
     """Bytes a second of the copy that a fetch makes there, besides fetch_s; null: no copy."""
     distribution: Literal["constant", "exponential"] = "constant"
     """How these times vary around their mean."""
@@ -182,7 +182,7 @@ class Server(Part):
     """Servers, each with an equal slice of the vector; the first one decides the order of the versions for all."""
     independent: bool = False
     """Whether each server makes versions of its slice by itself, as DistBelief's shards do."""
-    bandwidth_bytes_per_s: Positive | None = None
+    bandwidth_bytes_per_s: Rate | None = None
     """Of each server's network card, bytes a second in one direction, shared by all; null: unlimited."""
 
     @model_validator(mode="after")

@@ -129,7 +129,11 @@ def _sentence(schema: Mapping[str, Any]) -> str:
             return "anything"
 
 
+def _plain(bound: float) -> float:
+    return int(bound) if bound == int(bound) else bound
+
+
 def _range(schema: Mapping[str, Any]) -> str:
     words = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
-    bounds = [f"{word} {schema[key]}" for key, word in words.items() if key in schema]
+    bounds = [f"{word} {_plain(schema[key])}" for key, word in words.items() if key in schema]
     return ", " + " and ".join(bounds) if bounds else ""

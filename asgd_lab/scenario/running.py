@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from asgd_lab.scenario.base import BareName, Count, NonNegative, Part, Positive, Text, refuse
+from asgd_lab.scenario.base import BareName, Count, Delay, Part, Seconds, Text, refuse
 
 
 class Budget(Part):
@@ -16,7 +16,7 @@ class Budget(Part):
     """Minibatches over all workers."""
     updates: Count | None = None
     """Versions of the server's parameters."""
-    seconds: Positive | None = None
+    seconds: Seconds | None = None
     """Seconds of the run's own clock (virtual where the run is simulated)."""
     target_error: Annotated[float, Field(gt=0, lt=1)] | None = None
     """The training error to reach, a share of 1; only with task classification."""
@@ -60,13 +60,14 @@ class Evaluate(Part):
 
 class Faults(Part):
     """Workers that crash and come back; every time is exponential. A crash loses all minibatches that are in no version
-    by then: those of the round under way, and a push on its way or in the server's queue."""
+    by then: those of the round under way, and a push on its way or in the server's queue. What the server
+    has collected, or receives before it hears of the crash, is not lost."""
 
-    mean_time_between_failures_s: Positive
+    mean_time_between_failures_s: Seconds
     """Mean seconds that a worker is up, whatever it does."""
-    mean_time_to_repair_s: Positive
+    mean_time_to_repair_s: Seconds
     """Mean seconds from a crash until the worker is back."""
-    detect_s: NonNegative = 0.0
+    detect_s: Delay = 0.0
     """Seconds from a crash until the server knows of it; until then it waits for the worker where it has to."""
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from asgd_lab.scenario.base import Count, NonNegative, Part, Positive, Text, refuse
+from asgd_lab.scenario.base import Count, NonNegative, Part, Positive, Seconds, Text, refuse
 
 
 def not_finite(value: object, key: str = "") -> Iterator[tuple[str, str]]:
@@ -100,7 +100,7 @@ class Timing(Part):
     """This task's name."""
     size_bytes: Annotated[int, Field(ge=0)]
     """What one push or one fetch moves, in bytes."""
-    step_s: Positive | None = None
+    step_s: Seconds | None = None
     """The mean time of one minibatch, in seconds; null: hardware.compute, or the preset that gives it, says so."""
 
 

@@ -131,6 +131,11 @@ def test_validate_reads_the_run_that_a_scenario_starts_from(scenario: Path) -> N
     said = asgd_lab("validate", scenario, "--set", hardware)
     assert said.status == 2
     assert said.err.startswith("--set hardware.compute: hardware.compute.run: second")
+    Path("first/effects.parquet").write_bytes(b"torn")
+    said = asgd_lab("validate", scenario, "--set", hardware.replace("second", "first"))
+    assert said.status == 2
+    assert said.err.startswith("--set hardware.compute: hardware.compute.run: first cannot be read: ")
+    assert said.err.count("\n") == 1
 
 
 def test_the_schema_describes_a_scenario(scenario: Path) -> None:

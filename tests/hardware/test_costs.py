@@ -87,3 +87,8 @@ def test_replicas_that_do_not_fit_are_refused_by_key_and_with_the_sum(device: di
     assert caught.value.key == "hardware.device.memory_bytes"
     assert message in str(caught.value)
     check_memory(hardware(device=device | {"memory_bytes": device["memory_bytes"] + 1}, host=host), 1000)
+
+
+def test_a_transfer_beyond_every_clock_is_refused() -> None:
+    with pytest.raises(ScenarioError, match=r"1e\+13 bytes at 1 bytes/s take longer than 1e\+09 s"):
+        Costs.of(hardware(link={"bandwidth_bytes_per_s": 1.0}), 10**13)

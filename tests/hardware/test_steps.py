@@ -250,3 +250,15 @@ def test_slow_phases_slow_by_their_share_of_the_time(every_s: float, length_s: f
     variance = 2 * p * (1 - p) * (1 - 1 / factor) ** 2 * (time - faded) / rate
     z = (float(np.mean(done)) - mean) / math.sqrt(variance / workers)
     assert 2 * stats.norm.sf(abs(z)) > 0.001
+
+
+def test_phases_too_many_to_draw_are_refused() -> None:
+    phases = SlowPhases(every_s=1e-9, length_s=1e-9, factor=2.0)
+    with pytest.raises(ScenarioError, match="may meet over 10,000 phases of 2e-09 s each"):
+        StepTimes(Compute(step_s=1.0), 0, 0, slow_phases=phases)
+
+
+def test_times_beyond_64_bits_are_refused() -> None:
+    times = StepTimes(Compute(distribution="lognormal", cv=900.0, step_s=1e8), 0, 0)
+    with pytest.raises(ScenarioError, match="lower step_s or cv"):
+        times.total_ns(1)

@@ -11,6 +11,8 @@ Data = dict[str, Any]
 counts = st.integers(1, 10**12)
 positive = st.floats(1e-300, 1e300) | st.integers(1, 10**6)
 non_negative = st.just(0.0) | positive
+seconds = st.floats(1e-300, 1e9) | st.integers(1, 10**6)
+delays = st.just(0.0) | seconds
 shares = st.floats(0.001, 0.999)
 texts = st.text(min_size=1, max_size=20)
 names = st.text(
@@ -56,7 +58,7 @@ classifications = mapping(
     },
     dataset=st.sampled_from(["digits", "fashion-mnist"]),
 )
-timings = mapping("timing", size_bytes=st.integers(0, 10**15), step_s=positive)
+timings = mapping("timing", size_bytes=st.integers(0, 10**15), step_s=seconds)
 
 either_way = st.one_of(
     mapping("scale", {"factor": st.none() | positive}),
@@ -102,13 +104,13 @@ def algorithms(draw: st.DrawFn) -> Data:
 
 
 computes = st.one_of(
-    mapping(None, {"distribution": st.sampled_from(["constant", "exponential"])}, step_s=positive),
-    mapping(None, {"cv": positive}, distribution=st.sampled_from(["lognormal", "gamma"]), step_s=positive),
-    mapping(None, distribution=st.just("empirical"), samples_s=st.lists(positive, min_size=1, max_size=9)),
+    mapping(None, {"distribution": st.sampled_from(["constant", "exponential"])}, step_s=seconds),
+    mapping(None, {"cv": st.floats(1e-9, 1e3)}, distribution=st.sampled_from(["lognormal", "gamma"]), step_s=seconds),
+    mapping(None, distribution=st.just("empirical"), samples_s=st.lists(seconds, min_size=1, max_size=9)),
     mapping(None, distribution=st.just("empirical"), run=texts),
 )
-slow_phases = mapping(None, every_s=positive, length_s=positive, factor=st.floats(1, 1e9, exclude_min=True))
-rates = st.none() | positive
+slow_phases = mapping(None, every_s=seconds, length_s=seconds, factor=st.floats(1, 1e9, exclude_min=True))
+rates = st.none() | st.floats(1, 1e300) | st.integers(1, 10**12)
 parts = {
     "speeds": st.lists(positive, min_size=1, max_size=4),
     "device": mapping(
@@ -116,17 +118,15 @@ parts = {
         {"memory_bytes": st.none() | counts, "vectors": counts, "activations_bytes": st.integers(0, 10**12)},
     ),
     "host": mapping(None, {"workers": counts, "bandwidth_bytes_per_s": rates}),
-    "staging": mapping(None, {"latency_s": non_negative, "to_host_bytes_per_s": rates, "to_device_bytes_per_s": rates}),
-    "client": mapping(None, {"push_s": non_negative, "fetch_s": non_negative}),
+    "staging": mapping(None, {"latency_s": delays, "to_host_bytes_per_s": rates, "to_device_bytes_per_s": rates}),
+    "client": mapping(None, {"push_s": delays, "fetch_s": delays}),
 }
 
 
 @st.composite
 def links(draw: st.DrawFn, /, **more: Any) -> Data:
     ways = draw(st.sampled_from([("bandwidth_bytes_per_s",), ("up_bytes_per_s", "down_bytes_per_s")]))
-    data = draw(
-        mapping(None, {"latency_s": non_negative, "shared": st.booleans()} | dict.fromkeys(ways, rates), **more)
-    )
+    data = draw(mapping(None, {"latency_s": delays, "shared": st.booleans()} | dict.fromkeys(ways, rates), **more))
     if data.get("shared"):
         data |= draw(mapping(None, {"flow_bytes_per_s": rates}))
     return data
@@ -138,13 +138,13 @@ def servers(draw: st.DrawFn) -> Data:
         mapping(
             None,
             {
-                **{"push_s": non_negative, "push_bytes_per_s": rates, "bandwidth_bytes_per_s": rates},
+                **{"push_s": delays, "push_bytes_per_s": rates, "bandwidth_bytes_per_s": rates},
                 **{"distribution": st.sampled_from(["constant", "exponential"]), "count": st.integers(1, 9)},
             },
         )
     )
     one_sided = {"one_sided_fetch": st.just(True), "fetch_s": st.just(0.0), "fetch_bytes_per_s": st.none()}
-    queueing = {"one_sided_fetch": st.just(False), "fetch_s": non_negative, "fetch_bytes_per_s": rates}
+    queueing = {"one_sided_fetch": st.just(False), "fetch_s": delays, "fetch_bytes_per_s": rates}
     data |= draw(mapping(None, {}, **one_sided) | mapping(None, queueing))
     if data.get("count", 1) > 1:
         data |= draw(mapping(None, {"independent": st.booleans()}))
@@ -199,8 +199,8 @@ def emulatable(hardware: Data) -> Data:
 
 
 budgets = st.one_of(
-    mapping(None, {"updates": st.none() | counts, "seconds": positive, "target_window": counts}, minibatches=counts),
-    mapping(None, seconds=positive),
+    mapping(None, {"updates": st.none() | counts, "seconds": seconds, "target_window": counts}, minibatches=counts),
+    mapping(None, seconds=seconds),
 )
 devices = st.sampled_from(["cpu", "cuda", "emulated"])
 backends = st.sampled_from(["inline", "sim", "process"]) | mapping(
@@ -234,7 +234,7 @@ def scenarios(draw: st.DrawFn) -> Data:
             mapping(None, {"numerics": st.sampled_from(["sequential", "batched", "auto"])}, name=st.just("sim"))
         )
         if not hardware.get("server", {}).get("independent") and draw(st.booleans()):
-            data["faults"] = {"mean_time_between_failures_s": draw(positive), "mean_time_to_repair_s": draw(positive)}
+            data["faults"] = {"mean_time_between_failures_s": draw(seconds), "mean_time_to_repair_s": draw(seconds)}
     is_emulated = isinstance(backend, dict) and backend.get("device") == "emulated"
     data["hardware"] = (emulatable(hardware) if is_emulated else hardware) | {"compute": compute}
     if "inline" in (backend, backend["name"] if isinstance(backend, dict) else ""):  # it has no clock
