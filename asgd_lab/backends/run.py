@@ -94,8 +94,8 @@ def with_samples(scenario: Scenario) -> Scenario:
         return scenario
     try:
         samples = fit.step_times_s(tables.read(compute.run, "effects"), tables.read(compute.run, "minibatches"))
-    except (ScenarioError, ValueError, OSError) as error:  # a table that is torn is a ValueError of pyarrow
-        raise ScenarioError.at("hardware.compute.run", f"{compute.run} cannot be read: {error}") from error
+    except ScenarioError as error:
+        raise ScenarioError.at("hardware.compute.run", str(error)) from error
     if not len(samples):
         raise ScenarioError.at(
             "hardware.compute.run", f"{compute.run} recorded no minibatches; run it with record: all"

@@ -282,11 +282,16 @@ def _count(path: Path) -> int:
 
 
 def _stored(path: Path) -> Iterator[Any]:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     if path.exists():
-        with pq.ParquetFile(path) as file:
-            yield from file.iter_batches(batch_size=GROUP_ROWS)
+        try:
+            with pq.ParquetFile(path) as file:
+                yield from file.iter_batches(batch_size=GROUP_ROWS)
+        except (pa.ArrowInvalid, OSError) as error:
+            why = str(error).splitlines()[0]
+            raise ScenarioError(f"{path.parent} cannot be read: {path.name} is not a whole table: {why}") from error
     elif _journal(path).exists():
         yield from _journalled(_journal(path))
     else:

@@ -260,3 +260,11 @@ def test_recording_keeps_all_every_hundredth_or_no_round(round_: int) -> None:
     assert Recording.named("all").keep_round(round_)
     assert Recording.named("sampled").keep_round(round_) == (round_ in range(1, 10**6 + 1, 100))
     assert not Recording.named("summary").keep_round(round_)
+
+
+def test_a_table_that_is_not_whole_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "effects.parquet").write_bytes(b"torn")
+    with pytest.raises(ScenarioError) as refused:
+        tables.read(tmp_path, "effects")
+    assert str(refused.value).startswith(f"{tmp_path} cannot be read: effects.parquet is not a whole table: ")
+    assert "\n" not in str(refused.value)
