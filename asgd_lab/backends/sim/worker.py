@@ -193,6 +193,8 @@ class SimWorker(Alarm):
             self._total = self._computed.ends_ns[-1]
         else:
             self._total = self._times.total_ns(steps, local)
+        if local + self._total > FAR:
+            sim.fail(f"worker {self.number} would train beyond {FAR / 1e9:.3g} s of virtual time, where clocks end")
         if self.device is None:
             self.set(sim.clock, local + self._total - now, _TRAINED)
         elif local > now:

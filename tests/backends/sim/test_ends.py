@@ -156,3 +156,11 @@ def test_many_crashes_in_a_row_are_no_deadlock_while_somebody_works() -> None:
     )  # fmt: skip
     run = simulate(stated)
     assert run.outcome.facts["faults"]["crashes"] > 60
+
+
+def test_a_run_that_outlives_the_clock_fails_in_one_line() -> None:
+    """Minibatches of 31 years each, of which 64-bit nanoseconds hold a few."""
+    run = attempt(scenario(TIMING | {"step_s": 1e9}, workers=1, budget={"minibatches": 50}, hardware={}))
+    assert run.outcome.status == "failed"
+    assert run.outcome.failure == "worker 0 would train beyond 4.61e+09 s of virtual time, where clocks end"
+    assert run.outcome.updates == 4
