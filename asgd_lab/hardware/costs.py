@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from asgd_lab.errors import ScenarioError
+from asgd_lab.scenario.base import MOST_S
 from asgd_lab.scenario.hardware import Hardware
-
-MOST_S = 1e9  # what is longer does not fit the clock of a run
 
 
 def nanoseconds(seconds: float) -> int:
@@ -16,7 +15,7 @@ def nanoseconds(seconds: float) -> int:
 
 
 def transfer_ns(size_bytes: float, bytes_per_s: float | None) -> int:
-    """Nanoseconds that so many bytes take; none where nothing limits them. ScenarioError if they take over 31 years."""
+    """Nanoseconds that so many bytes take; none where nothing limits them. ScenarioError beyond MOST_S."""
     if bytes_per_s is None:
         return 0
     if size_bytes > MOST_S * bytes_per_s:

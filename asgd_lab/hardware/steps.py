@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from asgd_lab import streams
 from asgd_lab.errors import ScenarioError
 from asgd_lab.hardware.costs import nanoseconds
+from asgd_lab.scenario.base import MOST_S
 from asgd_lab.scenario.hardware import Compute, Hardware, SlowPhases
 
 BLOCK = 4096  # step times drawn at once, at most
 BLOCKS = 2**20  # over all workers
 _KEPT = 64  # past phases
-_MOST_S = 9e9  # of a block together: its sum of nanoseconds fits 64 bits
+_MOST_S = 4e9  # of a block together: the nanoseconds of two fit 64 bits
 _MOST_PHASES = 10_000  # a minibatch: more of them are a slower device, drawn one by one
 
 
@@ -70,6 +71,9 @@ class StepTimes:
     ) -> None:
         self._compute, self._block = compute, block
         mean_s = mean_step_s(compute, stated_step_s) / speed
+        if mean_s > MOST_S:
+            message = f"a minibatch takes {mean_s:g} s at speed {speed:g}; it may take {MOST_S:.0g} s"
+            raise ScenarioError.at("hardware.speeds", f"{message}; give a higher speed, or a smaller step_s")
         self._scale_s = 1.0 / speed if compute.samples_s is not None else mean_s
         self._constant_ns = max(1, nanoseconds(mean_s)) if compute.distribution == "constant" else None
         self._random = streams.generator(seed, worker, "compute")

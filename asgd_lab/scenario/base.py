@@ -12,8 +12,9 @@ from pydantic_core import PydanticCustomError, core_schema
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
-Seconds = Annotated[float, Field(gt=0, le=1e9)]  # 31 years: what is longer does not fit the clock of a run
-Delay = Annotated[float, Field(ge=0, le=1e9)]
+MOST_S = 1e9  # 31 years: a few of them fit a clock of 64-bit nanoseconds
+Seconds = Annotated[float, Field(gt=0, le=MOST_S)]
+Delay = Annotated[float, Field(ge=0, le=MOST_S)]
 Rate = Annotated[float, Field(ge=1)]  # bytes a second
 Text = Annotated[str, Field(min_length=1)]
 

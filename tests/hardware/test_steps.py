@@ -262,3 +262,8 @@ def test_times_beyond_64_bits_are_refused() -> None:
     times = StepTimes(Compute(distribution="lognormal", cv=900.0, step_s=1e8), 0, 0)
     with pytest.raises(ScenarioError, match="lower step_s or cv"):
         times.total_ns(1)
+
+
+def test_a_speed_of_next_to_nothing_is_refused() -> None:
+    with pytest.raises(ScenarioError, match="a minibatch takes inf s at speed 1e-300; it may take 1e\\+09 s"):
+        StepTimes(Compute(step_s=1e9), 0, 0, speed=1e-300)
