@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-LISTED_WORKERS = 64
-
 
 class Statistics:
     """Counters that a backend feeds; a push ends exactly once: applied (or merged into a version), or dropped."""
@@ -73,9 +71,8 @@ class Statistics:
         utilisation: dict[str, Any] = {
             "workers": _ratio(sum(self._worker_busy_ns), workers * makespan_ns),
             "server": _ratio(self._server_busy_ns, makespan_ns),
+            "per_worker": [_ratio(busy, makespan_ns) for busy in self._worker_busy_ns],
         }
-        if workers <= LISTED_WORKERS:
-            utilisation["per_worker"] = [_ratio(busy, makespan_ns) for busy in self._worker_busy_ns]
         return {
             "backend": backend,
             "workers": workers,

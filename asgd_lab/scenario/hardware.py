@@ -78,7 +78,8 @@ class Device(Part):
     memory_bytes: Count | None = None
     """Its memory, in bytes: replicas that do not fit are refused; null: enough."""
     vectors: Count = 4
-    """Vectors of the parameters' size that a replica keeps there: parameters, gradient, momentum, fetched center."""
+    """Vectors of the parameters' size that a replica keeps there: parameters, gradient, momentum, fetched
+    center. Pushes that are under way lie in buffers of the host."""
     activations_bytes: Annotated[int, Field(ge=0)] = 0
     """What a minibatch needs there besides, in bytes."""
 

@@ -18,7 +18,7 @@ from asgd_lab.backends.sim.accounts import COMPUTE, GATE, QUEUE
 from asgd_lab.backends.sim.exchange import FAR, Exchange, Slice
 from asgd_lab.backends.sim.network import DOWN, UP, Way
 from asgd_lab.backends.sim.push import Push
-from asgd_lab.backends.sim.servers import _SERVED, Gauge, OnCores
+from asgd_lab.backends.sim.servers import _SERVED, Gauge, OnCores, _InOrder
 from asgd_lab.backends.sim.sharing import Capacity
 from asgd_lab.backends.sim.simulation import Simulation
 from asgd_lab.protocol.grants import DROPPED
@@ -39,7 +39,7 @@ def check_invariants(run: Run) -> None:
     links_conserve_bytes_and_obey_littles_law(sim, rows)
     links_of_ones_own_are_used_for_as_long_as_transfers_take(sim, rows)
     work_is_conserved(sim, rows)
-    staleness_is_the_versions_since_the_oldest_center(sim, rows)
+    staleness_is_the_versions_since_the_oldest_center(sim, rows, by_kind(run.applies)["apply"])
     what_a_worker_does_one_after_the_other_does_not_overlap(sim, rows)
     shares_are_between_none_and_all(run)
 
@@ -117,20 +117,17 @@ def servers_obey_utilisation_law_and_littles_law(sim: Simulation, rows: dict[str
     """A server is busy for the sum of its services; the integral of how many are there is the sum of their times there.
 
     Both as a server has counted them while it went, and as the rows tell afterwards. Requests are served in order of
-    arrival, one at a time. Of servers in one order, a row spans them all: there is no row for one of them.
+    arrival, one at a time; of servers in one order, in the order of arrival at the first.
     """
     end, several = sim.end_ns, len(sim.queues) > 1
-    if several and not sim.independent:
-        assert all(0 <= queue.busy_ns <= end for queue in sim.queues)
-        return
     served = Rows(*map(np.concatenate, zip(rows["apply"], rows["grant"], strict=True)))
     silent = not sim.costs.server_fetch_ns and not sim.one_sided  # a fetch that costs nothing queues, and has no row
     for index, queue in enumerate(sim.queues):
         of = served.only(served.shard == index)
         pending = list(_waiting(sim, queue))
         busy = int((np.minimum(of.end_s, end) - np.minimum(of.start_s, end)).sum())
-        busy += sum(max(0, end - each.started) for each in pending)
-        present = int((of.lasts + of.wait_s).sum()) + sum(end - each.arrived for each in pending)
+        busy += sum(max(0, min(each.served, end) - each.started) for each in pending)
+        present = int((of.lasts + of.wait_s).sum()) + sum(min(each.served, end) - each.arrived for each in pending)
         assert 0 <= queue.busy_ns <= end
         if sim.faults is None:
             assert queue.busy_ns == busy
@@ -144,7 +141,8 @@ def servers_obey_utilisation_law_and_littles_law(sim: Simulation, rows: dict[str
         of = of.only(of.lasts > 0)
         of = of.only(np.argsort(of.start_s, kind="stable"))
         assert (of.start_s[1:] >= of.end_s[:-1]).all(), "one at a time"
-        assert (np.diff(of.start_s - of.wait_s) >= 0).all(), "first come, first served"
+        if index == 0 or sim.independent:
+            assert (np.diff(of.start_s - of.wait_s) >= 0).all(), "first come, first served"
 
 
 def links_conserve_bytes_and_obey_littles_law(sim: Simulation, rows: dict[str, Rows]) -> None:
@@ -231,7 +229,7 @@ def work_is_conserved(sim: Simulation, rows: dict[str, Rows]) -> None:
     assert budget.updates is None or sim.server.version <= budget.updates
 
 
-def staleness_is_the_versions_since_the_oldest_center(sim: Simulation, rows: dict[str, Rows]) -> None:
+def staleness_is_the_versions_since_the_oldest_center(sim: Simulation, rows: dict[str, Rows], applies: Rows) -> None:
     """Of each push, from the versions that its minibatches were taken on: the oldest, that of the first of them.
 
     Summed over the pushes, 1 + staleness counts every pair of a version and a push that was under way when it was made:
@@ -256,7 +254,7 @@ def staleness_is_the_versions_since_the_oldest_center(sim: Simulation, rows: dic
         assert pushes.staleness[index] == pushes.version[index] - 1 - trains.version[end] >= 0
     if sim.algorithm.gate.collects:
         return
-    applied = rows["apply"].only((rows["apply"].shard == 0) & (rows["apply"].version != DROPPED))
+    applied = applies.only((applies.shard == 0) & (applies.version != DROPPED))
     made = np.concatenate([[0], applied.end_s[np.argsort(applied.version)], [FAR]])
     fetches = rows["fetch"]
     assert (made[fetches.version] <= fetches.end_s).all()
@@ -300,8 +298,12 @@ def _never_waits(sim: Simulation) -> bool:
 
 
 def _waiting(sim: Simulation, queue: Gauge) -> Iterator[Exchange | Slice]:
-    """The requests that a server has in its queue or serves."""
-    if isinstance(queue, OnCores):
+    """The requests that a server has in its queue or serves; or has served, of one that others have yet to serve."""
+    if isinstance(queue, _InOrder):
+        exchanges = [each for each in under_way(sim) if each.served == FAR]
+        slices = [each.slices[sim.queues.index(queue)] for each in exchanges]
+        yield from (each for each in slices if each.arrived <= sim.end_ns)
+    elif isinstance(queue, OnCores):
         yield from (each for each in under_way(sim) if each.arrived <= sim.end_ns and each.served == FAR)
     else:
         alarms = (alarm for _, _, _, alarm in sim.clock._queue)

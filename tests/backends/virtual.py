@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 
 from asgd_lab.backends.build import build_task
@@ -80,8 +81,12 @@ class Run:
 
     @property
     def applies(self) -> pd.DataFrame:
-        """The server's applications."""
-        return self.rows("apply")
+        """The applications: of several servers in one order a row a push, which ends with its last slice."""
+        rows, servers = self.rows("apply"), len(self.simulation.queues)
+        if servers == 1 or self.simulation.independent:
+            return rows
+        ends = rows["end_s"].groupby(np.arange(len(rows)) // servers).max()
+        return rows[rows["shard"] == 0].assign(end_s=ends.to_numpy())
 
     def summary(self) -> dict[str, Any]:
         """The run's numbers, as summary.json has them."""

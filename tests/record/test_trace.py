@@ -236,8 +236,9 @@ def test_transfers_that_share_a_link_lie_side_by_side(tmp_path: Path) -> None:
     assert sum(lanes.values()) == len(inside)
 
 
-def test_independent_servers_have_a_track_each(tmp_path: Path) -> None:
-    hardware = {"server": {"count": 3, "independent": True, "push_s": 1e-4}}
+@pytest.mark.parametrize("independent", [False, True])
+def test_several_servers_have_a_track_each(tmp_path: Path, independent: bool) -> None:
+    hardware = {"server": {"count": 3, "independent": independent, "push_s": 1e-4}}
     content = simulated(tmp_path / "run", hardware=hardware, workers=2, budget={"updates": 6})
     names = tracks_of(content)
     applied = Counter(names[event["pid"], event["tid"]] for event in phase(content, "X") if event["name"] == "apply")

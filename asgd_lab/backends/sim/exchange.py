@@ -69,6 +69,8 @@ class Exchange(Alarm):
     def _reset(self, begun: int) -> None:
         self.begun = begun
         self.sent = self.arrived = self.started = self.served = self.released = self.landed = self.done = FAR
+        for slice in self.slices:
+            slice.arrived = slice.started = slice.served = FAR
         self.flying = True
 
     def serve(self) -> None:
@@ -100,7 +102,7 @@ class Exchange(Alarm):
         for slice in missing:
             slice.cancel()
             slice.way.cut(slice.entry)
-        if missing and self.left and self.served == FAR:  # its turn has come where it will never be
+        if missing and self.served == FAR:  # its turn comes, or has come, where it will never be
             self.torn = True
             self.worker.sim.machine.give_up(self, [slice.index for slice in missing])
 

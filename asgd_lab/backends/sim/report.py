@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from asgd_lab.backends.sim.accounts import COMPUTE, DOWN, HEADINGS
 from asgd_lab.backends.sim.exchange import FAR
-from asgd_lab.record.summary import LISTED_WORKERS
 
 if TYPE_CHECKING:
     from asgd_lab.backends.sim.simulation import Simulation
@@ -25,13 +24,13 @@ def facts(sim: Simulation) -> dict[str, Any]:
     found: dict[str, Any] = {
         "time": {
             "mean": {name: total / workers * 1e-9 for name, total in zip(HEADINGS, totals, strict=True)},
+            "per_worker": [
+                {name: spent * 1e-9 for name, spent in zip(HEADINGS, account.spent_ns, strict=True)}
+                for account in accounts
+            ],
         },
         "resources": sim.machine.meters.summary(),
     }
-    if workers <= LISTED_WORKERS:
-        found["time"]["per_worker"] = [
-            {name: spent * 1e-9 for name, spent in zip(HEADINGS, account.spent_ns, strict=True)} for account in accounts
-        ]
     found |= sim.numerics.facts
     if sim.shards.staleness:
         found["staleness_per_shard"] = [

@@ -10,7 +10,7 @@ from asgd_lab.record.run import RunDirectory
 from asgd_lab.record.tables import KINDS
 
 if TYPE_CHECKING:
-    from asgd_lab.backends.sim.exchange import Slice
+    from asgd_lab.backends.sim.exchange import Exchange, Slice
     from asgd_lab.backends.sim.fetch import Fetch
     from asgd_lab.backends.sim.push import Push
     from asgd_lab.protocol.grants import PushGrant
@@ -85,20 +85,34 @@ class Rows:
 
     def apply(self, push: Push, grant: PushGrant) -> None:
         """The server's side of a push."""
-        if self.keeps(grant.sequence):
+        if push.slices:
+            for slice in push.slices:
+                self.apply_slice(slice, grant)
+        elif self.keeps(grant.sequence):
             started = push.started
             row = (APPLY, started, push.served, started - push.arrived, grant.version, grant.staleness, grant.steps)
             self._add((SERVER, grant.sequence, *row, self._size, 0))
 
-    def apply_slice(self, slice: Slice, grant: PushGrant, now: int) -> None:
-        """An independent server's side of its slice of a push."""
+    def apply_slice(self, slice: Slice, grant: PushGrant) -> None:
+        """One server's side of its slice of a push."""
         if self.keeps(grant.sequence):
             started = slice.started
-            row = (APPLY, started, now, started - slice.arrived, grant.version, grant.staleness, grant.steps)
+            row = (APPLY, started, slice.served, started - slice.arrived, grant.version, grant.staleness, grant.steps)
             self._add((SERVER, grant.sequence, *row, round(slice.way.bytes), slice.index))
 
-    def grant(self, fetch: Fetch, started: int, arrived: int, now: int, shard: int) -> None:
-        """A server's side of a fetch, where it takes time."""
-        number = fetch.worker.replica.sequence + 1
-        if started < now and self.keeps(number):
-            self._add((SERVER, number, GRANT, started, now, started - arrived, -1, -1, 0, self._size, shard))
+    def grant(self, fetch: Fetch) -> None:
+        """The server's side of a fetch, where it takes time."""
+        if fetch.slices:
+            for slice in fetch.slices:
+                self.grant_slice(slice)
+        else:
+            self._grant(fetch, fetch, self._size, 0)
+
+    def grant_slice(self, slice: Slice) -> None:
+        """One server's side of its slice of a fetch."""
+        self._grant(slice.of, slice, round(slice.way.bytes), slice.index)
+
+    def _grant(self, of: Exchange, part: Exchange | Slice, size: int, shard: int) -> None:
+        number, started, served = of.worker.replica.sequence + 1, part.started, part.served
+        if started < served and self.keeps(number):
+            self._add((SERVER, number, GRANT, started, served, started - part.arrived, -1, -1, 0, size, shard))

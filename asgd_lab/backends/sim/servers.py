@@ -9,16 +9,13 @@ order.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
 
 from asgd_lab import streams
 from asgd_lab.backends.sim.clock import Alarm, Callbacks, Clock
+from asgd_lab.backends.sim.exchange import FAR, Exchange, Slice
 from asgd_lab.backends.sim.sharing import Class, Sharing
 from asgd_lab.hardware.costs import Costs
 from asgd_lab.scenario.hardware import Server as ServerConfig
-
-if TYPE_CHECKING:
-    from asgd_lab.backends.sim.exchange import Exchange, Slice
 
 BLOCK = 1024
 
@@ -175,17 +172,26 @@ class Ordered:
         if server == 0:
             request.left = len(self.queues)
             for index, queue in enumerate(self.queues):
-                queue.enqueue(request, fetch, fetch or index == 0 or index in request.early)
+                if fetch or index == 0:
+                    queue.arrive(request.slices[index])
+                queue.enqueue(request.slices[index], fetch)
             request.early.clear()
-        elif request.left:
-            self.queues[server].arrive(request)
+            return
+        self.queues[server].arrive(request.slices[server])
+        if request.left:
+            self.queues[server].serve_next()
         else:
             request.early.add(server)
 
     def give_up(self, request: Exchange, servers: list[int]) -> None:
         """Its slices will never arrive at these servers, which go on with the next."""
+        if not request.left:  # nor has it a place in the order: those that came early are forgotten
+            for server in request.early:
+                self.queues[server].go(self.queues[server].clock.now)
+            request.early.clear()
+            return
         for server in servers:
-            request.left -= self.queues[server].skip(request)
+            request.left -= self.queues[server].skip(request.slices[server])
         if not request.left:
             request.serve()
 
@@ -194,53 +200,49 @@ class _InOrder(Gauge, Alarm):
     def __init__(self, clock: Clock, services: Services) -> None:
         super().__init__(clock)
         self._services = services
-        self._waiting: deque[list[object]] = deque()  # [request, whether it is a fetch, whether its slice is there]
-        self._serving: Exchange | None = None
+        self._waiting: deque[tuple[Slice, bool]] = deque()  # and whether it is a fetch
+        self._serving: Slice | None = None
 
-    def enqueue(self, request: Exchange, fetch: bool, there: bool) -> None:
-        """The next in order."""
-        self._waiting.append([request, fetch, there])
-        if there:
-            self.come(self.clock._now)
-        self._serve_next()
+    def arrive(self, slice: Slice) -> None:
+        """A slice is there, whether its place in the order is known or not."""
+        slice.arrived = self.clock._now
+        self.come(slice.arrived)
 
-    def arrive(self, request: Exchange) -> None:
-        """The slice of one in the queue is there."""
-        for entry in self._waiting:
-            if entry[0] is request and not entry[2]:
-                entry[2] = True
-                break
-        self.come(self.clock._now)
-        self._serve_next()
+    def enqueue(self, slice: Slice, fetch: bool) -> None:
+        """The next in order, there or not."""
+        self._waiting.append((slice, fetch))
+        self.serve_next()
 
-    def skip(self, request: Exchange) -> bool:
+    def skip(self, slice: Slice) -> bool:
         """Do not wait for a slice that is not there; whether there was one to wait for."""
-        for entry in self._waiting:
-            if entry[0] is request and not entry[2]:
-                self._waiting.remove(entry)
-                self._serve_next()
-                return True
-        return False
+        if slice.arrived != FAR or (slice, False) not in self._waiting:
+            return False
+        self._waiting.remove((slice, False))
+        self.serve_next()
+        return True
 
-    def _serve_next(self) -> None:
-        if self._serving is not None or not self._waiting or not self._waiting[0][2]:
+    def serve_next(self) -> None:
+        """The one whose turn it is, if it is there and nobody is being served."""
+        if self._serving is not None or not self._waiting or self._waiting[0][0].arrived == FAR:
             return
-        request, fetch, _ = self._waiting.popleft()
-        self._serving = request  # type: ignore[assignment]
-        service_ns = self._services.next_ns(bool(fetch))
-        now = self.clock._now
+        slice, fetch = self._waiting.popleft()
+        self._serving = slice
+        service_ns = self._services.next_ns(fetch)
+        slice.started = now = self.clock._now
         self.busy_sum += service_ns
         self.free_at = now + service_ns
-        self._serving.started = min(self._serving.started, now)  # type: ignore[union-attr]
+        slice.of.started = min(slice.of.started, now)
         self.set(self.clock, service_ns, _IN_ORDER)
 
     def ring(self) -> None:
         """The slice has been served."""
-        request, self._serving = self._serving, None
-        assert request is not None
-        self.go(self.clock._now)
+        slice, self._serving = self._serving, None
+        assert slice is not None
+        slice.served = self.clock._now
+        self.go(slice.served)
+        request = slice.of
         request.left -= 1
-        self._serve_next()
+        self.serve_next()
         if not request.left:
             request.started = max(request.started, request.arrived)  # the last slice counts
             request.serve()

@@ -193,8 +193,8 @@ class Simulation:
         if fetch.lost:
             return
         worker = fetch.worker
-        if self.rows.any:
-            self.rows.grant(fetch, fetch.started, fetch.arrived, fetch.served, 0)
+        if self.rows.any and not self.one_sided:
+            self.rows.grant(fetch)
         grants = self.server.on_fetch(worker.number, fetch.ahead)
         if len(grants) == 1 and grants[0].worker == worker.number:
             fetch.release(grants[0])  # type: ignore[arg-type]
@@ -214,7 +214,7 @@ class Simulation:
             grants = server.on_push(arriving if not index else arriving._replace(base=arriving.bases[index - 1]))
             self._slice_applied(exchange, slice, grants)
         elif type(exchange) is Fetch:
-            self.rows.grant(exchange, slice.started, slice.arrived, self.clock.now, index)
+            self.rows.grant_slice(slice)
             grants = server.on_fetch(exchange.worker.number, exchange.ahead)
             if index:
                 exchange.release_slice(index, grants[0])  # type: ignore[arg-type]
@@ -229,7 +229,7 @@ class Simulation:
                 continue
             assert type(grant) is PushGrant
             self.shards.staleness[index][grant.staleness] += grant.version != DROPPED
-            self.rows.apply_slice(slice, grant, now)
+            self.rows.apply_slice(slice, grant)
             if index == 0:
                 push.grant = grant
                 self._partly_applied += grant.version != DROPPED

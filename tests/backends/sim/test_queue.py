@@ -134,10 +134,19 @@ def test_waits_before_a_constant_server_are_half_as_long() -> None:
 # ---------------------------------------------------------------- several servers, one order
 
 
+class Part:
+    """The slice of a request that is one server's."""
+
+    def __init__(self, of: Sliced) -> None:
+        self.of = of
+        self.arrived = self.started = self.served = FAR
+
+
 class Sliced:
     """A request to several servers, which notes when all have served it."""
 
-    def __init__(self, clock: Clock, name: int, done: dict[int, int]) -> None:
+    def __init__(self, clock: Clock, name: int, servers: int, done: dict[int, int]) -> None:
+        self.slices = [Part(self) for _ in range(servers)]
         self._clock, self._name, self._done = clock, name, done
         self.left, self.started, self.arrived = 0, FAR, 0
         self.early: set[int] = set()
@@ -170,8 +179,9 @@ def test_several_servers_serve_all_requests_in_the_order_of_the_first(case: Any)
     clock = Clock()
     ordered = Ordered(clock, [Stated(each) for each in services])
     done: dict[int, int] = {}
+    made: list[Sliced] = []
     for name, (fetch, arrivals) in enumerate(requests):
-        request = Sliced(clock, name, done)
+        made.append(request := Sliced(clock, name, len(services), done))
         for server, time in enumerate(arrivals[:1] if fetch else arrivals):
 
             def submit(request: Sliced = request, server: int = server, fetch: bool = fetch) -> None:
@@ -192,4 +202,21 @@ def test_several_servers_serve_all_requests_in_the_order_of_the_first(case: Any)
             expected[name] = max(expected[name], free)
     assert done == expected
     assert [queue.busy_ns for queue in ordered.queues] == busy
+    for server, queue in enumerate(ordered.queues):
+        parts = [request.slices[server] for request in made]
+        assert queue.present_ns == sum(part.served - part.arrived for part in parts), "Little's law"
+        assert queue.busy_ns == sum(part.served - part.started for part in parts)
     assert all(queue.present == 0 for queue in ordered.queues)
+
+
+def test_slices_that_came_early_are_forgotten_with_a_push_that_never_gets_a_place() -> None:
+    """Its worker crashes while the first server's slice is under way: nobody serves the others."""
+    clock, done = Clock(), {}  # type: ignore[var-annotated]
+    ordered = Ordered(clock, [Stated([3]), Stated([3])])
+    torn, next_one = Sliced(clock, 0, 2, done), Sliced(clock, 1, 2, done)
+    for time, request, server in ((5, torn, 1), (9, next_one, 1), (10, next_one, 0)):
+        Timer(clock, time, lambda request=request, server=server: ordered.submit(request, server, False))  # type: ignore[misc]
+    Timer(clock, 8, lambda: ordered.give_up(torn, [0]))  # type: ignore[arg-type]
+    clock.run()
+    assert done == {1: 13}
+    assert [queue.present_ns for queue in ordered.queues] == [3, (8 - 5) + (13 - 9)]
