@@ -121,6 +121,23 @@ def compare(
 
 
 @app.command()
+def replay(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", show_default=False, help="The directory of a run.")],
+) -> None:
+    """Repeat a recorded run in one process, in its recorded order, and compare the bits.
+
+    Every push is compared with the recorded one, versions with their recorded hashes, and the final parameters bit for
+    bit. A run that was killed, resumed, or lost workers on the way is repeated as it went.
+
+    Exit status: 0 the same bits; 1 a difference, which is named; 2 there is nothing to repeat.
+    """
+    with _reported():
+        from asgd_lab.replaying import replay as repeat
+
+        repeat(run_dir)
+
+
+@app.command()
 def validate(scenario: ScenarioFile, assignments: Assignments = None) -> None:
     """Check a scenario file: every point of its sweep, and what it names.
 

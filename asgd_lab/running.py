@@ -24,6 +24,7 @@ from asgd_lab.backends.run import execute, with_samples
 from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.hardware.costs import check_memory
 from asgd_lab.overview import overview, results
+from asgd_lab.record.checkpoints import newest
 from asgd_lab.record.run import default_directory, file_name
 from asgd_lab.scenario import Document, Point
 from asgd_lab.scenario.keys import covers
@@ -96,6 +97,11 @@ class Place(NamedTuple):
         return self.point.scenario.backend.name == "process"
 
     @property
+    def goes_on(self) -> bool:
+        """Whether what is there of this run, unfinished, has a checkpoint to go on from."""
+        return self.measured and newest(self.path) is not None
+
+    @property
     def kept(self) -> str:
         """What follows the message of a run that did not end well."""
         return f"; what was recorded is in {self.path}"
@@ -106,7 +112,7 @@ def _run_alone(console: Console, request: Request, place: Place, resume: bool) -
     if summary is not None:
         display.say(console, f"{place.point.scenario.name}: is done already")
     else:
-        if resume:
+        if resume and not place.goes_on:
             sweep.make_room(*place)
         try:
             summary = _execute(console, request, place)
@@ -122,9 +128,11 @@ def _execute(console: Console, request: Request, place: Place) -> dict[str, Any]
     scenario, live = place.point.scenario, display.is_live(console)
     title = f"{scenario.name} {place.point.name}".strip()
     crew = display.crew(scenario.workers)
-    display.say(console, f"{title}: backend {scenario.backend.name}, {crew}, into {place.path}")
+    goes_on = newest(place.path) if place.goes_on else None
+    begins = "" if goes_on is None else f", from version {int(goes_on.name)} on"
+    display.say(console, f"{title}: backend {scenario.backend.name}, {crew}, into {place.path}{begins}")
     with request.located(place.point), display.watching(console, scenario, live=live) as watch:
-        summary = execute(scenario, place.path, watch)
+        summary = execute(scenario, place.path, watch, place.goes_on)
     if summary["status"] == "interrupted":
         raise KeyboardInterrupt
     return summary
@@ -191,7 +199,7 @@ class _Sweep:
                 raise
 
     def _job(self, place: Place) -> Job:
-        if self.resume:
+        if self.resume and not place.goes_on:
             sweep.make_room(*place)
         return Job(place.point.scenario, place.path)
 

@@ -99,8 +99,11 @@ def build_worker(
     task: Task, algorithm: Algorithm, worker: int, initial: Tensor, updates: Sequence[Tensor],
     params: Tensor | None = None,
 ) -> Worker:  # fmt: skip
-    """A worker whose parameters start at `initial`, copied into `params`; its updates are made in `updates` in turn."""
-    params = initial.clone() if params is None else params.copy_(initial)
+    """A worker whose parameters start at a copy of `initial`; its updates are made in `updates` in turn.
+
+    It trains in `params` where they are given, and leaves what is in there alone until it adopts a center.
+    """
+    params = initial.clone() if params is None else params
     if task.size:
         vectors = algorithm.vectors(params, params, updates[0])
         gradients = vectors.gradients if isinstance(vectors, GradientSum) else None
@@ -120,7 +123,9 @@ def build_server(
     initial: Tensor,
     mailboxes: Mapping[int, Tensor],
     slot: Callable[[int], Tensor] | None = None,
+    state: Callable[[int], Tensor] | None = None,
+    counting: bool = False,
 ) -> Server:
-    """The server; a task without parameters gets one that only counts."""
-    parameters = Parameters(initial, algorithm.rule, mailboxes, slot) if task.size else None
+    """The server; a task without parameters gets one that only counts. See `Parameters` for the rest."""
+    parameters = Parameters(initial, algorithm.rule, mailboxes, slot, state, counting) if task.size else None
     return Server(algorithm.gate, algorithm.n_fetch, budget, parameters)

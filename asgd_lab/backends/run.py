@@ -43,18 +43,18 @@ BACKENDS: dict[str, Callable[[], Backend]] = {"inline": _inline, "sim": _sim, "p
 """By name; each is imported when it is asked for."""
 
 
-def execute(scenario: Scenario, out: Path, watch: Watch | None = None) -> dict[str, Any]:
+def execute(scenario: Scenario, out: Path, watch: Watch | None = None, go_on: bool = False) -> dict[str, Any]:
     """Run the scenario into the directory `out` and return its summary, with its `status`.
 
+    With `go_on`, `out` holds this very run, unfinished, and its last checkpoint is where it goes on from.
     A failed run raises `RunFailed` after everything that was recorded has been written; an interrupted one returns.
     """
     scenario = with_samples(scenario)
-    record = RunDirectory.create(
-        out,
-        Document.dump(scenario),
-        record=scenario.record,
-        facts={"seed": scenario.seed, "backend": scenario.backend.name},
-    )
+    facts = {"seed": scenario.seed, "backend": scenario.backend.name}
+    if go_on:
+        record = RunDirectory.go_on(out, record=scenario.record, facts=facts)
+    else:
+        record = RunDirectory.create(out, Document.dump(scenario), record=scenario.record, facts=facts)
     with going_on(record.path):
         return _carry_out(scenario, record, watch)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.hardware.costs import nanoseconds
 from asgd_lab.scenario.base import MOST_S
 from asgd_lab.scenario.hardware import Compute, Hardware, SlowPhases
+from asgd_lab.scenario.running import Faults, Slow
 
 BLOCK = 4096  # step times drawn at once, at most
 BLOCKS = 2**20  # over all workers
@@ -56,8 +58,8 @@ def speed_of(hardware: Hardware, workers: int) -> list[float]:
 class StepTimes:
     """One worker's step times, in order. Asked for the times of some minibatches, it goes on to the next."""
 
-    __slots__ = ("_block", "_compute", "_constant_ns", "_drawn", "_next", "_phases", "_random", "_scale_s", "_steps",
-                 "_sums")  # fmt: skip
+    __slots__ = ("_block", "_compute", "_constant_ns", "_drawn", "_next", "_phases", "_random", "_scale_s",
+                 "_scheduled", "_steps", "_sums")  # fmt: skip
 
     def __init__(
         self,
@@ -68,6 +70,7 @@ class StepTimes:
         speed: float = 1.0,
         slow_phases: SlowPhases | None = None,
         block: int = BLOCK,
+        slows: Sequence[Slow] = (),
     ) -> None:
         self._compute, self._block = compute, block
         mean_s = mean_step_s(compute, stated_step_s) / speed
@@ -84,18 +87,26 @@ class StepTimes:
                 meets = f"a minibatch of {mean_s:g} s may meet over {_MOST_PHASES:,} phases of {cycle_s:g} s each"
                 raise ScenarioError.at("hardware.slow_phases", f"{meets}; give longer phases, or speeds")
             self._phases = Phases(slow_phases, seed, worker)
+        self._scheduled = Scheduled(slows) if slows else None
         self._drawn = np.empty(0, np.int64)
         self._next = 0
         self._sums: list[int] = []  # of the next rounds that are as long as the last one, the next one last
         self._steps = 0  # minibatches of such a round
 
     @classmethod
-    def all(cls, hardware: Hardware, seed: int, workers: int, stated_step_s: float | None = None) -> list[StepTimes]:
+    def all(
+        cls, hardware: Hardware, seed: int, workers: int, stated_step_s: float | None = None,
+        faults: Faults | None = None,
+    ) -> list[StepTimes]:  # fmt: skip
         """Those of every worker; what is drawn ahead is bounded, however many there are."""
+        slows: list[list[Slow]] = [[] for _ in range(workers)]
+        for each in faults.schedule if faults is not None else ():
+            if isinstance(each, Slow):
+                slows[each.worker].append(each)
         block = max(16, min(BLOCK, BLOCKS // workers))
         speeds = speed_of(hardware, workers)
         return [
-            cls(hardware.compute, seed, worker, stated_step_s, speed, hardware.slow_phases, block)
+            cls(hardware.compute, seed, worker, stated_step_s, speed, hardware.slow_phases, block, slows[worker])
             for worker, speed in enumerate(speeds)
         ]
 
@@ -108,7 +119,9 @@ class StepTimes:
             total = self._sums.pop()
         else:
             total = self._first_of_block(steps)
-        return total if self._phases is None else self._phases.stretched_ns(begun, total)
+        if self._phases is not None:
+            total = self._phases.stretched_ns(begun, total)
+        return total if self._scheduled is None else self._scheduled.stretched_ns(begun, total)
 
     def ends_ns(self, steps: int, begun: int = 0) -> list[int]:
         """When each of the next `steps` minibatches ends, in nanoseconds from their common start at `begun`."""
@@ -117,7 +130,10 @@ class StepTimes:
         else:
             self._sums = []
             ends = np.cumsum(self._take(steps)).tolist()
-        return ends if self._phases is None else [self._phases.stretched_ns(begun, end) for end in ends]
+        for slowness in (self._phases, self._scheduled):
+            if slowness is not None:
+                ends = [slowness.stretched_ns(begun, end) for end in ends]
+        return ends
 
     def draw_ahead(self) -> None:
         """Draw the first block now: whoever waits out these times would otherwise draw it while the clock runs."""
@@ -160,6 +176,31 @@ class StepTimes:
             message = f"{count} minibatches take {seconds.sum():.3g} s; those drawn together may take {_MOST_S:.0g} s"
             raise ScenarioError.at("hardware.compute", f"{message}; lower step_s or cv")
         return np.maximum(np.rint(seconds * 1e9).astype(np.int64), 1)
+
+
+class Scheduled:
+    """When one worker's device is slow because a fault makes it so, at stated times; factors that overlap multiply."""
+
+    __slots__ = ("_changes", "_factors")
+
+    def __init__(self, slows: Sequence[Slow]) -> None:
+        spans = [(nanoseconds(each.at_s), nanoseconds(each.until_s), each.factor) for each in slows]
+        self._changes = sorted({0, *(at for at, _, _ in spans), *(until for _, until, _ in spans)})
+        self._factors = [
+            math.prod(factor for at, until, factor in spans if at <= change < until) for change in self._changes
+        ]
+
+    def stretched_ns(self, begun: int, work_ns: int) -> int:
+        """How long `work_ns` of a well device take from `begun` on."""
+        now, left = begun, float(work_ns)
+        place = bisect_right(self._changes, begun) - 1
+        while True:
+            factor = self._factors[place]
+            until = self._changes[place + 1] if place + 1 < len(self._changes) else None
+            if until is None or left * factor <= until - now:
+                return now + round(left * factor) - begun
+            left -= (until - now) / factor
+            now, place = until, place + 1
 
 
 class Phases:

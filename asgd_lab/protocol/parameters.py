@@ -19,22 +19,33 @@ from asgd_lab.protocol.rules import Rule, Workspace
 class Parameters:
     """The versions, the rule that makes the next one, and the rule's state.
 
-    `slot(i)` gives the memory of slot i, `mailboxes[w]` the update that worker w pushed last; the backend owns both.
+    `slot(i)` gives the memory of slot i, `state(i)` that of the rule's i-th vector, of two for each that it keeps;
+    `mailboxes[w]` the update that worker w pushed last; the backend owns them. While `counting`, a step only keeps the
+    books: the versions have been made already, by a server that is gone, and lie in the slots.
     """
 
     def __init__(
-        self, initial: Tensor, rule: Rule, mailboxes: Mapping[int, Tensor], slot: Callable[[int], Tensor] | None = None
+        self,
+        initial: Tensor,
+        rule: Rule,
+        mailboxes: Mapping[int, Tensor],
+        slot: Callable[[int], Tensor] | None = None,
+        state: Callable[[int], Tensor] | None = None,
+        counting: bool = False,
     ) -> None:
+        self.counting = counting
         self._slot = slot or (lambda _: torch.empty_like(initial))
+        state = state or (lambda _: torch.zeros_like(initial))
         self._rule, self._mailboxes = rule, mailboxes
         self._slots: list[Tensor] = []
         self._readers: list[int] = []
         self._free: list[int] = []
         self._pinned: dict[int, int] = {}
         self._workspace = Workspace()
-        self.state, self._fresh = ([torch.zeros_like(initial) for _ in range(rule.states)] for _ in range(2))
+        self.state, self._fresh = ([state(2 * index + side) for index in range(rule.states)] for side in range(2))
         self._current = self._blank()
-        self.current.copy_(initial)
+        if not counting:
+            self.current.copy_(initial)
 
     @property
     def current(self) -> Tensor:
@@ -65,6 +76,13 @@ class Parameters:
     def step(self, workers: Sequence[int]) -> None:
         """Make the next version from the updates of `workers`, summed in the order given."""
         blank, current = self._blank(), self._current
+        if not self.counting:
+            self._make(blank, workers)
+        self._current = blank
+        self.state, self._fresh = self._fresh, self.state
+        self._recycle(current)
+
+    def _make(self, blank: int, workers: Sequence[int]) -> None:
         workspace = self._workspace
         workspace.out = self._slots[blank]
         total = self._mailboxes[workers[0]]
@@ -73,10 +91,7 @@ class Parameters:
             for worker in workers[2:]:
                 total.add_(self._mailboxes[worker])
         vector, alpha = self._rule.step((total, 1.0), len(workers), self.state, self._fresh, workspace)
-        torch.add(self._slots[current], vector, alpha=alpha, out=workspace.out)
-        self._current = blank
-        self.state, self._fresh = self._fresh, self.state
-        self._recycle(current)
+        torch.add(self.current, vector, alpha=alpha, out=workspace.out)
 
     def _blank(self) -> int:
         if not self._free:

@@ -45,6 +45,12 @@ class Vectors(Protocol):
     def measure(self) -> None:
         """Write into `update` all work since the last push."""
 
+    def kept(self) -> list[Tensor]:
+        """The vectors that hold work which is not pushed yet, between two rounds."""
+
+    def restore(self, kept: Sequence[Tensor]) -> None:
+        """Hold again what another's `kept` gave."""
+
 
 class Delta:
     """update = params - center, for n_fetch = n_push."""
@@ -61,6 +67,13 @@ class Delta:
     def measure(self) -> None:
         """Update <- params - center."""
         torch.sub(self.params, self.center, out=self.update)
+
+    def kept(self) -> list[Tensor]:
+        """None: a fetch finds all pushed."""
+        return []
+
+    def restore(self, kept: Sequence[Tensor]) -> None:
+        """Nothing."""
 
 
 class AnchoredDelta:
@@ -85,6 +98,16 @@ class AnchoredDelta:
         self._fold()
         self._folded = False
         self.anchor.copy_(self.params)
+
+    def kept(self) -> list[Tensor]:
+        """The stretch that ended last, and those before it, if there are any."""
+        return [self.params, self.anchor, *([self.update] if self._folded else [])]
+
+    def restore(self, kept: Sequence[Tensor]) -> None:
+        """Hold them again."""
+        for mine, saved in zip((self.params, self.anchor, self.update), kept, strict=False):
+            mine.copy_(saved)
+        self._folded = len(kept) == 3
 
     def _fold(self) -> None:
         if self._folded:  # the anchor is free here: both callers set it anew
@@ -111,6 +134,15 @@ class GradientSum:
         """Update <- gradients, gradients <- 0."""
         self.update.copy_(self.gradients)
         self.gradients.zero_()
+
+    def kept(self) -> list[Tensor]:
+        """The sum so far."""
+        return [self.gradients]
+
+    def restore(self, kept: Sequence[Tensor]) -> None:
+        """Hold it again."""
+        if kept:
+            self.gradients.copy_(kept[0])
 
 
 class Replica:
@@ -201,6 +233,16 @@ class Replica:
         """Make the next update in another buffer."""
         if self.vectors is not None and self.updates:
             self.vectors.update = self.updates[buffer]
+
+    def place(self) -> tuple[list[int], list[float]]:
+        """Where it is in the run, between two rounds: all of it that is not a tensor."""
+        whole = [self.incarnation, self.sequence, self.minibatches, self.unpushed, self.version, self.base]
+        return whole, [self._loss_sum, self._error_sum]
+
+    def resume(self, whole: Sequence[int], sums: Sequence[float]) -> None:
+        """Be where another replica of the same worker was."""
+        self.incarnation, self.sequence, self.minibatches, self.unpushed, self.version, self.base = whole
+        self._loss_sum, self._error_sum = sums
 
     def arriving(self) -> Arrived:
         """What a Push tells the server about the last measured update."""

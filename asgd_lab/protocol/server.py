@@ -18,9 +18,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor
 
 from asgd_lab.errors import ProtocolError
 from asgd_lab.protocol.gates import Gate
@@ -44,6 +41,7 @@ class Budget:
 class _Member:
     incarnation: int
     sequence: int  # of its last push; incarnations go on counting
+    taken: int  # minibatches that it has pushed, likewise
     clock: int  # rounds pushed; a joiner starts at the slowest member's
     owed: int = 0  # minibatches granted or allotted and not pushed yet
     allotted: int = 0  # of a collecting round: granted by the next fetch
@@ -61,7 +59,7 @@ class Server:
         self.closed = False
         self.finished = False  # no push will make a version any more: closed, or the minibatches are all pushed
         self._members: dict[int, _Member] = {}
-        self._past: dict[int, tuple[int, int]] = {}  # who left -> its last incarnation and push
+        self._past: dict[int, tuple[int, int, int]] = {}  # who left -> its last incarnation and push, and what it took
         self._updates = budget.updates
         self._left = budget.minibatches  # minibatches nobody has been granted yet
         self._owing: set[int] = set()  # members that owe minibatches
@@ -81,6 +79,11 @@ class Server:
         return frozenset(self._members)
 
     @property
+    def waiting(self) -> frozenset[int]:
+        """Whose fetch is not granted yet."""
+        return frozenset(self._waiting)
+
+    @property
     def training_error(self) -> float:
         """Mean error over the last `target_window` minibatches pushed; NaN before the first."""
         return self._window.mean
@@ -88,15 +91,20 @@ class Server:
     def standing(self, worker: int) -> tuple[int, int]:
         """How many times `worker` has joined and how many pushes it has made, over all its incarnations."""
         member = self._members.get(worker)
-        return self._past[worker] if member is None else (member.incarnation, member.sequence)
+        return self._past[worker][:2] if member is None else (member.incarnation, member.sequence)
+
+    def taken(self, worker: int) -> int:
+        """The minibatches that `worker` has pushed, over all its incarnations: where its next one goes on."""
+        member = self._members.get(worker)
+        return self._past.get(worker, (0, 0, 0))[2] if member is None else member.taken
 
     def on_join(self, worker: int) -> list[Grant]:
         """`worker` is in, as a new incarnation if it has been here before; its sequence of pushes goes on."""
         if worker in self._members:
             raise ProtocolError(f"worker {worker} joins twice")
-        incarnation, sequence = self._past.pop(worker, (0, 0))
+        incarnation, sequence, taken = self._past.pop(worker, (0, 0, 0))
         clock = self._slowest if self._clocks else 0
-        member = self._members[worker] = _Member(incarnation + 1, sequence, clock)
+        member = self._members[worker] = _Member(incarnation + 1, sequence, taken, clock)
         if self.gate.bound is not None:
             self._tick(None, clock)
         if self._round_open and worker not in self._collected:
@@ -106,7 +114,7 @@ class Server:
     def on_leave(self, worker: int) -> list[Grant]:
         """`worker` is out, by its own word or by its death: what it owed falls back, who waits for it is released."""
         member = self._member(worker)
-        self._past[worker] = (member.incarnation, member.sequence)
+        self._past[worker] = (member.incarnation, member.sequence, member.taken)
         del self._members[worker]
         self._working.discard(worker)
         self._waiting.pop(worker, None)
@@ -159,6 +167,7 @@ class Server:
         ):
             raise ProtocolError(self._objection(arrived))
         member.sequence = sequence
+        member.taken += steps
         member.owed -= steps
         if self.gate.bound is not None:
             self._tick(member.clock, member.clock + 1)
@@ -177,18 +186,6 @@ class Server:
         member.pushing = True
         self._collected[worker] = arrived
         return self._release([])
-
-    # ------------------------------------------------------------------ what a checkpoint needs
-
-    def state(self) -> tuple[dict[str, Any], list[Tensor]]:
-        """Everything that must outlive the server process between rounds, as plain values and tensors."""
-        plain = {
-            "version": self.version,
-            "minibatches": self.minibatches,
-            "closed": self.closed,
-            "workers": {str(worker): list(self.standing(worker)) for worker in sorted({*self._past, *self._members})},
-        }
-        return plain, [self.parameters.current, *self.parameters.state] if self.parameters is not None else []
 
     # ------------------------------------------------------------------ inside
 

@@ -37,6 +37,17 @@ def machine() -> dict[str, Any]:
     }
 
 
+def arithmetic() -> dict[str, Any]:
+    """What the bits of a computation may depend on beside versions: the processor and its instructions, threads."""
+    import torch
+
+    return {
+        "cpu": _cpu_model(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads_per_process": 1,
+    }
+
+
 def usable_cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0))

@@ -25,22 +25,30 @@ _TYPES = {"b": "i1", "B": "u1", "h": "i2", "H": "u2", "i": "i4", "I": "u4", "q":
 
 
 class RowFile:
-    """A new file of rows of `format`, in struct's letters without padding ("qqd": two 64-bit integers and a double)."""
+    """A file of rows of `format`, in struct's letters without padding ("qqd": two 64-bit integers and a double).
 
-    def __init__(self, path: Path | str, format: str) -> None:
+    A new one; or, to `go_on`, the one that is there, whose writer is dead or has closed it.
+    """
+
+    def __init__(self, path: Path | str, format: str, go_on: bool = False) -> None:
         row_type(format)  # refuses a format that could not be read back
         row = struct.Struct("=" + format)
         self._width, self._pack = row.size, row.pack_into
         # An existing file may hold what a killed writer left: never write over it.
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
-        os.write(self._descriptor, _HEADER.pack(0, format.encode()))
-        os.posix_fallocate(self._descriptor, 0, _CHUNK_BYTES)
-        self._map = mmap.mmap(self._descriptor, _CHUNK_BYTES)
-        self._size = _CHUNK_BYTES
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | (0 if go_on else os.O_EXCL), 0o644)
+        written = os.fstat(self._descriptor).st_size
+        if written < _HEADER_BYTES:
+            os.write(self._descriptor, _HEADER.pack(0, format.encode()))
+        self._size = max(1, -(-written // _CHUNK_BYTES)) * _CHUNK_BYTES
+        os.posix_fallocate(self._descriptor, 0, self._size)
+        self._map = mmap.mmap(self._descriptor, self._size)
         # One 8-byte store through a memoryview: struct's pack_into clears the count before it writes it, and a kill
         # between the two would lose every row. Its own mapping, because a mapping that is viewed cannot be resized.
         self._header = mmap.mmap(self._descriptor, _HEADER_BYTES)
         self._counter = memoryview(self._header).cast("Q")
+
+    def __len__(self) -> int:
+        return self._counter[0]
 
     def add(self, *values: float) -> None:
         """Append one row."""
@@ -66,6 +74,26 @@ class RowFile:
         os.posix_fallocate(self._descriptor, self._size, _CHUNK_BYTES)
         self._map.resize(self._size + _CHUNK_BYTES)
         self._size += _CHUNK_BYTES
+
+
+def count_rows(path: Path) -> int:
+    """How many rows a file has, whatever they are; its writer may be at work."""
+    with path.open("rb") as file:
+        header = file.read(_HEADER_BYTES)
+    return int(_HEADER.unpack(header)[0]) if len(header) == _HEADER_BYTES else 0
+
+
+def cut(path: Path, rows: int) -> None:
+    """Keep the first `rows` of a file that nobody writes; ValueError if it has fewer."""
+    with path.open("r+b") as file:
+        header = file.read(_HEADER_BYTES)
+        count, format = _HEADER.unpack(header) if len(header) == _HEADER_BYTES else (0, b"")
+        if count < rows:
+            raise ValueError(f"{path}: has {count} rows, of {rows}")
+        width = row_type(format.rstrip(b"\0").decode()).itemsize if format else 0
+        file.truncate(_HEADER_BYTES + rows * width)
+        file.seek(0)
+        file.write(_HEADER.pack(rows, format.rstrip(b"\0")))
 
 
 def read_rows(path: Path | str, format: str) -> npt.NDArray[Any]:

@@ -46,12 +46,27 @@ class RunDirectory:
         """Take or make the empty directory `path`; ScenarioError if it holds anything. `facts` join the manifest."""
         path = Path(path)
         _claim(path, scenario_yaml)
+        return cls._opened(path, record, facts or {})
+
+    @classmethod
+    def go_on(cls, path: Path, *, record: str = "all", facts: Mapping[str, Any] | None = None) -> RunDirectory:
+        """Take the directory of the same run, which has not come to its end; what was made of its rows is made anew."""
+        earlier = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        for table in (EFFECTS, MINIBATCHES, EVALS):
+            for file in (table.file(path), table.file(path).with_suffix(".parquet.part")):
+                file.unlink(missing_ok=True)
+        resumed = [*earlier.get("resumed", []), {"after": earlier.get("status"), "at": _now()}]
+        return cls._opened(path, record, {**(facts or {}), "created": earlier.get("created"), "resumed": resumed})
+
+    @classmethod
+    def _opened(cls, path: Path, record: str, facts: Mapping[str, Any]) -> RunDirectory:
         manifest = {
             "status": "running",
             "created": _now(),
-            **(facts or {}),
+            **facts,
             "versions": machine.versions(),
             "machine": machine.machine(),
+            "arithmetic": machine.arithmetic(),
             "commit": machine.commit(),
         }
         _write_json(path / "manifest.json", manifest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -58,17 +59,129 @@ class Evaluate(Part):
     """Whose parameters: the server's, every worker's replica, or both."""
 
 
-class Faults(Part):
-    """Workers that crash and come back; every time is exponential. A crash loses all minibatches that are in no version
-    by then: those of the round under way, and a push on its way or in the server's queue. What the server
-    has collected, or receives before it hears of the crash, is not lost."""
+Number = Annotated[int, Field(ge=0)]
 
-    mean_time_between_failures_s: Seconds
-    """Mean seconds that a worker is up, whatever it does."""
-    mean_time_to_repair_s: Seconds
-    """Mean seconds from a crash until the worker is back."""
+
+class Kill(Part):
+    """A worker dies: in a real run its process is killed."""
+
+    name: Literal["kill"]
+    """What happens."""
+    worker: Number
+    """Its number, from 0."""
+    at_s: Delay
+    """When, in seconds of the run's clock."""
+    repair_s: Delay = 0.0
+    """Seconds until it is started again, with on_death restart; a real process takes its own start on top."""
+
+
+class Slow(Part):
+    """A worker's device is slow for a while: it does that many times less in the same time."""
+
+    name: Literal["slow"]
+    """What happens."""
+    worker: Number
+    """Its number, from 0."""
+    at_s: Delay
+    """From when, in seconds of the run's clock."""
+    until_s: Seconds
+    """Until when, in seconds of the same clock."""
+    factor: Annotated[float, Field(ge=1, le=1e6)]
+    """How many times as long minibatches take."""
+
+    @model_validator(mode="after")
+    def _lasts(self) -> Self:
+        refuse(_ends_before(self.at_s, self.until_s))
+        return self
+
+
+class Stop(Part):
+    """A worker stands still, and goes on where it was: in a real run its process is stopped, and continued."""
+
+    name: Literal["stop"]
+    """What happens."""
+    worker: Number
+    """Its number, from 0."""
+    at_s: Delay
+    """From when, in seconds of the run's clock."""
+    until_s: Seconds
+    """Until when, in seconds of the same clock."""
+
+    @model_validator(mode="after")
+    def _lasts(self) -> Self:
+        refuse(_ends_before(self.at_s, self.until_s))
+        return self
+
+
+class ServerDown(Part):
+    """The server serves nobody for a while; what it was at begins anew. In a real run it is killed, and recovers."""
+
+    name: Literal["server_down"]
+    """What happens."""
+    at_s: Delay
+    """From when, in seconds of the run's clock."""
+    for_s: Seconds
+    """For how many seconds; a real server takes its own start, if that is longer."""
+
+
+Scheduled = Annotated[Kill | Slow | Stop | ServerDown, Field(discriminator="name")]
+
+
+def _ends_before(at_s: float, until_s: float) -> Iterator[tuple[str, str]]:
+    if until_s <= at_s:
+        yield "until_s", f"must be later than at_s, which is {at_s:g}; got {until_s:g}"
+
+
+class Faults(Part):
+    """Workers that crash and come back, and a server that is away: at random times, at stated times, or as it happens.
+
+    A crash loses all minibatches that are in no version by then: those of the round under way, and a push on its way or
+    in the server's queue. What the server has collected, or receives before it hears of the crash, is not lost.
+    """
+
+    mean_time_between_failures_s: Seconds | None = None
+    """Mean seconds that a worker is up, whatever it does; exponential. Together with mean_time_to_repair_s."""
+    mean_time_to_repair_s: Seconds | None = None
+    """Mean seconds from a crash until the worker is started again; exponential."""
     detect_s: Delay = 0.0
-    """Seconds from a crash until the server knows of it; until then it waits for the worker where it has to."""
+    """Seconds from a crash until the server knows of it; until then it waits for the worker where it has to. A real
+    server hears of a death at once."""
+    schedule: list[Scheduled] = Field(default=[])
+    """What happens when; each by its name: kill, slow, stop, server_down."""
+    on_death: Literal["restart", "continue", "stop"] = "restart"
+    """What is done when a worker has died, for whatever reason: start it again, as a new incarnation that fetches and
+    goes on; go on without it; or end the run, which has failed."""
+    silent_s: Seconds | None = None
+    """A real worker that gives no sign of life for so many seconds is given up, and begins a new incarnation if it
+    wakes. null: 50 times the longest minibatch that any worker has shown, at least 10 s."""
+    on_not_finite: Literal["ignore", "restart", "stop"] = "ignore"
+    """What is done when the loss of a minibatch is no finite number: nothing; the worker throws its round away and
+    begins a new incarnation; or the run ends, and has failed. Not for tasks without a loss."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        up, down = "mean_time_between_failures_s", "mean_time_to_repair_s"
+        for key, other in ((up, down), (down, up)):
+            if getattr(self, key) is not None and getattr(self, other) is None:
+                refuse([(key, f"needs {other} beside it; give both, or neither")])
+        return self
+
+
+class Checkpoint(Part):
+    """When a real run saves all that it needs to go on from there: by versions or by time, exactly one of them."""
+
+    every_updates: Count | None = None
+    """Versions of the server's parameters between two checkpoints."""
+    every_s: Seconds | None = None
+    """Seconds between two checkpoints."""
+    keep: Count = 2
+    """How many are kept, the newest."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.every_updates is None) == (self.every_s is None):
+            refuse([("", "give exactly one of every_updates and every_s")])
+        return self
 
 
 class Backend(Part):
@@ -81,6 +194,11 @@ class Backend(Part):
     numerics: Literal["sequential", "batched", "auto"] = "sequential"
     """How sim computes gradients: one round after the other; many workers' rounds in one batched call, in other bits;
     or whichever a short probe on this machine finds faster, so that the bits may differ from machine to machine."""
+    checkpoint: Checkpoint | None = None
+    """When a real run saves all that it needs to go on from there; null: never. Only with backend process."""
+    digest_every_updates: Count | None = None
+    """After how many versions a real run records a hash of its parameters, which replay compares; null: only of what is
+    evaluated or saved. Only with backend process."""
 
 
 BackendChoice = Annotated[Backend, BareName()]

@@ -11,7 +11,7 @@ from pydantic.config import JsonDict
 from asgd_lab.scenario.algorithms import Algorithm
 from asgd_lab.scenario.base import Part, Text, refuse
 from asgd_lab.scenario.hardware import Hardware
-from asgd_lab.scenario.running import Backend, BackendChoice, Budget, Evaluate, Faults, WarmStart
+from asgd_lab.scenario.running import Backend, BackendChoice, Budget, Evaluate, Faults, ServerDown, Stop, WarmStart
 from asgd_lab.scenario.tasks import Classification, Task, Timing
 
 _EXAMPLE: JsonDict = {
@@ -60,7 +60,7 @@ class Scenario(Part):
     hardware: Hardware = Hardware()
     """The machine that a simulated or emulated run pretends to have; free and infinitely fast where nothing is said."""
     faults: Faults | None = None
-    """Crashes and restarts; null: none. Only with backend sim."""
+    """Crashes, restarts and the like, and what is done about them; null: none, and a real run ends with the first."""
     record: Literal["all", "sampled", "summary"] = "all"
     """How much is written down: every row, a sample of the rows, or the summary alone."""
     sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
@@ -85,8 +85,11 @@ def _contradictions(scenario: Scenario) -> Iterator[tuple[str, str]]:
         )
     if backend.name == "process":
         yield from _only_simulated(scenario)
-    if backend.name != "sim" and scenario.faults is not None:
-        yield "faults", f"cannot stand beside backend {backend.name}: only sim has workers that crash; remove it"
+    if scenario.faults is not None:
+        yield from _faults(scenario, scenario.faults)
+    for key in ("checkpoint", "digest_every_updates"):
+        if backend.name != "process" and getattr(backend, key) is not None:
+            yield f"backend.{key}", f"cannot stand beside backend {backend.name}; only process needs it; remove it"
     if backend.name != "sim" and backend.numerics != "sequential":
         yield "backend.numerics", f"must be sequential with backend {backend.name}, whose workers compute by themselves"
     yield from _groups(scenario)
@@ -134,6 +137,40 @@ def _contradictions(scenario: Scenario) -> Iterator[tuple[str, str]]:
         yield "hardware.device.workers", "must divide hardware.host.workers: a device belongs to one host"
 
 
+def _faults(scenario: Scenario, faults: Faults) -> Iterator[tuple[str, str]]:
+    """What has no meaning on this backend, and who is not there."""
+    name = scenario.backend.name
+    if name == "inline":
+        yield "faults", "cannot stand beside backend inline: only sim and process have workers that die; remove it"
+    for index, each in enumerate(faults.schedule):
+        if not isinstance(each, ServerDown) and each.worker >= scenario.workers:
+            yield (
+                f"faults.schedule.{index}.worker",
+                f"must be less than workers, which is {scenario.workers}; got {each.worker}",
+            )
+    if name == "process" and faults.detect_s:
+        yield "faults.detect_s", "must be 0 with backend process: a real server hears of a death at once"
+    yield from _only_real(scenario, faults)
+    if name == "sim" and faults.silent_s is not None:
+        yield "faults.silent_s", "cannot stand beside backend sim, whose workers never hang; remove it"
+    if faults.on_not_finite != "ignore" and (name == "sim" or isinstance(scenario.task, Timing)):
+        where = "backend sim" if name == "sim" else "task timing, which has no loss"
+        yield "faults.on_not_finite", f"must be ignore with {where}"
+
+
+def _only_real(scenario: Scenario, faults: Faults) -> Iterator[tuple[str, str]]:
+    """Faults that the simulator does not know where workers share cores or devices."""
+    hardware = scenario.hardware
+    is_short = hardware.host.cores is not None and hardware.host.cores < hardware.host.workers
+    shares = hardware.cores is not None or hardware.device.workers > 1 or is_short
+    for index, each in enumerate(faults.schedule):
+        if scenario.backend.name == "sim" and shares and isinstance(each, Stop | ServerDown):
+            yield (
+                f"faults.schedule.{index}.name",
+                f"{each.name} cannot be simulated where workers share cores or a device; use kill or slow",
+            )
+
+
 def _groups(scenario: Scenario) -> Iterator[tuple[str, str]]:
     """The groups must hold all workers."""
     groups = scenario.hardware.groups
@@ -150,8 +187,6 @@ def _groups(scenario: Scenario) -> Iterator[tuple[str, str]]:
 def _only_simulated(scenario: Scenario) -> Iterator[tuple[str, str]]:
     """What real processes, whose devices may be emulated, do not do."""
     hardware = scenario.hardware
-    if scenario.algorithm.name == "downpour":
-        yield "algorithm", "'downpour' overlaps, which backend process does not do yet; use backend sim or inline"
     if scenario.backend.device != "emulated":
         return  # hardware is for the simulation of the same file
     plain, server = Hardware(), hardware.server

@@ -29,6 +29,14 @@ class Learner(Protocol):
         """Forget the local optimizer's state."""
         ...
 
+    def state(self) -> dict[str, Tensor]:
+        """What outlives a minibatch beside the parameters and the seed, by names of its own: the local optimizer's."""
+        ...
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what another learner of the same worker gave."""
+        ...
+
     def warm_up(self) -> None:
         """Run every kernel once; parameters, gradients, optimizer state, buffers and random streams stay as before."""
         ...

@@ -24,7 +24,7 @@ from asgd_lab.streams import generator, key
 from asgd_lab.tasks import models
 from asgd_lab.tasks.base import Batch, Data, OptimizerConfig
 from asgd_lab.tasks.flat import Layout, bind
-from asgd_lab.tasks.optimizers import MakeOptimizer, optimizer
+from asgd_lab.tasks.optimizers import MakeOptimizer, load_state, optimizer, state_of
 
 Order = Callable[[int], Tensor]
 """From a step to the indices (B,) of its minibatch."""
@@ -138,6 +138,17 @@ class ClassificationLearner:
     def reset_momentum(self) -> None:
         """Forget the local optimizer's state; some classes set theirs up in the constructor, so a new one is made."""
         self.optimizer = self._make(self._weights)
+
+    def state(self) -> dict[str, Tensor]:
+        """The local optimizer's, and the model's buffers, such as BatchNorm's statistics."""
+        buffers = {f"model.{name}": buffer for name, buffer in self._model.named_buffers()}
+        return state_of(self.optimizer) | buffers
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on with them."""
+        load_state(self.optimizer, state)
+        for name, buffer in self._model.named_buffers():
+            buffer.copy_(state[f"model.{name}"])
 
     def warm_up(self) -> None:
         """Take a step with a copy: what is warmed are kernels, caches and lazy imports of the process."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -65,6 +65,34 @@ def optimizer(config: OptimizerConfig) -> MakeOptimizer:
             ) from error
 
     return made
+
+
+def state_of(made: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An optimizer's state as tensors by name: "optimizer.3.exp_avg" of its fourth parameter; numbers as doubles."""
+    found: dict[str, Tensor] = {}
+    for index, values in made.state_dict()["state"].items():
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                found[f"optimizer.{index}.{name}"] = value
+            elif isinstance(value, int | float):
+                found[f"optimizer.{index}.{name}:{type(value).__name__}"] = torch.tensor(value, dtype=torch.float64)
+            elif value is not None:
+                raise ScenarioError(f"{type(made).__name__} cannot be saved: its {name} is no number or tensor")
+    return found
+
+
+def load_state(made: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
+    """Go on from what `state_of` gave."""
+    numbers = {"int": int, "float": float, "bool": bool}
+    found: dict[int, dict[str, Any]] = {}
+    for name, value in state.items():
+        what, _, rest = name.partition(".")
+        if what != "optimizer":
+            continue
+        index, _, key = rest.partition(".")
+        key, _, kind = key.partition(":")
+        found.setdefault(int(index), {})[key] = numbers[kind](value.item()) if kind else value.clone()
+    made.load_state_dict({"state": found, "param_groups": made.state_dict()["param_groups"]})
 
 
 def _try_out(name: str, make: Callable[..., torch.optim.Optimizer], options: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ that a run can be held against theory. P is the number of coordinates: the vecto
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, final
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from asgd_lab.streams import key
 from asgd_lab.tasks.base import OneByOne, OptimizerConfig
 from asgd_lab.tasks.flat import Layout
-from asgd_lab.tasks.optimizers import MakeOptimizer, optimizer
+from asgd_lab.tasks.optimizers import MakeOptimizer, load_state, optimizer, state_of
 
 
 class QuadraticConfig(Protocol):
@@ -106,6 +106,14 @@ class QuadraticLearner:
     def reset_momentum(self) -> None:
         """Forget the local optimizer's state."""
         self._optimizer = self._make([self._params])
+
+    def state(self) -> dict[str, Tensor]:
+        """The local optimizer's."""
+        return state_of(self._optimizer)
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on with it."""
+        load_state(self._optimizer, state)
 
     def warm_up(self) -> None:
         """Take a step with a copy."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Protocol, final
 
 import torch
@@ -32,6 +33,13 @@ class TimingLearner:
 
     def reset_momentum(self) -> None:
         """Nothing to forget."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Nothing."""
+        return {}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Nothing to go on from."""
 
     def warm_up(self) -> None:
         """Nothing to run."""

@@ -23,21 +23,10 @@ from asgd_lab.record import tables
 from asgd_lab.record.run import read_summary
 from asgd_lab.tasks import QuadraticTask
 
+from .chaos import members
 from .scenarios import DIGITS, TIMING, run, scenario
 
 ENDLESS = {"seconds": 600.0}
-
-
-def members(kind: str) -> list[psutil.Process]:
-    """The processes of a run of ours: children of the fork server, recognised by their open log."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        try:
-            if os.readlink(f"/proc/{process.pid}/fd/2").endswith(f"{kind}.log"):
-                found.append(process)
-        except OSError:
-            continue
-    return found
 
 
 @pytest.fixture(autouse=True)

@@ -198,6 +198,24 @@ def emulatable(hardware: Data) -> Data:
     return kept
 
 
+def faults(workers: int, simulated: bool) -> st.SearchStrategy[Data]:
+    """Random and scheduled ones, and what is done about them."""
+    who = st.integers(0, workers - 1)
+    begins = st.floats(0, 1e8)
+    lasting = st.builds(
+        lambda one, length: {**one, "until_s": one["at_s"] + length},
+        mapping("stop", worker=who, at_s=begins) | mapping("slow", worker=who, at_s=begins, factor=st.floats(1, 1e6)),
+        st.floats(1, 1e8),
+    )
+    if simulated:
+        lasting = lasting.map(lambda one: one if one["name"] == "slow" else {**one, "name": "slow", "factor": 2})
+    events = st.one_of(mapping("kill", {"repair_s": delays}, worker=who, at_s=delays), lasting)
+    common = {"schedule": st.lists(events, max_size=3), "on_death": st.sampled_from(["restart", "continue", "stop"])}
+    own = {"detect_s": delays} if simulated else {"silent_s": st.none() | seconds}
+    drawn = mapping(None, common | own, mean_time_between_failures_s=seconds, mean_time_to_repair_s=seconds)
+    return mapping(None, common | own) | drawn
+
+
 budgets = st.one_of(
     mapping(None, {"updates": st.none() | counts, "seconds": seconds, "target_window": counts}, minibatches=counts),
     mapping(None, seconds=seconds),
@@ -227,14 +245,15 @@ def scenarios(draw: st.DrawFn) -> Data:
     if algorithm["name"] not in ("asgd", "downpour", "sgd"):
         hardware.get("server", {}).pop("independent", None)
     backend = data.get("backend", "process")
-    if "process" in (backend, backend["name"] if isinstance(backend, dict) else "") and algorithm["name"] == "downpour":
-        backend = data["backend"] = "sim"  # real processes do not overlap yet
+    real = "process" in (backend, backend["name"] if isinstance(backend, dict) else "")
+    if real and draw(st.booleans()):
+        data["faults"] = draw(faults(data.get("workers", 1), simulated=False))
     if backend == "sim":
         data["backend"] = draw(
             mapping(None, {"numerics": st.sampled_from(["sequential", "batched", "auto"])}, name=st.just("sim"))
         )
         if not hardware.get("server", {}).get("independent") and draw(st.booleans()):
-            data["faults"] = {"mean_time_between_failures_s": draw(seconds), "mean_time_to_repair_s": draw(seconds)}
+            data["faults"] = draw(faults(data.get("workers", 1), simulated=True))
     is_emulated = isinstance(backend, dict) and backend.get("device") == "emulated"
     data["hardware"] = (emulatable(hardware) if is_emulated else hardware) | {"compute": compute}
     if "inline" in (backend, backend["name"] if isinstance(backend, dict) else ""):  # it has no clock

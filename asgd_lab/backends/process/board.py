@@ -14,15 +14,19 @@ WORKER_WORDS = 8
 
 
 class Board:
-    """The words, as attributes of numpy arrays; `server` belongs to the server process, `worker[w]` to worker w."""
+    """The words, as attributes of numpy arrays; `server` belongs to the server process, `worker[w]` to worker w, and
+    `slower[w]` to the parent: how many times as long as it needs a real worker w shall take, where that is above 1.
+    """
 
-    STOP, START_NS, VERSION, MINIBATCHES, STALENESS = range(5)  # of the server
-    STEPS, OVERRUNS, STATE = range(3)  # of a worker; STATE is an index into STATES
+    STOP, START_NS, VERSION, MINIBATCHES, STALENESS, _, LIMIT_NS = range(7)  # of the server; word 5 the training error
+    STEPS, OVERRUNS, STATE = range(3)  # of a worker; STATE is an index into STATES, word 3 the loss
+    SHOWN, LONGEST = 4, 5  # when it last gave a sign of life, and its longest minibatch, in nanoseconds
     STATES = ("starting", "fetching", "training", "pushing", "left")
+    TRAINING = STATES.index("training")
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
-        self._buffer = Buffer("asgd-lab-board", 8 * (SERVER_WORDS + workers * WORKER_WORDS))
+        self._buffer = Buffer("asgd-lab-board", 8 * (SERVER_WORDS + workers * (WORKER_WORDS + 1)))
         self._map()
 
     def __getstate__(self) -> dict[str, object]:
@@ -35,6 +39,7 @@ class Board:
 
     def _map(self) -> None:
         words = np.frombuffer(self._buffer.map(writable=True), np.int64)
+        self.slower = words[SERVER_WORDS + self._workers * WORKER_WORDS :][: self._workers].view(np.float64)
         self.server = words[:SERVER_WORDS]
         self.worker = words[SERVER_WORDS:][: self._workers * WORKER_WORDS].reshape(self._workers, WORKER_WORDS)
         self.training_error = self.server[5:6].view(np.float64)

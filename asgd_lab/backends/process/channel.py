@@ -1,7 +1,8 @@
 """The control channel: messages of fixed size over a socket pair, one pair a worker; vectors never travel on it.
 
 `SOCK_SEQPACKET` keeps messages whole and in order, wakes a sleeping reader at once, and reports the death of the other
-end as the end of the stream.
+end as the end of the stream. The parent holds the server's ends as well: a worker does not hear a server die, it waits,
+and the next server asks it to say again what is not answered. So a request may come twice. Its number tells.
 """
 
 from __future__ import annotations
@@ -14,22 +15,28 @@ from typing import NamedTuple
 
 
 class Ask(IntEnum):
-    """What a worker says to the server."""
+    """What a worker says to the server; an answer names what it answers, or is one of the last three."""
 
-    READY = 0
+    READY = 0  # begin a life: `number` is unlike that of any other life
     FETCH = 1
     PUSH = 2
     LEAVE = 3
+    SAVED = 4  # its part of checkpoint `number` is written
+    AGAIN = 5  # the server is new: say again what is not answered
+    OUT = 6  # this life is over: the worker was given up meanwhile
+    SAVE = 7  # write your part of checkpoint `number` when all that you wait for is a fetch
 
 
 class Request(NamedTuple):
-    """A worker's message; `sent_ns` orders requests that the server finds waiting together."""
+    """A worker's message; `sent_ns` is when it arrives, which orders requests that the server finds waiting."""
 
     ask: int
+    incarnation: int
+    number: int  # of a fetch or a push, each counted from 1
     sent_ns: int
-    sequence: int = 0
     base: int = 0
     steps: int = 0
+    detail: int = 0  # of a fetch: ahead; of a push: its buffer; of a leave: why
     loss: float = 0.0
     error: float = 0.0
 
@@ -37,21 +44,36 @@ class Request(NamedTuple):
 class Answer(NamedTuple):
     """The server's message: a fetch's version, slot and minibatches; or a push's version, staleness and minibatches.
 
-    The first one a worker gets says go: the run's clock started at `steps`, in nanoseconds of the monotonic clock.
+    To READY: the last push's number, minibatches pushed, and when the run's clock started, in nanoseconds of the
+    monotonic clock; in `waited_ns` the last fetch's number.
     """
 
-    version: int
-    detail: int
-    steps: int
+    to: int
+    number: int
+    incarnation: int
+    version: int = 0
+    detail: int = 0
+    steps: int = 0
     waited_ns: int = 0  # between sending the request and its service, or its release by a gate
+    released_ns: int = 0  # when it was sent
 
 
-_REQUEST = struct.Struct("=qqqqqdd")
-_ANSWER = struct.Struct("=qqqq")
+class Order(IntEnum):
+    """What parent and server say to each other."""
+
+    STOP = 0  # close the run
+    PROCESS = 1  # worker `detail` has a new process, whose server's end comes with the message
+    SILENT = 2  # worker `detail` gives no sign of life: given up
+    AWAKE = 3  # it is back
+
+
+_REQUEST = struct.Struct("=7q2d")
+_ANSWER = struct.Struct("=8q")
+_ORDER = struct.Struct("=2q")
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
-    """The server's end and the worker's."""
+    """The server's end and the worker's; or the parent's and the server's."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
@@ -76,9 +98,31 @@ def answer(end: socket.socket, reply: Answer) -> None:
 
 
 def await_answer(end: socket.socket) -> Answer | None:
-    """The answer to the last request; None when the server is gone."""
+    """The next answer; None when nobody will ever give one."""
     try:
         data = end.recv(_ANSWER.size)
     except ConnectionResetError:
         return None
     return Answer._make(_ANSWER.unpack(data)) if data else None
+
+
+def order(line: socket.socket, word: Order, detail: int = 0, end: socket.socket | None = None) -> None:
+    """Say a word to the other side, with a descriptor if `end` is given; a side that is gone hears nothing."""
+    message = _ORDER.pack(word, detail)
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        if end is None:
+            line.send(message)
+        else:
+            socket.send_fds(line, [message], [end.fileno()])
+
+
+def obey(line: socket.socket) -> tuple[Order, int, socket.socket | None] | None:
+    """The next word; None when the other side is gone."""
+    try:
+        data, descriptors, _, _ = socket.recv_fds(line, _ORDER.size, 1)
+    except ConnectionResetError:
+        return None
+    if not data:
+        return None
+    word, detail = _ORDER.unpack(data)
+    return Order(word), detail, socket.socket(fileno=descriptors[0]) if descriptors else None

@@ -1,31 +1,61 @@
-"""The processes of one run: started from the fork server, watched, stopped, and none left behind.
+"""The processes of one run: started from the fork server, watched, started again, stopped, and none left behind.
 
 Children run this package's modules and never the user's main script, so a notebook needs no `__main__` guard.
 """
 
 from __future__ import annotations
 
-import contextlib
-import math
-import signal
 import socket
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch.multiprocessing
 
-from asgd_lab.backends.outcome import Progress, Watch
+from asgd_lab.backends.outcome import Watch
 from asgd_lab.backends.process import channel, server, worker
 from asgd_lab.backends.process.board import Board
+from asgd_lab.backends.process.channel import Order
 from asgd_lab.backends.process.clock import now_ns
-from asgd_lab.backends.process.plan import Plan
+from asgd_lab.backends.process.plan import FATAL, Plan
 from asgd_lab.backends.process.preload import without_main
+from asgd_lab.backends.process.progress import progress, why
+from asgd_lab.backends.process.timeline import Timeline
 
 POLL_S = 0.2
 PATIENCE_S = 30.0  # for processes that were told to stop
+FUTILE = 5  # deaths of one worker without a minibatch in between, after which it is not started again
+REMEDY = 4  # limits of silence after which a worker that was given up is replaced rather than waited for
+
+
+@dataclass(slots=True)
+class _Place:
+    """One worker's place: its process, the server's end of its line, and what has become of earlier processes."""
+
+    process: BaseProcess | None = None
+    end: socket.socket | None = None
+    started: int = 0
+    in_vain: int = 0
+    steps: int = 0  # when its last process died
+    given_up_ns: int | None = None
+    due_ns: int | None = None  # when its next process is to be started
+    expected_ns: int | None = None  # its death was asked for: start the next one then
+
+
+@dataclass(slots=True)
+class Losses:
+    """What has happened to the processes of a run."""
+
+    workers: int = 0  # that died
+    servers: int = 0
+    restarts: int = 0  # of workers
+    silences: int = 0  # workers that were given up
+    awakenings: int = 0  # and came back by themselves
+    log: list[str] = field(default_factory=list)
 
 
 class Crew:
@@ -34,21 +64,22 @@ class Crew:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.failure: str | None = None
-        context: Any = torch.multiprocessing.get_context("forkserver")
-        pairs = [channel.pair() for _ in range(plan.scenario.workers)]
-        self._line, servers_line = socket.socketpair()
-        self._theirs = [servers_line, *(end for pair in pairs for end in pair)]
-        self.server: BaseProcess = context.Process(
-            target=server.main, args=(plan, [a for a, _ in pairs], servers_line), name="server"
-        )
-        self.workers: list[BaseProcess] = [
-            context.Process(target=worker.main, args=(plan, number, end), name=f"worker {number}")
-            for number, (_, end) in enumerate(pairs)
-        ]
+        self.losses = Losses()
+        faults = plan.scenario.faults
+        self._policy = "stop" if faults is None else faults.on_death
+        self._context: Any = torch.multiprocessing.get_context("forkserver")
+        self._places = [_Place() for _ in range(plan.scenario.workers)]
+        self._server: BaseProcess | None = None
+        self._server_due_ns: int | None = None  # when it is to be started again
+        self._line: socket.socket | None = None
+        self._timeline = Timeline(self, faults, plan.scenario.seed)
+        self._begun = self._over = False
 
     def __enter__(self) -> None:
         try:
-            self._start()
+            for number in range(len(self._places)):
+                self._start_worker(number)
+            self._start_server()
         except BaseException:
             self.end()
             raise
@@ -56,77 +87,216 @@ class Crew:
     def __exit__(self, *_: object) -> None:
         self.end()
 
-    def _start(self) -> None:
-        """Start them all, and keep none of their sockets: a socket's last end must be its owner's."""
-        with without_main():
-            for process in self.processes:
-                process.start()
-        for end in self._theirs:
-            end.close()
+    # ------------------------------------------------------------------ starts
 
-    @property
-    def processes(self) -> list[BaseProcess]:
-        """All of them, the server first."""
-        return [self.server, *self.workers]
+    def _start_server(self) -> None:
+        """Hand it the workers' lines; the parent keeps its own copies, so that no worker hears a server die."""
+        self._server_due_ns = None
+        self._line, theirs = channel.pair()
+        ends = [place.end for place in self._places]
+        self._server = self._start("server", server.main, (self.plan, ends, theirs))
+        theirs.close()
+
+    def _start_worker(self, number: int) -> None:
+        place = self._places[number]
+        ours, theirs = channel.pair()
+        place.process = self._start(f"worker {number}", worker.main, (self.plan, number, place.started, theirs))
+        theirs.close()
+        if place.end is not None:
+            place.end.close()
+        place.end = ours
+        place.started += 1
+        place.due_ns = place.given_up_ns = None
+        if self._line is not None:
+            channel.order(self._line, Order.PROCESS, number, ours)
+
+    def _start(self, name: str, target: Any, arguments: Sequence[Any]) -> BaseProcess:
+        process: BaseProcess = self._context.Process(target=target, args=tuple(arguments), name=name)
+        with without_main():
+            process.start()
+        return process
+
+    def _start_due(self) -> None:
+        now = now_ns()
+        if self._server is None and self._server_due_ns is not None and now >= self._server_due_ns:
+            self._start_server()
+        for number, place in enumerate(self._places):
+            if place.due_ns is not None and now >= place.due_ns:
+                if place.process is not None:  # it was given up, and does not wake
+                    place.process.kill()
+                    place.process.join()
+                    place.process.close()
+                self._start_worker(number)
+                self.losses.restarts += 1
+                self._timeline.up(number)
+
+    # ------------------------------------------------------------------ the watch
 
     def watch(self, watch: Watch | None) -> None:
-        """Wait for the end of the run; stop it at the first failure, which is then told by `failure`."""
-        alive = {process.sentinel: process for process in self.processes}
-        while alive:
-            for sentinel in connection.wait(list(alive), timeout=POLL_S if watch is not None else None):
-                process = alive.pop(sentinel)  # type: ignore[arg-type]
-                process.join()
-                if process.exitcode:
-                    self.failure = self._why(process)
-                    self.stop()
-                    return
+        """Wait for the end of the run; a failure that ends it is told by `failure`."""
+        while self.failure is None and not self._over:
+            processes = {place.process: number for number, place in enumerate(self._places)}
+            sentinels = {one.sentinel: number for one, number in processes.items() if one is not None}
+            if self._server is not None:
+                sentinels[self._server.sentinel] = -1
+            lines = [self._line] if self._line is not None else []
+            ready = connection.wait([*sentinels, *lines], timeout=self._timeout_s(watch))
+            if self._line is not None and self._line in ready:
+                self._listen(self._line)
+            for sentinel in ready:
+                if isinstance(sentinel, int):
+                    self._ended(sentinels[sentinel])
+            if self.failure is None and not self._over:
+                self._start_due()
+                self._do_faults()
             if watch is not None:
-                watch(self._progress())
+                watch(progress(self.plan.board))
+        if self.failure is not None:
+            self.stop()
+        else:
+            self._dismiss()
+
+    def _do_faults(self) -> None:
+        start_ns = int(self.plan.board.server[Board.START_NS])
+        if start_ns and not self._begun:
+            self._begun = True
+            self._timeline.begin(start_ns)
+        self._timeline.act()
+
+    def _timeout_s(self, watch: Watch | None) -> float | None:
+        times = [self._timeline.next_ns, self._server_due_ns, *(place.due_ns for place in self._places)]
+        due = [time for time in times if time is not None]
+        looks = watch is not None or (not self._begun and self.plan.scenario.faults is not None)
+        left_s = max(0.0, (min(due) - now_ns()) * 1e-9) if due else None
+        return min(POLL_S, POLL_S if left_s is None else left_s) if looks else left_s
+
+    def _listen(self, line: socket.socket) -> None:
+        order = channel.obey(line)
+        if order is None:  # the server is dead, which its sentinel tells
+            return
+        word, number, _ = order
+        place = self._places[number]
+        if word == Order.SILENT:
+            self.losses.silences += 1
+            self.losses.log.append(f"worker {number} gave no sign of life, and was given up")
+            place.given_up_ns = now_ns()
+            if self._policy == "stop":
+                done, log = self._done(number), self._log(number)
+                self.failure = f"worker {number} gives no sign of life{done}; its log is {log}"
+            elif self._policy == "restart":
+                place.due_ns = place.given_up_ns + REMEDY * int(self.plan.board.server[Board.LIMIT_NS])
+        elif word == Order.AWAKE and place.given_up_ns is not None:
+            self.losses.awakenings += 1
+            place.given_up_ns = place.due_ns = None
+
+    def _ended(self, number: int) -> None:
+        """A process has ended: worker `number`'s, or, if that is -1, the server's."""
+        process = self._server if number < 0 else self._places[number].process
+        assert process is not None
+        process.join()
+        code = process.exitcode or 0
+        process.close()
+        if number < 0:
+            self._server_ended(code)
+        else:
+            self._places[number].process = None
+            if code:
+                self._worker_died(number, code)
+
+    def _worker_died(self, number: int, code: int) -> None:
+        place = self._places[number]
+        reason = why(f"worker {number}", code, self._log(number), self._done(number))
+        self.losses.workers += 1
+        self.losses.log.append(reason)
+        expected_ns, place.expected_ns = place.expected_ns, None
+        steps = int(self.plan.board.worker[number, Board.STEPS])
+        if expected_ns is None:
+            place.in_vain = 1 if steps > place.steps else place.in_vain + 1
+        place.steps = steps
+        if code != FATAL and self._policy == "restart" and place.in_vain < FUTILE:
+            place.due_ns = expected_ns or now_ns()
+        elif code == FATAL or self._policy != "continue" or not self.plan.board.server[Board.START_NS]:
+            self.failure = reason
+        elif all(each.process is None and each.due_ns is None for each in self._places):
+            self.failure = f"no worker is left: {reason}"
+
+    def _server_ended(self, code: int) -> None:
+        self._server = None
+        if not code:
+            self._over = True
+            return
+        reason = why("server", code, self.plan.logs / "server.log", "")
+        self.losses.servers += 1
+        self.losses.log.append(reason)
+        self._close_line()
+        if code > 0 or (self._policy == "stop" and self._server_due_ns is None):
+            self.failure = reason
+        elif self._server_due_ns is None:
+            self._server_due_ns = now_ns()
+
+    def _log(self, number: int) -> Path:
+        return self.plan.logs / f"worker-{number}.log"
+
+    def _done(self, number: int) -> str:
+        return f" after {self.plan.board.worker[number, Board.STEPS]} minibatches"
+
+    # ------------------------------------------------------------------ faults that the scenario wants
+
+    def process_of(self, worker: int) -> BaseProcess | None:
+        """The worker's process, while it has one."""
+        return self._places[worker].process
+
+    def expect(self, worker: int, again_ns: int) -> None:
+        """It is about to die, as the scenario wants it, and may be started again then."""
+        self._places[worker].expected_ns = again_ns
+
+    def take_down(self, lasts_ns: int) -> None:
+        """The server is killed, as the scenario wants it, and not started again before then."""
+        if self._server is not None and self._server.is_alive():
+            self._server_due_ns = now_ns() + lasts_ns
+            self._server.kill()
+
+    # ------------------------------------------------------------------ ends
 
     def stop(self) -> None:
         """Ask for the end of the run, and wait for it as long as is reasonable; then end what is left."""
-        with contextlib.suppress(OSError):
-            self._line.send(b"s")
+        if self._line is not None:
+            channel.order(self._line, Order.STOP)
+        self._dismiss()
+
+    def _dismiss(self) -> None:
+        """Nobody answers the workers any more: those who are well end by themselves."""
         until = time.monotonic() + PATIENCE_S
-        for process in self.processes:
-            process.join(max(0.0, until - time.monotonic()))
+        if self._server is not None:
+            self._server.join(max(0.0, until - time.monotonic()))
+        self._close_ends()
+        for place in self._places:
+            if place.process is not None and place.given_up_ns is None:
+                place.process.join(max(0.0, until - time.monotonic()))
         self.end()
 
     def end(self) -> None:
         """No process of this run is left when this returns."""
-        started = [process for process in self.processes if process.pid is not None]
-        for process in started:
-            if process.is_alive():
-                process.kill()
-            process.join()
-        for end in (self._line, *self._theirs):
-            end.close()
+        processes = (self._server, *(place.process for place in self._places))
+        self._server = None
+        for place in self._places:
+            place.process = None
+        for process in processes:
+            if process is not None and process.pid is not None:
+                if process.is_alive():
+                    process.kill()
+                process.join()
+                process.close()
+        self._close_ends()
+        self._close_line()
 
-    def _why(self, process: BaseProcess) -> str:
-        log = self.plan.logs / f"{process.name.replace(' ', '-')}.log"
-        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-        code = process.exitcode or 0
-        if code < 0:
-            cause = f"was killed by {signal.Signals(-code).name}"
-        else:
-            cause = f"failed: {next((line for line in reversed(lines) if line.strip()), f'exit status {code}')}"
-        done = ""
-        if process is not self.server:
-            steps = self.plan.board.worker[int(process.name.split()[1]), Board.STEPS]
-            done = f" after {steps} minibatches"
-        return f"{process.name} {cause}{done}; its log is {log}"
+    def _close_ends(self) -> None:
+        for place in self._places:
+            if place.end is not None:
+                place.end.close()
+                place.end = None
 
-    def _progress(self) -> Progress:
-        board = self.plan.board
-        start_ns = int(board.server[Board.START_NS])
-        losses = board.loss[:, 0][board.worker[:, Board.STEPS] > 0]
-        learned = bool(board.server[Board.MINIBATCHES])
-        return Progress(
-            seconds=(now_ns() - start_ns) * 1e-9 if start_ns else 0.0,
-            version=int(board.server[Board.VERSION]),
-            minibatches=int(board.server[Board.MINIBATCHES]),
-            staleness=int(board.server[Board.STALENESS]),
-            loss=float(np.mean(losses)) if len(losses) else math.nan,
-            error=float(board.training_error[0]) if learned else math.nan,
-            workers=[Board.STATES[int(state)] for state in board.worker[:, Board.STATE]],
-        )
+    def _close_line(self) -> None:
+        if self._line is not None:
+            self._line.close()
+            self._line = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,19 @@ import torch
 import torch.multiprocessing
 
 from asgd_lab import tasks
-from asgd_lab.backends.build import build_task, initial_parameters
+from asgd_lab.backends.build import build_algorithm, build_task, initial_parameters
 from asgd_lab.backends.outcome import Outcome, Watch
-from asgd_lab.backends.process import snapshots
+from asgd_lab.backends.process import outcomes, snapshots
 from asgd_lab.backends.process.board import Board
 from asgd_lab.backends.process.clock import now_ns
 from asgd_lab.backends.process.crew import Crew
 from asgd_lab.backends.process.memory import SharedTensors, Stack
-from asgd_lab.backends.process.plan import EFFECT_ROW, KIND, MINIBATCH_ROW, PUSH_ROW, Plan
+from asgd_lab.backends.process.plan import Plan
 from asgd_lab.backends.process.preload import preload
+from asgd_lab.backends.process.restoring import go_back
 from asgd_lab.errors import ScenarioError
 from asgd_lab.hardware.costs import check_memory
-from asgd_lab.record.rowfile import read_rows
+from asgd_lab.record.checkpoints import newest, state_of
 from asgd_lab.record.run import RunDirectory
 from asgd_lab.record.summary import Statistics
 from asgd_lab.scenario import Scenario
@@ -41,24 +43,30 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
     """
     began_ns = now_ns()
     check(scenario)
+    resumed = newest(record.path)
     preload()
     data = tasks.load(scenario.task)
     task = build_task(scenario, data)
     initial = initial_parameters(scenario, task)
     workers = scenario.workers
-    _check_memory(workers, task.size)
+    algorithm = build_algorithm(scenario)
+    _check_memory(workers, workers * (2 + algorithm.depth) + 2 + 2 * algorithm.rule.states, task.size)
     if scenario.backend.device == "emulated":
         check_memory(scenario.hardware, task.size_bytes)
     parts, logs = record.path / "parts", record.path / "logs"
     for folder in (parts, logs):
-        folder.mkdir()
+        folder.mkdir(exist_ok=resumed is not None)
     plan = Plan(
         scenario, task.size, task.size_bytes,
         Stack("asgd-lab-versions", workers + 2, task.size),
-        Stack("asgd-lab-mailboxes", workers, task.size),
-        SharedTensors(data), Board(workers), parts, logs, tuple(sys.path),
+        Stack("asgd-lab-mailboxes", workers * algorithm.depth, task.size),
+        Stack("asgd-lab-states", 2 * algorithm.rule.states, task.size),
+        SharedTensors(data), Board(workers), record.path, resumed,
+        0 if resumed is None else state_of(resumed).elapsed_ns, parts, logs, tuple(sys.path),
     )  # fmt: skip
-    if task.size:
+    if resumed is not None:
+        go_back(plan, resumed)
+    elif task.size:
         plan.slots.vector(0, writable=True).copy_(initial)
     crew = Crew(plan)
     interrupted = False
@@ -71,7 +79,7 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
                 crew.stop()
     except KeyboardInterrupt:  # another one: nobody is waited for, but what they recorded is
         interrupted = True
-    outcome = _join(plan, record, interrupted, crew.failure, began_ns)
+    outcome = _join(plan, record, interrupted, crew, began_ns)
     try:
         if task.size:
             _evaluate(task, parts, record, outcome)
@@ -79,7 +87,8 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
         outcome.status = "interrupted"
     finally:
         plan.close()
-        shutil.rmtree(parts)
+        if outcome.status == "done" or scenario.backend.checkpoint is None:  # else it may go on
+            shutil.rmtree(parts)
     return outcome
 
 
@@ -92,9 +101,9 @@ def check(scenario: Scenario) -> None:
         raise ScenarioError.at("backend.device", "cuda needs a GPU and torch finds none here; use cpu or emulated")
 
 
-def _check_memory(workers: int, size: int) -> None:
+def _check_memory(workers: int, vectors: int, size: int) -> None:
     """Too little memory for the vectors would end processes without a word."""
-    needed, available = 4 * size * (3 * workers + 4), psutil.virtual_memory().available
+    needed, available = 4 * size * vectors, psutil.virtual_memory().available
     if needed > available:
         message = (
             f"{workers} workers with {size:,} parameters need {needed / 1e9:.1f} GB for their vectors, "
@@ -103,32 +112,15 @@ def _check_memory(workers: int, size: int) -> None:
         raise ScenarioError.at("workers", message)
 
 
-def _join(plan: Plan, record: RunDirectory, interrupted: bool, failure: str | None, began_ns: int) -> Outcome:
+def _join(plan: Plan, record: RunDirectory, interrupted: bool, crew: Crew, began_ns: int) -> Outcome:
     """Put the processes' rows into the run's tables, and count."""
-    scenario, parts = plan.scenario, plan.parts
-    keep = record.recording.keep_round
+    scenario, final = plan.scenario, plan.parts / "final.npz"
     statistics = Statistics(scenario.workers)
-    effects = sorted(_rows(parts, "*.effects", EFFECT_ROW), key=lambda row: (row[4], row[0]))
-    for version, staleness, steps in _rows(parts, "*.pushes", PUSH_ROW):
-        if version < 0:
-            statistics.dropped(steps)
-        else:
-            statistics.applied(staleness, steps)
-    record.effects.extend(row for row in effects if keep(row[1]))
-    minibatches = _rows(parts, "*.minibatches", MINIBATCH_ROW)
-    minibatches.sort(key=lambda row: (row[3], row[1]))
-    record.minibatches.extend(row[1:] for row in minibatches if keep(row[0]))
-    final, end_ns = parts / "final.npz", max((row[4] for row in effects), default=0)
-    params = None
+    params, end_ns = None, None
     if final.exists():
         with np.load(final) as stored:
             params, end_ns = stored["params"], int(stored["end_ns"])
-    for number, _, kind, began, ended, *_ in effects:
-        busy_ns = min(ended, end_ns) - min(began, end_ns)  # what comes after the run's end is none of its time
-        if kind == KIND["train"]:
-            statistics.worker_busy(number, busy_ns)
-        elif number < 0:
-            statistics.server_busy(busy_ns)
+    server, end_ns = outcomes.gather(plan, record, statistics, end_ns)
     board = plan.board
     started_ns = int(board.server[Board.START_NS])
     overruns, steps = int(board.worker[:, Board.OVERRUNS].sum()), int(board.worker[:, Board.STEPS].sum())
@@ -139,23 +131,18 @@ def _join(plan: Plan, record: RunDirectory, interrupted: bool, failure: str | No
     if scenario.backend.device == "emulated":
         facts["emulated"] = True
         facts["overruns"] = {"minibatches": overruns, "share": overruns / steps if steps else 0.0}
+    if scenario.faults is not None:
+        facts["faults"] = asdict(crew.losses)
     return Outcome(
         statistics=statistics,
         makespan_ns=end_ns,
-        updates=int(board.server[Board.VERSION]),
+        updates=server.version,
         params=params if plan.size else None,
         final={},
         facts=facts,
-        status="failed" if failure else "interrupted" if interrupted else "done",
-        failure=failure,
+        status="failed" if crew.failure else "interrupted" if interrupted else "done",
+        failure=crew.failure,
     )
-
-
-def _rows(parts: Path, pattern: str, format: str) -> list[tuple[Any, ...]]:
-    rows: list[tuple[Any, ...]] = []
-    for path in sorted(parts.glob(pattern)):
-        rows += read_rows(path, format).tolist()
-    return rows
 
 
 def _evaluate(task: Task, parts: Path, record: RunDirectory, outcome: Outcome) -> None:

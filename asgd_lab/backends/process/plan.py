@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from asgd_lab.backends import history
 from asgd_lab.backends.process.board import Board
 from asgd_lab.backends.process.memory import SharedTensors, Stack
 from asgd_lab.record.tables import KINDS
@@ -17,29 +18,40 @@ from asgd_lab.scenario import Scenario
 
 EFFECT_ROW = "11q"  # the columns of effects, times in nanoseconds
 MINIBATCH_ROW = "4q2d"  # the round, then the columns of minibatches
-PUSH_ROW = "3q"  # version (-1: dropped), staleness, minibatches; a row a push that ended
 SNAPSHOT_ROW = "4q"  # time_ns, version, minibatches, and the number of the vector in the snapshots' folder
+FATAL = 3  # the exit status of a process whose end is the run's, whatever is done about the death of others
 KIND = {kind: index for index, kind in enumerate(KINDS)}
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One run, as its processes need it: `slots` hold versions (slot 0 the initial one), `mailboxes` updates."""
+    """One run, as its processes need it: `slots` hold versions (slot 0 the initial one), `mailboxes` every worker's
+    updates in turn, `states` two of each vector that the rule keeps.
+    """
 
     scenario: Scenario
     size: int  # P, elements of the flat vector
     size_bytes: int
     slots: Stack
     mailboxes: Stack
+    states: Stack
     data: SharedTensors
     board: Board
+    run_dir: Path
+    resumed: Path | None  # the checkpoint that the run goes on from
+    elapsed_ns: int  # by then, of the run's own clock
     parts: Path  # where a process leaves its rows, for the parent to join
     logs: Path
     path: tuple[str, ...]  # the parent's module search path: a user's model may be on it
 
+    @property
+    def events(self) -> Path:
+        """The record that the run can be repeated from."""
+        return self.run_dir / history.FILE
+
     def close(self) -> None:
         """Give the parent's descriptors back."""
-        for part in (self.slots, self.mailboxes, self.data, self.board):
+        for part in (self.slots, self.mailboxes, self.states, self.data, self.board):
             part.close()
 
 

@@ -8,26 +8,25 @@ It stops with its parent: the parent's socket reports the parent's death as the 
 
 from __future__ import annotations
 
+import heapq
 import selectors
 import socket
 from collections.abc import Sequence
 
-import numpy as np
-import torch
-
-from asgd_lab.backends.build import build_algorithm, build_budget, build_server, build_task
-from asgd_lab.backends.process import channel, snapshots
+from asgd_lab.backends.process import channel
 from asgd_lab.backends.process.board import Board
-from asgd_lab.backends.process.channel import Answer, Ask, Request
+from asgd_lab.backends.process.channel import Answer, Ask, Order, Request
 from asgd_lab.backends.process.clock import now_ns, precise_timers, sleep_until
-from asgd_lab.backends.process.plan import EFFECT_ROW, KIND, PUSH_ROW, Plan, settle
+from asgd_lab.backends.process.ledger import Ledger
+from asgd_lab.backends.process.outlook import Outlook
+from asgd_lab.backends.process.plan import Plan, settle
+from asgd_lab.backends.process.saving import Saver
+from asgd_lab.backends.process.vigil import Vigil
 from asgd_lab.hardware.costs import Costs, nanoseconds
-from asgd_lab.protocol.grants import DROPPED, FetchGrant, Grant
-from asgd_lab.protocol.replica import Arrived
-from asgd_lab.record.rowfile import RowFile
+from asgd_lab.protocol.events import Event, Kind, Why
+from asgd_lab.protocol.grants import DROPPED, Grant, PushGrant
 
 PARENT = -1
-APPLY, GRANT = KIND["apply"], KIND["grant"]
 
 
 def main(plan: Plan, ends: Sequence[socket.socket], parent: socket.socket) -> None:
@@ -40,173 +39,269 @@ class ServerProcess:
     """The protocol's server and its means."""
 
     def __init__(self, plan: Plan, ends: Sequence[socket.socket], parent: socket.socket) -> None:
-        self.plan, self.ends, self.parent = plan, ends, parent
+        self.plan, self.ends, self.parent = plan, list(ends), parent
         scenario = plan.scenario
-        task = build_task(scenario, plan.data.tensors())
-        mailboxes = {worker: plan.mailboxes.vector(worker) for worker in range(scenario.workers)}
-        self.server = build_server(
-            task,
-            build_algorithm(scenario),
-            build_budget(scenario),
-            torch.clone(plan.slots.vector(0)),
-            mailboxes,
-            lambda slot: plan.slots.vector(slot, writable=True),
-        )
-        self.effects = RowFile(plan.parts / "server.effects", EFFECT_ROW)
-        self.pushes = RowFile(plan.parts / "server.pushes", PUSH_ROW)
-        self.snapshots = snapshots.of_server(plan)
+        self.ledger = Ledger(plan)
+        self.server = self.ledger.server
+        self.outlook = Outlook(plan, self.ledger)
         self.emulated = scenario.backend.device == "emulated"
         self.costs = Costs.of(scenario.hardware, plan.size_bytes)
         if self.emulated:
             precise_timers()
-        self.sequences = [0] * scenario.workers
-        self.sent_ns = [0] * scenario.workers  # each worker's request that is not answered yet
-        self.served = [(0, 0)] * scenario.workers  # when the service of each worker's push began, and how long it took
-        self.words = plan.board.server
-        self.start_ns = self.end_ns = 0
-        self.deadline_ns: int | None = None
-        self.selector = selectors.DefaultSelector()
-        for worker, end in enumerate(ends):
+        self.sent_ns = [0] * scenario.workers  # each worker's last request
+        self.words = plan.board.words_of_server()
+        self.start_ns = self.words[Board.START_NS]
+        seconds = scenario.budget.seconds
+        self.lasts_ns = None if seconds is None else nanoseconds(seconds)
+        self.vigil = Vigil(plan, self.server)
+        self.saver = Saver(self)
+        self.ready: dict[int, Request] = {}  # who has said so before the clock starts
+        # What has been started and arrives later, on an emulated way: (when, a number, who, what).
+        self.due: list[tuple[int, int, int, Request]] = []
+        self.number = 0
+        precise = self.emulated and scenario.algorithm.name == "downpour"  # epoll counts in milliseconds
+        self.selector = selectors.SelectSelector() if precise else selectors.DefaultSelector()
+        for worker, end in enumerate(self.ends):
             self.selector.register(end, selectors.EVENT_READ, worker)
         self.selector.register(parent, selectors.EVENT_READ, PARENT)
 
     def run(self) -> None:
         """Until the last member has left."""
-        try:
-            if self._gather():
-                self._serve()
-        finally:
-            self.effects.close()
-            self.pushes.close()
-            self._hand_over()
-
-    def _gather(self) -> bool:
-        """Wait until all are ready, then start the clock; False if somebody died or the parent wants no more."""
-        waiting = set(range(len(self.ends)))
-        while waiting:
-            for key, _ in self.selector.select():
-                if key.data == PARENT or channel.hear(self.ends[key.data]) is None:
-                    return False
-                waiting.discard(key.data)
-        for worker in range(len(self.ends)):
-            self.server.on_join(worker)
-        self.start_ns = self.end_ns = now_ns()
-        self.words[Board.START_NS] = self.start_ns
-        if self.snapshots is not None and self.server.parameters is not None and self.snapshots.due(0):
-            self.snapshots.take(0, 0, 0, self.server.parameters.current)
+        if self.start_ns:
+            self.outlook.show()
+            if self.server.closed:
+                self.words[Board.STOP] = 1
         for end in self.ends:
-            channel.answer(end, Answer(0, 0, self.start_ns))
-        return True
+            channel.answer(end, Answer(Ask.AGAIN, 0, 0))
+        try:
+            self._serve()
+        finally:
+            self.ledger.close()
+            self.outlook.hand_over()
+
+    # ------------------------------------------------------------------ the loop
 
     def _serve(self) -> None:
-        seconds = self.plan.scenario.budget.seconds
-        self.deadline_ns = None if seconds is None else self.start_ns + nanoseconds(seconds)
-        while self.server.members:
+        while not self.start_ns or self.server.members:
             heard: list[tuple[int, Request | None]] = []
-            for key, _ in self.selector.select(self._time_left_s()):
-                if key.data != PARENT:
+            ordered = False
+            for key, _ in self.selector.select(self._patience_s()):
+                if key.data == PARENT:
+                    ordered = True
+                else:
                     heard.append((key.data, channel.hear(self.ends[key.data])))
-                elif not self._obey():
-                    return
-            heard.sort(key=lambda item: item[1].sent_ns if item[1] is not None else 0)
+            now = now_ns()
+            while self.due and self.due[0][0] <= now:
+                heard.append(heapq.heappop(self.due)[2:])
+            if len(heard) > 1:
+                heard.sort(key=lambda item: item[1].sent_ns if item[1] is not None else 0)
             for worker, request in heard:
-                if self._time_left_s() == 0.0:
-                    self._close(self.deadline_ns)
+                self._end_in_time()
                 self._handle(worker, request)
-            if self._time_left_s() == 0.0:
-                self._close(self.deadline_ns)
+            self._end_in_time()
+            if ordered and not self._obey():
+                return
+            if self.start_ns:
+                self._save()
+            if self.start_ns and now_ns() >= self.vigil.due_ns:
+                for worker in self.vigil.silent():
+                    self._out(worker, Why.SILENT)
+                    channel.order(self.parent, Order.SILENT, worker)
 
-    def _time_left_s(self) -> float | None:
-        """Seconds until the run has to be closed; None if no clock will do that."""
-        if self.deadline_ns is None or self.server.closed:
+    def _patience_s(self) -> float | None:
+        """Seconds until something has to be done though nobody says a word."""
+        if not self.start_ns:
             return None
-        return max(0.0, (self.deadline_ns - now_ns()) * 1e-9)
+        times = [self.vigil.due_ns]
+        if self.lasts_ns is not None and not self.server.closed:
+            times.append(self.start_ns + self.lasts_ns)
+        if self.due:
+            times.append(self.due[0][0])
+        if self.saver.due_ns is not None and not self.server.finished:
+            times.append(self.start_ns + self.saver.due_ns)
+        return max(0.0, (min(times) - now_ns()) * 1e-9)
+
+    def _end_in_time(self) -> None:
+        if self.lasts_ns is None or self.server.closed or not self.start_ns:
+            return
+        if now_ns() >= self.start_ns + self.lasts_ns:
+            self._close(self.lasts_ns)
+
+    def _save(self) -> None:
+        self.saver.look(self._clock())
+        for worker, request in self.saver.finish(self._clock()):
+            self._serve_request(worker, request, now_ns())
+
+    def _clock(self) -> int:
+        return now_ns() - self.start_ns
 
     def _obey(self) -> bool:
-        """The parent's only word is stop; its death is the end of the run."""
-        if not self.parent.recv(1):
+        """Do what the parent says; its death is the end of the run."""
+        order = channel.obey(self.parent)
+        if order is None:
             self.words[Board.STOP] = 1
             return False
+        word, worker, end = order
+        if word == Order.PROCESS:
+            assert end is not None
+            self._hear_out(worker)
+            self.ends[worker] = end
+            self.selector.register(end, selectors.EVENT_READ, worker)
+            return True
+        if not self.start_ns:
+            return False
         if not self.server.closed:
-            self._close(None)
+            self._close(self._clock())
         return True
+
+    # ------------------------------------------------------------------ workers come and go
+
+    def _hear_out(self, worker: int) -> None:
+        """A process is dead: what it had said counts, then it is out."""
+        end = self.ends[worker]
+        if end.fileno() < 0:
+            return
+        while (request := channel.hear(end)) is not None:
+            self._handle(worker, request)
+        self._gone(worker)
+
+    def _gone(self, worker: int) -> None:
+        self.selector.unregister(self.ends[worker])
+        self.ends[worker].close()
+        self.ready.pop(worker, None)
+        self.due = [item for item in self.due if item[2] != worker]
+        heapq.heapify(self.due)
+        if worker in self.server.members:
+            self._out(worker, Why.DIED)
+
+    def _out(self, worker: int, why: Why) -> None:
+        """It is no member any more."""
+        incarnation = self.server.standing(worker)[0]
+        self.saver.gone(worker)
+        self._commit(Event(Kind.LEAVE, worker, incarnation, detail=why))
+
+    def _admit(self, worker: int, request: Request) -> None:
+        """A worker begins a life, or says so again."""
+        life = request.number
+        if not self.start_ns:
+            self.ready[worker] = request
+            if len(self.ready) == len(self.ends):
+                self._start()
+            return
+        if self.ledger.lives[worker] != life:
+            if worker in self.server.members:
+                self._out(worker, Why.DIED)
+            self._join(worker, life)
+            channel.order(self.parent, Order.AWAKE, worker)
+        if worker in self.server.members:
+            self._welcome(worker)
+
+    def _join(self, worker: int, life: int) -> None:
+        self._commit(Event(Kind.JOIN, worker, number=life))
+
+    def _welcome(self, worker: int) -> None:
+        self.vigil.begins(worker)
+        answer = self.ledger.standing(worker)._replace(steps=self.start_ns)
+        channel.answer(self.ends[worker], answer)
+
+    def _start(self) -> None:
+        """All are ready: the run's clock starts, or goes on."""
+        self.start_ns = now_ns() - self.plan.elapsed_ns
+        for worker, request in sorted(self.ready.items()):
+            if request.detail and worker in self.server.members:
+                self._commit(Event(Kind.ATTACH, worker, number=request.number))
+                continue
+            if worker in self.server.members:
+                self._out(worker, Why.DIED)
+            self._join(worker, request.number)
+        self.words[Board.START_NS] = self.start_ns
+        self.outlook.look(self._clock())
+        for worker in self.ready:
+            self._welcome(worker)
+
+    # ------------------------------------------------------------------ requests
 
     def _handle(self, worker: int, request: Request | None) -> None:
         begun = now_ns()
-        if request is None or request.ask == Ask.LEAVE:
-            self.selector.unregister(self.ends[worker])
-            if worker in self.server.members:
-                self._deliver(self.server.on_leave(worker))
+        if request is None:
+            self._gone(worker)
             return
-        self.sent_ns[worker] = request.sent_ns
+        kind, number = request.ask, request.number
+        if kind == Ask.READY:
+            self._admit(worker, request)
+            return
+        if request.sent_ns > begun:  # on an emulated way
+            self.number += 1
+            heapq.heappush(self.due, (request.sent_ns, self.number, worker, request))
+            return
+        if worker not in self.server.members or request.incarnation != self.server.standing(worker)[0]:
+            if kind != Ask.LEAVE:
+                channel.answer(self.ends[worker], Answer(Ask.OUT, 0, request.incarnation))
+            return
+        if kind == Ask.LEAVE:
+            self._out(worker, Why(request.detail))
+            return
+        if kind == Ask.SAVED:
+            self.saver.saved(worker, number)
+            return
+        known = self.ledger.fetches[worker] if kind == Ask.FETCH else self.server.standing(worker)[1]
+        if number <= known:  # said again to a new server
+            answer = self.ledger.answer(worker, kind, number)
+            if answer is not None:
+                channel.answer(self.ends[worker], answer._replace(released_ns=begun))
+            else:
+                self.vigil.asked(worker)
+            return
+        self.vigil.asked(worker)
+        self._serve_request(worker, request, begun)
+
+    def _serve_request(self, worker: int, request: Request, begun: int) -> None:
         is_fetch = request.ask == Ask.FETCH
-        stated_ns = self.costs.server_fetch_ns if is_fetch else self.costs.server_push_ns
+        if is_fetch and self.saver.under_way:
+            self.saver.hold(worker, request)
+            return
         if self.emulated and not self.server.closed:  # an application is visible at the end of its service
-            sleep_until(begun + stated_ns)
-            if self._time_left_s() == 0.0:
-                self._close(self.deadline_ns)
-        in_time = not self.server.closed
-        if is_fetch:
-            grants = self.server.on_fetch(worker)
-        else:
-            self.sequences[worker] = request.sequence
-            version = self.server.version
-            grants = self.server.on_push(
-                Arrived(worker, 1, request.sequence, request.base, request.steps, request.loss, request.error)
-            )
-            if self.server.version != version:
-                self._made_version()
+            sleep_until(begun + (self.costs.server_fetch_ns if is_fetch else self.costs.server_push_ns))
+            self._end_in_time()
+        self.sent_ns[worker] = request.sent_ns
+        kind = Kind.FETCH if is_fetch else Kind.PUSH
+        event = Event(kind, worker, request.incarnation, request.number, *request[4:])
+        self._commit(event, request.sent_ns, begun)
+
+    def _commit(self, event: Event, sent: int = 0, begun: int = 0) -> None:
+        """Tell the server, keep the record, answer."""
+        version, start_ns = self.server.version, self.start_ns
+        closed = self.server.closed
+        begun = begun or now_ns()
+        grants = self.ledger.commit(event, (sent or begun) - start_ns, begun - start_ns, self._clock)
+        if self.server.version != version:
+            self.outlook.show()
+            self.outlook.look(self._clock())
         served_ns = now_ns() - begun
-        if is_fetch:
-            self._note(GRANT, worker, begun, served_ns)
-        else:
-            self.served[worker] = (begun, served_ns)
-            if in_time:
-                self.end_ns = begun + served_ns
-        self._deliver(grants, served_ns, worker)
-        if self.server.closed and not self.words[Board.STOP]:
-            self._close(self.end_ns)
+        self._deliver(grants, served_ns, event.worker)
+        if self.server.closed and not closed and event.kind != Kind.CLOSE:  # the budget is used up
+            self.words[Board.STOP] = 1
 
-    def _note(
-        self, kind: int, worker: int, begun: int, served_ns: int, version: int = -1, staleness: int = -1, steps: int = 0
-    ) -> None:
-        round, start = self.sequences[worker] + (kind == GRANT), begun - self.start_ns
-        waited_ns, size = begun - self.sent_ns[worker], self.plan.size_bytes
-        self.effects.add(PARENT, round, kind, start, start + served_ns, waited_ns, version, staleness, steps, size, 0)
-
-    def _made_version(self) -> None:
-        server = self.server
-        self.words[Board.VERSION] = server.version
-        self.words[Board.MINIBATCHES] = server.minibatches
-        self.plan.board.training_error[0] = server.training_error
-        if self.snapshots is not None and server.parameters is not None and self.snapshots.due(server.minibatches):
-            self.snapshots.take(now_ns() - self.start_ns, server.version, server.minibatches, server.parameters.current)
-
-    def _close(self, when_ns: int | None) -> None:
-        """The run is over: workers stop at their next minibatch."""
-        self.end_ns = now_ns() if when_ns is None else when_ns
+    def _close(self, when_ns: int) -> None:
+        """The run is over, at this time of its clock: workers stop at their next minibatch."""
         self.words[Board.STOP] = 1
-        self._deliver(self.server.close())
+        grants = self.ledger.commit(Event(Kind.CLOSE, detail=Why.STOPPED), when_ns, when_ns, lambda: when_ns)
+        self._deliver(grants, 0, PARENT)
 
-    def _deliver(self, grants: list[Grant], served_ns: int = 0, served: int = PARENT) -> None:
+    def _deliver(self, grants: list[Grant], served_ns: int, served: int) -> None:
         """Answer; who was not just `served` has waited for its release until now."""
-        parameters = self.server.parameters
         now = now_ns()
         for grant in grants:
-            end = self.ends[grant.worker]
-            waited_ns = now - self.sent_ns[grant.worker] - (served_ns if grant.worker == served else 0)
-            if isinstance(grant, FetchGrant):
-                slot = parameters.pinned(grant.worker) if parameters is not None and grant.steps else 0
-                channel.answer(end, Answer(grant.version, slot, grant.steps, waited_ns))
-            else:
-                self.pushes.add(grant.version, grant.staleness, grant.steps)
-                self._note(APPLY, grant.worker, *self.served[grant.worker], grant.version, grant.staleness, grant.steps)
+            worker = grant.worker
+            if isinstance(grant, PushGrant):
+                kind, number = Ask.PUSH, grant.sequence
                 if grant.version != DROPPED:
                     self.words[Board.STALENESS] = grant.staleness
-                channel.answer(end, Answer(grant.version, grant.staleness, grant.steps, waited_ns))
-
-    def _hand_over(self) -> None:
-        """Leave the final parameters and the end of the run's clock for the parent."""
-        parameters = self.server.parameters
-        params = parameters.current.numpy() if parameters is not None else np.empty(0, np.float32)
-        np.savez(self.plan.parts / "final.npz", params=params, end_ns=np.int64(self.end_ns - self.start_ns))
+            else:
+                kind, number = Ask.FETCH, self.ledger.fetches[worker]
+                self.saver.granted(worker)
+            answer = self.ledger.answer(worker, kind, number)
+            if answer is not None and self.ends[worker].fileno() >= 0:
+                waited_ns = now - self.sent_ns[worker] - (served_ns if worker == served else 0)
+                self.vigil.answered(worker)
+                channel.answer(self.ends[worker], answer._replace(waited_ns=waited_ns, released_ns=now))

@@ -30,22 +30,24 @@ class Snapshots:
     """What one process keeps: the first at or after every multiple of `every` of its minibatches."""
 
     def __init__(self, folder: Path, owner: str, every: float) -> None:
-        self._rows = RowFile(folder / (owner + _SUFFIX), SNAPSHOT_ROW)
+        self._rows = RowFile(folder / (owner + _SUFFIX), SNAPSHOT_ROW, go_on=True)
         self._folder, self._owner, self._every = folder, owner, every
-        self._next, self._taken = 0.0, 0
+        self._next = 0.0
+        self._goes_on = len(self._rows) > 0  # after a process that is gone
 
     def due(self, minibatches: int) -> bool:
         """Is a copy due at this count of the owner's minibatches? Asked again, the answer is no."""
+        goes_on, self._goes_on = self._goes_on, False
         if minibatches < self._next:
             return False
         self._next = (minibatches // self._every + 1) * self._every
-        return True
+        return not goes_on
 
     def take(self, time_ns: int, version: int, minibatches: int, params: Tensor) -> None:
         """Keep a copy; `minibatches` are those in the server's parameters."""
-        np.save(_file(self._folder, self._owner, self._taken), params.cpu().numpy())
-        self._rows.add(time_ns, version, minibatches, self._taken)
-        self._taken += 1
+        number = len(self._rows)
+        np.save(_file(self._folder, self._owner, number), params.cpu().numpy())
+        self._rows.add(time_ns, version, minibatches, number)
 
 
 def of_replica(plan: Plan, worker: int) -> Snapshots | None:

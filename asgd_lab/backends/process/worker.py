@@ -10,201 +10,269 @@ costs of client and link. A minibatch whose mathematics took longer than stated 
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import socket
-from collections.abc import Callable
+import sys
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from asgd_lab.backends.build import build_algorithm, build_task, build_worker
-from asgd_lab.backends.process import channel
 from asgd_lab.backends.process.board import Board
 from asgd_lab.backends.process.channel import Answer, Ask, Request
 from asgd_lab.backends.process.clock import now_ns, precise_timers, sleep_until
-from asgd_lab.backends.process.plan import EFFECT_ROW, KIND, MINIBATCH_ROW, Plan, settle
+from asgd_lab.backends.process.link import Link, Out, Over
+from asgd_lab.backends.process.plan import EFFECT_ROW, FATAL, KIND, MINIBATCH_ROW, Plan, settle
+from asgd_lab.backends.process.restoring import restore, save
 from asgd_lab.backends.process.snapshots import of_replica
+from asgd_lab.backends.process.stretch import NotFinite, Stretch
 from asgd_lab.errors import ProtocolError
 from asgd_lab.hardware.costs import Costs
-from asgd_lab.hardware.steps import StepTimes
-from asgd_lab.protocol.effects import Fetch, Push, Train
+from asgd_lab.protocol.effects import Effect, Fetch, Push, Start, Train, Wait
+from asgd_lab.protocol.events import Why
 from asgd_lab.protocol.replica import Delta
 from asgd_lab.record.rowfile import RowFile
 
-STOP, STATE, STEPS, OVERRUNS = Board.STOP, Board.STATE, Board.STEPS, Board.OVERRUNS
+STOP, STATE, SHOWN = Board.STOP, Board.STATE, Board.SHOWN
+FETCHING, TRAINING, PUSHING, LEFT = (Board.STATES.index(name) for name in ("fetching", "training", "pushing", "left"))
+ASKED = -1  # among buffers
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FETCH, TRAIN, PUSH, ADOPT, MEASURE = (KIND[kind] for kind in ("fetch", "train", "push", "adopt", "measure"))
 
 
-class Over(Exception):
-    """The run ended while this worker was at work: what it has not pushed is not counted."""
-
-
-def main(plan: Plan, number: int, end: socket.socket) -> None:
-    """The process: build, warm up, say ready, and run the program to its end."""
+def main(plan: Plan, number: int, process: int, end: socket.socket) -> None:
+    """The process, the worker's `process`-th: build, warm up, say ready, and run the program to its end."""
     settle(plan, f"worker-{number}")
-    WorkerProcess(plan, number, end).run()
+    try:
+        WorkerProcess(plan, number, process, end).run()
+    except (NotFinite, OSError) as error:  # a loss that the scenario does not stand, or no disk any more
+        if isinstance(error, OSError) and error.errno not in NO_ROOM:
+            raise
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        sys.exit(FATAL)
+
+
+class UnderWay(NamedTuple):
+    """An exchange that was begun: when, how the link knows it, and of which round it is."""
+
+    begun: int
+    key: tuple[int, int]
+    round: int
 
 
 class WorkerProcess:
     """One worker and its means."""
 
-    def __init__(self, plan: Plan, number: int, end: socket.socket) -> None:
-        self.plan, self.number, self.end = plan, number, end
+    def __init__(self, plan: Plan, number: int, process: int, end: socket.socket) -> None:
+        self.plan, self.number, self.link = plan, number, Link(end, self._save)
         scenario = plan.scenario
         self.task = build_task(scenario, plan.data.tensors())
         self.algorithm = build_algorithm(scenario)
-        device = _device(scenario.backend.device, number)
-        self.staged = device.type != "cpu"
-        initial = plan.slots.vector(0)
-        mailbox = plan.mailboxes.vector(number, writable=True)
-        own = torch.empty(plan.size, device=device) if self.staged else mailbox
+        self.device = _device(scenario.backend.device, number)
+        self.staged = self.device.type != "cpu"
+        depth = self.algorithm.depth
+        self.mailboxes = [plan.mailboxes.vector(number * depth + buffer, writable=True) for buffer in range(depth)]
         # A coupled delta's update may take the parameters' place; a sum of gradients or an anchored delta may not.
-        in_place = not self.staged and self.algorithm.vectors is Delta
-        self.worker = build_worker(
-            self.task, self.algorithm, number, initial.to(device), [own], params=mailbox if in_place else None
-        )
-        self.replica = self.worker.replica
-        self.mailbox = mailbox
+        self.in_place = not self.staged and self.algorithm.vectors is Delta
+        if self.in_place and process == 0:
+            self.mailboxes[0].copy_(plan.slots.vector(0))
         self.centers: dict[int, Tensor] = {}
-        self.center = torch.empty_like(own) if self.staged else None
         self.emulated = scenario.backend.device == "emulated"
         if self.emulated:
-            stated = getattr(scenario.task, "step_s", None)
-            self.times = StepTimes.all(scenario.hardware, scenario.seed, scenario.workers, stated)[number]
-            self.times.draw_ahead()
             self.costs = costs = Costs.of(scenario.hardware, plan.size_bytes)
             self.send_ns = costs.client_push_ns + costs.to_host_ns + costs.up_ns + costs.latency_ns
             self.receive_ns = costs.latency_ns + costs.down_ns + costs.to_device_ns + costs.client_fetch_ns
             precise_timers()
         keep = scenario.record != "summary"
-        self.effects = RowFile(plan.parts / f"worker-{number}.effects", EFFECT_ROW)
-        self.minibatches = RowFile(plan.parts / f"worker-{number}.minibatches", MINIBATCH_ROW) if keep else None
+        name = f"worker-{number}-{process}"
+        self.effects = RowFile(plan.parts / f"{name}.effects", EFFECT_ROW, go_on=True)
+        self.minibatches = RowFile(plan.parts / f"{name}.minibatches", MINIBATCH_ROW, go_on=True) if keep else None
+        self.stretch = Stretch(plan, number, self.minibatches)
         self.snapshots = of_replica(plan, number)
         self.words = plan.board.words_of(number)
-        self.loss = plan.board.loss[number]
         self.orders = plan.board.words_of_server()
+        self._build()
+        self.restored = restore(plan, self.worker) if process == 0 else None  # the last fetch of a life to go on with
+
+    def _build(self) -> None:
+        """A life's own: the replica, the local optimizer, and the program."""
+        initial = self.plan.slots.vector(0)
+        updates = [torch.empty_like(each, device=self.device) for each in self.mailboxes] if self.staged else (
+            self.mailboxes
+        )  # fmt: skip
+        self.worker = build_worker(
+            self.task, self.algorithm, self.number, initial.to(self.device), updates,
+            params=self.mailboxes[0] if self.in_place else None,
+        )  # fmt: skip
+        self.replica = self.worker.replica
+        self.center = torch.empty_like(updates[0]) if self.staged else None
+        self.fetches = 0
+        self.going: dict[int, UnderWay] = {}  # by buffer the pushes, and the fetch at ASKED
 
     def run(self) -> None:
-        """Until the program ends, or the run does."""
+        """Until the program ends, or the run does; a life that was given up is followed by another."""
         self.worker.learner.warm_up()
-        channel.ask(self.end, Request(Ask.READY, now_ns()))
-        go = channel.await_answer(self.end)
-        if go is None:
-            return
-        self.start_ns = go.steps
         try:
-            self._drive()
+            while not self._live():
+                self._build()
         except Over:
             pass
         finally:
             self.effects.close()
             if self.minibatches is not None:
                 self.minibatches.close()
-            self.words[Board.STATE] = Board.STATES.index("left")
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the server may have left first
-            channel.ask(self.end, Request(Ask.LEAVE, now_ns()))
+            self.words[STATE] = LEFT
+
+    def _live(self) -> bool:
+        """One life; False if it was given up meanwhile."""
+        self.link.begin()
+        life = now_ns() << 8 | self.number
+        go = self.link.call(Request(Ask.READY, 0, life & (1 << 62) - 1, now_ns(), detail=self.restored is not None))
+        replica = self.replica
+        self.link.incarnation = go.incarnation
+        self.start_ns, self.fetches = go.steps, go.waited_ns
+        if self.restored is None:
+            replica.incarnation, replica.sequence, replica.minibatches = go.incarnation, go.version, go.detail
+        else:
+            self.fetches, self.restored = self.restored, None
+        try:
+            self._drive()
+        except Out:
+            return False
+        except NotFinite:
+            faults = self.plan.scenario.faults
+            if faults is None or faults.on_not_finite == "stop":
+                raise
+            self.link.say(Request(Ask.LEAVE, replica.incarnation, 0, now_ns(), detail=Why.NOT_FINITE))
+            return False
+        self.link.say(Request(Ask.LEAVE, replica.incarnation, 0, now_ns()))
+        return True
+
+    # ------------------------------------------------------------------ the program
 
     def _drive(self) -> None:
-        handlers: dict[type, Callable[[int], int]] = {Fetch: self._fetch, Train: self._train, Push: self._push}
         last, previous = now_ns(), None
         for effect in self.worker.program:
-            handler = handlers.get(type(effect))
-            if handler is None:
-                raise ProtocolError(f"the process backend does not interpret {type(effect).__name__}")
             begun = now_ns()
+            self.words[SHOWN] = begun
             if previous is Fetch and type(effect) is Train:  # what the program computed between the two
                 self._note(ADOPT, last, begun)
-            elif type(effect) is Push:
+            elif previous is Train and type(effect) is Push:
                 self._note(MEASURE, last, begun)
             previous = type(effect)
-            last = handler(begun)
+            last = self._interpret(effect, begun)
 
-    def _fetch(self, begun: int) -> int:
-        self.words[STATE] = 1
-        if self.emulated:
-            sleep_until(begun + self.costs.latency_ns)
-        granted = self._call(Request(Ask.FETCH, now_ns()))
-        replica = self.replica
-        if granted.steps:
-            center = self.centers.get(granted.detail)
-            if center is None:
-                center = self.centers[granted.detail] = self.plan.slots.vector(granted.detail)
-            if replica.vectors is not None:
-                replica.vectors.center = center if self.center is None else self.center.copy_(center)
-        if self.emulated:
-            sleep_until(now_ns() + self.receive_ns)
-        ended = now_ns()
-        size = self.plan.size_bytes if granted.steps else 0
-        replica.grant(granted.version, granted.steps)
-        self._note(FETCH, begun, ended, granted.waited_ns, granted.version, -1, granted.steps, size)
-        return ended
+    def _interpret(self, effect: Effect, begun: int) -> int:
+        """Do it; when it ended."""
+        if type(effect) is Train:
+            return self._train(begun)
+        if type(effect) is Fetch:
+            self._ask(begun, ahead=False)
+            return self._receive()
+        if type(effect) is Push:
+            self._send(effect.buffer, begun)
+            return self._sent(effect.buffer)
+        assert isinstance(effect, Start | Wait)
+        exchange, starts = effect.effect, type(effect) is Start
+        if isinstance(exchange, Fetch):
+            if starts:
+                self._ask(begun, ahead=True)
+            elif ASKED in self.going:
+                return self._receive()
+        elif starts:
+            self._send(exchange.buffer, begun)
+        elif exchange.buffer in self.going:
+            return self._sent(exchange.buffer)
+        return now_ns()
 
     def _train(self, begun: int) -> int:
-        self.words[STATE] = 2
-        replica, minibatch, minibatches = self.replica, self.worker.learner.minibatch, self.minibatches
-        first, steps = replica.minibatches, replica.steps
-        ends = self.times.ends_ns(steps, begun - self.start_ns) if self.emulated else []
-        words, orders, start_ns = self.words, self.orders, self.start_ns
-        loss_sum = error_sum = 0.0
-        ended, due, done = begun, begun, 0
-        round = replica.sequence + 1
-        for index in range(steps):
-            started = now_ns() if self.emulated else ended
-            loss, error = minibatch(first + index)
-            ended = now_ns()
-            if self.emulated:
-                stated_ns = ends[index] - (ends[index - 1] if index else 0)
-                overrun_ns = max(0, ended - started - stated_ns)
-                words[OVERRUNS] += overrun_ns > 0
-                due += stated_ns + overrun_ns
-                sleep_until(due)
-                ended = max(ended, now_ns())
-            loss_sum += loss
-            error_sum += error
-            done += 1
-            if minibatches is not None:
-                minibatches.add(round, self.number, first + index, ended - start_ns, loss, error)
-            words[STEPS] = first + done
-            if orders[STOP]:
-                break
+        self.words[STATE] = TRAINING
+        replica = self.replica
+        ended, done = self.stretch.train(self.worker, begun, self.start_ns)
         self._note(TRAIN, begun, ended, 0, replica.version, -1, done)
-        if orders[STOP] and done < steps:
+        if self.orders[STOP] and done < replica.steps:
             raise Over
-        replica.trained(loss_sum, error_sum)
-        self.loss[0] = loss_sum / steps
+        replica.trained(self.stretch.loss_sum, self.stretch.error_sum)
         if self.snapshots is not None and replica.vectors is not None and self.snapshots.due(replica.minibatches):
-            in_server = orders[Board.MINIBATCHES]
-            self.snapshots.take(ended - start_ns, replica.version, in_server, replica.vectors.params)
+            in_server = self.orders[Board.MINIBATCHES]
+            self.snapshots.take(ended - self.start_ns, replica.version, in_server, replica.vectors.params)
             ended = now_ns()
         return ended
 
-    def _push(self, begun: int) -> int:
-        self.words[STATE] = 3
+    # ------------------------------------------------------------------ exchanges
+
+    def _ask(self, begun: int, ahead: bool) -> None:
+        self.words[STATE] = TRAINING if ahead else FETCHING
+        self.fetches += 1
+        sent = self._arrival(begun + self.costs.latency_ns, ahead) if self.emulated else now_ns()
+        key = self.link.ask(Request(Ask.FETCH, self.replica.incarnation, self.fetches, sent, detail=ahead))
+        self._begin(ASKED, UnderWay(begun, key, self.replica.sequence + 1))
+
+    def _receive(self) -> int:
+        self.words[STATE] = FETCHING
+        going = self.going[ASKED]
+        granted = self.link.wait(going.key)
+        replica, slot = self.replica, granted.detail
+        if granted.steps:
+            center = self.centers.get(slot)
+            if center is None:
+                center = self.centers[slot] = self.plan.slots.vector(slot)
+            if replica.vectors is not None:
+                replica.vectors.center = center if self.center is None else self.center.copy_(center)
+        ended = self._received(granted, self.receive_ns) if self.emulated else now_ns()
+        del self.going[ASKED]
+        size = self.plan.size_bytes if granted.steps else 0
+        replica.grant(granted.version, granted.steps)
+        self._note(FETCH, going.begun, ended, granted.waited_ns, granted.version, -1, granted.steps, size, going.round)
+        return ended
+
+    def _send(self, buffer: int, begun: int) -> None:
+        self.words[STATE] = PUSHING
         arrived = self.replica.arriving()
         if self.staged:
-            assert self.replica.vectors is not None
-            self.mailbox.copy_(self.replica.vectors.update)
-        if self.emulated:
-            sleep_until(begun + self.send_ns)
-        answer = self._call(
-            Request(Ask.PUSH, now_ns(), arrived.sequence, arrived.base, arrived.steps, arrived.loss, arrived.error)
-        )
-        if self.emulated:
-            sleep_until(now_ns() + self.costs.latency_ns)
-        ended = now_ns()
-        size = self.plan.size_bytes
-        self._note(PUSH, begun, ended, answer.waited_ns, answer.version, answer.detail, answer.steps, size)
+            self.mailboxes[buffer].copy_(self.replica.updates[buffer])
+        overlaps = self.algorithm.depth > 1 or ASKED in self.going
+        sent = self._arrival(begun + self.send_ns, overlaps) if self.emulated else now_ns()
+        key = self.link.ask(
+            Request(
+                Ask.PUSH, arrived.incarnation, arrived.sequence, sent, arrived.base, arrived.steps, buffer,
+                arrived.loss, arrived.error,
+            )
+        )  # fmt: skip
+        self._begin(buffer, UnderWay(begun, key, arrived.sequence))
+
+    def _sent(self, buffer: int) -> int:
+        self.words[STATE] = PUSHING
+        going = self.going[buffer]
+        answer = self.link.wait(going.key)
+        ended = self._received(answer, self.costs.latency_ns) if self.emulated else now_ns()
+        del self.going[buffer]
+        size, waited_ns = self.plan.size_bytes, answer.waited_ns
+        self._note(PUSH, going.begun, ended, waited_ns, answer.version, answer.detail, answer.steps, size, going.round)
         return ended
 
-    def _call(self, request: Request) -> Answer:
-        try:
-            channel.ask(self.end, request)
-            answer = channel.await_answer(self.end)
-        except BrokenPipeError:
-            answer = None
-        if answer is None:
-            raise Over
-        return answer
+    def _begin(self, which: int, going: UnderWay) -> None:
+        if which in self.going:
+            raise ProtocolError(f"worker {self.number} starts what it has started and not waited for")
+        self.going[which] = going
+
+    def _arrival(self, due: int, overlaps: bool) -> int:
+        """When an emulated request arrives: who has nothing else to do sends it then, else the server keeps it."""
+        if overlaps:
+            return due
+        sleep_until(due)
+        return now_ns()
+
+    def _received(self, answer: Answer, way_ns: int) -> int:
+        """An emulated answer is there no sooner than its way takes; when."""
+        due = answer.released_ns if self.algorithm.depth > 1 else now_ns()
+        sleep_until(due + way_ns)
+        return now_ns()
+
+    def _save(self, checkpoint: int) -> None:
+        """Write down what outlives a round; the fetch that is waited for is asked again by who goes on from it."""
+        save(self.plan, self.worker, self.fetches - 1)
 
     def _note(
         self,
@@ -216,10 +284,11 @@ class WorkerProcess:
         staleness: int = -1,
         steps: int = 0,
         size: int = 0,
+        round: int | None = None,
     ) -> None:
         start = self.start_ns
-        # A fetch opens the round that the next push closes; measuring has closed it already.
-        round = self.replica.sequence + (kind != PUSH and kind != MEASURE)
+        if round is None:  # a fetch opens the round that the next push closes; measuring has closed it already
+            round = self.replica.sequence + (kind != MEASURE)
         self.effects.add(
             self.number, round, kind, begun - start, ended - start, waited, version, staleness, steps, size, -1
         )

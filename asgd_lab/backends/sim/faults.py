@@ -9,12 +9,14 @@ applied push, its local optimizer new.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from asgd_lab import streams
 from asgd_lab.backends.sim.clock import Timer
 from asgd_lab.hardware.costs import nanoseconds
 from asgd_lab.scenario.running import Faults as Config
+from asgd_lab.scenario.running import Kill, ServerDown, Stop
 
 if TYPE_CHECKING:
     from asgd_lab.backends.sim.simulation import Simulation
@@ -39,17 +41,36 @@ class Faults:
 
     def start(self) -> None:
         """All are up now."""
+        clock, at = self._sim.clock, nanoseconds
+        for each in self._config.schedule:
+            if isinstance(each, Kill):
+                self._later(each.at_s, lambda each=each: self._crash(each.worker, at(each.repair_s)))  # type: ignore[misc]
+            elif isinstance(each, Stop):
+                self._later(each.at_s, lambda each=each: self._sim.workers[each.worker].stand_still(at(each.until_s)))  # type: ignore[misc]
+            elif isinstance(each, ServerDown):
+                self._later(each.at_s, lambda each=each: self._sim.machine.go_down(clock.now + at(each.for_s)))  # type: ignore[misc]
         for worker in range(self._sim.scenario.workers):
             self._up(worker)
+
+    def _later(self, at_s: float, then: Callable[[], object]) -> None:
+        Timer(self._sim.clock, nanoseconds(at_s), then, background=True)
 
     def _delay_ns(self, worker: int, mean_s: float) -> int:
         return max(1, nanoseconds(self._random[worker].exponential(mean_s)))
 
     def _up(self, worker: int) -> None:
-        delay_ns = self._delay_ns(worker, self._config.mean_time_between_failures_s)
-        Timer(self._sim.clock, delay_ns, lambda: self._crash(worker), background=True)
+        mean_s = self._config.mean_time_between_failures_s
+        if mean_s is not None:
+            delay_ns = self._delay_ns(worker, mean_s)
+            incarnation = self._sim.workers[worker].replica.incarnation
+            Timer(self._sim.clock, delay_ns, lambda: self._crash_at_random(worker, incarnation), background=True)
 
-    def _crash(self, worker: int) -> None:
+    def _crash_at_random(self, worker: int, incarnation: int) -> None:
+        if self._sim.workers[worker].replica.incarnation == incarnation:  # else it was killed meanwhile
+            self._crash(worker, None)
+
+    def _crash(self, worker: int, repair_ns: int | None) -> None:
+        """Repaired after `repair_ns`, or after a time that is drawn."""
         sim = self._sim
         victim = sim.workers[worker]
         if not victim.alive:  # it has left for good
@@ -61,8 +82,7 @@ class Faults:
         if self._stalled > FUTILE * len(sim.workers):
             sim.deadlock()
         if self._in_vain > HOPELESS * len(sim.workers):
-            mean_s = self._config.mean_time_between_failures_s
-            sim.fail(f"no version in {self._in_vain} crashes: workers are up for {mean_s:g} s and a round takes longer")
+            sim.fail(f"no version in {self._in_vain} crashes: workers are not up for long enough for a round")
         self.crashes += 1
         sim.down.add(worker)
         self.lost_minibatches += victim.minibatches - sim.accepted[worker]
@@ -74,8 +94,16 @@ class Faults:
             Timer(sim.clock, detect_ns, lambda: self._detect(worker, incarnation), background=True)
         else:
             self._detect(worker, incarnation)
-        delay_ns = self._delay_ns(worker, self._config.mean_time_to_repair_s)
-        Timer(sim.clock, delay_ns, lambda: self._restart(worker), background=True)
+        if self._config.on_death == "stop":
+            sim.fail(f"worker {worker} has died at {sim.clock.now * 1e-9:.6g} s, and on_death is stop")
+        if self._config.on_death == "continue":
+            if not any(each.alive for each in sim.workers):
+                sim.fail(f"no worker is left: worker {worker} has died at {sim.clock.now * 1e-9:.6g} s")
+            return
+        if repair_ns is None:
+            assert self._config.mean_time_to_repair_s is not None
+            repair_ns = self._delay_ns(worker, self._config.mean_time_to_repair_s)
+        Timer(sim.clock, repair_ns, lambda: self._restart(worker), background=True)
 
     def _detect(self, worker: int, incarnation: int) -> None:
         server = self._sim.server

@@ -77,6 +77,11 @@ class Machine:
         if self._ordered is not None:
             self._ordered.give_up(request, servers)
 
+    def go_down(self, until: int) -> None:
+        """No server serves anybody before then; what was being served begins anew."""
+        for queue in self.queues:
+            queue.go_down(until)
+
     def _processor(self, clock: Clock, name: str, count: int | None) -> Processor | None:
         if count is None:
             return None

@@ -9,9 +9,10 @@ order.
 from __future__ import annotations
 
 from collections import deque
+from typing import Any
 
 from asgd_lab import streams
-from asgd_lab.backends.sim.clock import Alarm, Callbacks, Clock
+from asgd_lab.backends.sim.clock import Alarm, Callbacks, Clock, Timer
 from asgd_lab.backends.sim.exchange import FAR, Exchange, Slice
 from asgd_lab.backends.sim.sharing import Class, Sharing
 from asgd_lab.hardware.costs import Costs
@@ -54,6 +55,7 @@ class Gauge:
         self.busy_sum = 0  # service of all that has arrived
         self.present = 0
         self.present_sum = 0
+        self.down_until = 0
 
     def come(self, now: int) -> None:
         """A request is there."""
@@ -69,10 +71,14 @@ class Gauge:
         """Serve a request: its `serve` is called when that is done, with `started` set."""
         raise NotImplementedError
 
+    def go_down(self, until: int) -> None:
+        """Serve nobody before then; a service that is under way begins anew."""
+        raise NotImplementedError
+
     @property
     def busy_ns(self) -> int:
         """Until now."""
-        return self.busy_sum - max(0, self.free_at - self.clock._now)
+        return self.busy_sum - max(0, self.free_at - max(self.clock._now, self.down_until))
 
     @property
     def present_ns(self) -> int:
@@ -86,6 +92,7 @@ class Fcfs(Gauge):
     def __init__(self, clock: Clock, services: Services) -> None:
         super().__init__(clock)
         self._services, self._steady = services, services.constant
+        self._moved: dict[int, int] = {}  # when what was delayed will have been served
 
     def submit(self, request: Exchange | Slice, fetch: bool) -> None:
         """Serve a request: its `serve` is called when that is done, with `started` set."""
@@ -105,6 +112,29 @@ class Fcfs(Gauge):
         self.present_sum -= now
         request.set(self.clock, end - now, _SERVED)
 
+    def go_down(self, until: int) -> None:
+        """All that is there is served later, in the same order; those who ring before then wait on."""
+        clock = self.clock
+        alarms: list[tuple[int, int, int, Any]] = clock._queue  # type: ignore[assignment]
+        there = sorted(
+            (self._moved.get(id(alarm), time), number, alarm)
+            for time, _, number, alarm in alarms
+            if alarm.callbacks in (_SERVED, _LATER) and alarm.queue is self
+        )
+        self.down_until = max(self.down_until, until)
+        begin = self.down_until
+        for end, _, request in there:
+            service_ns = end - request.started
+            self.busy_sum += max(0, clock._now - request.started)  # done in vain
+            request.started, begin = begin, begin + service_ns
+            self._moved[id(request)] = begin
+            request.callbacks = _LATER
+        self.free_at = max(self.free_at, begin)
+
+    def later(self, request: Exchange | Slice) -> None:
+        """It would have been served by now, had the server not been down."""
+        request.set(self.clock, self._moved.pop(id(request)) - self.clock._now, _SERVED)
+
 
 def _served(request: Exchange | Slice) -> None:
     queue = request.queue
@@ -113,7 +143,12 @@ def _served(request: Exchange | Slice) -> None:
     request.serve()
 
 
+def _later(request: Exchange | Slice) -> None:
+    request.queue.later(request)  # type: ignore[attr-defined]
+
+
 _SERVED: Callbacks = (_served,)
+_LATER: Callbacks = (_later,)
 
 
 class OnCores(Gauge):
@@ -225,6 +260,8 @@ class _InOrder(Gauge, Alarm):
         """The one whose turn it is, if it is there and nobody is being served."""
         if self._serving is not None or not self._waiting or self._waiting[0][0].arrived == FAR:
             return
+        if self.clock._now < self.down_until:
+            return
         slice, fetch = self._waiting.popleft()
         self._serving = slice
         service_ns = self._services.next_ns(fetch)
@@ -233,6 +270,23 @@ class _InOrder(Gauge, Alarm):
         self.free_at = now + service_ns
         slice.of.started = min(slice.of.started, now)
         self.set(self.clock, service_ns, _IN_ORDER)
+
+    def go_down(self, until: int) -> None:
+        """The slice that is being served begins anew then."""
+        clock, serving = self.clock, self._serving
+        self.down_until = max(self.down_until, until)
+        if serving is None:
+            Timer(clock, until - clock._now, self.serve_next)
+            return
+        service_ns = self.free_at - serving.started
+        self.busy_sum += max(0, clock._now - serving.started)  # done in vain
+        serving.started = self.down_until
+        self.free_at = self.down_until + service_ns
+        self.callbacks = _LATER_IN_ORDER
+
+    def later(self) -> None:
+        """The slice would have been served by now, had the server not been down."""
+        self.set(self.clock, self.free_at - self.clock._now, _IN_ORDER)
 
     def ring(self) -> None:
         """The slice has been served."""
@@ -249,3 +303,4 @@ class _InOrder(Gauge, Alarm):
 
 
 _IN_ORDER: Callbacks = (_InOrder.ring,)
+_LATER_IN_ORDER: Callbacks = (_InOrder.later,)

@@ -64,7 +64,7 @@ class Simulation:
         self.numerics = chosen(scenario, task)
         self.accounts = [Account() for _ in range(scenario.workers)]
         stated_step_s = getattr(scenario.task, "step_s", None)
-        self._times = StepTimes.all(scenario.hardware, scenario.seed, scenario.workers, stated_step_s)
+        self._times = StepTimes.all(scenario.hardware, scenario.seed, scenario.workers, stated_step_s, scenario.faults)
         self.workers = [self._worker(number) for number in range(scenario.workers)]
         self.down: set[int] = set()  # who has crashed and is not back
         self.accepted = [0] * scenario.workers  # each worker's minibatches that the server has: a restart goes on there

@@ -45,8 +45,10 @@ class SimWorker(Alarm):
         "_computed",
         "_entry",
         "_job",
+        "_late",
         "_program",
         "_since",
+        "_still_until",
         "_times",
         "_total",
         "_unsettled",
@@ -80,6 +82,7 @@ class SimWorker(Alarm):
         self._computed: Computation | None = None
         self._job: list[Any] | None = None  # the minibatches' place on a device that is shared
         self._since = 0  # the worker's own time when it began to wait
+        self._still_until = self._late = 0
 
     @property
     def minibatches(self) -> int:
@@ -185,6 +188,8 @@ class SimWorker(Alarm):
 
     def _train(self, local: int) -> None:
         sim, steps = self.sim, self.replica.steps
+        if local < self._still_until:
+            local = self._still_until
         self._begun = local
         self.training = True
         now = sim.clock._now
@@ -201,6 +206,21 @@ class SimWorker(Alarm):
             self.set(sim.clock, local - now, _COMPUTE)
         else:
             self.compute()
+
+    def stand_still(self, until: int) -> None:
+        """Do nothing before then; what has been sent goes on, what is being trained takes that much longer."""
+        if not self.alive:
+            return
+        self._still_until = max(self._still_until, until)
+        if self.training:
+            self._late += max(0, until - max(self._begun, self.sim.clock.now))
+            self._begun = max(self._begun, until) if self._begun > self.sim.clock.now else self._begun
+            self.callbacks = _LATE
+
+    def late(self) -> None:
+        """The minibatches would have been over by now, had it not stood still."""
+        late, self._late = self._late, 0
+        self.set(self.sim.clock, late, _TRAINED)
 
     def compute(self) -> None:
         """On a device or cores that others use as well."""
@@ -285,4 +305,5 @@ def _start(worker: SimWorker) -> None:
 _START: Callbacks = (_start,)
 _COMPUTE: Callbacks = (SimWorker.compute,)
 _TRAINED: Callbacks = (SimWorker.trained,)
+_LATE: Callbacks = (SimWorker.late,)
 _LEAVE: Callbacks = (SimWorker.leave,)

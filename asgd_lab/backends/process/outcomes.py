@@ -1,0 +1,87 @@
+"""What a run's processes have left behind, put into its tables and counts.
+
+The server's rows are made here, from the record of what it was told: fed to a server that only counts, it tells what
+was applied when, and how stale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from asgd_lab.backends import history
+from asgd_lab.backends.build import build_algorithm, build_budget
+from asgd_lab.backends.process.plan import EFFECT_ROW, KIND, MINIBATCH_ROW, Plan
+from asgd_lab.protocol.events import Kind, feed
+from asgd_lab.protocol.grants import DROPPED, PushGrant
+from asgd_lab.protocol.server import Server
+from asgd_lab.record.rowfile import read_rows
+from asgd_lab.record.run import RunDirectory
+from asgd_lab.record.summary import Statistics
+
+SERVER = -1
+APPLY, GRANT, TRAIN = KIND["apply"], KIND["grant"], KIND["train"]
+
+Row = tuple[Any, ...]
+
+
+def gather(plan: Plan, record: RunDirectory, statistics: Statistics, end_ns: int | None) -> tuple[Server, int]:
+    """Fill tables and counts; the server as it was at the end, without parameters, and the end of the run's clock.
+
+    Without `end_ns` that is the last thing that is known to have happened.
+    """
+    server = _counting(plan)
+    effects = list(_served(plan, server, statistics))
+    for path in sorted(plan.parts.glob("*.effects")):
+        effects += read_rows(path, EFFECT_ROW).tolist()
+    effects.sort(key=lambda row: (row[4], row[0]))
+    if end_ns is None:
+        end_ns = max((row[4] for row in effects), default=0)
+    keep = record.recording.keep_round
+    record.effects.extend(row for row in effects if keep(row[1]))
+    minibatches = _minibatches(plan.parts)
+    record.minibatches.extend(row[1:] for row in minibatches if keep(row[0]))
+    for number, _, kind, began, ended, *_ in effects:
+        busy_ns = min(ended, end_ns) - min(began, end_ns)  # what comes after the run's end is none of its time
+        if kind == TRAIN:
+            statistics.worker_busy(number, busy_ns)
+        elif number == SERVER:
+            statistics.server_busy(busy_ns)
+    return server, end_ns
+
+
+def _counting(plan: Plan) -> Server:
+    algorithm = build_algorithm(plan.scenario)
+    return Server(algorithm.gate, algorithm.n_fetch, build_budget(plan.scenario))
+
+
+def _served(plan: Plan, server: Server, statistics: Statistics) -> Iterator[Row]:
+    """The server's rows: a row a fetch, when it was asked; a row a push, when it has ended."""
+    size = plan.size_bytes
+    pushes: dict[tuple[int, int], tuple[int, int, int]] = {}  # by worker and number: sent, begun, ended
+    for event, sent, begun, ended in history.read(plan.events) if plan.events.exists() else []:
+        worker = event.worker
+        if event.kind == Kind.PUSH:
+            pushes[worker, event.number] = (sent, begun, ended)
+        elif event.kind == Kind.FETCH:
+            round = server.standing(worker)[1] + 1
+            yield SERVER, round, GRANT, begun, ended, begun - sent, -1, -1, 0, size, 0
+        for grant in feed(server, event):
+            if not isinstance(grant, PushGrant):
+                continue
+            if grant.version == DROPPED:
+                statistics.dropped(grant.steps)
+            else:
+                statistics.applied(grant.staleness, grant.steps)
+            sent, begun, ended = pushes.pop((grant.worker, grant.sequence))
+            what = (grant.version, grant.staleness, grant.steps)
+            yield SERVER, grant.sequence, APPLY, begun, ended, begun - sent, *what, size, 0
+
+
+def _minibatches(parts: Path) -> list[Row]:
+    """The round, then a row of the table; in order of time."""
+    rows: list[Row] = []
+    for path in sorted(parts.glob("*.minibatches")):
+        rows += read_rows(path, MINIBATCH_ROW).tolist()
+    return sorted(rows, key=lambda row: (row[3], row[1]))

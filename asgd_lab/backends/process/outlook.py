@@ -1,0 +1,44 @@
+"""What others see of the server: its progress on the board, copies of its parameters, and what it leaves at the end."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from asgd_lab.backends.process import snapshots
+from asgd_lab.backends.process.board import Board
+from asgd_lab.backends.process.ledger import Ledger
+from asgd_lab.backends.process.plan import Plan
+
+
+class Outlook:
+    """Told after every version."""
+
+    def __init__(self, plan: Plan, ledger: Ledger) -> None:
+        self._plan, self._ledger, self._server = plan, ledger, ledger.server
+        self._words = plan.board.words_of_server()
+        self._snapshots = snapshots.of_server(plan)
+        self._every = plan.scenario.backend.digest_every_updates
+
+    def show(self) -> None:
+        """The newest numbers."""
+        self._words[Board.VERSION] = self._server.version
+        self._words[Board.MINIBATCHES] = self._server.minibatches
+        self._plan.board.training_error[0] = self._server.training_error
+
+    def look(self, clock_ns: int) -> None:
+        """Copy the parameters if that is due, and record their hash if it is or if the scenario says so."""
+        server = self._server
+        if server.parameters is None:
+            return
+        looks = self._every is not None and server.version % self._every == 0
+        if self._snapshots is not None and self._snapshots.due(server.minibatches):
+            self._snapshots.take(clock_ns, server.version, server.minibatches, server.parameters.current)
+            looks = server.version > 0
+        if looks:
+            self._ledger.digest(clock_ns)
+
+    def hand_over(self) -> None:
+        """Leave the final parameters and the end of the run's clock for the parent."""
+        parameters = self._server.parameters
+        params = parameters.current.numpy() if parameters is not None else np.empty(0, np.float32)
+        np.savez(self._plan.parts / "final.npz", params=params, end_ns=np.int64(self._ledger.end_ns))

@@ -1,0 +1,77 @@
+"""The minibatches of one Train: measured one by one, slowed down by faults, or stretched to stated times."""
+
+from __future__ import annotations
+
+import math
+
+from asgd_lab.backends.build import Worker
+from asgd_lab.backends.process.board import Board
+from asgd_lab.backends.process.clock import now_ns, sleep_until
+from asgd_lab.backends.process.plan import Plan
+from asgd_lab.hardware.steps import StepTimes
+from asgd_lab.record.rowfile import RowFile
+
+STEPS, OVERRUNS, SHOWN, LONGEST = Board.STEPS, Board.OVERRUNS, Board.SHOWN, Board.LONGEST
+
+
+class NotFinite(Exception):
+    """The loss of a minibatch is no finite number, and the scenario wants something to be done about it."""
+
+
+class Stretch:
+    """Trains one worker, and shows its progress on the board."""
+
+    def __init__(self, plan: Plan, number: int, rows: RowFile | None) -> None:
+        scenario = plan.scenario
+        self.times: StepTimes | None = None
+        if scenario.backend.device == "emulated":
+            stated, slow = getattr(scenario.task, "step_s", None), scenario.faults
+            self.times = StepTimes.all(scenario.hardware, scenario.seed, scenario.workers, stated, slow)[number]
+            self.times.draw_ahead()
+        self.number, self.rows = number, rows
+        faults = scenario.faults
+        self.minds = faults is not None and faults.on_not_finite != "ignore"
+        self.words, self.orders = plan.board.words_of(number), plan.board.words_of_server()
+        self.slower = memoryview(plan.board.slower[number : number + 1].data)
+        self.shown_loss = plan.board.loss[number]
+        self.loss_sum = self.error_sum = 0.0
+
+    def train(self, worker: Worker, begun: int, start_ns: int) -> tuple[int, int]:
+        """Take `replica.steps` minibatches, fewer if the run is stopped meanwhile: (when the last ended, how many)."""
+        replica, minibatch, rows = worker.replica, worker.learner.minibatch, self.rows
+        first, steps = replica.minibatches, replica.steps
+        times, words, orders, slower = self.times, self.words, self.orders, self.slower
+        ends = times.ends_ns(steps, begun - start_ns) if times is not None else []
+        loss_sum = error_sum = 0.0
+        ended, due, done = begun, begun, 0
+        round = replica.sequence + 1
+        for index in range(steps):
+            started = ended if times is None else now_ns()
+            loss, error = minibatch(first + index)
+            ended = now_ns()
+            if times is not None:
+                stated_ns = ends[index] - (ends[index - 1] if index else 0)
+                overrun_ns = max(0, ended - started - stated_ns)
+                words[OVERRUNS] += overrun_ns > 0
+                due += stated_ns + overrun_ns
+                sleep_until(due)
+                ended = max(ended, now_ns())
+            elif slower[0] > 1.0:
+                sleep_until(started + int((ended - started) * slower[0]))
+                ended = now_ns()
+            loss_sum += loss
+            error_sum += error
+            done += 1
+            if rows is not None:
+                rows.add(round, self.number, first + index, ended - start_ns, loss, error)
+            words[STEPS] = first + done
+            words[SHOWN] = ended
+            if ended - started > words[LONGEST]:
+                words[LONGEST] = ended - started
+            if self.minds and not math.isfinite(loss):
+                raise NotFinite(f"the loss of minibatch {first + index} is {loss}")
+            if orders[Board.STOP]:
+                break
+        self.loss_sum, self.error_sum = loss_sum, error_sum
+        self.shown_loss[0] = loss_sum / max(1, done)
+        return ended, done

@@ -1,0 +1,38 @@
+"""Real processes under fire: killed, stopped and continued at random, and not an update is lost or counted twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.backends.chaos import survive
+from tests.backends.test_process import nothing_is_left
+
+__all__ = ["nothing_is_left"]  # a fixture that pytest finds here
+
+
+@pytest.mark.parametrize(
+    ("seed", "algorithm"),
+    [
+        (1, {"name": "asgd", "n_sync": 3}),
+        (2, {"name": "sync_sgd", "n_sync": 2}),
+        (3, {"name": "downpour", "n_fetch": 4, "n_push": 2, "depth": 3}),
+        (4, {"name": "ssp", "n_sync": 2, "bound": 1}),
+        (5, {"name": "asgd", "n_fetch": 5, "n_push": 3}),
+    ],
+    ids=lambda value: value["name"] if isinstance(value, dict) else "",
+)
+def test_every_acknowledged_update_is_in_once_whoever_dies(
+    tmp_path: Path, seed: int, algorithm: dict[str, Any]
+) -> None:
+    """Each minibatch adds 1 to a parameter of its own; so the parameters tell which were applied, and how often."""
+    found = survive(tmp_path / "run", seed, algorithm, workers=3, seconds=7.0)
+    assert found.summary["status"] == "done"
+    assert found.done.total() > 8, "next to nothing happened"
+    assert found.versions == list(range(1, found.summary["updates"] + 1)), "versions without a gap"
+    assert (found.lost, found.twice) == (0, 0)
+    assert found.verdict.difference is None
+    assert found.verdict.final
+    assert found.verdict.digests == found.summary["updates"] // 100

@@ -1,0 +1,156 @@
+"""Runs that are interrupted and go on: to the bit the same where one worker computes, and repeatable always."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from asgd_lab.backends.outcome import Progress
+from asgd_lab.backends.replay import repeat
+from asgd_lab.backends.run import execute
+from asgd_lab.errors import RunFailed
+from asgd_lab.record import checkpoints, tables
+from asgd_lab.record.run import final_params
+from asgd_lab.scenario import Document, Scenario
+
+from .chaos import members
+from .scenarios import DIGITS, QUADRATIC, scenario
+
+ALGORITHMS: dict[str, dict[str, Any]] = {
+    "asgd": {"name": "asgd", "n_sync": 3},
+    "fetch more often": {"name": "asgd", "n_fetch": 3, "n_push": 5},
+    "push more often": {"name": "asgd", "n_fetch": 7, "n_push": 2},
+    "gradients": {"name": "asgd", "n_fetch": 3, "n_push": 4, "push": "gradient", "rule": [{"name": "adadelta"}]},
+    "downpour": {"name": "downpour", "n_fetch": 4, "n_push": 6, "depth": 2},
+    "momentum": {"name": "asgd", "n_sync": 2, "rule": [{"name": "momentum", "beta": 0.5}]},
+}
+
+
+def checkpointed(every_updates: int, **parts: Any) -> Scenario:
+    backend = {"name": "process", "checkpoint": {"every_updates": every_updates}}
+    return scenario(**{"backend": backend, "budget": {"minibatches": 4000}, **parts})
+
+
+def until(version: int) -> Any:
+    """A watch that interrupts as soon as there is a checkpoint and this version."""
+
+    def watch(progress: Progress) -> None:
+        if progress.version >= version:
+            raise KeyboardInterrupt
+
+    return watch
+
+
+def interrupted(stated: Scenario, out: Path, version: int) -> None:
+    assert execute(stated, out, until(version))["status"] == "interrupted"
+    assert checkpoints.newest(out) is not None
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("optimizer", [{"name": "SGD", "lr": 0.05, "momentum": 0.9}, {"name": "Adam", "lr": 0.01}],
+                         ids=lambda value: value["name"])  # fmt: skip
+def test_one_worker_interrupted_and_resumed_gives_the_bits_of_one_that_was_not(
+    tmp_path: Path, name: str, optimizer: dict[str, Any]
+) -> None:
+    stated = checkpointed(50, task=QUADRATIC | {"optimizer": optimizer}, algorithm=ALGORITHMS[name])
+    execute(stated, tmp_path / "whole")
+    interrupted(stated, tmp_path / "parts", 120)
+    summary = execute(stated, tmp_path / "parts", go_on=True)
+    assert summary["status"] == "done"
+    assert final_params(tmp_path / "parts").tobytes() == final_params(tmp_path / "whole").tobytes()
+    verdict = repeat(stated, tmp_path / "parts")
+    assert verdict.difference is None
+    assert verdict.final
+    ours, theirs = (tables.read(tmp_path / each, "minibatches") for each in ("parts", "whole"))
+    assert ours[["step", "loss"]].equals(theirs[["step", "loss"]]), "no minibatch is missing from the tables, or twice"
+
+
+@pytest.mark.parametrize("algorithm", [
+    {"name": "sync_sgd", "n_sync": 2}, {"name": "ssp", "n_sync": 2, "bound": 1}, ALGORITHMS["downpour"],
+], ids=lambda value: value["name"])  # fmt: skip
+def test_several_workers_resume_more_than_once_without_a_gap(tmp_path: Path, algorithm: dict[str, Any]) -> None:
+    stated = checkpointed(40, algorithm=algorithm, workers=3, budget={"minibatches": 9000})
+    interrupted(stated, tmp_path / "run", 100)
+    assert execute(stated, tmp_path / "run", until(300), go_on=True)["status"] == "interrupted"
+    summary = execute(stated, tmp_path / "run", go_on=True)
+    assert summary["status"] == "done"
+    assert summary["minibatches"] == 9000
+    effects = tables.read(tmp_path / "run", "effects")
+    versions = effects[(effects["kind"] == "apply") & (effects["version"] > 0)]["version"].unique()
+    assert sorted(versions.tolist()) == list(range(1, summary["updates"] + 1))
+    assert repeat(stated, tmp_path / "run").difference is None
+    assert not (tmp_path / "run" / "parts").exists()
+
+
+def test_a_run_whose_every_process_is_killed_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
+    """By the command, as after a power failure: the parent dies with all the others."""
+    file, out = tmp_path / "case.yaml", tmp_path / "run"
+    file.write_text(Document.dump(checkpointed(30, workers=2, budget={"minibatches": 6000})), encoding="utf-8")
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "asgd_lab", "run", str(file), "--out", str(out)]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as parent:
+        while checkpoints.newest(out) is None:
+            assert parent.poll() is None
+            time.sleep(0.01)
+        children = psutil.Process(parent.pid).children(recursive=True)
+        parent.send_signal(signal.SIGKILL)
+        for child in children:
+            child.kill()
+    psutil.wait_procs(children, timeout=60)
+    done = subprocess.run([*command, "--resume"], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "from version" in done.stdout
+    replayed = subprocess.run(
+        [sys.executable, "-m", "asgd_lab", "replay", str(out)], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert replayed.returncode == 0, replayed.stderr
+    assert "the final parameters are the same bits" in " ".join(replayed.stdout.split())
+
+
+def test_only_the_newest_checkpoints_are_kept_and_they_hold_no_code(tmp_path: Path) -> None:
+    stated = checkpointed(20, task=DIGITS, budget={"updates": 200}, workers=2)
+    execute(stated, tmp_path / "run")
+    kept = checkpoints.all_of(tmp_path / "run")
+    assert len(kept) == 2
+    assert int(kept[-1].name) >= 160
+    for path in kept:
+        for each in path.glob("*.npz"):
+            with np.load(each, allow_pickle=False) as arrays:  # refuses objects
+                assert all(arrays[name].dtype != object for name in arrays.files)
+    assert not (tmp_path / "run" / checkpoints.FOLDER / checkpoints.UNFINISHED).exists()
+
+
+def test_a_server_killed_while_workers_save_loses_nothing(tmp_path: Path) -> None:
+    backend = {"name": "process", "checkpoint": {"every_s": 0.05}}
+    stated = scenario(backend=backend, workers=3, budget={"seconds": 4.0}, faults={"on_death": "restart"})
+    killed: list[float] = []
+
+    def watch(progress: Progress) -> None:
+        if progress.version > 3 and (not killed or time.monotonic() - killed[-1] > 0.5):
+            for process in members("server"):
+                process.kill()
+                killed.append(time.monotonic())
+
+    summary = execute(stated, tmp_path / "run", watch)
+    assert 2 < summary["faults"]["servers"] <= len(killed), "the last one may have been at its end"
+    assert checkpoints.newest(tmp_path / "run") is not None
+    assert repeat(stated, tmp_path / "run").difference is None
+
+
+def test_a_torn_checkpoint_is_refused_in_one_line(tmp_path: Path) -> None:
+    stated = checkpointed(30, workers=1)
+    interrupted(stated, tmp_path / "run", 60)
+    newest = checkpoints.newest(tmp_path / "run")
+    assert newest is not None
+    (newest / "worker-0.npz").write_bytes(b"torn")
+    with pytest.raises(RunFailed, match=r"worker-0\.npz cannot be read"):
+        execute(stated, tmp_path / "run", go_on=True)
+    assert (tmp_path / "run" / "summary.json").exists()
