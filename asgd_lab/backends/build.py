@@ -47,6 +47,8 @@ def build_algorithm(scenario: Scenario) -> Algorithm:
         algorithm = algorithms.downpour(config.n_fetch, config.n_push, config.depth, rule, config.push, momentum)
     elif config.name == "ssp":
         algorithm = algorithms.ssp(config.n_fetch, config.bound, rule, config.push, momentum)
+    elif config.name == "hogwild":
+        algorithm = algorithms.hogwild(config.n_fetch, momentum)
     elif config.name == "sync_sgd":
         algorithm = algorithms.sync_sgd(config.n_fetch, rule, config.push, momentum)
     else:
@@ -56,7 +58,8 @@ def build_algorithm(scenario: Scenario) -> Algorithm:
 
 def build_task(scenario: Scenario, data: dict[str, Tensor] | None = None) -> Task:
     """The scenario's task, over data that is already loaded or is loaded here."""
-    return tasks.build(scenario.task, scenario.seed, tasks.load(scenario.task) if data is None else data)
+    data = tasks.load(scenario.task) if data is None else data
+    return tasks.build(scenario.task, scenario.seed, data, scenario.workers)
 
 
 def build_budget(scenario: Scenario) -> Budget:
@@ -108,7 +111,13 @@ def build_worker(
         vectors = algorithm.vectors(params, params, updates[0])
         gradients = vectors.gradients if isinstance(vectors, GradientSum) else None
         learner = task.learner(worker, params, gradients)
-        after_adopt = learner.reset_momentum if algorithm.momentum_at_fetch == "reset" else None
+        resets = algorithm.momentum_at_fetch == "reset"
+
+        def after_adopt() -> None:
+            learner.version = replica.version
+            if resets:
+                learner.reset_momentum()
+
         replica = Replica(worker, vectors, after_adopt, updates)
     else:
         learner = task.learner(worker, params)
@@ -126,6 +135,10 @@ def build_server(
     state: Callable[[int], Tensor] | None = None,
     counting: bool = False,
 ) -> Server:
-    """The server; a task without parameters gets one that only counts. See `Parameters` for the rest."""
-    parameters = Parameters(initial, algorithm.rule, mailboxes, slot, state, counting) if task.size else None
+    """The server; one that only counts for a task without parameters, or where workers share them.
+
+    See `Parameters` for the rest.
+    """
+    learns = task.size and not algorithm.shared
+    parameters = Parameters(initial, algorithm.rule, mailboxes, slot, state, counting) if learns else None
     return Server(algorithm.gate, algorithm.n_fetch, budget, parameters)

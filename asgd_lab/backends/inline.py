@@ -58,6 +58,7 @@ class Inline:
         self.task, self.algorithm = task, algorithm
         self.initial = task.initial() if initial is None else initial
         self.mailboxes: dict[int, Tensor] = {}
+        self._shared = self.initial.clone() if algorithm.shared else None
         self.server = build_server(task, algorithm, budget, self.initial, self.mailboxes)
         self.workers: dict[int, Worker] = {}
         self._ahead: dict[int, FetchGrant | None] = {}  # started fetches, and what they were granted
@@ -69,6 +70,8 @@ class Inline:
     @property
     def parameters(self) -> Tensor:
         """(P,) the server's newest version; empty for a task without parameters."""
+        if self._shared is not None:
+            return self._shared
         return self.server.parameters.current if self.server.parameters is not None else torch.empty(0)
 
     def join(self, worker: int) -> None:
@@ -77,8 +80,9 @@ class Inline:
         self._ahead.pop(worker, None)
         self._deliver(self.server.on_join(worker))
         buffers = [mailbox, *(torch.zeros_like(mailbox) for _ in range(self.algorithm.depth - 1))]
-        entry = build_worker(self.task, self.algorithm, worker, self.initial, buffers)
+        entry = build_worker(self.task, self.algorithm, worker, self.initial, buffers, self._shared)
         entry.replica.incarnation, entry.replica.sequence = self.server.standing(worker)
+        entry.replica.minibatches = self.server.taken(worker)
         self.workers[worker] = entry
         self.ready.add(worker)
 
@@ -167,8 +171,7 @@ class Inline:
     def _take(self, entry: Worker, grant: FetchGrant) -> None:
         replica = entry.replica
         replica.grant(grant.version, grant.steps)
-        if replica.vectors is not None and grant.steps:
-            assert self.server.parameters is not None
+        if replica.vectors is not None and grant.steps and self.server.parameters is not None:
             replica.vectors.center = self.server.parameters.vector(self.server.parameters.pinned(grant.worker))
 
 

@@ -233,6 +233,8 @@ class Repetition:
 
 def repeat(scenario: Scenario, run_dir: Path, watch: Any = None) -> Verdict:
     """Repeat the run in `run_dir` that the process backend has recorded; `watch(done, all)` is told how far it is."""
+    if build_algorithm(scenario).shared:
+        raise ScenarioError(f"{run_dir}: is a run of hogwild, whose updates have no order that could be repeated")
     if scenario.backend.device == "cuda":
         raise ScenarioError(f"{run_dir}: was computed on GPUs, whose bits are not promised; replay repeats CPU runs")
     torch.set_num_threads(1)

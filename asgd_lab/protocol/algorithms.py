@@ -16,7 +16,7 @@ from torch import Tensor
 from asgd_lab.protocol import gates, programs, rules
 from asgd_lab.protocol.effects import Program
 from asgd_lab.protocol.gates import Gate
-from asgd_lab.protocol.replica import AnchoredDelta, Delta, GradientSum, Replica, Vectors
+from asgd_lab.protocol.replica import AnchoredDelta, Delta, GradientSum, Replica, Shared, Vectors
 from asgd_lab.protocol.rules import Kind, Rule
 
 Momentum = Literal["keep", "reset"]
@@ -35,6 +35,7 @@ class Algorithm:
     vectors: Callable[[Tensor, Tensor, Tensor], Vectors]  # (params, center, update) -> how a replica makes an update
     momentum_at_fetch: Momentum = "keep"
     depth: int = 1  # pushes a worker may have under way, each from a buffer of its own
+    shared: bool = False  # do all workers train in one vector, which the server only counts the rounds of?
 
     def __post_init__(self) -> None:
         rules.check(self.rule, self.pushes, self.gate.collects)
@@ -72,6 +73,17 @@ def ssp(n_sync: int, bound: int, rule: Rule, pushes: Kind = "delta", momentum_at
 def sync_sgd(n_sync: int, rule: Rule, pushes: Kind = "delta", momentum_at_fetch: Momentum = "keep") -> Algorithm:
     """Lock-step: all push, their updates make the next version together, all go on from it."""
     return _algorithm("sync_sgd", gates.lock_step(), n_sync, n_sync, rule, pushes, momentum_at_fetch)
+
+
+def hogwild(n_sync: int, momentum_at_fetch: Momentum = "keep") -> Algorithm:
+    """Hogwild (Niu et al. 2011): local steps straight in the shared vector, without a lock and without a copy.
+
+    Rounds of n_sync minibatches are counted as if they were pushed: the same budget, membership and staleness.
+    """
+    return Algorithm(
+        "hogwild", programs.coupled, gates.asynchronous(), rules.add(), n_sync, "delta", Shared,
+        momentum_at_fetch, shared=True,
+    )  # fmt: skip
 
 
 def sgd(n_sync: int = 1, momentum_at_fetch: Momentum = "keep") -> Algorithm:

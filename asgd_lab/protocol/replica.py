@@ -145,6 +145,28 @@ class GradientSum:
             self.gradients.copy_(kept[0])
 
 
+class Shared:
+    """No copies: the parameters are the server's own vector, which everybody changes in place (Niu et al. 2011)."""
+
+    __slots__ = ("center", "params", "update")
+
+    def __init__(self, params: Tensor, center: Tensor, update: Tensor) -> None:
+        self.params, self.center, self.update = params, center, update
+
+    def adopt(self, pending: bool) -> None:
+        """Nothing: whatever the others have written is there already."""
+
+    def measure(self) -> None:
+        """Nothing: the work is where it belongs."""
+
+    def kept(self) -> list[Tensor]:
+        """Nothing."""
+        return []
+
+    def restore(self, kept: Sequence[Tensor]) -> None:
+        """Nothing."""
+
+
 class Replica:
     """One worker's copy of the model and its place in the run. Without `vectors` it only counts (timing-only tasks)."""
 

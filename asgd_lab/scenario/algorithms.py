@@ -141,6 +141,35 @@ class SyncSgd(Part):
         return self
 
 
+class Hogwild(Part):
+    """Hogwild (Niu et al. 2011): steps straight in shared parameters, no lock, no copy; cannot be replayed."""
+
+    name: Literal["hogwild"]
+    """This algorithm's name."""
+    n_sync: NSync
+    momentum_at_fetch: MomentumAtFetch = "keep"
+
+    @property
+    def n_fetch(self) -> int:
+        """Local minibatches that are counted together."""
+        return self.n_sync
+
+    @property
+    def n_push(self) -> int:
+        """Local minibatches that are counted together."""
+        return self.n_sync
+
+    @property
+    def rule(self) -> list[Link]:
+        """None is used: the steps are in the parameters already."""
+        return [rules.Add(name="add")]
+
+    @property
+    def push(self) -> rules.Push:
+        """Nothing travels."""
+        return "delta"
+
+
 class Sgd(Part):
     """Plain SGD: one worker, whose deltas are added as they are."""
 
@@ -170,4 +199,4 @@ class Sgd(Part):
         return "delta"
 
 
-Algorithm = Annotated[Asgd | Downpour | Ssp | SyncSgd | Sgd, Field(discriminator="name")]
+Algorithm = Annotated[Asgd | Downpour | Ssp | SyncSgd | Hogwild | Sgd, Field(discriminator="name")]

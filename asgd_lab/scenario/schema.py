@@ -78,6 +78,10 @@ def _contradictions(scenario: Scenario) -> Iterator[tuple[str, str]]:
     task, backend, compute = scenario.task, scenario.backend, scenario.hardware.compute
     if scenario.algorithm.name == "sgd" and scenario.workers != 1:
         yield "workers", f"must be 1 with algorithm sgd; got {scenario.workers}; for more use asgd, ssp or sync_sgd"
+    if isinstance(task, Classification) and task.batch_norm == "server" and scenario.algorithm.push != "delta":
+        yield "task.batch_norm", "must be local with push: gradient, which has none for running statistics"
+    if scenario.algorithm.name == "hogwild":
+        yield from _without_copies(backend)
     if scenario.budget.target_error is not None and not isinstance(task, Classification):
         yield (
             "budget.target_error",
@@ -135,6 +139,21 @@ def _contradictions(scenario: Scenario) -> Iterator[tuple[str, str]]:
         )
     if scenario.hardware.host.workers > 1 and scenario.hardware.host.workers % scenario.hardware.device.workers:
         yield "hardware.device.workers", "must divide hardware.host.workers: a device belongs to one host"
+
+
+def _without_copies(backend: Backend) -> Iterator[tuple[str, str]]:
+    """What has no meaning where workers share one vector."""
+    if backend.name == "sim":
+        yield (
+            "algorithm.name",
+            "hogwild cannot be simulated: which writes meet is up to the processor; use process",
+        )
+    if backend.device == "cuda":
+        yield "backend.device", "must be cpu or emulated with hogwild, whose workers share memory; got cuda"
+    if backend.checkpoint is not None:
+        yield "backend.checkpoint", "cannot stand beside hogwild: there is no moment at which its parameters are whole"
+    if backend.digest_every_updates is not None:
+        yield "backend.digest_every_updates", "cannot stand beside hogwild, which has no versions; remove it"
 
 
 def _faults(scenario: Scenario, faults: Faults) -> Iterator[tuple[str, str]]:

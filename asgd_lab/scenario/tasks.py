@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from asgd_lab.scenario.base import Count, NonNegative, Part, Positive, Seconds, Text, refuse
+from asgd_lab.scenario.base import BareName, Count, NonNegative, Part, Positive, Seconds, Text, refuse
+from asgd_lab.scenario.words import meant
 
 
 def not_finite(value: object, key: str = "") -> Iterator[tuple[str, str]]:
@@ -34,7 +35,7 @@ class Optimizer(Part):
     )
 
     name: Text
-    """A class of torch.optim, e.g. SGD, Adam or AdamW; every other key is a keyword of that class."""
+    """A class of torch.optim, e.g. SGD, Adam or AdamW, or package.module:Class; other keys are its keywords."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -48,6 +49,83 @@ class Optimizer(Part):
 
 
 SGD = Optimizer.model_validate({"name": "SGD", "lr": 0.1})
+
+
+class Schedule(Part):
+    """How the learning rate changes: the optimizer's own lr, times a factor that follows a clock."""
+
+    name: Literal["constant", "step", "linear", "cosine"]
+    """constant; step: times factor after every so many; linear or cosine: down to final within length, and then so."""
+    clock: Literal["steps", "versions"] = "steps"
+    """steps: the worker's own minibatches; versions: of the parameters that it fetched last."""
+    every: Count | None = None
+    """For step: after how many of the clock."""
+    factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """For step: by what it is multiplied each time."""
+    length: Count | None = None
+    """For linear and cosine: within how many of the clock."""
+    final: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """For linear and cosine: the factor at the end."""
+    warmup: Annotated[int, Field(ge=0)] = 0
+    """Within how many of the clock, from the first on, the factor rises linearly to its value."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        needed = {"step": "every", "linear": "length", "cosine": "length"}.get(self.name)
+        if needed is not None and getattr(self, needed) is None:
+            refuse([(needed, f"is missing; {self.name} needs it")])
+        for key in ("every", "length"):
+            if getattr(self, key) is not None and key != needed:
+                refuse([(key, f"is not a key of {self.name}; remove it")])
+        return self
+
+
+class Clip(Part):
+    """Limits each minibatch's gradient before the local step: by its norm or by value, exactly one of them."""
+
+    norm: Positive | None = None
+    """The largest Euclidean norm of the whole gradient."""
+    value: Positive | None = None
+    """The largest absolute value of each of its elements."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.norm is None) == (self.value is None):
+            refuse([("", "give exactly one of norm and value")])
+        return self
+
+
+class SharedData(Part):
+    """Every worker walks through all samples, in an order of its own."""
+
+    name: Literal["shared"]
+    """How the samples are divided."""
+
+
+class Sharded(Part):
+    """Every worker has its own part of the samples, of equal size, drawn at random."""
+
+    name: Literal["sharded"]
+    """How the samples are divided."""
+
+
+class Dirichlet(Part):
+    """Every worker has its own part, skewed by label: each class is dealt out by Dirichlet shares (Hsu et al. 2019)."""
+
+    name: Literal["dirichlet"]
+    """How the samples are divided."""
+    alpha: Positive
+    """The smaller, the more skewed: at 100 all workers are alike, at 0.1 most have a few classes."""
+
+
+Division = Annotated[SharedData | Sharded | Dirichlet, Field(discriminator="name"), BareName()]
+
+
+def _known_or_own(name: str) -> str:
+    known = ("digits", "fashion-mnist")
+    if ":" not in name and name not in known:
+        refuse([("", f"must be 'digits', 'fashion-mnist' or package.module:factory; got {name!r}{meant(name, known)}")])
+    return name
 
 
 class Quadratic(Part):
@@ -65,31 +143,50 @@ class Quadratic(Part):
     """The initial value of every coordinate."""
     optimizer: Optimizer = SGD
     """The optimizer of the local steps."""
+    schedule: Schedule | None = None
+    """How its learning rate changes; null: it does not."""
 
 
 class Classification(Part):
-    """A network that learns to tell images apart."""
+    """A network that learns to tell images apart; or the user's own network, data and loss."""
 
     name: Literal["classification"]
     """This task's name."""
-    dataset: Literal["digits", "fashion-mnist"]
-    """The images: digits (8 x 8, comes with scikit-learn) or fashion-mnist (28 x 28, read from data_folder)."""
+    dataset: Annotated[Text, AfterValidator(_known_or_own), Field(examples=["digits", "my_package.data:make"])]
+    """The images: digits (8 x 8, comes with scikit-learn), fashion-mnist (28 x 28, read from data_folder), or
+    package.module:factory, which returns a dict of tensors train_images, train_labels, test_images, test_labels."""
+    dataset_options: dict[str, Any] = Field(default={})
+    """Keywords for the data set's factory."""
     data_folder: Text | None = None
     """Where the data set's files are; null: the folders that are searched by default."""
     model: Annotated[Text, Field(examples=["mlp", "lenet", "resnet18", "my_package.my_module:make_model"])] = "mlp"
     """mlp, lenet, any of torchvision's classification models by its name, or package.module:factory."""
     model_options: dict[str, Any] = Field(default={})
     """Keywords for the model's factory."""
+    loss: Text | None = Field(default=None, examples=["my_package.my_module:my_loss"])
+    """package.module:function of outputs and labels, which returns the mean over the minibatch; null: cross-entropy."""
     batch_size: Count = 32
     """Samples in a minibatch of one worker."""
+    data: Division = SharedData(name="shared")
+    """Whose the training samples are: a mapping, or a name alone."""
     optimizer: Optimizer = SGD
     """The optimizer of the local steps."""
+    schedule: Schedule | None = None
+    """How its learning rate changes; null: it does not."""
+    clip: Clip | None = None
+    """What limits each minibatch's gradient; null: nothing."""
+    batch_norm: Literal["local", "server"] = "local"
+    """Whose the running statistics of BatchNorm are. local: each replica's own, and evaluation estimates them anew on
+    training samples. server: they are parameters like the others, fetched, pushed and evaluated; only with push:
+    delta."""
     train_samples: Count | None = None
     """Train on only so many samples, the first ones; null: on all."""
 
     @model_validator(mode="after")
     def _finite(self) -> Self:
-        refuse(not_finite(self.model_options, "model_options"))
+        refuse((*not_finite(self.model_options, "model_options"), *not_finite(self.dataset_options, "dataset_options")))
+        if self.dataset_options and ":" not in self.dataset:
+            refuse([("dataset_options", f"cannot stand beside {self.dataset}, which takes none; remove it")])
         return self
 
 

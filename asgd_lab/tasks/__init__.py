@@ -14,10 +14,10 @@ from asgd_lab.tasks.timing import TimingTask
 
 __all__ = ["Data", "Learner", "Task", "build", "expected_loss", "load"]
 
-_TASKS: dict[str, Callable[[Any, int, Data], Task]] = {
-    "classification": lambda config, seed, data: ClassificationTask(config, seed, data),
-    "quadratic": lambda config, seed, data: QuadraticTask(config, seed),
-    "timing": lambda config, seed, data: TimingTask(config),
+_TASKS: dict[str, Callable[[Any, int, Data, int], Task]] = {
+    "classification": lambda config, seed, data, workers: ClassificationTask(config, seed, data, workers),
+    "quadratic": lambda config, seed, data, workers: QuadraticTask(config, seed),
+    "timing": lambda config, seed, data, workers: TimingTask(config),
 }
 
 
@@ -26,9 +26,12 @@ def load(config: Any) -> Data:
     return datasets.read(config) if config.name == "classification" else {}
 
 
-def build(config: Any, seed: int, data: Data) -> Task:
-    """The task that the scenario states; a `ScenarioError` names the key of whatever does not fit."""
+def build(config: Any, seed: int, data: Data, workers: int = 1) -> Task:
+    """The task that the scenario states, for so many workers, who may divide its data.
+
+    A `ScenarioError` names the key of whatever does not fit.
+    """
     if config.name not in _TASKS:
         message = f"unknown task '{config.name}'{near(config.name, _TASKS)}; allowed: {', '.join(_TASKS)}"
         raise ScenarioError.at("task.name", message)
-    return _TASKS[config.name](config, seed, data)
+    return _TASKS[config.name](config, seed, data, workers)

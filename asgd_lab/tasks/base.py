@@ -18,6 +18,9 @@ Data = dict[str, Tensor]
 class Learner(Protocol):
     """One replica's model, data order and local optimizer, bound to a vector that somebody else owns."""
 
+    version: int
+    """Of the parameters that it works on, set at each fetch: a schedule may follow it."""
+
     def minibatch(self, step: int) -> tuple[float, float]:
         """Take one local step in place; (loss, error) of the minibatch before it, nan where there is none.
 

@@ -5,12 +5,13 @@ from it), which each minibatch seeds anew.
 
 Running statistics of BatchNorm are not parameters: they stay local to a replica, are never pushed, and no fetch
 replaces them. Evaluation, which has parameters only, re-estimates them on a fixed sample of the training set before
-it tests.
+it tests. Unless the scenario makes them the server's: then they lie in the flat vector, behind the parameters.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, final
 
@@ -22,9 +23,13 @@ from torch.optim.swa_utils import update_bn
 from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import generator, key
 from asgd_lab.tasks import models
+from asgd_lab.tasks.adjusting import Adjust, adjusting
 from asgd_lab.tasks.base import Batch, Data, OptimizerConfig
-from asgd_lab.tasks.flat import Layout, bind
+from asgd_lab.tasks.flat import Layout, bind, floating_buffers
+from asgd_lab.tasks.models import Loss
 from asgd_lab.tasks.optimizers import MakeOptimizer, load_state, optimizer, state_of
+from asgd_lab.tasks.parts import Indices, divided
+from asgd_lab.tasks.users import imported
 
 Order = Callable[[int], Tensor]
 """From a step to the indices (B,) of its minibatch."""
@@ -56,9 +61,40 @@ class ClassificationConfig(Protocol):
         """The local optimizer."""
         ...
 
+    @property
+    def loss(self) -> str | None:
+        """The user's own, as package.module:function."""
+        ...
 
-def walk(seed: int, worker: int, samples: int, batch_size: int, device: torch.device) -> Order:
-    """The worker's own permutation of the training set, a new one each epoch; the last partial batch is dropped."""
+    @property
+    def data(self) -> Any:
+        """See `parts.divided`."""
+        ...
+
+    @property
+    def schedule(self) -> Any:
+        """See `adjusting.factor`."""
+        ...
+
+    @property
+    def clip(self) -> Any:
+        """By norm or by value."""
+        ...
+
+    @property
+    def batch_norm(self) -> str:
+        """Whose BatchNorm's statistics are: local, or the server's."""
+        ...
+
+
+def walk(
+    seed: int, worker: int, samples: int, batch_size: int, device: torch.device, part: Indices | None = None
+) -> Order:
+    """The worker's own permutation of the training set, or of its part of it, a new one each epoch.
+
+    The last partial batch of an epoch is dropped.
+    """
+    samples = samples if part is None else len(part)
     batches = samples // batch_size
     walked, indices = -1, torch.empty(0)
 
@@ -67,6 +103,7 @@ def walk(seed: int, worker: int, samples: int, batch_size: int, device: torch.de
         epoch, batch = divmod(step, batches)
         if epoch != walked:  # remembered for speed alone: it is a function of (seed, worker, epoch)
             permutation = generator(seed, "order", worker, epoch).permutation(samples)
+            permutation = permutation if part is None else part[permutation]
             walked, indices = epoch, torch.from_numpy(permutation).to(device)
         return indices[batch * batch_size : (batch + 1) * batch_size]
 
@@ -98,7 +135,7 @@ class ClassificationLearner:
 
     def __init__(
         self, model: nn.Module, layout: Layout, params: Tensor, gradients: Tensor | None, data: Data, order: Order,
-        make: MakeOptimizer, stream: tuple[int, int],
+        make: MakeOptimizer, stream: tuple[int, int], loss: Loss | None = None, adjust: Adjust | None = None,
     ) -> None:  # fmt: skip
         self._layout, self._data, self.order = layout, data, order
         self._params, self._gradients = params, gradients
@@ -113,20 +150,28 @@ class ClassificationLearner:
         self.optimizer = make(self._weights)
         self._generator = default_generator(params.device)
         self._seed, self.worker = stream
+        self._own_loss, self._adjust = loss, adjust
+        self._loss: Loss = loss or cross_entropy
+        self._has_classes = not self._labels.is_floating_point()
+        self.version = 0
 
     def minibatch(self, step: int) -> tuple[float, float]:
-        """Take one local step in place; mean cross-entropy and share of wrong answers before it."""
+        """Take one local step in place; the mean loss, and the share of wrong answers, before it."""
         index = self.order(step)
         labels = self._labels.index_select(0, index)
         self._generator.manual_seed(key(self._seed, "model", self.worker, step))
         outputs = self._model(self._images.index_select(0, index))
-        loss = cross_entropy(outputs, labels)
+        loss = self._loss(outputs, labels)
         for weight in self._weights:
             weight.grad = None
         torch.autograd.backward(loss)
+        if self._adjust is not None:
+            self._adjust(self.optimizer, self._weights, step, self.version)
         if self.sums:
             self._gather()
         self.optimizer.step()
+        if not self._has_classes:
+            return loss.item(), math.nan
         wrong = outputs.detach().argmax(1).ne(labels).count_nonzero()
         return loss.item(), wrong.item() / len(labels)
 
@@ -157,7 +202,7 @@ class ClassificationLearner:
         with undisturbed(self._generator):
             ClassificationLearner(
                 self._model, self._layout, scratch, gradients, self._data, self.order, self._make,
-                (self._seed, self.worker),
+                (self._seed, self.worker), self._own_loss, self._adjust,
             ).minibatch(0)  # fmt: skip
 
 
@@ -165,20 +210,34 @@ class ClassificationLearner:
 class ClassificationTask:
     """The network at its initial parameters, the data, and what makes an optimizer."""
 
-    def __init__(self, config: ClassificationConfig, seed: int, data: Data) -> None:
+    def __init__(self, config: ClassificationConfig, seed: int, data: Data, workers: int = 1) -> None:
         labels, images = data["train_labels"], data["train_images"]
         if config.batch_size > len(labels):
             message = f"{config.batch_size} is more than the {len(labels)} training samples"
             raise ScenarioError.at("task.batch_size", message)
         self._data = {"cpu": data}
         self._seed, self._batch_size = seed, config.batch_size
-        num_classes = 1 + int(max(labels.max(), data["test_labels"].max()))
+        self._own_loss: Loss | None = None
+        if config.loss is not None:
+            self._own_loss = imported("task.loss", config.loss, "it takes outputs and labels, and returns a mean")
+        if labels.is_floating_point():
+            if self._own_loss is None:
+                raise ScenarioError.at("task.loss", "is missing: labels that are no classes need a loss of their own")
+            num_classes = math.prod(labels.shape[1:])
+        else:
+            num_classes = 1 + int(max(labels.max(), data["test_labels"].max()))
         shape = tuple(images.shape[1:])
         self._make = optimizer(config.optimizer)
+        self._adjust = adjusting(config.schedule, config.clip)
+        self._parts = divided(config.data, labels.numpy(), workers, config.batch_size, seed)
         with undisturbed(torch.default_generator):
             torch.default_generator.manual_seed(key(seed, "initial"))
-            model = models.build(config.model, config.model_options, shape, num_classes, config.batch_size)
-        parameters = list(model.parameters())
+            model = models.build(
+                config.model, config.model_options, shape, num_classes, config.batch_size, self._own_loss, labels
+            )
+        self._shares_buffers = config.batch_norm == "server"
+        buffers = [buffer for _, buffer in floating_buffers(model)] if self._shares_buffers else []
+        parameters = [*model.parameters(), *buffers]
         self._layout = Layout.of(parameter.shape for parameter in parameters)
         self.size = self._layout.size
         self.size_bytes = 4 * self.size
@@ -199,13 +258,20 @@ class ClassificationTask:
         """Bind a replica to `params`; it walks its own permutations unless an order is given."""
         data = self._data_on(params.device)
         samples = len(data["train_labels"])
-        order = order or walk(self._seed, worker, samples, self._batch_size, params.device)
-        stream = (self._seed, worker)
-        return ClassificationLearner(self._model, self._layout, params, gradients, data, order, self._make, stream)
+        part = self._parts[worker] if self._parts is not None and worker >= 0 else None
+        order = order or walk(self._seed, worker, samples, self._batch_size, params.device, part)
+        return ClassificationLearner(
+            self._model, self._layout, params, gradients, data, order, self._make, (self._seed, worker),
+            self._own_loss, self._adjust,
+        )  # fmt: skip
 
     def batch(self) -> Batch:
         """Stacks of replicas, on the CPU."""
         from asgd_lab.tasks.batched import ClassificationBatch  # late: few runs need it
+
+        for what, is_used in (("loss", self._own_loss is not None), ("schedule or clip", self._adjust is not None)):
+            if is_used:
+                raise ScenarioError.at("backend.numerics", f"cannot be batched: the task has a {what}; use sequential")
 
         return ClassificationBatch(self._model, self._make, self._data["cpu"], self._batch_size)
 
@@ -219,17 +285,16 @@ class ClassificationTask:
         sample, classes = train_images[index], train_labels[index]
         with torch.no_grad(), undisturbed(noise):
             noise.manual_seed(key(0, "evaluate"))
-            # Chunks of nearly equal size: BatchNorm cannot learn from a last chunk of one image.
-            update_bn(sample.chunk(-(-len(sample) // _CHUNK)), model)
+            if not self._shares_buffers:
+                # Chunks of nearly equal size: BatchNorm cannot learn from a last chunk of one image.
+                update_bn(sample.chunk(-(-len(sample) // _CHUNK)), model)
             model.eval()
-            test = _measure(model, data["test_images"], data["test_labels"])
-            train = _measure(model, sample, classes)
-        return [
-            ("test", "error", test[0]),
-            ("test", "loss", test[1]),
-            ("train", "error", train[0]),
-            ("train", "loss", train[1]),
-        ]
+            loss = self._own_loss or cross_entropy
+            test = _measure(model, loss, data["test_images"], data["test_labels"])
+            train = _measure(model, loss, sample, classes)
+        measured = [("test", "error", test[0]), ("test", "loss", test[1]), ("train", "error", train[0]),
+                    ("train", "loss", train[1])]  # fmt: skip
+        return [row for row in measured if not math.isnan(row[2]) or row[1] == "loss"]
 
     def _data_on(self, device: torch.device) -> Data:
         """Moved once a device, however many replicas live there."""
@@ -239,11 +304,15 @@ class ClassificationTask:
         return self._data[name]
 
 
-def _measure(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, float]:
-    """(error, loss)."""
+def _measure(model: nn.Module, loss_of: Loss, images: Tensor, labels: Tensor) -> tuple[float, float]:
+    """(error, nan where there are no classes; loss)."""
     wrong, loss = 0, 0.0
     for start in range(0, len(labels), _CHUNK):
         outputs, classes = model(images[start : start + _CHUNK]), labels[start : start + _CHUNK]
-        wrong += int(outputs.argmax(1).ne(classes).sum())
-        loss += float(cross_entropy(outputs, classes, reduction="sum"))
-    return wrong / len(labels), loss / len(labels)
+        if not labels.is_floating_point():
+            wrong += int(outputs.argmax(1).ne(classes).sum())
+        if loss_of is cross_entropy:
+            loss += float(cross_entropy(outputs, classes, reduction="sum"))
+        else:
+            loss += float(loss_of(outputs, classes)) * len(classes)
+    return math.nan if labels.is_floating_point() else wrong / len(labels), loss / len(labels)

@@ -12,9 +12,9 @@ import io
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from torch import Tensor
 from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import generator
 from asgd_lab.tasks.base import Data, near, one_line
+from asgd_lab.tasks.users import imported
 from asgd_lab.tasks.vision import torchvision
 
 Pixels = npt.NDArray[np.uint8]
@@ -45,12 +46,17 @@ class DatasetConfig(Protocol):
 
     @property
     def dataset(self) -> str:
-        """One of `DATASETS`."""
+        """One of `DATASETS`, or package.module:factory."""
         ...
 
     @property
     def data_folder(self) -> str | None:
         """Where to look first."""
+        ...
+
+    @property
+    def dataset_options(self) -> Mapping[str, Any]:
+        """Keywords for the user's own factory of data."""
         ...
 
     @property
@@ -60,15 +66,14 @@ class DatasetConfig(Protocol):
 
 
 def read(config: DatasetConfig) -> Data:
-    """Tensors train_images, train_labels, test_images, test_labels; labels are int64 from 0."""
+    """Tensors train_images, train_labels, test_images, test_labels; labels of our own data are int64 from 0."""
+    if ":" in config.dataset:
+        return _users(config)
     if config.dataset not in DATASETS:
         message = f"unknown dataset '{config.dataset}'{near(config.dataset, DATASETS)}; allowed: {', '.join(DATASETS)}"
         raise ScenarioError.at("task.dataset", message)
     arrays = DATASETS[config.dataset](config)
-    samples = len(arrays["train_labels"])
-    if config.train_samples is not None and config.train_samples > samples:
-        message = f"{config.train_samples} is more than the {samples} training samples of {config.dataset}"
-        raise ScenarioError.at("task.train_samples", message)
+    _check_samples(config, len(arrays["train_labels"]))
     mean, deviation = _STANDARDS[config.dataset]
 
     def images(pixels: Pixels) -> Tensor:
@@ -84,6 +89,39 @@ def read(config: DatasetConfig) -> Data:
         "test_images": images(arrays["test_images"]),
         "test_labels": labels(arrays["test_labels"]),
     }
+
+
+def _check_samples(config: DatasetConfig, samples: int) -> None:
+    if config.train_samples is not None and config.train_samples > samples:
+        message = f"{config.train_samples} is more than the {samples} training samples of {config.dataset}"
+        raise ScenarioError.at("task.train_samples", message)
+
+
+def _users(config: DatasetConfig) -> Data:
+    """The user's own: inputs of any shape as float32; labels as integers, or as float32 for a loss of their own."""
+    name = config.dataset
+    factory = imported("task.dataset", name, f"it returns a dict of {', '.join(_FILES)}")
+    try:
+        made = factory(**config.dataset_options)
+    except Exception as error:
+        raise ScenarioError.at("task.dataset", f"{name} raised {one_line(error)}") from error
+    if not isinstance(made, dict) or set(made) != set(_FILES) or not all(isinstance(v, Tensor) for v in made.values()):
+        found = sorted(map(str, made)) if isinstance(made, dict) else type(made).__name__
+        message = f"{name} returned {found}; it must be a dict of tensors {', '.join(_FILES)}"
+        raise ScenarioError.at("task.dataset", message)
+    for split in ("train", "test"):
+        images, labels = made[f"{split}_images"], made[f"{split}_labels"]
+        if images.dim() < 2 or not len(labels) or len(images) != len(labels):
+            message = f"{name} has {split}_images of {tuple(images.shape)} for labels of {tuple(labels.shape)}"
+            raise ScenarioError.at("task.dataset", f"{message}; both must have samples in their first dimension")
+    _check_samples(config, len(made["train_labels"]))
+    kept = {part: value[: config.train_samples] if part.startswith("train") else value for part, value in made.items()}
+
+    def plain(part: str, value: Tensor) -> Tensor:
+        is_class = part.endswith("labels") and not value.is_floating_point()
+        return value.detach().to("cpu", torch.int64 if is_class else torch.float32).contiguous()
+
+    return {part: plain(part, value) for part, value in kept.items()}
 
 
 def _digits(config: DatasetConfig) -> dict[str, Pixels]:

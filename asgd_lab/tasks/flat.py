@@ -54,13 +54,24 @@ class Layout:
 
 
 def bind(model: M, views: Sequence[Tensor]) -> M:
-    """A copy of the model whose parameters are the views; its buffers are its own.
+    """A copy of the model whose parameters are the first views; its buffers are its own, or the views that are left.
 
-    Parameters that the model uses twice stay one parameter.
+    Parameters that the model uses twice stay one parameter. Only buffers of floating point have views.
     """
+    parameters = list(model.parameters())
+    views, others = views[: len(parameters)], views[len(parameters) :]
     replaced: dict[int, Any] = {
         id(parameter): nn.Parameter(view, requires_grad=parameter.requires_grad)
-        for parameter, view in zip(model.parameters(), views, strict=True)
+        for parameter, view in zip(parameters, views, strict=True)
     }
     bound = copy.deepcopy(model, replaced)
-    return bound.to(views[0].device) if views else bound
+    bound = bound.to(views[0].device) if views else bound
+    for (name, _), view in zip(floating_buffers(bound), others, strict=False):
+        owner, _, attribute = name.rpartition(".")
+        bound.get_submodule(owner)._buffers[attribute] = view
+    return bound
+
+
+def floating_buffers(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """The model's buffers of floating point, such as BatchNorm's running statistics, by name."""
+    return [(name, buffer) for name, buffer in model.named_buffers() if buffer.is_floating_point()]

@@ -7,11 +7,7 @@ from __future__ import annotations
 
 import copy
 import functools
-import importlib
 import inspect
-import operator
-import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +18,7 @@ from torch.nn.parameter import is_lazy
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.tasks.base import near, one_line
+from asgd_lab.tasks.users import imported
 from asgd_lab.tasks.vision import torchvision
 
 
@@ -72,10 +69,20 @@ class ThreeChannels(nn.Module):
 OURS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "lenet": lenet}
 
 
-def build(name: str, options: Mapping[str, Any], shape: Sequence[int], num_classes: int, batch_size: int) -> nn.Module:
-    """The network, initialised from the default generator and in training mode; every failure is a `ScenarioError`."""
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Of outputs and labels, the mean over a minibatch."""
+
+
+def build(
+    name: str, options: Mapping[str, Any], shape: Sequence[int], num_classes: int, batch_size: int,
+    loss: Loss | None = None, labels: Tensor | None = None,
+) -> nn.Module:  # fmt: skip
+    """The network, initialised from the default generator and in training mode; every failure is a `ScenarioError`.
+
+    With a `loss` of the user's, outputs may have any shape that it takes with `labels` (B, ...).
+    """
     if ":" in name:
-        factory = _users(name)
+        factory = imported("task.model", name, "a factory takes num_classes and returns a torch.nn.Module")
     elif name in OURS:
         factory = functools.partial(OURS[name], shape)
     else:
@@ -88,33 +95,12 @@ def build(name: str, options: Mapping[str, Any], shape: Sequence[int], num_class
     if not isinstance(model, nn.Module):
         raise _error(f"{name} returned {type(model).__name__}; a factory returns a torch.nn.Module")
     model.train()
-    _try_out(name, model, shape, num_classes, batch_size)
+    _try_out(name, model, shape, num_classes, batch_size, loss, labels)
     return model
 
 
 def _error(message: str) -> ScenarioError:
     return ScenarioError.at("task.model", message)
-
-
-def _users(name: str) -> Callable[..., nn.Module]:
-    module_name, _, attribute = name.partition(":")
-    if not module_name or not attribute:
-        raise _error(f"'{name}' is not of the form package.module:factory")
-    # As `python -m` does, and to stay: a model may import its neighbours late.
-    if (here := os.getcwd()) not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:
-        raise _error(f"{module_name} cannot be imported: {one_line(error)}") from error
-    try:
-        factory = operator.attrgetter(attribute)(module)
-    except AttributeError as error:
-        raise _error(f"{module_name} has no '{attribute}'{near(attribute, vars(module))}") from error
-    if not callable(factory):
-        raise _error(f"{name} is not callable; a factory takes num_classes and returns a torch.nn.Module")
-    found: Callable[..., nn.Module] = factory
-    return found
 
 
 def _torchvisions(name: str, shape: Sequence[int]) -> Callable[..., nn.Module]:
@@ -147,7 +133,10 @@ def _check_options(name: str, factory: Callable[..., nn.Module], options: Mappin
             raise ScenarioError.at(f"task.model_options.{key}", message)
 
 
-def _try_out(name: str, model: nn.Module, shape: Sequence[int], num_classes: int, batch_size: int) -> None:
+def _try_out(
+    name: str, model: nn.Module, shape: Sequence[int], num_classes: int, batch_size: int, loss: Loss | None,
+    labels: Tensor | None,
+) -> None:  # fmt: skip
     """One step with a copy, so that running statistics and whatever else the model keeps stay new."""
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise _error(f"{name} has no parameters to train")
@@ -160,12 +149,28 @@ def _try_out(name: str, model: nn.Module, shape: Sequence[int], num_classes: int
     expected = f"must be one tensor of (B, {num_classes})"
     try:
         outputs = copy.deepcopy(model)(torch.zeros(batch, *shape))
+        if loss is not None and labels is not None:
+            _try_loss(loss, outputs, labels[:batch])
+            return
         if isinstance(outputs, Tensor) and outputs.shape == (batch, num_classes):
             torch.autograd.backward(cross_entropy(outputs, torch.zeros(batch, dtype=torch.int64)))
             return
+    except ScenarioError:
+        raise
     except Exception as error:
         raise _error(f"{name} cannot learn from images of {tuple(shape)}: {one_line(error)}") from error
     if isinstance(outputs, Tensor):
         raise _error(f"{name} makes {tuple(outputs.shape)} of {batch} images; its output {expected}")
     hint = "model_options: {aux_logits: false} switches auxiliary outputs off where a model of torchvision has them"
     raise _error(f"{name} returns {type(outputs).__name__}; its output {expected}; {hint}")
+
+
+def _try_loss(loss: Loss, outputs: Any, labels: Tensor) -> None:
+    try:
+        found = loss(outputs, labels)
+    except Exception as error:
+        raise ScenarioError.at("task.loss", f"it raised {one_line(error)}") from error
+    if not isinstance(found, Tensor) or found.dim() or not found.requires_grad:
+        what = f"a tensor of {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        raise ScenarioError.at("task.loss", f"it returns {what}; it must be the mean, a tensor () that has a gradient")
+    torch.autograd.backward(found)

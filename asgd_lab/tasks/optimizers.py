@@ -12,6 +12,7 @@ from torch import Tensor
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.tasks.base import OptimizerConfig, near, one_line
+from asgd_lab.tasks.users import imported
 
 MakeOptimizer = Callable[[Iterable[Tensor]], torch.optim.Optimizer]
 
@@ -33,6 +34,9 @@ def _classes() -> dict[str, type[torch.optim.Optimizer]]:
 def optimizer(config: OptimizerConfig) -> MakeOptimizer:
     """What makes the optimizer over given tensors; a `ScenarioError` names the key that torch.optim does not accept."""
     name, classes = config.name, _classes()
+    if ":" in name:
+        what = "it takes the parameters and its keywords, and returns a torch.optim.Optimizer"
+        classes[name] = imported("task.optimizer.name", name, what)  # type: ignore[assignment]
     if name in _REFUSED:
         raise ScenarioError.at("task.optimizer.name", f"{name} {_REFUSED[name]}; allowed: {', '.join(classes)}")
     if name not in classes:
@@ -42,9 +46,10 @@ def optimizer(config: OptimizerConfig) -> MakeOptimizer:
         )
     # YAML has lists where torch's signatures have tuples (betas).
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in config.options.items()}
-    allowed = [key for key in inspect.signature(classes[name]).parameters if key != "params"]
+    parameters = list(inspect.signature(classes[name]).parameters.values())
+    allowed = [each.name for each in parameters[1:]]
     for key, value in options.items():
-        if key not in allowed:
+        if key not in allowed and parameters[-1].kind is not inspect.Parameter.VAR_KEYWORD:
             message = f"{name} takes no '{key}'{near(key, allowed)}; allowed: {', '.join(allowed)}"
             raise ScenarioError.at(f"task.optimizer.{key}", message)
         numbers = value if isinstance(value, tuple) else (value,)
@@ -102,7 +107,10 @@ def _try_out(name: str, make: Callable[..., torch.optim.Optimizer], options: dic
         toy = torch.zeros(2, 2, requires_grad=True)
         toy.grad = torch.ones(2, 2)
         try:
-            make([toy], **chosen).step()
+            made = make([toy], **chosen)
+            made.step()
+            if not isinstance(made, torch.optim.Optimizer):
+                return TypeError(f"it is a {type(made).__name__}, not a torch.optim.Optimizer")
         except Exception as error:
             return error
         return None

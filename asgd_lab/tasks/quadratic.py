@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Protocol, final
+from typing import Any, Protocol, final
 
 import torch
 from torch import Tensor
 
 from asgd_lab.streams import key
+from asgd_lab.tasks.adjusting import Adjust, adjusting
 from asgd_lab.tasks.base import OneByOne, OptimizerConfig
 from asgd_lab.tasks.flat import Layout
 from asgd_lab.tasks.optimizers import MakeOptimizer, load_state, optimizer, state_of
@@ -47,6 +48,11 @@ class QuadraticConfig(Protocol):
         """The local optimizer."""
         ...
 
+    @property
+    def schedule(self) -> Any:
+        """See `adjusting.factor`."""
+        ...
+
 
 def expected_loss(
     curvature: Sequence[float], noise: float, batch_size: int, lr: float, steps: int, start: float = 1.0
@@ -77,6 +83,7 @@ class QuadraticLearner:
         deviation: float,
         make: MakeOptimizer,
         stream: tuple[int, int],
+        adjust: Adjust | None = None,
     ) -> None:
         self._params = params.detach()  # same memory, but `grad` is ours
         self._gradient = self._params.grad = torch.zeros_like(params)
@@ -86,6 +93,8 @@ class QuadraticLearner:
         self._make = make
         self._optimizer = make([self._params])
         self._seed, self._worker = stream
+        self._adjust = adjust
+        self.version = 0
         # Drawn on the host whatever the device: a run on another device sees the same noise.
         self._noise = torch.empty(params.shape)
         self._generator = torch.Generator()
@@ -100,6 +109,8 @@ class QuadraticLearner:
             gradient += self._noise.normal_(0.0, self._deviation, generator=self._generator).to(gradient.device)
         if self._gradients is not None:
             self._gradients += gradient
+        if self._adjust is not None:
+            self._adjust(self._optimizer, [self._params], step, self.version)
         self._optimizer.step()
         return loss, math.nan
 
@@ -134,6 +145,7 @@ class QuadraticTask:
         self._seed = seed
         self._layout = Layout.of([self._curvature.shape])
         self._make = optimizer(config.optimizer)
+        self._adjust = adjusting(config.schedule, None)
         self._make([self.initial()])
         self.size = self._layout.size
         self.size_bytes = 4 * self.size
@@ -148,7 +160,7 @@ class QuadraticTask:
         if gradients is not None:
             (gradients,) = self._layout.views(gradients)
         stream = (self._seed, worker)
-        return QuadraticLearner(params, gradients, self._curvature, self._deviation, self._make, stream)
+        return QuadraticLearner(params, gradients, self._curvature, self._deviation, self._make, stream, self._adjust)
 
     def batch(self) -> OneByOne:
         """A loop: most of a step is the noise, which each replica draws from its own stream."""

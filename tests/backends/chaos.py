@@ -48,7 +48,7 @@ class Chaos:
     seed: int
     workers: int
     every_s: float
-    most: int
+    seconds: float  # of the run
     done: Counter[str] = field(default_factory=Counter)
     _next: float = 0.0
     _stopped: list[tuple[float, psutil.Process]] = field(default_factory=list)
@@ -62,7 +62,8 @@ class Chaos:
             if until <= now:
                 self._stopped.remove((until, process))
                 self._signal(process, signal.SIGCONT, "resumed")
-        if progress.version < 3 or now < self._next or self.done.total() >= self.most:
+        over = progress.seconds > self.seconds - 2  # nobody is stopped who would not be continued
+        if progress.version < 3 or now < self._next or over:
             return
         self._next = now + self.every_s * self._random.uniform(0.5, 1.5)
         kind = self._random.choice(["server", *(f"worker-{number}" for number in range(self.workers))])
@@ -95,8 +96,7 @@ class Outcome:
 
 
 def survive(
-    out: Path, seed: int, algorithm: dict[str, Any], workers: int, seconds: float, every_s: float = 0.3,
-    most: int = 10**9,
+    out: Path, seed: int, algorithm: dict[str, Any], workers: int, seconds: float, every_s: float = 0.3
 ) -> Outcome:  # fmt: skip
     """A run of so many seconds under fire; what it has made, and whether it repeats."""
     scenario = Scenario.model_validate(
@@ -111,7 +111,7 @@ def survive(
             "faults": {"on_death": "restart", "silent_s": 0.7},
         }
     )
-    chaos = Chaos(seed, workers, every_s, most)
+    chaos = Chaos(seed, workers, every_s, seconds)
     began = time.monotonic()
     summary = execute(scenario, out, chaos)
     took = time.monotonic() - began

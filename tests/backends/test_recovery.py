@@ -35,4 +35,6 @@ def test_every_acknowledged_update_is_in_once_whoever_dies(
     assert (found.lost, found.twice) == (0, 0)
     assert found.verdict.difference is None
     assert found.verdict.final
-    assert found.verdict.digests == found.summary["updates"] // 100
+    due = 1 + found.summary["updates"] // 100
+    lost = found.summary["faults"]["servers"]  # a server may die between a version and its hash
+    assert due - lost <= found.verdict.digests <= due

@@ -94,7 +94,7 @@ def members(session: int) -> list[psutil.Process]:
 
 
 def crew(program: subprocess.Popen[str]) -> list[psutil.Process]:
-    """The server and the workers of a running process backend, in the order in which they were started."""
+    """The workers and the server of a running process backend, in the order in which they were started."""
     helpers = {process.pid for process in psutil.Process(program.pid).children()}  # among them the fork server
     return [process for process in members(program.pid) if process.ppid() in helpers]
 

@@ -126,7 +126,7 @@ def test_ctrl_c_ends_a_real_run_with_status_130_and_keeps_its_rows(endless: Path
 def test_a_second_ctrl_c_does_not_wait_for_a_worker_that_hangs(endless: Path, tmp_path: Path) -> None:
     program = start("run", endless, "--out", "out", folder=tmp_path)
     await_line(program, "minibatches/s")
-    _, worker_0, worker_1 = crew(program)
+    worker_0, worker_1, _ = crew(program)
     worker_1.suspend()
     os.killpg(program.pid, signal.SIGINT)
     await_end(worker_0)  # the first one has been heard, and all wait for worker 1
@@ -141,7 +141,7 @@ def test_a_killed_worker_ends_a_real_run_with_status_1_and_its_name(endless: Pat
     shared = set(os.listdir(SHARED))
     program = start("run", endless, "--out", "out", folder=tmp_path)
     await_line(program, "minibatches/s")
-    crew(program)[-1].kill()
+    crew(program)[1].kill()
     said = finish(program)
     assert said.status == 1
     (line,) = said.err.splitlines()

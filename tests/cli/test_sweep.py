@@ -199,7 +199,7 @@ def test_a_bug_in_one_point_is_a_failure_with_a_log(tmp_path: Path, monkeypatch:
 def test_wrong_input_that_only_a_run_finds_ends_the_sweep_with_status_2(
     bowl: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(scenario: Scenario, path: Path, watch: Watch) -> None:
+    def refuse(scenario: Scenario, path: Path, watch: Watch, go_on: bool) -> None:
         raise ScenarioError.at("algorithm.n_sync", "is not to be had today")
 
     monkeypatch.setattr(running, "execute", refuse)

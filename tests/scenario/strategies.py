@@ -41,9 +41,24 @@ def mapping(name: str | None, /, optional: dict[str, Any] | None = None, **requi
 
 
 optimizers = st.builds(lambda name, more: {"name": name, **more}, st.sampled_from(["SGD", "Adam"]), options)
+schedules = st.one_of(
+    mapping("constant", {"warmup": st.integers(0, 9)}),
+    mapping("step", {"factor": shares, "clock": st.sampled_from(["steps", "versions"])}, every=counts),
+    st.builds(
+        lambda name, rest: {**rest, "name": name},
+        st.sampled_from(["linear", "cosine"]), mapping(None, {"final": shares}, length=counts),
+    ),
+)  # fmt: skip
+divisions = st.sampled_from(["shared", "sharded"]) | mapping("dirichlet", alpha=positive)
 quadratics = mapping(
     "quadratic",
-    {"noise": non_negative, "batch_size": counts, "start": st.floats(-1e9, 1e9), "optimizer": optimizers},
+    {
+        "noise": non_negative,
+        "batch_size": counts,
+        "start": st.floats(-1e9, 1e9),
+        "optimizer": optimizers,
+        "schedule": schedules,
+    },
     curvature=st.lists(positive, min_size=1, max_size=4),
 )
 classifications = mapping(
@@ -55,8 +70,12 @@ classifications = mapping(
         "batch_size": counts,
         "optimizer": optimizers,
         "train_samples": st.none() | counts,
+        "loss": st.none() | st.just("package.module:loss"),
+        "data": divisions,
+        "schedule": st.none() | schedules,
+        "clip": mapping(None, norm=positive) | mapping(None, value=positive),
     },
-    dataset=st.sampled_from(["digits", "fashion-mnist"]),
+    dataset=st.sampled_from(["digits", "fashion-mnist", "package.module:data"]),
 )
 timings = mapping("timing", size_bytes=st.integers(0, 10**15), step_s=seconds)
 
@@ -79,7 +98,7 @@ on_gradients = st.builds(
 
 @st.composite
 def algorithms(draw: st.DrawFn) -> Data:
-    name = draw(st.sampled_from(["asgd", "downpour", "ssp", "sync_sgd", "sgd"]))
+    name = draw(st.sampled_from(["asgd", "downpour", "ssp", "sync_sgd", "sgd", "hogwild"]))
     data: Data = {"name": name}
     if name == "downpour" and draw(st.booleans()):
         data["depth"] = draw(counts)
@@ -89,7 +108,7 @@ def algorithms(draw: st.DrawFn) -> Data:
         data["n_sync"] = draw(counts)
     if name == "ssp":
         data["bound"] = draw(st.integers(0, 9))
-    if name != "sgd":
+    if name not in ("sgd", "hogwild"):
         gradient = draw(st.booleans())
         rule = draw(on_gradients if gradient else on_deltas)
         if name == "sync_sgd" and draw(st.booleans()):
@@ -242,11 +261,13 @@ def scenarios(draw: st.DrawFn) -> Data:
     else:
         data |= draw(mapping(None, {"backend": backends}))
         data |= draw(mapping(None, {"evaluate": mapping(None, every_minibatches=counts)}))
+    if algorithm["name"] == "hogwild":
+        data["backend"] = draw(st.sampled_from(["inline", {"name": "process", "device": "emulated"}]))
     if algorithm["name"] not in ("asgd", "downpour", "sgd"):
         hardware.get("server", {}).pop("independent", None)
     backend = data.get("backend", "process")
     real = "process" in (backend, backend["name"] if isinstance(backend, dict) else "")
-    if real and draw(st.booleans()):
+    if real and not hardware.get("server", {}).get("independent") and draw(st.booleans()):
         data["faults"] = draw(faults(data.get("workers", 1), simulated=False))
     if backend == "sim":
         data["backend"] = draw(

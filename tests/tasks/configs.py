@@ -29,6 +29,7 @@ class Quadratic:
     batch_size: int = 1
     start: float = 1.0
     optimizer: Optimizer = field(default_factory=Optimizer)
+    schedule: Any = None
     name: str = "quadratic"
 
 
@@ -41,6 +42,12 @@ class Classification:
     batch_size: int = 10
     optimizer: Optimizer = field(default_factory=Optimizer)
     train_samples: int | None = None
+    dataset_options: dict[str, Any] = field(default_factory=dict)
+    loss: str | None = None
+    data: Any = None
+    schedule: Any = None
+    clip: Any = None
+    batch_norm: str = "local"
     name: str = "classification"
 
 

@@ -50,7 +50,8 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
     initial = initial_parameters(scenario, task)
     workers = scenario.workers
     algorithm = build_algorithm(scenario)
-    _check_memory(workers, workers * (2 + algorithm.depth) + 2 + 2 * algorithm.rule.states, task.size)
+    shared = workers * (1 + algorithm.depth) + 2 + 2 * algorithm.rule.states
+    _check_memory(workers, workers + (1 if algorithm.shared else shared), task.size)
     if scenario.backend.device == "emulated":
         check_memory(scenario.hardware, task.size_bytes)
     parts, logs = record.path / "parts", record.path / "logs"
@@ -58,8 +59,8 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
         folder.mkdir(exist_ok=resumed is not None)
     plan = Plan(
         scenario, task.size, task.size_bytes,
-        Stack("asgd-lab-versions", workers + 2, task.size),
-        Stack("asgd-lab-mailboxes", workers * algorithm.depth, task.size),
+        Stack("asgd-lab-versions", 1 if algorithm.shared else workers + 2, task.size),
+        Stack("asgd-lab-mailboxes", workers * algorithm.depth, 0 if algorithm.shared else task.size),
         Stack("asgd-lab-states", 2 * algorithm.rule.states, task.size),
         SharedTensors(data), Board(workers), record.path, resumed,
         0 if resumed is None else state_of(resumed).elapsed_ns, parts, logs, tuple(sys.path),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from torch import Tensor
 
+from asgd_lab.backends.build import build_algorithm
 from asgd_lab.backends.process import snapshots
 from asgd_lab.backends.process.board import Board
 from asgd_lab.backends.process.ledger import Ledger
@@ -18,6 +20,8 @@ class Outlook:
         self._words = plan.board.words_of_server()
         self._snapshots = snapshots.of_server(plan)
         self._every = plan.scenario.backend.digest_every_updates
+        # Where workers share the parameters, a look at them sees what they are just then.
+        self._shared = plan.slots.vector(0) if build_algorithm(plan.scenario).shared and plan.size else None
 
     def show(self) -> None:
         """The newest numbers."""
@@ -27,18 +31,22 @@ class Outlook:
 
     def look(self, clock_ns: int) -> None:
         """Copy the parameters if that is due, and record their hash if it is or if the scenario says so."""
-        server = self._server
-        if server.parameters is None:
+        server, params = self._server, self._params()
+        if params is None:
             return
         looks = self._every is not None and server.version % self._every == 0
         if self._snapshots is not None and self._snapshots.due(server.minibatches):
-            self._snapshots.take(clock_ns, server.version, server.minibatches, server.parameters.current)
-            looks = server.version > 0
+            self._snapshots.take(clock_ns, server.version, server.minibatches, params)
+            looks = server.version > 0 and self._shared is None
         if looks:
             self._ledger.digest(clock_ns)
 
     def hand_over(self) -> None:
         """Leave the final parameters and the end of the run's clock for the parent."""
+        params = self._params()
+        final = params.numpy() if params is not None else np.empty(0, np.float32)
+        np.savez(self._plan.parts / "final.npz", params=final, end_ns=np.int64(self._ledger.end_ns))
+
+    def _params(self) -> Tensor | None:
         parameters = self._server.parameters
-        params = parameters.current.numpy() if parameters is not None else np.empty(0, np.float32)
-        np.savez(self._plan.parts / "final.npz", params=params, end_ns=np.int64(self._ledger.end_ns))
+        return self._shared if parameters is None else parameters.current

@@ -74,9 +74,13 @@ class WorkerProcess:
         depth = self.algorithm.depth
         self.mailboxes = [plan.mailboxes.vector(number * depth + buffer, writable=True) for buffer in range(depth)]
         # A coupled delta's update may take the parameters' place; a sum of gradients or an anchored delta may not.
-        self.in_place = not self.staged and self.algorithm.vectors is Delta
-        if self.in_place and process == 0:
-            self.mailboxes[0].copy_(plan.slots.vector(0))
+        self.params: Tensor | None = None  # where they are not the replica's own
+        if self.algorithm.shared:
+            self.params = plan.slots.vector(0, writable=True)
+        elif not self.staged and self.algorithm.vectors is Delta:
+            self.params = self.mailboxes[0]
+            if process == 0:
+                self.params.copy_(plan.slots.vector(0))
         self.centers: dict[int, Tensor] = {}
         self.emulated = scenario.backend.device == "emulated"
         if self.emulated:
@@ -102,8 +106,7 @@ class WorkerProcess:
             self.mailboxes
         )  # fmt: skip
         self.worker = build_worker(
-            self.task, self.algorithm, self.number, initial.to(self.device), updates,
-            params=self.mailboxes[0] if self.in_place else None,
+            self.task, self.algorithm, self.number, initial.to(self.device), updates, self.params
         )  # fmt: skip
         self.replica = self.worker.replica
         self.center = torch.empty_like(updates[0]) if self.staged else None

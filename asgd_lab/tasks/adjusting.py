@@ -1,0 +1,49 @@
+"""What is done to gradients and learning rates before a local step: clipping, and a schedule that follows a clock.
+
+A schedule is a pure function of its clock, so that a run which is resumed, repeated or restarted needs no state of it:
+the worker's own minibatches, or the version of the parameters that it fetched last.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+
+Adjust = Callable[[torch.optim.Optimizer, Sequence[Tensor], int, int], None]
+"""(optimizer, weights, the worker's minibatches so far, the version it works on): before the optimizer's step."""
+
+
+def factor(schedule: Any, time: int) -> float:
+    """By what the learning rate is multiplied at `time` of the schedule's clock."""
+    warm = min(1.0, (time + 1) / schedule.warmup) if schedule.warmup else 1.0
+    if schedule.name == "step":
+        return float(warm * schedule.factor ** (time // schedule.every))
+    if schedule.name == "constant":
+        return warm
+    share = min(1.0, time / schedule.length)
+    down = 1.0 - share if schedule.name == "linear" else 0.5 * (1.0 + math.cos(math.pi * share))
+    return float(warm * (schedule.final + (1.0 - schedule.final) * down))
+
+
+def adjusting(schedule: Any, clip: Any) -> Adjust | None:
+    """What the scenario says is to be done; None for nothing."""
+    if schedule is None and clip is None:
+        return None
+
+    def adjust(optimizer: torch.optim.Optimizer, weights: Sequence[Tensor], step: int, version: int) -> None:
+        if clip is not None:
+            if clip.norm is not None:
+                clip_grad_norm_(weights, clip.norm)
+            else:
+                clip_grad_value_(weights, clip.value)
+        if schedule is not None:
+            by = factor(schedule, step if schedule.clock == "steps" else version)
+            for group in optimizer.param_groups:
+                group["lr"] = group.setdefault("initial_lr", group["lr"]) * by
+
+    return adjust
