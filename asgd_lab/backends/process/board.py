@@ -18,7 +18,7 @@ class Board:
     `slower[w]` to the parent: how many times as long as it needs a real worker w shall take, where that is above 1.
     """
 
-    STOP, START_NS, VERSION, MINIBATCHES, STALENESS, _, LIMIT_NS = range(7)  # of the server; word 5 the training error
+    STOP, START_NS, VERSION, MINIBATCHES, STALENESS, _, LIMIT_NS, FINISHED = range(8)  # word 5 the training error
     STEPS, OVERRUNS, STATE = range(3)  # of a worker; STATE is an index into STATES, word 3 the loss
     SHOWN, LONGEST = 4, 5  # when it last gave a sign of life, and its longest minibatch, in nanoseconds
     STATES = ("starting", "fetching", "training", "pushing", "left")

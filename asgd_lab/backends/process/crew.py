@@ -224,6 +224,8 @@ class Crew:
         self._server = None
         if not code:
             self._over = True
+            if not self.plan.board.server[Board.FINISHED] and self.failure is None:
+                self.failure = f"no worker is left: {(self.losses.log or ['all have ended'])[-1]}"
             return
         reason = why("server", code, self.plan.logs / "server.log", "")
         self.losses.servers += 1

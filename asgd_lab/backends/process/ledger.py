@@ -16,7 +16,7 @@ from asgd_lab.backends import history
 from asgd_lab.backends.build import build_algorithm, build_budget, build_server, build_task
 from asgd_lab.backends.process.channel import Answer, Ask
 from asgd_lab.backends.process.plan import Plan
-from asgd_lab.protocol.events import Event, Kind, feed
+from asgd_lab.protocol.events import Event, Kind, Why, feed
 from asgd_lab.protocol.grants import FetchGrant, Grant
 from asgd_lab.record.rowfile import RowFile
 
@@ -50,6 +50,7 @@ class Ledger:
         self.fetches = [0] * scenario.workers  # each worker's last fetch, in this life
         self.lives = [0] * scenario.workers  # the number of each worker's life
         self._answers: list[dict[tuple[int, int], Answer]] = [{} for _ in range(scenario.workers)]
+        self._left: dict[int, int] = {}  # who is out, and why
         for happened in past:
             self._tell(happened.event)
             self._mark(*happened)
@@ -82,6 +83,10 @@ class Ledger:
         """What a request was answered that has come again; None if it waits."""
         return self._answers[worker].get((to, number))
 
+    def away(self, restarts: bool) -> set[int]:
+        """Who is out and will be back: because of its loss, or for any reason if those who die are started again."""
+        return {worker for worker, why in self._left.items() if why == Why.NOT_FINITE or (restarts and why != Why.DONE)}
+
     def standing(self, worker: int) -> Answer:
         """What begins a life: its place in the run, but for the clock."""
         incarnation, sequence = self.server.standing(worker)
@@ -100,7 +105,10 @@ class Ledger:
                 self._mailboxes[worker] = self._buffers[worker][event.detail]
         elif kind == Kind.FETCH:
             self.fetches[worker] = event.number
+        elif kind == Kind.LEAVE:
+            self._left[worker] = event.detail
         elif kind in (Kind.JOIN, Kind.ATTACH):
+            self._left.pop(worker, None)
             self.lives[worker] = event.number
             if kind == Kind.JOIN:
                 self.fetches[worker] = 0

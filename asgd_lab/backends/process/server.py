@@ -55,6 +55,9 @@ class ServerProcess:
         self.lasts_ns = None if seconds is None else nanoseconds(seconds)
         self.vigil = Vigil(plan, self.server)
         self.saver = Saver(self)
+        faults = scenario.faults
+        self.restarts = faults is not None and faults.on_death == "restart"
+        self.away: set[int] = self.ledger.away(self.restarts)  # who is out, and comes back
         self.ready: dict[int, Request] = {}  # who has said so before the clock starts
         # What has been started and arrives later, on an emulated way: (when, a number, who, what).
         self.due: list[tuple[int, int, int, Request]] = []
@@ -76,13 +79,14 @@ class ServerProcess:
         try:
             self._serve()
         finally:
+            self.words[Board.FINISHED] = self.server.finished
             self.ledger.close()
             self.outlook.hand_over()
 
     # ------------------------------------------------------------------ the loop
 
     def _serve(self) -> None:
-        while not self.start_ns or self.server.members:
+        while not self.start_ns or self.server.members or (self.away and not self.server.finished):
             heard: list[tuple[int, Request | None]] = []
             ordered = False
             for key, _ in self.selector.select(self._patience_s()):
@@ -178,6 +182,8 @@ class ServerProcess:
         """It is no member any more."""
         incarnation = self.server.standing(worker)[0]
         self.saver.gone(worker)
+        if why == Why.NOT_FINITE or (self.restarts and why != Why.DONE):
+            self.away.add(worker)
         self._commit(Event(Kind.LEAVE, worker, incarnation, detail=why))
 
     def _admit(self, worker: int, request: Request) -> None:
@@ -197,6 +203,7 @@ class ServerProcess:
             self._welcome(worker)
 
     def _join(self, worker: int, life: int) -> None:
+        self.away.discard(worker)
         self._commit(Event(Kind.JOIN, worker, number=life))
 
     def _welcome(self, worker: int) -> None:

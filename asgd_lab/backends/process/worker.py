@@ -37,6 +37,7 @@ from asgd_lab.record.rowfile import RowFile
 STOP, STATE, SHOWN = Board.STOP, Board.STATE, Board.SHOWN
 FETCHING, TRAINING, PUSHING, LEFT = (Board.STATES.index(name) for name in ("fetching", "training", "pushing", "left"))
 ASKED = -1  # among buffers
+FUTILE = 5
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FETCH, TRAIN, PUSH, ADOPT, MEASURE = (KIND[kind] for kind in ("fetch", "train", "push", "adopt", "measure"))
 
@@ -96,6 +97,7 @@ class WorkerProcess:
         self.snapshots = of_replica(plan, number)
         self.words = plan.board.words_of(number)
         self.orders = plan.board.words_of_server()
+        self.in_vain = 0  # lives in a row that ended before their first push because of a loss
         self._build()
         self.restored = restore(plan, self.worker) if process == 0 else None  # the last fetch of a life to go on with
 
@@ -145,7 +147,8 @@ class WorkerProcess:
             return False
         except NotFinite:
             faults = self.plan.scenario.faults
-            if faults is None or faults.on_not_finite == "stop":
+            self.in_vain = self.in_vain + 1 if replica.sequence == go.version else 1
+            if faults is None or faults.on_not_finite == "stop" or self.in_vain == FUTILE:
                 raise
             self.link.say(Request(Ask.LEAVE, replica.incarnation, 0, now_ns(), detail=Why.NOT_FINITE))
             return False
