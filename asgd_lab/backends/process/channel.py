@@ -2,7 +2,8 @@
 
 `SOCK_SEQPACKET` keeps messages whole and in order, wakes a sleeping reader at once, and reports the death of the other
 end as the end of the stream. The parent holds the server's ends as well: a worker does not hear a server die, it waits,
-and the next server asks it to say again what is not answered. So a request may come twice. Its number tells.
+and the next server asks it to say again what is not answered, and hears nothing else before. So requests come in order,
+though the dead server may have taken some of them along, and may come twice, which their numbers tell.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class Ask(IntEnum):
     PUSH = 2
     LEAVE = 3
     SAVED = 4  # its part of checkpoint `number` is written
-    AGAIN = 5  # the server is new: say again what is not answered
+    AGAIN = 5  # the server is new: say this, and then again what is not answered
     OUT = 6  # this life is over: the worker was given up meanwhile
     SAVE = 7  # write your part of checkpoint `number` when all that you wait for is a fetch
 

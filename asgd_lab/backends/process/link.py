@@ -76,6 +76,7 @@ class Link:
         if answer is None:
             raise Over
         if answer.to == Ask.AGAIN:
+            self._send(Request(Ask.AGAIN, self.incarnation, 0, now_ns()))
             for request in self._asked.values():
                 self._send(request)
         elif answer.to == Ask.OUT:

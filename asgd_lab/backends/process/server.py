@@ -58,6 +58,9 @@ class ServerProcess:
         faults = scenario.faults
         self.restarts = faults is not None and faults.on_death == "restart"
         self.away: set[int] = self.ledger.away(self.restarts)  # who is out, and comes back
+        self.deaf = set(
+            range(scenario.workers)
+        )  # to whom, until they begin again: the last server took some words along
         self.ready: dict[int, Request] = {}  # who has said so before the clock starts
         # What has been started and arrives later, on an emulated way: (when, a number, who, what).
         self.due: list[tuple[int, int, int, Request]] = []
@@ -150,6 +153,7 @@ class ServerProcess:
             assert end is not None
             self._hear_out(worker)
             self.ends[worker] = end
+            self.deaf.discard(worker)
             self.selector.register(end, selectors.EVENT_READ, worker)
             return True
         if not self.start_ns:
@@ -234,6 +238,10 @@ class ServerProcess:
             self._gone(worker)
             return
         kind, number = request.ask, request.number
+        if kind == Ask.AGAIN or worker in self.deaf:
+            if kind == Ask.AGAIN:
+                self.deaf.discard(worker)
+            return
         if kind == Ask.READY:
             self._admit(worker, request)
             return

@@ -29,6 +29,7 @@ from asgd_lab.backends.process.snapshots import of_replica
 from asgd_lab.backends.process.stretch import NotFinite, Stretch
 from asgd_lab.errors import ProtocolError
 from asgd_lab.hardware.costs import Costs
+from asgd_lab.protocol import programs
 from asgd_lab.protocol.effects import Effect, Fetch, Push, Start, Train, Wait
 from asgd_lab.protocol.events import Why
 from asgd_lab.protocol.replica import Delta
@@ -97,6 +98,8 @@ class WorkerProcess:
         self.snapshots = of_replica(plan, number)
         self.words = plan.board.words_of(number)
         self.orders = plan.board.words_of_server()
+        is_coupled = self.algorithm.program is programs.coupled and not self.algorithm.gate.collects
+        self.eager = is_coupled and not self.emulated
         self.in_vain = 0  # lives in a row that ended before their first push because of a loss
         self._build()
         self.restored = restore(plan, self.worker) if process == 0 else None  # the last fetch of a life to go on with
@@ -113,6 +116,7 @@ class WorkerProcess:
         self.replica = self.worker.replica
         self.center = torch.empty_like(updates[0]) if self.staged else None
         self.fetches = 0
+        self.early: tuple[int, int] | None = None  # a fetch that was asked before the program came to it
         self.going: dict[int, UnderWay] = {}  # by buffer the pushes, and the fetch at ASKED
 
     def run(self) -> None:
@@ -210,9 +214,11 @@ class WorkerProcess:
 
     def _ask(self, begun: int, ahead: bool) -> None:
         self.words[STATE] = TRAINING if ahead else FETCHING
-        self.fetches += 1
-        sent = self._arrival(begun + self.costs.latency_ns, ahead) if self.emulated else now_ns()
-        key = self.link.ask(Request(Ask.FETCH, self.replica.incarnation, self.fetches, sent, detail=ahead))
+        key, self.early = self.early, None
+        if key is None:
+            self.fetches += 1
+            sent = self._arrival(begun + self.costs.latency_ns, ahead) if self.emulated else now_ns()
+            key = self.link.ask(Request(Ask.FETCH, self.replica.incarnation, self.fetches, sent, detail=ahead))
         self._begin(ASKED, UnderWay(begun, key, self.replica.sequence + 1))
 
     def _receive(self) -> int:
@@ -247,6 +253,9 @@ class WorkerProcess:
             )
         )  # fmt: skip
         self._begin(buffer, UnderWay(begun, key, arrived.sequence))
+        if self.eager:  # the fetch that follows is asked with the push, which the server serves first
+            self.fetches += 1
+            self.early = self.link.ask(Request(Ask.FETCH, arrived.incarnation, self.fetches, now_ns()))
 
     def _sent(self, buffer: int) -> int:
         self.words[STATE] = PUSHING
