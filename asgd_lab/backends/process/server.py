@@ -201,14 +201,11 @@ class ServerProcess:
         if self.ledger.lives[worker] != life:
             if worker in self.server.members:
                 self._out(worker, Why.DIED)
-            self._join(worker, life)
+            self.away.discard(worker)
+            self._commit(Event(Kind.JOIN, worker, number=life))
             channel.order(self.parent, Order.AWAKE, worker)
         if worker in self.server.members:
             self._welcome(worker)
-
-    def _join(self, worker: int, life: int) -> None:
-        self.away.discard(worker)
-        self._commit(Event(Kind.JOIN, worker, number=life))
 
     def _welcome(self, worker: int) -> None:
         self.vigil.begins(worker)
@@ -224,7 +221,7 @@ class ServerProcess:
                 continue
             if worker in self.server.members:
                 self._out(worker, Why.DIED)
-            self._join(worker, request.number)
+            self._commit(Event(Kind.JOIN, worker, number=request.number))
         self.words[Board.START_NS] = self.start_ns
         self.outlook.look(self._clock())
         for worker in self.ready:
