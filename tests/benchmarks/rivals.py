@@ -1,0 +1,191 @@
+"""Rivals: minibatches a second of the process backend beside PyTorch's own Hogwild pattern and DistributedDataParallel.
+
+All take the same minibatch of the same network over the same tensors, one thread a process, and are timed from a
+barrier to the last process's end, start-up excluded. They take turns within each repetition. DistributedDataParallel
+synchronises every step, whatever n_sync; beside it stands local SGD, which averages parameters over gloo every n_sync.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
+
+from asgd_lab.backends.run import execute
+from asgd_lab.errors import ScenarioError
+from asgd_lab.scenario import Scenario
+from asgd_lab.tasks import load, models
+from asgd_lab.tasks.base import Data
+from tests.benchmarks.report import spread
+
+TASK = {
+    "name": "classification",
+    "dataset": "fashion-mnist",
+    "model": "lenet",
+    "batch_size": 32,
+    "optimizer": {"name": "SGD", "lr": 0.05, "momentum": 0.9},
+}
+SAMPLES = 6_400
+MINIBATCHES = 600  # of each worker
+REPEATS = 5
+N_SYNC = (1, 10, 100)
+Line = Any
+Train = Callable[[nn.Module, Data, int, int], None]
+"""(the model, the data, the worker's number, n_sync)"""
+
+
+def stated(task: dict[str, Any], workers: int, algorithm: dict[str, Any]) -> Scenario:
+    return Scenario.model_validate(
+        {
+            "name": "rivals", "task": task, "algorithm": algorithm, "workers": workers, "backend": "process",
+            "budget": {"minibatches": workers * MINIBATCHES}, "record": "summary",
+        }
+    )  # fmt: skip
+
+
+def ours(task: dict[str, Any], workers: int, algorithm: dict[str, Any]) -> float:
+    """Minibatches a second of a run."""
+    with tempfile.TemporaryDirectory() as folder:
+        summary = execute(stated(task, workers, algorithm), Path(folder) / "run")
+    rate: float = summary["minibatches_per_s"]
+    return rate
+
+
+def batches(data: Data, worker: int) -> Any:
+    """Indices of one worker's minibatches, a permutation an epoch."""
+    random = torch.Generator().manual_seed(worker)
+    while True:
+        yield from torch.randperm(len(data["train_labels"]), generator=random).split(32)
+
+
+def steps(model: nn.Module, data: Data, worker: int, after: Callable[[int], None] = lambda step: None) -> None:
+    """The loop that a user of PyTorch would write."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    images, labels = data["train_images"], data["train_labels"]
+    for step, index in zip(range(MINIBATCHES), batches(data, worker), strict=False):
+        optimizer.zero_grad()
+        cross_entropy(model(images[index]), labels[index]).backward()
+        optimizer.step()
+        after(step)
+
+
+def hogwild(model: nn.Module, data: Data, worker: int, n_sync: int) -> None:
+    """The pattern of PyTorch's example: parameters in shared memory, an optimizer a process, no lock."""
+    steps(model, data, worker)
+
+
+def ddp(model: nn.Module, data: Data, worker: int, n_sync: int) -> None:
+    """Gradients averaged in every step."""
+    steps(DistributedDataParallel(model), data, worker)
+
+
+def local_sgd(model: nn.Module, data: Data, worker: int, n_sync: int) -> None:
+    """Parameters averaged every n_sync steps, as one flat vector."""
+    world = torch.distributed.get_world_size()
+
+    def average(step: int) -> None:
+        if (step + 1) % n_sync == 0:
+            with torch.no_grad():
+                flat = nn.utils.parameters_to_vector(model.parameters())
+                torch.distributed.all_reduce(flat)
+                nn.utils.vector_to_parameters(flat.div_(world), model.parameters())
+
+    steps(model, data, worker, average)
+
+
+TRAIN: dict[str, Train] = {"hogwild": hogwild, "ddp": ddp, "local sgd": local_sgd}
+
+
+def member(
+    name: str,
+    worker: int,
+    workers: int,
+    n_sync: int,
+    model: nn.Module,
+    data: Data,
+    store: str,
+    barrier: Any,
+    line: Line,
+) -> None:
+    """One process of a rival."""
+    torch.set_num_threads(1)
+    if name != "hogwild":
+        torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=worker, world_size=workers)
+    barrier.wait()
+    began = time.monotonic()
+    TRAIN[name](model, data, worker, n_sync)
+    line.put((began, time.monotonic()))
+    barrier.wait()
+    if name != "hogwild":
+        torch.distributed.destroy_process_group()
+
+
+def theirs(name: str, workers: int, n_sync: int, data: Data) -> float:
+    """Minibatches a second of a rival."""
+    model = models.build("lenet", {}, (1, 28, 28), 10, 32)
+    if name == "hogwild":
+        model.share_memory()
+    context: Any = torch.multiprocessing.get_context("spawn")
+    barrier, line = context.Barrier(workers), context.Queue()
+    with tempfile.TemporaryDirectory() as folder:
+        crew = [
+            context.Process(
+                target=member,
+                args=(name, worker, workers, n_sync, model, data, os.path.join(folder, "store"), barrier, line),
+            )
+            for worker in range(workers)
+        ]
+        for process in crew:
+            process.start()
+        times = [line.get(timeout=120) for _ in crew]
+        for process in crew:
+            process.join()
+    return workers * MINIBATCHES / (max(end for _, end in times) - min(began for began, _ in times))
+
+
+def tensors() -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Fashion-MNIST where it is on this machine, else images of the same shape."""
+    task = {**TASK, "train_samples": SAMPLES}
+    try:
+        return task, load(stated(task, 1, {"name": "sgd"}).task)
+    except ScenarioError:
+        task = {**task, "dataset": "tests.benchmarks.rivals:synthetic"}
+        return task, load(stated(task, 1, {"name": "sgd"}).task)
+
+
+def synthetic() -> dict[str, Tensor]:
+    """Noise of that shape, always the same."""
+    random = torch.Generator().manual_seed(0)
+    images, labels = torch.randn(SAMPLES, 1, 28, 28, generator=random), torch.arange(SAMPLES) % 10
+    return {"train_images": images, "train_labels": labels, "test_images": images[:100], "test_labels": labels[:100]}
+
+
+def main() -> None:
+    """Rates, and ours over each rival's, within one repetition."""
+    task, data = tensors()
+    print(f"{task['dataset']}, lenet, minibatches of 32, {MINIBATCHES} of each worker")
+    for workers in (1, 2):
+        for n_sync in N_SYNC:
+            rivals = ["hogwild", "ddp", "local sgd"]
+            rates: dict[str, list[float]] = {name: [] for name in ("asgd", "our hogwild", *rivals)}
+            for _ in range(REPEATS):
+                rates["asgd"].append(ours(task, workers, {"name": "asgd", "n_sync": n_sync}))
+                for name in rivals:
+                    rates[name].append(theirs(name, workers, n_sync, data))
+                rates["our hogwild"].append(ours(task, workers, {"name": "hogwild", "n_sync": n_sync}))
+            print(f"{workers} workers, n_sync {n_sync}: asgd {statistics.median(rates['asgd']):.0f} minibatches/s")
+            for name in ("our hogwild", *rivals):
+                ratios = [mine / other for mine, other in zip(rates["asgd"], rates[name], strict=True)]
+                print(
+                    f"    against {name}: {spread(rates[name], 1, 'minibatches/s')}, ratio {spread(ratios)}", flush=True
+                )
