@@ -6,12 +6,15 @@ for one thing after the other and are their own event, so that nothing is alloca
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 from typing import Any
 
 import simpy
-from simpy.events import NORMAL
+from simpy.events import NORMAL, URGENT
 
 Callbacks = tuple[Callable[[Any], object], ...]
 """What is called with the alarm when its time has come: functions of its class, or bound methods."""
@@ -45,10 +48,40 @@ class Clock(simpy.Environment):
             for callback in callbacks:
                 callback(event)
 
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Let KeyboardInterrupt come between two events only, where everything adds up; a second one comes at once.
+
+        For all signals that raise it. Only a main thread hears signals; elsewhere nothing changes.
+        """
+        queue, pending = self._queue, False
+
+        def between_events(number: int, frame: Any) -> None:
+            nonlocal pending
+            if pending:
+                raise KeyboardInterrupt
+            pending = True
+            next_ns = queue[0][0] if queue else self._now  # `_now` may be about to become a later time
+            heappush(queue, (next_ns, URGENT, -1, _Interruption()))  # type: ignore[misc]
+
+        heard = [number for number in (signal.SIGINT, signal.SIGTERM) if _interrupts(number)]
+        for number in heard:
+            signal.signal(number, between_events)
+        try:
+            yield
+        finally:
+            for number in heard:
+                signal.signal(number, signal.default_int_handler)
+
     @property
     def stalled(self) -> bool:
         """Whether nothing more will happen by itself: a deadlock, unless a fault in the background resolves it."""
         return len(self._queue) <= self.background
+
+
+def _interrupts(number: signal.Signals) -> bool:
+    is_main = threading.current_thread() is threading.main_thread()
+    return is_main and signal.getsignal(number) is signal.default_int_handler
 
 
 class Alarm:
@@ -86,3 +119,16 @@ class Timer(Alarm):
 
 
 _RING: Callbacks = (Timer.ring,)
+
+
+class _Interruption(Alarm):
+    """Rings before whatever else is due."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self.callbacks = (_interrupt,)
+
+
+def _interrupt(_: object) -> None:
+    raise KeyboardInterrupt

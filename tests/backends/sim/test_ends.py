@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,15 @@ from typing import Any
 import pytest
 
 from asgd_lab.backends.run import execute
+from asgd_lab.backends.sim.accounts import Meter
+from asgd_lab.backends.sim.clock import Clock, Timer
 from asgd_lab.backends.sim.network import UP
 from asgd_lab.backends.sim.sharing import Class, Sharing
 from asgd_lab.backends.sim.simulation import Simulation
 from asgd_lab.errors import RunFailed
 from asgd_lab.protocol.grants import Grant
 from asgd_lab.protocol.server import Server
+from asgd_lab.record import tables
 from asgd_lab.record.run import read_summary
 from tests.backends.virtual import TIMING, attempt, scenario, simulate
 
@@ -115,6 +119,48 @@ def test_a_transfer_that_never_ends_is_a_deadlock() -> None:
 
     message = failure(arrange, hardware={"link": {"up_bytes_per_s": 1e3, "shared": True}})
     assert message.endswith("workers 0, 1, 2 wait for a transfer that never ends")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_in_the_middle_of_an_event_waits_for_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """Where counters are half read, say: what is said of the run still adds up."""
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.default_int_handler)
+    sampled, count = Meter.sample, 0
+
+    def half(meter: Meter) -> None:
+        nonlocal count
+        count += 1
+        if count == 4:
+            signal.raise_signal(number)
+        sampled(meter)
+
+    monkeypatch.setattr(Meter, "sample", half)
+    try:
+        summary = execute(scenario(TIMING, workers=2, budget={"updates": 10**9}, hardware={}), tmp_path / "run")
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    assert summary["status"] == "interrupted"
+    assert summary["updates"] > 0
+    (lasts,) = {len(each["over_time"]["present"]) for each in summary["resources"]}
+    assert lasts > 0
+    rows = tables.read(tmp_path / "run", "effects")
+    assert (rows["end_s"] <= summary["makespan_s"]).all()
+
+
+def test_a_second_interruption_does_not_wait() -> None:
+    clock = Clock()
+
+    def stuck() -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("it went on")
+
+    Timer(clock, 1, stuck)
+    with pytest.raises(KeyboardInterrupt), clock.interruptible():
+        clock.go_on()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_the_failed_run_is_kept_with_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
