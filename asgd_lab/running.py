@@ -184,19 +184,15 @@ class _Sweep:
         total, done = len(self.places), len(self.summaries)
         display.say(self.console, f"{len(places)} points, {processes} at a time, into {self.folder}")
         shown = overview(self.console, total, done, live=display.is_live(self.console))
-        with Pool(processes) as pool:
-            try:
-                with shown as bars:
-                    for number, word in pool.run(map(self._job, places)):
-                        place = places[number]
-                        if isinstance(word, Progress):
-                            bars.look(place.point.name, place.point.scenario, word)
-                        else:
-                            bars.over(place.point.name)
-                            self._note(place, word)
-            except KeyboardInterrupt:
-                display.say(self.console, "interrupted: what goes on is being recorded; Ctrl-C again ends that too")
-                raise
+        hint = "interrupted: what goes on is being recorded; Ctrl-C again ends that too"
+        with Pool(processes, lambda: display.say(self.console, hint)) as pool, shown as bars:
+            for number, word in pool.run(map(self._job, places)):
+                place = places[number]
+                if isinstance(word, Progress):
+                    bars.look(place.point.name, place.point.scenario, word)
+                else:
+                    bars.over(place.point.name)
+                    self._note(place, word)
 
     def _job(self, place: Place) -> Job:
         if self.resume and not place.goes_on:

@@ -152,7 +152,7 @@ def test_what_is_measured_runs_in_this_process_when_nothing_else_does(
 def test_a_killed_process_fails_its_own_point_only_which_resume_then_runs_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = ENDLESS.replace("seconds: 1.0e+9", "minibatches: 20000").replace(
+    text = ENDLESS.replace("seconds: 1.0e+9", "minibatches: 100000").replace(
         "seed: [1, 2, 3]", "algorithm.n_sync: [1, 9]"
     )
     command = ("run", written(tmp_path, monkeypatch, text), "--out", "out", "--jobs", "2", "--seeds", "2")

@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -47,11 +47,11 @@ class Pool:
     """At most `most` processes, running inside a `with`; none of them is left when it ends.
 
     Leaving it early interrupts the runs that go on, and waits until they have recorded what they have; a second Ctrl-C
-    ends that too.
+    ends that too. `on_interrupt` tells of it.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, most: int, on_interrupt: Callable[[], None] = lambda: None) -> None:
+        self._most, self._on_interrupt = most, on_interrupt
         self._context = multiprocessing.get_context("forkserver")
         self._lines: dict[Connection, BaseProcess] = {}
 
@@ -59,10 +59,12 @@ class Pool:
         preload(POOL_MODULES)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             for line in self._lines:
                 line.close()
+            if kind is KeyboardInterrupt:
+                self._on_interrupt()  # says what a second one does, so that one is heard from here on
             until = time.monotonic() + PATIENCE_S
             for process in self._lines.values():
                 process.join(max(0.0, until - time.monotonic()))
