@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import subprocess
 import sys
@@ -12,13 +13,15 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from asgd_lab.backends.outcome import Progress
 from asgd_lab.backends.replay import repeat
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import RunFailed
 from asgd_lab.record import checkpoints, tables
-from asgd_lab.record.run import final_params
+from asgd_lab.record.run import final_params, read_summary
 from asgd_lab.scenario import Document, Scenario
 
 from .chaos import members
@@ -54,9 +57,11 @@ def interrupted(stated: Scenario, out: Path, version: int) -> None:
     assert checkpoints.newest(out) is not None
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
-@pytest.mark.parametrize("optimizer", [{"name": "SGD", "lr": 0.05, "momentum": 0.9}, {"name": "Adam", "lr": 0.01}],
-                         ids=lambda value: value["name"])  # fmt: skip
+SGD = {"name": "SGD", "lr": 0.05, "momentum": 0.9}
+ADAM = {"name": "Adam", "lr": 0.01}
+
+
+@pytest.mark.parametrize(("name", "optimizer"), list(zip(ALGORITHMS, itertools.cycle([SGD, ADAM]), strict=False)))
 def test_one_worker_interrupted_and_resumed_gives_the_bits_of_one_that_was_not(
     tmp_path: Path, name: str, optimizer: dict[str, Any]
 ) -> None:
@@ -88,6 +93,45 @@ def test_several_workers_resume_more_than_once_without_a_gap(tmp_path: Path, alg
     assert sorted(versions.tolist()) == list(range(1, summary["updates"] + 1))
     assert repeat(stated, tmp_path / "run").difference is None
     assert not (tmp_path / "run" / "parts").exists()
+
+
+@settings(max_examples=12)
+@given(
+    name=st.sampled_from(sorted(ALGORITHMS)),
+    workers=st.integers(1, 3),
+    every=st.integers(5, 60),
+    points=st.lists(st.integers(10, 400), min_size=1, max_size=3, unique=True).map(sorted),
+    optimizer=st.sampled_from([SGD, ADAM]),
+    kills=st.booleans(),
+)
+def test_it_does_not_matter_where_a_run_is_interrupted(
+    tmp_path_factory: pytest.TempPathFactory, name: str, workers: int, every: int, points: list[int],
+    optimizer: dict[str, Any], kills: bool,
+) -> None:  # fmt: skip
+    """Several times, anywhere, with workers and servers dying in between: no version is missing, and all repeats."""
+    folder = tmp_path_factory.mktemp("drawn")
+    more: dict[str, Any] = {}
+    if kills:
+        fault = {"name": "server_down", "at_s": 0.1, "for_s": 0.05}
+        more["faults"] = {"schedule": [fault, {"name": "kill", "worker": workers - 1, "at_s": 0.2, "repair_s": 0.05}]}
+    stated = checkpointed(every, task=QUADRATIC | {"optimizer": optimizer}, algorithm=ALGORITHMS[name],
+                          workers=workers, **more)  # fmt: skip
+    out = folder / "parts"
+    for number, point in enumerate(points):
+        if execute(stated, out, until(point), go_on=number > 0)["status"] == "done" or not checkpoints.all_of(out):
+            break
+    if read_summary(out)["status"] != "done":
+        assume(checkpoints.all_of(out))
+        assert execute(stated, out, go_on=True)["status"] == "done"
+    verdict = repeat(stated, out)
+    assert verdict.difference is None
+    assert verdict.final
+    effects = tables.read(out, "effects")
+    versions = effects[(effects["kind"] == "apply") & (effects["version"] > 0)]["version"]
+    assert sorted(versions) == list(range(1, verdict.versions + 1))
+    if workers == 1 and not kills:
+        execute(stated, folder / "whole")
+        assert final_params(out).tobytes() == final_params(folder / "whole").tobytes()
 
 
 def test_a_run_whose_every_process_is_killed_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
