@@ -138,6 +138,29 @@ def replay(
 
 
 @app.command()
+def tensorboard(
+    run_dirs: Annotated[
+        list[Path], typer.Argument(metavar="RUN_DIR...", show_default=False, help="Directories of runs.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where `tensorboard --logdir` looks.")] = Path(
+        "runs/tensorboard"
+    ),
+) -> None:
+    """Write recorded runs as TensorBoard's files: losses and errors, staleness, held-out metrics, over the run's clock.
+
+    Needs the extra: pip install 'asgd-lab[tensorboard]'.
+    """
+    with _reported():
+        from asgd_lab.figures import scalars
+        from asgd_lab.record.run import file_name
+
+        for run_dir in run_dirs:
+            folder = out / file_name(str(run_dir).strip("/").replace("/", "-"))
+            count = scalars.write(run_dir, folder)
+            display.say(display.console(), f"{run_dir}: {count} scalars in {folder}")
+
+
+@app.command()
 def validate(scenario: ScenarioFile, assignments: Assignments = None) -> None:
     """Check a scenario file: every point of its sweep, and what it names.
 
