@@ -52,9 +52,11 @@ def execute(scenario: Scenario, out: Path, watch: Watch | None = None, go_on: bo
     scenario = with_samples(scenario)
     facts = {"seed": scenario.seed, "backend": scenario.backend.name}
     if go_on:
-        record = RunDirectory.go_on(out, record=scenario.record, facts=facts)
+        record = RunDirectory.go_on(out, record=scenario.record, facts=facts, distances=scenario.backend.distances)
     else:
-        record = RunDirectory.create(out, Document.dump(scenario), record=scenario.record, facts=facts)
+        record = RunDirectory.create(
+            out, Document.dump(scenario), record=scenario.record, facts=facts, distances=scenario.backend.distances
+        )
     with going_on(record.path):
         return _carry_out(scenario, record, watch)
 

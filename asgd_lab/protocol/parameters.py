@@ -69,6 +69,10 @@ class Parameters:
         """The number of the slot that `worker` holds."""
         return self._pinned[worker]
 
+    def moved(self, worker: int) -> float:
+        """The Euclidean norm of what has been added since the version that `worker` holds."""
+        return float(torch.dist(self.current, self._slots[self._pinned[worker]]))
+
     def vector(self, slot: int) -> Tensor:
         """(P,) the memory of a slot; read only."""
         return self._slots[slot]

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record import machine, trace
-from asgd_lab.record.tables import EFFECTS, EVALS, MINIBATCHES, NoRows, Recording, Rows
+from asgd_lab.record.tables import DISTANCES, EFFECTS, EVALS, MINIBATCHES, NoRows, Recording, Rows
 
 Status = Literal["done", "interrupted", "failed"]
 
@@ -38,28 +38,33 @@ class RunDirectory:
     effects: Rows | NoRows
     minibatches: Rows | NoRows
     evals: Rows
+    distances: Rows | None
 
     @classmethod
     def create(
-        cls, path: Path | str, scenario_yaml: str, *, record: str = "all", facts: Mapping[str, Any] | None = None
-    ) -> RunDirectory:
+        cls, path: Path | str, scenario_yaml: str, *, record: str = "all", facts: Mapping[str, Any] | None = None,
+        distances: bool = False,
+    ) -> RunDirectory:  # fmt: skip
         """Take or make the empty directory `path`; ScenarioError if it holds anything. `facts` join the manifest."""
         path = Path(path)
         _claim(path, scenario_yaml)
-        return cls._opened(path, record, facts or {})
+        return cls._opened(path, record, facts or {}, distances)
 
     @classmethod
-    def go_on(cls, path: Path, *, record: str = "all", facts: Mapping[str, Any] | None = None) -> RunDirectory:
+    def go_on(
+        cls, path: Path, *, record: str = "all", facts: Mapping[str, Any] | None = None, distances: bool = False
+    ) -> RunDirectory:
         """Take the directory of the same run, which has not come to its end; what was made of its rows is made anew."""
         earlier = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        for table in (EFFECTS, MINIBATCHES, EVALS):
+        for table in (EFFECTS, MINIBATCHES, EVALS, DISTANCES):
             for file in (table.file(path), table.file(path).with_suffix(".parquet.part")):
                 file.unlink(missing_ok=True)
         resumed = [*earlier.get("resumed", []), {"after": earlier.get("status"), "at": _now()}]
-        return cls._opened(path, record, {**(facts or {}), "created": earlier.get("created"), "resumed": resumed})
+        facts = {**(facts or {}), "created": earlier.get("created"), "resumed": resumed}
+        return cls._opened(path, record, facts, distances)
 
     @classmethod
-    def _opened(cls, path: Path, record: str, facts: Mapping[str, Any]) -> RunDirectory:
+    def _opened(cls, path: Path, record: str, facts: Mapping[str, Any], distances: bool) -> RunDirectory:
         manifest = {
             "status": "running",
             "created": _now(),
@@ -73,7 +78,8 @@ class RunDirectory:
         recording = Recording.named(record)
         rows = Rows if recording.every else NoRows
         effects, minibatches = (rows(table.file(path), table) for table in (EFFECTS, MINIBATCHES))
-        return cls(path, recording, effects, minibatches, Rows(EVALS.file(path), EVALS))
+        far = Rows(DISTANCES.file(path), DISTANCES) if distances else None
+        return cls(path, recording, effects, minibatches, Rows(EVALS.file(path), EVALS), far)
 
     def finish(self, summary: Mapping[str, Any], status: Status, params: npt.NDArray[np.float32] | None) -> None:
         """Write all that is still missing: tables, final parameters, summary, trace, and the manifest's status.
@@ -93,8 +99,9 @@ class RunDirectory:
             parts.callback(_write_json, self.path / "summary.json", {"status": status, **summary})
             if params is not None:
                 parts.callback(_write_params, self.path, params)
-            for rows in (self.effects, self.minibatches, self.evals):
-                parts.callback(rows.close)
+            for rows in (self.effects, self.minibatches, self.evals, self.distances):
+                if rows is not None:
+                    parts.callback(rows.close)
 
 
 def mark(run_dir: Path, status: Status, **facts: Any) -> None:

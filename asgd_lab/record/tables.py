@@ -75,7 +75,11 @@ EVALS = Table(
     ),
     flush_rows=1,  # an evaluation costs far more than a write: none waits in memory
 )
-TABLES = {table.name: table for table in (EFFECTS, MINIBATCHES, EVALS)}
+DISTANCES = Table(
+    "distances",
+    (("time_s", "clock"), ("worker", "count"), ("version", "count"), ("staleness", "count"), ("distance", "number")),
+)
+TABLES = {table.name: table for table in (EFFECTS, MINIBATCHES, EVALS, DISTANCES)}
 
 
 @dataclass(frozen=True, slots=True)

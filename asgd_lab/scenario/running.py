@@ -194,6 +194,9 @@ class Backend(Part):
     numerics: Literal["sequential", "batched", "auto"] = "sequential"
     """How sim computes gradients: one round after the other; many workers' rounds in one batched call, in other bits;
     or whichever a short probe on this machine finds faster, so that the bits may differ from machine to machine."""
+    distances: bool = False
+    """Whether each update's staleness is recorded as a distance too, in distances.parquet: the Euclidean norm of what
+    the server moved between the fetch and the application. Only where fetches and pushes alternate."""
     checkpoint: Checkpoint | None = None
     """When a real run saves all that it needs to go on from there; null: never. Only with backend process."""
     digest_every_updates: Count | None = None

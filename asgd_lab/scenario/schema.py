@@ -91,6 +91,8 @@ def _contradictions(scenario: Scenario) -> Iterator[tuple[str, str]]:
         yield from _only_simulated(scenario)
     if scenario.faults is not None:
         yield from _faults(scenario, scenario.faults)
+    if backend.distances:
+        yield from _distances(scenario)
     for key in ("checkpoint", "digest_every_updates"):
         if backend.name != "process" and getattr(backend, key) is not None:
             yield f"backend.{key}", f"cannot stand beside backend {backend.name}; only process needs it; remove it"
@@ -139,6 +141,18 @@ def _contradictions(scenario: Scenario) -> Iterator[tuple[str, str]]:
         )
     if scenario.hardware.host.workers > 1 and scenario.hardware.host.workers % scenario.hardware.device.workers:
         yield "hardware.device.workers", "must divide hardware.host.workers: a device belongs to one host"
+
+
+def _distances(scenario: Scenario) -> Iterator[tuple[str, str]]:
+    """Where no one center is what an update started from."""
+    algorithm = scenario.algorithm
+    if scenario.backend.name == "inline" or isinstance(scenario.task, Timing):
+        what = "backend inline" if scenario.backend.name == "inline" else "task timing"
+        yield "backend.distances", f"cannot stand beside {what}; remove it"
+    elif algorithm.name in ("downpour", "hogwild") or algorithm.n_fetch != algorithm.n_push:
+        yield "backend.distances", "needs an update to have one center: n_sync, and not downpour or hogwild"
+    elif scenario.hardware.server.independent:
+        yield "backend.distances", "cannot stand beside independent servers; remove it"
 
 
 def _without_copies(backend: Backend) -> Iterator[tuple[str, str]]:

@@ -65,6 +65,7 @@ class Memory:
     def __init__(self) -> None:
         self.recording = Recording.named("all")
         self.effects, self.minibatches, self.evals = _Rows(), _Rows(), _Rows()
+        self.distances = None
 
 
 @dataclass

@@ -12,7 +12,7 @@ from typing import Any
 
 from asgd_lab.backends import history
 from asgd_lab.backends.build import build_algorithm, build_budget
-from asgd_lab.backends.process.plan import EFFECT_ROW, KIND, MINIBATCH_ROW, Plan
+from asgd_lab.backends.process.plan import DISTANCE_ROW, EFFECT_ROW, KIND, MINIBATCH_ROW, Plan
 from asgd_lab.protocol.events import Kind, feed
 from asgd_lab.protocol.grants import DROPPED, PushGrant
 from asgd_lab.protocol.server import Server
@@ -32,7 +32,7 @@ def gather(plan: Plan, record: RunDirectory, statistics: Statistics, end_ns: int
     Without `end_ns` that is the last thing that is known to have happened.
     """
     server = _counting(plan)
-    effects = list(_served(plan, server, statistics))
+    effects = list(_served(plan, server, statistics, record))
     for path in sorted(plan.parts.glob("*.effects")):
         effects += read_rows(path, EFFECT_ROW).tolist()
     effects.sort(key=lambda row: (row[4], row[0]))
@@ -56,9 +56,12 @@ def _counting(plan: Plan) -> Server:
     return Server(algorithm.gate, algorithm.n_fetch, build_budget(plan.scenario))
 
 
-def _served(plan: Plan, server: Server, statistics: Statistics) -> Iterator[Row]:
+def _served(plan: Plan, server: Server, statistics: Statistics, record: RunDirectory) -> Iterator[Row]:
     """The server's rows: a row a fetch, when it was asked; a row a push, when it has ended."""
     size = plan.size_bytes
+    far: dict[tuple[int, int], float] = {}
+    if record.distances is not None:
+        far = {(worker, number): moved for worker, number, moved in read_rows(plan.distances, DISTANCE_ROW).tolist()}
     pushes: dict[tuple[int, int], tuple[int, int, int]] = {}  # by worker and number: sent, begun, ended
     for event, sent, begun, ended in history.read(plan.events) if plan.events.exists() else []:
         worker = event.worker
@@ -74,7 +77,10 @@ def _served(plan: Plan, server: Server, statistics: Statistics) -> Iterator[Row]
                 statistics.dropped(grant.steps)
             else:
                 statistics.applied(grant.staleness, grant.steps)
-            sent, begun, ended = pushes.pop((grant.worker, grant.sequence))
+            push = (grant.worker, grant.sequence)
+            sent, begun, ended = pushes.pop(push)
+            if record.distances is not None and grant.version != DROPPED:
+                record.distances.add((ended, grant.worker, grant.version, grant.staleness, far[push]))
             what = (grant.version, grant.staleness, grant.steps)
             yield SERVER, grant.sequence, APPLY, begun, ended, begun - sent, *what, size, 0
 

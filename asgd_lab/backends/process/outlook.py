@@ -9,7 +9,8 @@ from asgd_lab.backends.build import build_algorithm
 from asgd_lab.backends.process import snapshots
 from asgd_lab.backends.process.board import Board
 from asgd_lab.backends.process.ledger import Ledger
-from asgd_lab.backends.process.plan import Plan
+from asgd_lab.backends.process.plan import DISTANCE_ROW, Plan
+from asgd_lab.record.rowfile import RowFile
 
 
 class Outlook:
@@ -19,6 +20,9 @@ class Outlook:
         self._plan, self._ledger, self._server = plan, ledger, ledger.server
         self._words = plan.board.words_of_server()
         self._snapshots = snapshots.of_server(plan)
+        self._distances: RowFile | None = None
+        if plan.scenario.backend.distances:
+            self._distances = RowFile(plan.distances, DISTANCE_ROW, go_on=True)
         self._every = plan.scenario.backend.digest_every_updates
         # Where workers share the parameters, a look at them sees what they are just then.
         self._shared = plan.slots.vector(0) if build_algorithm(plan.scenario).shared and plan.size else None
@@ -40,6 +44,12 @@ class Outlook:
             looks = server.version > 0 and self._shared is None
         if looks:
             self._ledger.digest(clock_ns)
+
+    def measure(self, worker: int, number: int) -> None:
+        """A push has arrived: how far is what it started from by now? Measured again if a new server is asked again."""
+        parameters = self._server.parameters
+        if self._distances is not None and parameters is not None:
+            self._distances.add(worker, number, parameters.moved(worker))
 
     def hand_over(self) -> None:
         """Leave the final parameters and the end of the run's clock for the parent."""

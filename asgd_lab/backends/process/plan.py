@@ -17,6 +17,7 @@ from asgd_lab.record.tables import KINDS
 from asgd_lab.scenario import Scenario
 
 EFFECT_ROW = "11q"  # the columns of effects, times in nanoseconds
+DISTANCE_ROW = "2qd"  # the worker, its push's number, and how far the center has moved since that push's fetch
 MINIBATCH_ROW = "4q2d"  # the round, then the columns of minibatches
 SNAPSHOT_ROW = "4q"  # time_ns, version, minibatches, and the number of the vector in the snapshots' folder
 FATAL = 3  # the exit status of a process whose end is the run's, whatever is done about the death of others
@@ -48,6 +49,11 @@ class Plan:
     def events(self) -> Path:
         """The record that the run can be repeated from."""
         return self.run_dir / history.FILE
+
+    @property
+    def distances(self) -> Path:
+        """What the server measured of each push, if anybody wants to know."""
+        return self.parts / "server.distances"
 
     def close(self) -> None:
         """Give the parent's descriptors back."""

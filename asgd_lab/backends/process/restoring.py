@@ -53,7 +53,7 @@ def go_back(plan: Plan, checkpoint: Path) -> None:
         for path in plan.parts.iterdir():
             if path.name in state.rows:
                 cut(path, state.rows[path.name])
-            elif path.suffix != ".npy":
+            elif path.suffix != ".npy" and path != plan.distances:  # a push's last measurement counts
                 path.unlink()
         cut(plan.events, state.events)
     except (OSError, ValueError) as error:

@@ -58,12 +58,9 @@ class ServerProcess:
         faults = scenario.faults
         self.restarts = faults is not None and faults.on_death == "restart"
         self.away: set[int] = self.ledger.away(self.restarts)  # who is out, and comes back
-        self.deaf = set(
-            range(scenario.workers)
-        )  # to whom, until they begin again: the last server took some words along
+        self.deaf = set(range(scenario.workers))  # to whom, until they begin again
         self.ready: dict[int, Request] = {}  # who has said so before the clock starts
-        # What has been started and arrives later, on an emulated way: (when, a number, who, what).
-        self.due: list[tuple[int, int, int, Request]] = []
+        self.due: list[tuple[int, int, int, Request]] = []  # on an emulated way: when, a number, who, what
         self.number = 0
         precise = self.emulated and scenario.algorithm.name == "downpour"  # epoll counts in milliseconds
         self.selector = selectors.SelectSelector() if precise else selectors.DefaultSelector()
@@ -278,6 +275,8 @@ class ServerProcess:
         self.sent_ns[worker] = request.sent_ns
         kind = Kind.FETCH if is_fetch else Kind.PUSH
         event = Event(kind, worker, request.incarnation, request.number, *request[4:])
+        if not is_fetch:
+            self.outlook.measure(worker, request.number)
         self._commit(event, request.sent_ns, begun)
 
     def _commit(self, event: Event, sent: int = 0, begun: int = 0) -> None:

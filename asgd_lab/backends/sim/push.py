@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 class Push(Exchange):
     """A push, from one buffer of its worker."""
 
-    __slots__ = ("arriving", "buffer", "grant")
+    __slots__ = ("arriving", "buffer", "distance", "grant")
     arriving: Arrived
+    distance: float
     grant: PushGrant
 
     def __init__(self, worker: SimWorker, ways: list[Way], buffer: int) -> None:

@@ -30,6 +30,7 @@ class Rows:
         self.keeps = record.recording.keep_round
         self.any = record.recording.every > 0
         self._add, self._minibatches = record.effects.add, record.minibatches
+        self._distances = record.distances
         self._costs, self._size = costs, size_bytes
 
     def train(self, replica: Replica, begun: int, ended: int) -> None:
@@ -92,6 +93,12 @@ class Rows:
             started = push.started
             row = (APPLY, started, push.served, started - push.arrived, grant.version, grant.staleness, grant.steps)
             self._add((SERVER, grant.sequence, *row, self._size, 0))
+
+    def distance(self, push: Push, grant: PushGrant) -> None:
+        """How far what it started from was when it was applied."""
+        assert self._distances is not None
+        worker = push.worker.number
+        self._distances.add((push.served, worker, grant.version, grant.staleness, push.distance))
 
     def apply_slice(self, slice: Slice, grant: PushGrant) -> None:
         """One server's side of its slice of a push."""

@@ -102,7 +102,7 @@ class Simulation:
         status: Any = "done"
         gc.freeze()  # what lives as long as the run need not be looked through again and again
         try:
-            with contextlib.suppress(StopSimulation):
+            with self.clock.interruptible(), contextlib.suppress(StopSimulation):
                 self.clock.go_on()
                 self.deadlock()  # whatever ends a run does not come here
         except KeyboardInterrupt:
@@ -173,6 +173,8 @@ class Simulation:
             return
         if self.depth > 1:
             self.shards.take_from(arriving.worker, push.buffer)
+        if self.record.distances is not None and self.server.parameters is not None:
+            push.distance = self.server.parameters.moved(arriving.worker)
         grants = self.server.on_push(arriving)
         self.accepted[arriving.worker] += arriving.steps
         if push.lost and self.faults is not None:  # given up at the crash, of which the server has not heard
@@ -271,6 +273,8 @@ class Simulation:
             self.statistics.dropped(grant.steps)
         else:
             self.statistics.applied(grant.staleness, grant.steps)
+            if self.record.distances is not None:
+                self.rows.distance(push, grant)
         if self.rows.any and not self.independent:
             self.rows.apply(push, grant)
 
