@@ -26,7 +26,7 @@ from asgd_lab.scenario import Scenario, presets
 if TYPE_CHECKING:
     import pandas as pd
 
-    from asgd_lab.backends.outcome import Progress, Watch
+    from asgd_lab.backends.outcome import Progress, Watch, WorkerLook
 
 PLAIN_WIDTH = 200  # of a table that goes to a file or a pipe
 PROSE_WIDTH = 120  # of sentences, on however wide a terminal
@@ -126,12 +126,21 @@ def picture(scenario: Scenario, progress: Progress, pace: Pace) -> Table:
     return table
 
 
-def _workers(states: Sequence[str]) -> Text:
-    if len(states) > SHOWN_WORKERS:
-        pieces = [(f"{count} {state}", state) for state, count in sorted(Counter(states).items())]
-    else:
-        pieces = [(f"{worker} {state}", state) for worker, state in enumerate(states)]
-    return Text("   ").join(Text(words, STYLES.get(state, "")) for words, state in pieces)
+def _workers(looks: Sequence[WorkerLook]) -> Table | Text:
+    if len(looks) > SHOWN_WORKERS:
+        counted = sorted(Counter(look.state for look in looks).items())
+        states = Text("   ").join(Text(f"{count} {state}", STYLES.get(state, "")) for state, count in counted)
+        restarts = sum(look.restarts for look in looks)
+        return states.append(f"   {restarts} restarts" if restarts else "")
+    if not looks:
+        return Text()
+    table = Table(box=None, pad_edge=False)
+    for heading in ("worker", "state", "minibatches", "staleness", "waiting", "restarts"):
+        table.add_column(heading, justify="left" if heading == "state" else "right", header_style="dim")
+    for number, look in enumerate(looks):
+        numbers = (f"{look.minibatches:,}", str(look.staleness), f"{look.waiting:.0%}", str(look.restarts))
+        table.add_row(str(number), Text(look.state, STYLES.get(look.state, "")), *numbers)
+    return table
 
 
 def result(summary: Mapping[str, Any]) -> Table:

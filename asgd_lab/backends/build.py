@@ -17,7 +17,7 @@ from asgd_lab.protocol.parameters import Parameters
 from asgd_lab.protocol.replica import GradientSum, Replica
 from asgd_lab.protocol.rules import Rule
 from asgd_lab.protocol.server import Budget, Server
-from asgd_lab.record.run import final_params
+from asgd_lab.record.run import saved_params
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks.base import Learner, Task
 
@@ -76,11 +76,13 @@ def initial_parameters(scenario: Scenario, task: Task) -> Tensor:
         return params
     if warm.run is not None:
         try:
-            loaded = torch.from_numpy(final_params(warm.run))
+            loaded = torch.from_numpy(saved_params(warm.run))
         except (ScenarioError, OSError, ValueError) as error:
-            raise ScenarioError.at("warm_start.run", f"{error}; give the directory of a finished run") from error
+            raise ScenarioError.at(
+                "warm_start.run", f"{error}; give the directory of a run or of a checkpoint"
+            ) from error
         if loaded.shape != params.shape:
-            message = f"{warm.run} ended with {loaded.numel()} parameters; this task has {params.numel()}"
+            message = f"{warm.run} has {loaded.numel()} parameters; this task has {params.numel()}"
             raise ScenarioError.at("warm_start.run", message)
         return params.copy_(loaded)
     learner = task.learner(WARM_UP_WORKER, params)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,16 @@ import torch
 from asgd_lab.record.run import RunDirectory
 from asgd_lab.record.summary import Statistics
 from asgd_lab.tasks import Task
+
+
+class WorkerLook(NamedTuple):
+    """One look at a real worker."""
+
+    state: str
+    minibatches: int
+    staleness: int  # of its last applied push
+    waiting: float  # the share of the run's time that it has not spent in minibatches it has finished
+    restarts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +36,7 @@ class Progress:
     staleness: int
     loss: float = math.nan  # the replicas' mean loss, where it is known
     error: float = math.nan  # the training error that comes with the pushes
-    workers: list[str] = field(default_factory=list)  # each one's state, where workers are few enough to show
+    workers: list[WorkerLook] = field(default_factory=list)  # of a real run
 
 
 Watch = Callable[[Progress], None]

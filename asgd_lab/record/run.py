@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import machine, trace
+from asgd_lab.record import checkpoints, machine, trace
 from asgd_lab.record.tables import DISTANCES, EFFECTS, EVALS, MINIBATCHES, NoRows, Recording, Rows
 
 Status = Literal["done", "interrupted", "failed"]
@@ -145,6 +145,20 @@ def final_params(run_dir: Path | str) -> npt.NDArray[np.float32]:
             return np.asarray(archive["params"], dtype=np.float32)
     except FileNotFoundError:
         raise ScenarioError(f"{run_dir}: has no final parameters (checkpoints/final.npz is missing)") from None
+
+
+def saved_params(path: Path | str) -> npt.NDArray[np.float32]:
+    """The server's parameters in the directory of a run, final or its last checkpoint's, or in a checkpoint."""
+    path = Path(path)
+    if (path / "checkpoints" / "final.npz").exists():
+        return final_params(path)
+    checkpoint = path if (path / "server.npz").exists() else checkpoints.newest(path)
+    if checkpoint is None:
+        raise ScenarioError(f"{path}: has neither final parameters nor a checkpoint")
+    arrays = checkpoints.read(checkpoint, "server")
+    if "params" not in arrays:
+        raise ScenarioError(f"{checkpoint}: is of a run without parameters")
+    return np.asarray(arrays["params"], dtype=np.float32)
 
 
 def read_summary(run_dir: Path | str) -> dict[str, Any]:

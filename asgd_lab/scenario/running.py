@@ -39,7 +39,8 @@ class WarmStart(Part):
     minibatches: Count | None = None
     """Local minibatches of one worker before the run's clock starts."""
     run: Text | None = None
-    """A run directory whose final parameters are taken, relative to the current directory."""
+    """A run directory whose final parameters are taken, or those of its last checkpoint, or a checkpoint in one;
+    relative to the current directory."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:

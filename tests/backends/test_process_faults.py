@@ -11,7 +11,7 @@ import psutil
 import pytest
 import torch
 
-from asgd_lab.backends.outcome import Progress
+from asgd_lab.backends.outcome import Progress, WorkerLook
 from asgd_lab.backends.replay import repeat
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import RunFailed, ScenarioError
@@ -40,13 +40,21 @@ def trains(out: Path, worker: int) -> Any:
 
 def test_a_worker_killed_on_schedule_is_back_after_its_repair(tmp_path: Path) -> None:
     schedule = [{"name": "kill", "worker": 1, "at_s": 0.5, "repair_s": 1.0}]
-    summary = run(tmp_path / "run", **EMULATED, budget={"seconds": 3.0}, faults={"schedule": schedule})
+    seen: list[list[WorkerLook]] = []
+    stated = scenario(**EMULATED, budget={"seconds": 3.0}, faults={"schedule": schedule})
+    summary = execute(stated, tmp_path / "run", lambda progress: seen.append(progress.workers))
     assert (summary["faults"]["workers"], summary["faults"]["restarts"]) == (1, 1)
     mine = trains(tmp_path / "run", 1)
     before, after = mine[mine["end_s"] < 0.6], mine[mine["start_s"] > 0.6]
     assert before["end_s"].max() < 0.6
     assert after["start_s"].min() >= 1.5, "not before its repair"
     assert len(after) > 5
+    unhurt, hurt = seen[-1]
+    assert (unhurt.restarts, hurt.restarts) == (0, 1)
+    assert 0 < hurt.minibatches <= len(mine)
+    assert unhurt.staleness in (0, 1)
+    assert 0.0 <= unhurt.waiting < hurt.waiting
+    assert hurt.waiting > 0.3, "of 3 seconds one is its repair"
     assert repeat(scenario(**EMULATED, budget={"seconds": 3.0}), tmp_path / "run").difference is None
 
 

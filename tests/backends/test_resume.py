@@ -16,10 +16,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from asgd_lab.backends.build import build_task, initial_parameters
 from asgd_lab.backends.outcome import Progress
 from asgd_lab.backends.replay import repeat
 from asgd_lab.backends.run import execute
-from asgd_lab.errors import RunFailed
+from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.record import checkpoints, tables
 from asgd_lab.record.run import final_params, read_summary
 from asgd_lab.scenario import Document, Scenario
@@ -198,3 +199,24 @@ def test_a_torn_checkpoint_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(RunFailed, match=r"worker-0\.npz cannot be read"):
         execute(stated, tmp_path / "run", go_on=True)
     assert (tmp_path / "run" / "summary.json").exists()
+
+
+def test_a_run_starts_from_another_runs_end_or_checkpoint(tmp_path: Path) -> None:
+    first = checkpointed(100, task=QUADRATIC, algorithm=ALGORITHMS["asgd"], workers=2)
+    execute(first, tmp_path / "run")
+    older, newer = checkpoints.all_of(tmp_path / "run")
+    saved = {path: checkpoints.read(path, "server")["params"].tobytes() for path in (older, newer)}
+    assert saved[older] != saved[newer]
+
+    def started_from(path: Path) -> bytes:
+        stated = scenario(task=QUADRATIC, warm_start={"run": str(path)})
+        return initial_parameters(stated, build_task(stated)).numpy().tobytes()
+
+    assert started_from(tmp_path / "run") == final_params(tmp_path / "run").tobytes()
+    assert started_from(older) == saved[older]
+    (tmp_path / "run" / "checkpoints" / "final.npz").unlink()  # as in a run that was killed with all its processes
+    assert started_from(tmp_path / "run") == saved[newer]
+    for path in (older, newer):
+        (path / "state.json").unlink()
+    with pytest.raises(ScenarioError, match="has neither final parameters nor a checkpoint"):
+        started_from(tmp_path / "run")

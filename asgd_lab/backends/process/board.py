@@ -10,7 +10,7 @@ import numpy as np
 from asgd_lab.backends.process.memory import Buffer
 
 SERVER_WORDS = 8
-WORKER_WORDS = 8
+WORKER_WORDS = 16  # two cache lines
 
 
 class Board:
@@ -21,6 +21,8 @@ class Board:
     STOP, START_NS, VERSION, MINIBATCHES, STALENESS, _, LIMIT_NS, FINISHED = range(8)  # word 5 the training error
     STEPS, OVERRUNS, STATE = range(3)  # of a worker; STATE is an index into STATES, word 3 the loss
     SHOWN, LONGEST = 4, 5  # when it last gave a sign of life, and its longest minibatch, in nanoseconds
+    LIVES, TRAINED_NS = 6, 7  # which incarnation it is, and the nanoseconds all of them spent in minibatches
+    STALE = 8  # the server's: the staleness of its last applied push
     STATES = ("starting", "fetching", "training", "pushing", "left")
     TRAINING = STATES.index("training")
 

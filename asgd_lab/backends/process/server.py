@@ -308,6 +308,7 @@ class ServerProcess:
                 kind, number = Ask.PUSH, grant.sequence
                 if grant.version != DROPPED:
                     self.words[Board.STALENESS] = grant.staleness
+                    self.plan.board.worker[worker, Board.STALE] = grant.staleness
             else:
                 kind, number = Ask.FETCH, self.ledger.fetches[worker]
                 self.saver.granted(worker)

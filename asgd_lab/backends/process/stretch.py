@@ -11,7 +11,8 @@ from asgd_lab.backends.process.plan import Plan
 from asgd_lab.hardware.steps import StepTimes
 from asgd_lab.record.rowfile import RowFile
 
-STEPS, OVERRUNS, SHOWN, LONGEST = Board.STEPS, Board.OVERRUNS, Board.SHOWN, Board.LONGEST
+STEPS, OVERRUNS, SHOWN = Board.STEPS, Board.OVERRUNS, Board.SHOWN
+LONGEST, TRAINED_NS = Board.LONGEST, Board.TRAINED_NS
 
 
 class NotFinite(Exception):
@@ -72,6 +73,7 @@ class Stretch:
                 raise NotFinite(f"the loss of minibatch {first + index} is {loss}")
             if orders[Board.STOP]:
                 break
+        words[TRAINED_NS] += ended - begun
         self.loss_sum, self.error_sum = loss_sum, error_sum
         self.shown_loss[0] = loss_sum / max(1, done)
         return ended, done

@@ -139,7 +139,7 @@ class WorkerProcess:
         life = now_ns() << 8 | self.number
         go = self.link.call(Request(Ask.READY, 0, life & (1 << 62) - 1, now_ns(), detail=self.restored is not None))
         replica = self.replica
-        self.link.incarnation = go.incarnation
+        self.link.incarnation = self.words[Board.LIVES] = go.incarnation
         self.start_ns, self.fetches = go.steps, go.waited_ns
         if self.restored is None:
             replica.incarnation, replica.sequence, replica.minibatches = go.incarnation, go.version, go.detail
