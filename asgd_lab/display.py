@@ -77,14 +77,14 @@ class Pace:
     """How much of the budget is used up, and how many of the host's seconds the rest takes at the rate so far."""
 
     def __init__(self, scenario: Scenario) -> None:
-        self._budget = scenario.budget
+        self._budget, self._scale = scenario.budget, getattr(scenario.task, "scale", 1)
         self._first: tuple[float, float] | None = None  # host time and share of the first look
 
     def share(self, progress: Progress) -> float | None:
         """The largest share of any part; None where only an error can end the run."""
         budget = self._budget
         parts = (
-            (progress.minibatches, budget.minibatches),
+            (progress.minibatches * self._scale, budget.minibatches),
             (progress.version, budget.updates),
             (progress.seconds, budget.seconds),
         )

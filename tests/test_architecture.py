@@ -103,7 +103,12 @@ def test_the_protocol_knows_no_clock_no_process_and_no_io() -> None:
 
 
 def test_tasks_do_not_know_who_calls_them() -> None:
-    assert [str(each) for each in reaching("tasks", *CONCURRENT)] == []
+    found = [each for each in reaching("tasks", *CONCURRENT) if each.module != "asgd_lab.tasks.feeds"]
+    assert [str(each) for each in found] == []
+    # Files are decoded by threads, whose number changes nothing but time.
+    assert {each.target for each in reaching("tasks.feeds", *CONCURRENT)} == {
+        "concurrent.futures.Future", "concurrent.futures.ThreadPoolExecutor"
+    }  # fmt: skip
 
 
 def test_a_scenario_is_read_without_torch() -> None:

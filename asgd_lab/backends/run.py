@@ -17,6 +17,7 @@ from asgd_lab.record.run import RunDirectory, Status
 from asgd_lab.record.standing import going_on
 from asgd_lab.record.summary import params_sha256
 from asgd_lab.scenario import Document, Scenario
+from asgd_lab.scenario.scaling import scaled
 
 Backend = Callable[[Scenario, RunDirectory, Watch | None], Outcome]
 
@@ -58,7 +59,7 @@ def execute(scenario: Scenario, out: Path, watch: Watch | None = None, go_on: bo
             out, Document.dump(scenario), record=scenario.record, facts=facts, distances=scenario.backend.distances
         )
     with going_on(record.path):
-        return _carry_out(scenario, record, watch)
+        return _carry_out(scaled(scenario), record, watch)
 
 
 def _carry_out(scenario: Scenario, record: RunDirectory, watch: Watch | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
+from asgd_lab.scenario import scaling
 from asgd_lab.scenario.algorithms import Algorithm
 from asgd_lab.scenario.base import Part, Text, refuse
 from asgd_lab.scenario.hardware import Hardware
@@ -99,6 +100,7 @@ def _contradictions(scenario: Scenario) -> Iterator[tuple[str, str]]:
     if backend.name != "sim" and backend.numerics != "sequential":
         yield "backend.numerics", f"must be sequential with backend {backend.name}, whose workers compute by themselves"
     yield from _groups(scenario)
+    yield from scaling.contradictions(scenario)
     server = scenario.hardware.server
     if server.count > 1 and scenario.hardware.cores is not None:
         yield "hardware.server.count", "must be 1 where cores make one node of all; remove cores"

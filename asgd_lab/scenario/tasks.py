@@ -95,6 +95,15 @@ class Clip(Part):
         return self
 
 
+class Biases(Part):
+    """Rates of the optimizer for parameters of one dimension, as Krizhevsky's cuda-convnet has them."""
+
+    lr: Positive = 1.0
+    """By what the optimizer's learning rate is multiplied for them."""
+    weight_decay: NonNegative | None = None
+    """Their weight decay; null: the optimizer's."""
+
+
 class SharedData(Part):
     """Every worker walks through all samples, in an order of its own."""
 
@@ -122,9 +131,10 @@ Division = Annotated[SharedData | Sharded | Dirichlet, Field(discriminator="name
 
 
 def _known_or_own(name: str) -> str:
-    known = ("digits", "fashion-mnist")
+    known = ("digits", "fashion-mnist", "fashion-mnist-pairs", "fashion-mnist-triples", "image-folder")
     if ":" not in name and name not in known:
-        refuse([("", f"must be 'digits', 'fashion-mnist' or package.module:factory; got {name!r}{meant(name, known)}")])
+        allowed = ", ".join(repr(each) for each in known)
+        refuse([("", f"must be {allowed} or package.module:factory; got {name!r}{meant(name, known)}")])
     return name
 
 
@@ -153,14 +163,17 @@ class Classification(Part):
     name: Literal["classification"]
     """This task's name."""
     dataset: Annotated[Text, AfterValidator(_known_or_own), Field(examples=["digits", "my_package.data:make"])]
-    """The images: digits (8 x 8, comes with scikit-learn), fashion-mnist (28 x 28, read from data_folder), or
+    """The images: digits (8 x 8, comes with scikit-learn), fashion-mnist (28 x 28, read from data_folder), two or three
+    of these at a time at 14 x 14, of 100 or 1,000 classes and without limit (fashion-mnist-pairs, -triples),
+    image-folder (files in train/CLASS and val/CLASS of data_folder, such as ILSVRC 2012), or
     package.module:factory, which returns a dict of tensors train_images, train_labels, test_images, test_labels."""
     dataset_options: dict[str, Any] = Field(default={})
-    """Keywords for the data set's factory."""
+    """Keywords for the data set's factory; of image-folder: resize, crop, flip, colours, ten_crops, test_samples,
+    threads, ahead."""
     data_folder: Text | None = None
     """Where the data set's files are; null: the folders that are searched by default."""
     model: Annotated[Text, Field(examples=["mlp", "lenet", "resnet18", "my_package.my_module:make_model"])] = "mlp"
-    """mlp, lenet, any of torchvision's classification models by its name, or package.module:factory."""
+    """mlp, lenet, small, krizhevsky (2012), any classification model of torchvision, or package.module:factory."""
     model_options: dict[str, Any] = Field(default={})
     """Keywords for the model's factory."""
     loss: Text | None = Field(default=None, examples=["my_package.my_module:my_loss"])
@@ -171,6 +184,8 @@ class Classification(Part):
     """Whose the training samples are: a mapping, or a name alone."""
     optimizer: Optimizer = SGD
     """The optimizer of the local steps."""
+    biases: Biases | None = None
+    """What of the optimizer is different for biases (all parameters of one dimension); null: nothing."""
     schedule: Schedule | None = None
     """How its learning rate changes; null: it does not."""
     clip: Clip | None = None
@@ -180,12 +195,20 @@ class Classification(Part):
     training samples. server: they are parameters like the others, fetched, pushed and evaluated; only with push:
     delta."""
     train_samples: Count | None = None
-    """Train on only so many samples, the first ones; null: on all."""
+    """Train on only so many samples, the first ones; null: on all, and on a million of pairs or triples."""
+    size_bytes: Count | None = None
+    """What one push or one fetch moves, in bytes, where a small network stands for a large one; null: its own vector.
+    Only with backend sim."""
+    scale: Count = 1
+    """How many minibatches of the system that is studied one of this task stands for: it takes that many times
+    hardware.compute's time, and all counts of minibatches in the scenario (n_sync, budget, warm_start, evaluate,
+    schedule) are of that system, and are divided. Recorded steps and minibatches are this task's. Only with backend
+    sim."""
 
     @model_validator(mode="after")
     def _finite(self) -> Self:
         refuse((*not_finite(self.model_options, "model_options"), *not_finite(self.dataset_options, "dataset_options")))
-        if self.dataset_options and ":" not in self.dataset:
+        if self.dataset_options and ":" not in self.dataset and self.dataset != "image-folder":
             refuse([("dataset_options", f"cannot stand beside {self.dataset}, which takes none; remove it")])
         return self
 

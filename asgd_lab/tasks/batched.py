@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from asgd_lab.errors import ProtocolError
 from asgd_lab.tasks.base import Data, Learner, Taken
 from asgd_lab.tasks.batchable import examine, memories
+from asgd_lab.tasks.datasets import pick
 from asgd_lab.tasks.optimizers import MakeOptimizer
 from asgd_lab.tasks.stacked import Stack
 
@@ -57,7 +58,7 @@ class ClassificationBatch:
         self._data, self._batch_size, self._make = data, batch_size, make
         self._memories = memories(make)
         index = torch.arange(2 * batch_size).remainder(len(data["train_labels"])).view(batch_size, 2)
-        self._stack, kept_bytes = examine(model, data["train_images"][index], data["train_labels"][index])
+        self._stack, kept_bytes = examine(model, _pictures(data, index), data["train_labels"][index])
         height = max(1, min(_HIGHEST, _KEPT_BYTES // kept_bytes))
         self._params, self._sums = _Rows(height, self._stack), _Rows(height, self._stack)
         self._memory: dict[str, _Rows] = {}
@@ -107,13 +108,12 @@ class ClassificationBatch:
     def _gradients(self, rounds: Sequence[_Round], step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Of the rounds' minibatches of that step."""
         index = torch.stack([each.learner.order(each.first + step) for each in rounds], 1)  # (B, R)
-        images, labels = self._data["train_images"], self._data["train_labels"]
-        chosen = index.flatten()
+        labels = self._data["train_labels"]
         return self._stack.step(
             self._params.matrix[: len(rounds)],
             [other[: len(rounds)] for other in self._others],
-            images.index_select(0, chosen).view(*index.shape, *images.shape[1:]),
-            labels.index_select(0, chosen).view(index.shape),
+            _pictures(self._data, index),
+            labels.index_select(0, index.flatten()).view(index.shape),
         )
 
     # ------------------------------------------------------------------ what is the learners'
@@ -186,6 +186,12 @@ class ClassificationBatch:
                         state[name] = _copied(piece)
         if theirs:
             torch._foreach_copy_(theirs, ours)
+
+
+def _pictures(data: Data, index: Tensor) -> Tensor:
+    """The inputs (B, R, ...) of samples (B, R)."""
+    found = pick(data, "train", index.flatten())
+    return found.view(*index.shape, *found.shape[1:])
 
 
 def _pieces(row: Tensor, stack: Stack) -> list[Tensor]:

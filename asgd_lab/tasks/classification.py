@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, final
 
 import torch
@@ -25,17 +25,15 @@ from asgd_lab.streams import generator, key
 from asgd_lab.tasks import models
 from asgd_lab.tasks.adjusting import Adjust, adjusting
 from asgd_lab.tasks.base import Batch, Data, OptimizerConfig
+from asgd_lab.tasks.feeds import Feed, Order, Source, source_of, walk
 from asgd_lab.tasks.flat import Layout, bind, floating_buffers
+from asgd_lab.tasks.measuring import CHUNK, measure
 from asgd_lab.tasks.models import Loss
-from asgd_lab.tasks.optimizers import MakeOptimizer, load_state, optimizer, state_of
-from asgd_lab.tasks.parts import Indices, divided
+from asgd_lab.tasks.optimizers import MakeOptimizer, grouped, load_state, optimizer, state_of
+from asgd_lab.tasks.parts import divided
 from asgd_lab.tasks.users import imported
 
-Order = Callable[[int], Tensor]
-"""From a step to the indices (B,) of its minibatch."""
-
 _SAMPLE = 2048  # training images on which `evaluate` measures and re-estimates
-_CHUNK = 256  # images of one forward pass in `evaluate`
 
 
 class ClassificationConfig(Protocol):
@@ -59,6 +57,21 @@ class ClassificationConfig(Protocol):
     @property
     def optimizer(self) -> OptimizerConfig:
         """The local optimizer."""
+        ...
+
+    @property
+    def dataset_options(self) -> Mapping[str, Any]:
+        """Keywords of the data, such as what is done to images that are read from files."""
+        ...
+
+    @property
+    def biases(self) -> Any:
+        """See `optimizers.grouped`."""
+        ...
+
+    @property
+    def size_bytes(self) -> int | None:
+        """What a push moves in another's place; None: the vector's own bytes."""
         ...
 
     @property
@@ -87,29 +100,6 @@ class ClassificationConfig(Protocol):
         ...
 
 
-def walk(
-    seed: int, worker: int, samples: int, batch_size: int, device: torch.device, part: Indices | None = None
-) -> Order:
-    """The worker's own permutation of the training set, or of its part of it, a new one each epoch.
-
-    The last partial batch of an epoch is dropped.
-    """
-    samples = samples if part is None else len(part)
-    batches = samples // batch_size
-    walked, indices = -1, torch.empty(0)
-
-    def order(step: int) -> Tensor:
-        nonlocal walked, indices
-        epoch, batch = divmod(step, batches)
-        if epoch != walked:  # remembered for speed alone: it is a function of (seed, worker, epoch)
-            permutation = generator(seed, "order", worker, epoch).permutation(samples)
-            permutation = permutation if part is None else part[permutation]
-            walked, indices = epoch, torch.from_numpy(permutation).to(device)
-        return indices[batch * batch_size : (batch + 1) * batch_size]
-
-    return order
-
-
 def default_generator(device: torch.device) -> torch.Generator:
     """What dropout draws from on that device."""
     if device.type == "cuda":
@@ -134,13 +124,13 @@ class ClassificationLearner:
     """A copy of the model over the views of one vector."""
 
     def __init__(
-        self, model: nn.Module, layout: Layout, params: Tensor, gradients: Tensor | None, data: Data, order: Order,
-        make: MakeOptimizer, stream: tuple[int, int], loss: Loss | None = None, adjust: Adjust | None = None,
+        self, model: nn.Module, layout: Layout, params: Tensor, gradients: Tensor | None, labels: Tensor, order: Order,
+        feed: Feed, make: MakeOptimizer, stream: tuple[int, int], loss: Loss | None = None,
+        adjust: Adjust | None = None,
     ) -> None:  # fmt: skip
-        self._layout, self._data, self.order = layout, data, order
+        self._layout, self._labels, self.order, self._feed = layout, labels, order, feed
         self._params, self._gradients = params, gradients
         self._model = bind(model, layout.views(params))
-        self._images, self._labels = data["train_images"], data["train_labels"]
         self.parameters = dict(self._model.named_parameters())
         self._weights = [weight for weight in self.parameters.values() if weight.requires_grad]
         views = layout.views(gradients) if gradients is not None else []
@@ -157,10 +147,9 @@ class ClassificationLearner:
 
     def minibatch(self, step: int) -> tuple[float, float]:
         """Take one local step in place; the mean loss, and the share of wrong answers, before it."""
-        index = self.order(step)
-        labels = self._labels.index_select(0, index)
+        labels, inputs = self._labels.index_select(0, self.order(step)), self._feed(step)
         self._generator.manual_seed(key(self._seed, "model", self.worker, step))
-        outputs = self._model(self._images.index_select(0, index))
+        outputs = self._model(inputs)
         loss = self._loss(outputs, labels)
         for weight in self._weights:
             weight.grad = None
@@ -201,7 +190,7 @@ class ClassificationLearner:
         gradients = None if self._gradients is None else torch.zeros_like(scratch)
         with undisturbed(self._generator):
             ClassificationLearner(
-                self._model, self._layout, scratch, gradients, self._data, self.order, self._make,
+                self._model, self._layout, scratch, gradients, self._labels, self.order, self._feed, self._make,
                 (self._seed, self.worker), self._own_loss, self._adjust,
             ).minibatch(0)  # fmt: skip
 
@@ -211,11 +200,12 @@ class ClassificationTask:
     """The network at its initial parameters, the data, and what makes an optimizer."""
 
     def __init__(self, config: ClassificationConfig, seed: int, data: Data, workers: int = 1) -> None:
-        labels, images = data["train_labels"], data["train_images"]
+        labels = data["train_labels"]
         if config.batch_size > len(labels):
             message = f"{config.batch_size} is more than the {len(labels)} training samples"
             raise ScenarioError.at("task.batch_size", message)
-        self._data = {"cpu": data}
+        self._data, self._options = {"cpu": data}, config.dataset_options
+        self._sources: dict[str, Source] = {}
         self._seed, self._batch_size = seed, config.batch_size
         self._own_loss: Loss | None = None
         if config.loss is not None:
@@ -226,8 +216,9 @@ class ClassificationTask:
             num_classes = math.prod(labels.shape[1:])
         else:
             num_classes = 1 + int(max(labels.max(), data["test_labels"].max()))
-        shape = tuple(images.shape[1:])
-        self._make = optimizer(config.optimizer)
+        shape = self._source_on(torch.device("cpu")).shape
+        self._make = grouped(optimizer(config.optimizer), config.biases)
+        self._shapes_matter = config.biases is not None
         self._adjust = adjusting(config.schedule, config.clip)
         self._parts = divided(config.data, labels.numpy(), workers, config.batch_size, seed)
         with undisturbed(torch.default_generator):
@@ -240,7 +231,7 @@ class ClassificationTask:
         parameters = [*model.parameters(), *buffers]
         self._layout = Layout.of(parameter.shape for parameter in parameters)
         self.size = self._layout.size
-        self.size_bytes = 4 * self.size
+        self.size_bytes = config.size_bytes or 4 * self.size
         self._initial = torch.zeros(self.size)
         views = self._layout.views(self._initial)
         for view, parameter in zip(views, parameters, strict=True):
@@ -260,16 +251,23 @@ class ClassificationTask:
         samples = len(data["train_labels"])
         part = self._parts[worker] if self._parts is not None and worker >= 0 else None
         order = order or walk(self._seed, worker, samples, self._batch_size, params.device, part)
+        feed = self._source_on(params.device).feed(self._seed, worker, order)
         return ClassificationLearner(
-            self._model, self._layout, params, gradients, data, order, self._make, (self._seed, worker),
-            self._own_loss, self._adjust,
+            self._model, self._layout, params, gradients, data["train_labels"], order, feed, self._make,
+            (self._seed, worker), self._own_loss, self._adjust,
         )  # fmt: skip
 
     def batch(self) -> Batch:
         """Stacks of replicas, on the CPU."""
         from asgd_lab.tasks.batched import ClassificationBatch  # late: few runs need it
 
-        for what, is_used in (("loss", self._own_loss is not None), ("schedule or clip", self._adjust is not None)):
+        parts = {
+            "loss": self._own_loss is not None,
+            "schedule or clip": self._adjust is not None,
+            "key biases": self._shapes_matter,
+            "folder of images": "train_files" in self._data["cpu"],
+        }
+        for what, is_used in parts.items():
             if is_used:
                 raise ScenarioError.at("backend.numerics", f"cannot be batched: the task has a {what}; use sequential")
 
@@ -278,23 +276,30 @@ class ClassificationTask:
     def evaluate(self, params: Tensor) -> list[tuple[str, str, float]]:
         """Error and loss on the test set and on a fixed sample of the training set."""
         data, noise = self._data_on(params.device), default_generator(params.device)
+        source = self._source_on(params.device)
         model = bind(self._model, self._layout.views(params))
-        train_images, train_labels = data["train_images"], data["train_labels"]
-        chosen = generator(0, "evaluate").permutation(len(train_labels))[:_SAMPLE]
-        index = torch.from_numpy(chosen).to(params.device)
-        sample, classes = train_images[index], train_labels[index]
+        chosen = generator(0, "evaluate").permutation(len(data["train_labels"]))[:_SAMPLE]
+        sample = torch.from_numpy(chosen).to(params.device)
         with torch.no_grad(), undisturbed(noise):
             noise.manual_seed(key(0, "evaluate"))
             if not self._shares_buffers:
                 # Chunks of nearly equal size: BatchNorm cannot learn from a last chunk of one image.
-                update_bn(sample.chunk(-(-len(sample) // _CHUNK)), model)
+                chunks = sample.chunk(-(-len(sample) // CHUNK))
+                update_bn((source.views("train", chunk)[0] for chunk in chunks), model)
             model.eval()
             loss = self._own_loss or cross_entropy
-            test = _measure(model, loss, data["test_images"], data["test_labels"])
-            train = _measure(model, loss, sample, classes)
-        measured = [("test", "error", test[0]), ("test", "loss", test[1]), ("train", "error", train[0]),
-                    ("train", "loss", train[1])]  # fmt: skip
-        return [row for row in measured if not math.isnan(row[2]) or row[1] == "loss"]
+            everything = torch.arange(len(data["test_labels"]), device=params.device)
+            return [
+                (split, metric, value)
+                for split, index in (("test", everything), ("train", sample))
+                for metric, value in measure(model, loss, source, split, index, data[f"{split}_labels"][index]).items()
+            ]
+
+    def _source_on(self, device: torch.device) -> Source:
+        name = str(device)
+        if name not in self._sources:
+            self._sources[name] = source_of(self._data_on(device), self._options, device)
+        return self._sources[name]
 
     def _data_on(self, device: torch.device) -> Data:
         """Moved once a device, however many replicas live there."""
@@ -302,17 +307,3 @@ class ClassificationTask:
         if name not in self._data:
             self._data[name] = {part: tensor.to(device) for part, tensor in self._data["cpu"].items()}
         return self._data[name]
-
-
-def _measure(model: nn.Module, loss_of: Loss, images: Tensor, labels: Tensor) -> tuple[float, float]:
-    """(error, nan where there are no classes; loss)."""
-    wrong, loss = 0, 0.0
-    for start in range(0, len(labels), _CHUNK):
-        outputs, classes = model(images[start : start + _CHUNK]), labels[start : start + _CHUNK]
-        if not labels.is_floating_point():
-            wrong += int(outputs.argmax(1).ne(classes).sum())
-        if loss_of is cross_entropy:
-            loss += float(cross_entropy(outputs, classes, reduction="sum"))
-        else:
-            loss += float(loss_of(outputs, classes)) * len(classes)
-    return math.nan if labels.is_floating_point() else wrong / len(labels), loss / len(labels)

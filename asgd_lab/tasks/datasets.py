@@ -1,6 +1,8 @@
 """Images and labels as tensors, read once and then only indexed; nothing is copied about on disk.
 
-Images are float32 (N, C, H, W), standardised. The order of samples belongs to the learners.
+Images are float32 (N, C, H, W), standardised. The order of samples belongs to the learners. A data set may be composed:
+then each sample is K images of one channel, laid over each other as channels, `train_members` (N, K) says which, and
+its class has theirs as decimal digits.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from torch import Tensor
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import generator
+from asgd_lab.tasks import folders
 from asgd_lab.tasks.base import Data, near, one_line
 from asgd_lab.tasks.users import imported
 from asgd_lab.tasks.vision import torchvision
@@ -38,6 +41,7 @@ _FILES = {
 }
 # Mean and deviation of a training pixel. Constants: a sum over all pixels would have other last bits on other threads.
 _STANDARDS = {"digits": (4.885, 6.012), "fashion-mnist": (72.94, 90.02)}
+_COMPOSED_TRAINING, _COMPOSED_TEST = 1_000_000, 2_000
 _DIGITS_TRAINING = 1437  # four fifths of the 1,797
 
 
@@ -69,26 +73,58 @@ def read(config: DatasetConfig) -> Data:
     """Tensors train_images, train_labels, test_images, test_labels; labels of our own data are int64 from 0."""
     if ":" in config.dataset:
         return _users(config)
-    if config.dataset not in DATASETS:
-        message = f"unknown dataset '{config.dataset}'{near(config.dataset, DATASETS)}; allowed: {', '.join(DATASETS)}"
+    known = [*DATASETS, *COMPOSED, FOLDER]
+    if config.dataset not in known:
+        message = f"unknown dataset '{config.dataset}'{near(config.dataset, known)}; allowed: {', '.join(known)}"
         raise ScenarioError.at("task.dataset", message)
+    if config.dataset == FOLDER:
+        return folders.read(config.data_folder, config.dataset_options, config.train_samples)
+    if config.dataset in COMPOSED:
+        return _composed(config, COMPOSED[config.dataset])
     arrays = DATASETS[config.dataset](config)
     _check_samples(config, len(arrays["train_labels"]))
-    mean, deviation = _STANDARDS[config.dataset]
+    for part in ("train_images", "train_labels"):
+        arrays[part] = arrays[part][: config.train_samples]
+    return _standardised(config.dataset, arrays)
+
+
+def pick(data: Data, split: str, index: Tensor) -> Tensor:
+    """The inputs (B, ...) of the samples (B,) of "train" or "test"."""
+    images = data[f"{split}_images"]
+    members = data.get(f"{split}_members")
+    if members is None:
+        return images.index_select(0, index)
+    chosen = members.index_select(0, index)
+    return images.index_select(0, chosen.flatten()).view(*chosen.shape, *images.shape[2:])
+
+
+def _standardised(name: str, arrays: dict[str, Pixels]) -> Data:
+    mean, deviation = _STANDARDS[name]
 
     def images(pixels: Pixels) -> Tensor:
-        scaled = torch.from_numpy(pixels).unsqueeze(1).to(torch.float32)
-        return scaled.sub_(mean).div_(deviation)
+        return torch.from_numpy(pixels).unsqueeze(1).to(torch.float32).sub_(mean).div_(deviation)
 
-    def labels(classes: Pixels) -> Tensor:
-        return torch.from_numpy(classes).to(torch.int64)
+    def tensor(part: str, values: Pixels) -> Tensor:
+        return images(values) if part.endswith("images") else torch.from_numpy(values).to(torch.int64)
 
-    return {
-        "train_images": images(arrays["train_images"][: config.train_samples]),
-        "train_labels": labels(arrays["train_labels"][: config.train_samples]),
-        "test_images": images(arrays["test_images"]),
-        "test_labels": labels(arrays["test_labels"]),
-    }
+    return {part: tensor(part, values) for part, values in arrays.items()}
+
+
+def _composed(config: DatasetConfig, count: int) -> Data:
+    """So many images of Fashion-MNIST at a time, at half their resolution: 10 to the power of `count` classes.
+
+    The samples are drawn from all 3.6e9 pairs or 2.2e14 triples, the same ones for every seed.
+    """
+    samples = {"train": config.train_samples or _COMPOSED_TRAINING, "test": _COMPOSED_TEST}
+    data = _standardised("fashion-mnist", _fashion_mnist(config))
+    for split, number in samples.items():
+        classes = data[f"{split}_labels"]
+        data[f"{split}_images"] = torch.nn.functional.avg_pool2d(data[f"{split}_images"], 2)
+        members = generator(0, "composed", split, count).integers(len(classes), size=(number, count))
+        data[f"{split}_members"] = torch.from_numpy(members)
+        digits = 10 ** torch.arange(count - 1, -1, -1)
+        data[f"{split}_labels"] = (classes[data[f"{split}_members"]] * digits).sum(1)
+    return data
 
 
 def _check_samples(config: DatasetConfig, samples: int) -> None:
@@ -215,3 +251,5 @@ def _idx(path: Path) -> Pixels:
 
 
 DATASETS = {"digits": _digits, "fashion-mnist": _fashion_mnist}
+FOLDER = "image-folder"
+COMPOSED = {"fashion-mnist-pairs": 2, "fashion-mnist-triples": 3}

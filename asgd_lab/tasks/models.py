@@ -18,6 +18,7 @@ from torch.nn.parameter import is_lazy
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.tasks.base import near, one_line
+from asgd_lab.tasks.krizhevsky import krizhevsky
 from asgd_lab.tasks.users import imported
 from asgd_lab.tasks.vision import torchvision
 
@@ -53,6 +54,16 @@ def lenet(shape: Sequence[int], num_classes: int) -> nn.Module:
     )
 
 
+def small(shape: Sequence[int], num_classes: int, channels: Sequence[int] = (8, 16)) -> nn.Module:
+    """Two convolutions of 3 by 3 with ReLU and max pooling, and classes: enough for 14 by 14 pixels."""
+    features, height, width = shape
+    layers: list[nn.Module] = []
+    for count in channels:
+        layers += [nn.Conv2d(features, count, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+        features, height, width = count, height // 2, width // 2
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(features * height * width, num_classes))
+
+
 class ThreeChannels(nn.Module):
     """Grey images for a network that wants colour: the one channel three times."""
 
@@ -66,7 +77,7 @@ class ThreeChannels(nn.Module):
         return outputs
 
 
-OURS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "lenet": lenet}
+OURS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "lenet": lenet, "small": small, "krizhevsky": krizhevsky}
 
 
 Loss = Callable[[Tensor, Tensor], Tensor]

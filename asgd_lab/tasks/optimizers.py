@@ -72,6 +72,29 @@ def optimizer(config: OptimizerConfig) -> MakeOptimizer:
     return made
 
 
+def grouped(make: MakeOptimizer, biases: Any) -> MakeOptimizer:
+    """The same, with other rates for biases (parameters of one dimension) where the scenario has some for them."""
+    if biases is None:
+        return make
+
+    def made(tensors: Iterable[Tensor]) -> torch.optim.Optimizer:
+        weights: list[Tensor] = []
+        others: list[Tensor] = []
+        for tensor in tensors:
+            (weights if tensor.dim() > 1 else others).append(tensor)
+        groups: Any = [{"params": weights}, {"params": others}]
+        optimizer = make(groups)
+        group = optimizer.param_groups[1]
+        group["lr"] *= biases.lr
+        if biases.weight_decay is not None:
+            if "weight_decay" not in group:
+                raise ScenarioError.at("task.biases.weight_decay", "the optimizer has none; remove it")
+            group["weight_decay"] = biases.weight_decay
+        return optimizer
+
+    return made
+
+
 def state_of(made: torch.optim.Optimizer) -> dict[str, Tensor]:
     """An optimizer's state as tensors by name: "optimizer.3.exp_avg" of its fourth parameter; numbers as doubles."""
     found: dict[str, Tensor] = {}

@@ -48,6 +48,8 @@ class Classification:
     schedule: Any = None
     clip: Any = None
     batch_norm: str = "local"
+    biases: Any = None
+    size_bytes: int | None = None
     name: str = "classification"
 
 

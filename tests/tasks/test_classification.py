@@ -16,7 +16,8 @@ from torch.nn.functional import cross_entropy
 
 from asgd_lab.errors import ProtocolError, ScenarioError
 from asgd_lab.tasks import build, load
-from asgd_lab.tasks.classification import ClassificationTask, walk
+from asgd_lab.tasks.classification import ClassificationTask
+from asgd_lab.tasks.feeds import walk
 from tests.tasks.configs import Classification, Optimizer, Timing, pictures
 
 CPU = torch.device("cpu")

@@ -1,0 +1,72 @@
+"""A small learning problem in the place of a large one: one minibatch computed for many of the system that is studied.
+
+The scenario keeps that system's numbers, and only what is executed is divided: the scale is one key in one place.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from asgd_lab.scenario.schema import Scenario
+
+_COUNTS = ("algorithm.n_sync", "algorithm.n_fetch", "algorithm.n_push", "budget.minibatches",
+           "warm_start.minibatches", "evaluate.every_minibatches")  # fmt: skip
+_OF_SCHEDULE = ("task.schedule.every", "task.schedule.length", "task.schedule.warmup")
+
+
+def scaled(scenario: Scenario) -> Scenario:
+    """The scenario as it is executed: fewer minibatches, each as much longer.
+
+    The time of one is the sum of `scale` independent ones of the system that is studied, so its coefficient of
+    variation is theirs over the square root of `scale`; it keeps their family of distributions.
+    """
+    scale: int = getattr(scenario.task, "scale", 1)
+    if scale == 1:
+        return scenario
+    stated = scenario.model_dump()
+    for key, count in _counts(scenario, stated):
+        *parts, last = key.split(".")
+        _at(stated, parts)[last] = count // scale
+    compute = stated["hardware"]["compute"]
+    compute["step_s"] *= scale
+    if "cv" in compute:
+        compute["cv"] /= math.sqrt(scale)
+    stated["task"]["scale"] = 1
+    return type(scenario).model_validate(stated)
+
+
+def contradictions(scenario: Scenario) -> Iterator[tuple[str, str]]:
+    """Where a task that stands for another has no meaning."""
+    scale = getattr(scenario.task, "scale", 1)
+    if scenario.task.name == "classification" and scenario.backend.name != "sim":
+        for key, is_given in (("scale", scale > 1), ("size_bytes", scenario.task.size_bytes is not None)):
+            if is_given:
+                yield f"task.{key}", f"needs backend sim; {scenario.backend.name} takes the time that it takes"
+    if scale == 1:
+        return
+    distribution = scenario.hardware.compute.distribution
+    if distribution in ("exponential", "empirical"):
+        message = f"must be constant, lognormal or gamma beside task.scale; got {distribution!r}"
+        yield "hardware.compute.distribution", message
+    for key, count in _counts(scenario, scenario.model_dump()):
+        if count % scale:
+            yield key, f"must be a multiple of task.scale, {scale}; got {count}"
+
+
+def _counts(scenario: Scenario, stated: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    schedule = getattr(scenario.task, "schedule", None)
+    keys = (*_COUNTS, *(_OF_SCHEDULE if schedule is not None and schedule.clock == "steps" else ()))
+    for key in keys:
+        *parts, last = key.split(".")
+        found = _at(stated, parts)
+        if isinstance(found, Mapping) and found.get(last) is not None:
+            yield key, found[last]
+
+
+def _at(stated: Any, parts: list[str]) -> Any:
+    for part in parts:
+        stated = stated.get(part) if isinstance(stated, dict) else None
+    return stated

@@ -1,0 +1,125 @@
+"""From a step to its minibatch: pictures that lie in memory, or in files that are decoded ahead of their use.
+
+A feed is a pure function of its step: what it reads ahead and how many threads decode changes nothing but time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol, final
+
+import torch
+from torch import Tensor
+
+from asgd_lab.streams import generator
+from asgd_lab.tasks.base import Data
+from asgd_lab.tasks.datasets import pick
+from asgd_lab.tasks.folders import Folders, Options
+from asgd_lab.tasks.parts import Indices
+
+Order = Callable[[int], Tensor]
+"""From a step to the indices (B,) of its minibatch."""
+Feed = Callable[[int], Tensor]
+"""From a step to its inputs (B, ...)."""
+
+
+def walk(
+    seed: int, worker: int, samples: int, batch_size: int, device: torch.device, part: Indices | None = None
+) -> Order:
+    """The worker's own permutation of the training set, or of its part of it, a new one each epoch.
+
+    The last partial batch of an epoch is dropped.
+    """
+    samples = samples if part is None else len(part)
+    batches = samples // batch_size
+    walked, indices = -1, torch.empty(0)
+
+    def order(step: int) -> Tensor:
+        nonlocal walked, indices
+        epoch, batch = divmod(step, batches)
+        if epoch != walked:  # remembered for speed alone: it is a function of (seed, worker, epoch)
+            permutation = generator(seed, "order", worker, epoch).permutation(samples)
+            permutation = permutation if part is None else part[permutation]
+            walked, indices = epoch, torch.from_numpy(permutation).to(device)
+        return indices[batch * batch_size : (batch + 1) * batch_size]
+
+    return order
+
+
+class Source(Protocol):
+    """Where a task's inputs are from."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one input."""
+        ...
+
+    def feed(self, seed: int, worker: int, order: Order) -> Feed:
+        """What a worker trains on, as its order says."""
+        ...
+
+    def views(self, split: str, index: Tensor) -> list[Tensor]:
+        """What is evaluated of these samples (B,) of "train" or "test": the first view alone, or all, averaged."""
+        ...
+
+
+@final
+class Stored:
+    """Tensors; one view of each."""
+
+    def __init__(self, data: Data) -> None:
+        self._data = data
+        self.shape = tuple(pick(data, "train", torch.zeros(1, dtype=torch.int64)).shape[1:])
+
+    def feed(self, seed: int, worker: int, order: Order) -> Feed:
+        """No augmentation: the seed is not needed."""
+        data = self._data
+        return lambda step: pick(data, "train", order(step))
+
+    def views(self, split: str, index: Tensor) -> list[Tensor]:
+        """The samples as they are."""
+        return [pick(self._data, split, index)]
+
+
+@final
+class Decoded:
+    """Files, decoded and augmented by threads, some minibatches ahead."""
+
+    def __init__(self, folders: Folders, device: torch.device) -> None:
+        self._folders, self._device, self._ahead = folders, device, folders.options.ahead
+        self._pool: ThreadPoolExecutor | None = None  # threads start where they are needed, and not before a fork
+        self.shape = folders.shape
+
+    def feed(self, seed: int, worker: int, order: Order) -> Feed:
+        """Crops, flips and colours are functions of (seed, worker, step, place in the minibatch)."""
+        waiting: dict[int, list[Future[Tensor]]] = {}
+
+        def asked(step: int) -> list[Future[Tensor]]:
+            self._pool = self._pool or ThreadPoolExecutor(self._folders.options.threads, "decoder")
+            return [
+                self._pool.submit(self._folders.augmented, int(sample), (seed, worker, step, place))
+                for place, sample in enumerate(order(step).tolist())
+            ]
+
+        def feed(step: int) -> Tensor:
+            for each in [each for each in waiting if not step <= each <= step + self._ahead]:
+                for future in waiting.pop(each):
+                    future.cancel()
+            for each in range(step, step + self._ahead + 1):
+                if each not in waiting:
+                    waiting[each] = asked(each)
+            return torch.stack([future.result() for future in waiting.pop(step)]).to(self._device)
+
+        return feed
+
+    def views(self, split: str, index: Tensor) -> list[Tensor]:
+        """The centre first, and the nine other crops that Krizhevsky et al. average over (section 4.1)."""
+        self._pool = self._pool or ThreadPoolExecutor(self._folders.options.threads, "decoder")
+        crops = list(self._pool.map(lambda sample: self._folders.crops(split, sample), index.tolist()))
+        return [view.to(self._device) for view in torch.stack(crops, 1)]
+
+
+def source_of(data: Data, options: Mapping[str, Any], device: torch.device) -> Source:
+    """Files where the data name files, and tensors otherwise."""
+    return Decoded(Folders(data, Options.of(options)), device) if "train_files" in data else Stored(data)

@@ -1,0 +1,162 @@
+"""Trees of image files: train/CLASS/FILE and val/CLASS/FILE, as ILSVRC 2012 has them once torchvision has unpacked it.
+
+What processes share are names, labels and statistics; pictures are read where and when they are needed. Pixels keep
+their range of 0 to 255, less the mean image (Krizhevsky et al. 2012, section 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asgd_lab.errors import ScenarioError
+from asgd_lab.streams import generator
+from asgd_lab.tasks.base import Data, one_line
+from asgd_lab.tasks.vision import torchvision
+
+_SPLITS = {"train": "train", "test": "val"}  # ours, and the folders'
+_ARCHIVE = "ILSVRC2012_devkit_t12.tar.gz"
+_SAMPLE = 1_000  # images that the mean image and the colours are taken of
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Keys of `dataset_options`; the defaults are those of Krizhevsky et al. 2012, sections 2 and 4.1."""
+
+    resize: int = 256  # pixels of the shorter side, of which the central square is used
+    crop: int = 224  # pixels of a side of what the network sees
+    flip: bool = True  # half of the training images are mirrored
+    colours: float = 0.1  # deviation of the noise along the principal components of colour
+    ten_crops: bool = True  # whether evaluation averages over four corners and centre, mirrored and not
+    test_samples: int | None = None  # evaluate on so many images, drawn once; None: on all
+    threads: int = 2  # that decode, of each worker
+    ahead: int = 2  # minibatches decoded ahead of their use
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Options:
+        """Checked; a `ScenarioError` names the key."""
+        defaults = cls()
+        allowed = {name: getattr(defaults, name) for name in cls.__slots__}
+        for key, value in given.items():
+            where = f"task.dataset_options.{key}"
+            if key not in allowed:
+                raise ScenarioError.at(where, f"image-folder takes no '{key}'; allowed: {', '.join(allowed)}")
+            if isinstance(allowed[key], bool):
+                is_right, what = isinstance(value, bool), "true or false"
+            elif key == "colours":
+                is_right = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+                what = "a number, at least 0"
+            else:
+                is_right = (type(value) is int and value >= 1) or (key == "test_samples" and value is None)
+                what = "a whole number, at least 1"
+            if not is_right:
+                raise ScenarioError.at(where, f"must be {what}; got {value!r}")
+        options = cls(**given)
+        if options.crop > options.resize:
+            message = f"must be at most resize, {options.resize}; got {options.crop}"
+            raise ScenarioError.at("task.dataset_options.crop", message)
+        return options
+
+
+def read(folder: str | None, given: Mapping[str, Any], train_samples: int | None) -> Data:
+    """Names as bytes (N, L), labels, the mean image (3, R, R), and the colours' components (3, 3)."""
+    if folder is None:
+        raise ScenarioError.at("task.data_folder", "is missing: where the folders train and val are")
+    root, options, data = Path(folder).expanduser(), Options.of(given), Data()
+    found = {split: _listed(root, name) for split, name in _SPLITS.items()}
+    if found["train"][1] != found["test"][1]:
+        raise ScenarioError.at("task.data_folder", f"{root}/train and {root}/val do not have the same classes")
+    for split, (samples, _) in found.items():
+        count = train_samples if split == "train" else options.test_samples
+        if count is not None and count > len(samples):
+            where = "task.train_samples" if split == "train" else "task.dataset_options.test_samples"
+            raise ScenarioError.at(where, f"{count} is more than the {len(samples)} images in {root}/{_SPLITS[split]}")
+        chosen = generator(0, "images", split).permutation(len(samples))[:count].tolist()
+        data[f"{split}_files"] = _bytes([samples[index][0] for index in chosen])
+        data[f"{split}_labels"] = torch.tensor([samples[index][1] for index in chosen])
+    folders = Folders(data, options)
+    pictures = [folders.picture("train", sample).numpy() for sample in range(min(_SAMPLE, len(data["train_labels"])))]
+    data["mean_image"] = torch.from_numpy(np.mean(pictures, axis=0, dtype=np.float64).astype(np.float32))
+    pixels = np.stack([picture[:, ::8, ::8].reshape(3, -1) for picture in pictures]).astype(np.float64) / 255.0
+    variances, components = np.linalg.eigh(np.cov(pixels.transpose(1, 0, 2).reshape(3, -1)))
+    data["colours"] = torch.from_numpy((255.0 * components * variances).astype(np.float32))
+    return data
+
+
+def _listed(root: Path, name: str) -> tuple[Sequence[tuple[str, int]], list[str]]:
+    datasets = torchvision().datasets
+    try:
+        tree = datasets.ImageNet(root, name) if (root / _ARCHIVE).exists() else datasets.ImageFolder(root / name)
+    except (OSError, RuntimeError) as error:
+        raise ScenarioError.at("task.data_folder", f"{root}/{name} cannot be read: {one_line(error)}") from error
+    return tree.samples, list(map(str, tree.classes))
+
+
+def _bytes(names: Sequence[str]) -> Tensor:
+    encoded = [name.encode() for name in names]
+    longest = max(map(len, encoded))
+    return torch.from_numpy(np.array([list(each.ljust(longest, b"\0")) for each in encoded], np.uint8))
+
+
+class Folders:
+    """The pictures of such a tree, and what is made of them; several threads may ask at once."""
+
+    def __init__(self, data: Data, options: Options) -> None:
+        self._data, self.options = data, options
+        self.shape = (3, options.crop, options.crop)
+
+    def picture(self, split: str, sample: int) -> Tensor:
+        """(3, R, R) bytes: the shorter side resized to R, the central square cut out."""
+        from PIL import Image  # late: few runs need it
+
+        path, side = bytes(self._data[f"{split}_files"][sample].tolist()).rstrip(b"\0").decode(), self.options.resize
+        try:
+            with Image.open(path) as opened:
+                opened.draft("RGB", (side, side))  # a JPEG is decoded at no more than it needs
+                image = opened.convert("RGB")
+        except OSError as error:
+            raise ScenarioError(f"{path} cannot be read: {one_line(error)}") from error
+        ratio = side / min(image.size)
+        width, height = (max(side, round(length * ratio)) for length in image.size)
+        left, top = (width - side) // 2, (height - side) // 2
+        image = image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + side, top + side))
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+    def augmented(self, sample: int, stream: tuple[int, int, int, int]) -> Tensor:
+        """(3, C, C): a random crop, perhaps mirrored, with noise of colour, for (seed, worker, step, place)."""
+        options = self.options
+        seed, worker, step, place = stream
+        random = generator(seed, "augment", worker, step, place)
+        top, left = random.integers(options.resize - options.crop + 1, size=2).tolist()
+        cut = self._cut(self._centred("train", sample), top, left)
+        if options.flip and random.random() < 0.5:
+            cut = cut.flip(2)
+        if options.colours:
+            noise = random.normal(scale=options.colours, size=3).astype(np.float32)
+            cut = cut + (self._data["colours"] @ torch.from_numpy(noise)).view(3, 1, 1)
+        return cut.contiguous()
+
+    def crops(self, split: str, sample: int) -> Tensor:
+        """(V, 3, C, C): the central crop, then its mirror image and the corners with theirs, if they are asked for."""
+        last = self.options.resize - self.options.crop
+        places = [(last // 2, last // 2)]
+        if self.options.ten_crops:
+            places += [(0, 0), (0, last), (last, 0), (last, last)]
+        picture = self._centred(split, sample)
+        views = [self._cut(picture, top, left) for top, left in places]
+        if self.options.ten_crops:
+            views += [view.flip(2) for view in views]
+        return torch.stack(views)
+
+    def _centred(self, split: str, sample: int) -> Tensor:
+        return self.picture(split, sample).to(torch.float32).sub_(self._data["mean_image"])
+
+    def _cut(self, picture: Tensor, top: int, left: int) -> Tensor:
+        side = self.options.crop
+        return picture[:, top : top + side, left : left + side]
