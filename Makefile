@@ -3,7 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
 
-.PHONY: demo test bench lint fashion-mnist clean
+PAPER := runs/paper
+REPRODUCE = $(BIN)/asgd-lab run scenarios/paper/$(1).yaml --out $(PAPER)$(2)/$(1) --resume
+
+.PHONY: demo test bench paper paper-full fashion-mnist clean
 
 demo: .venv/installed
 	rm -rf $(DEMO)
@@ -17,6 +20,28 @@ test: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python -m tests.benchmarks
+
+# Paine et al. 2013, claim by claim; needs Fashion-MNIST. One seed of the points that decide verdicts, and all of it.
+paper: .venv/installed
+	$(call REPRODUCE,one-minibatch) --seeds 1
+	$(call REPRODUCE,figure-1) --seeds 1
+	$(call REPRODUCE,figure-1-one-client) --seeds 1
+	$(call REPRODUCE,figure-2) --seeds 1 --set 'sweep={workers: [2, 8, 32], hardware.preset: \
+	  [[blue-waters-k20x, paine-2013-71-passes], [blue-waters-k20x, paine-2013-software]]}'
+	$(call REPRODUCE,figures-3-and-4) --seeds 1 --set 'sweep={workers: [1, 2, 4, 8], \
+	  algorithm.n_sync: [100, 300, 600, 900], task.optimizer.lr: [0.08, 0.16]}'
+	$(call REPRODUCE,without-staleness) --seeds 1
+	$(call REPRODUCE,server-rules) --seeds 1
+	$(BIN)/python analysis/paper/collect.py $(PAPER) $(PAPER)-tables
+	$(BIN)/python analysis/paper/paper.py $(PAPER)-tables $(PAPER)-results
+
+FULL := learning-rate one-minibatch figure-1 figure-1-one-client figure-2 figures-3-and-4 other-costs \
+	without-staleness server-rules momentum plain-fashion-mnist
+paper-full: .venv/installed
+	for name in $(FULL); do \
+	  $(call REPRODUCE,$$name,-full) --seeds 3 || exit; done
+	$(BIN)/python analysis/paper/collect.py $(PAPER)-full analysis/paper/tables
+	$(BIN)/python analysis/paper/paper.py analysis/paper/tables analysis/figures
 
 # Everything is pinned. pip takes the CPU build of torch where the index offers one.
 .venv/installed: pyproject.toml constraints.txt

@@ -1,0 +1,148 @@
+"""Recorded runs of scenarios/paper as two small tables: `python analysis/paper/collect.py RUNS TABLES`.
+
+RUNS holds a directory a scenario. `runs.parquet` has a row a run: its settings, and what the verdicts need of it;
+`curves.parquet` has the errors of 96 spans of each run's time. Errors are shares of 1; minibatches, passes and steps
+are those of the system that is studied.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from asgd_lab.record import tables
+from asgd_lab.record.run import read_summary
+from asgd_lab.scenario import Document, Scenario
+
+SPANS = 96  # of a run: a quarter of an hour each in 24 hours
+LAST = 0.05  # the share of a run at its end over which its final errors are averaged
+WINDOW = 400  # minibatches over which the paper smooths its curves
+
+
+def main(runs: Path, out: Path) -> None:
+    """Every finished run below the folder."""
+    rows, curves = [], []
+    for number, manifest in enumerate(sorted(runs.rglob("manifest.json"))):
+        (point,) = Document.read(manifest.parent / "scenario.yaml").points()
+        settings = {"run": number, **settings_of(point.scenario)}
+        summary = read_summary(manifest.parent)
+        if summary["status"] != "done":
+            sys.exit(f"{manifest.parent} is {summary['status']}; go on with it first")
+        scale = getattr(point.scenario.task, "scale", 1)
+        rows.append({**settings, **of_summary(summary, scale)})
+        if point.scenario.task.name == "classification":
+            seen = Seen(manifest.parent, point.scenario, summary["makespan_s"])
+            rows[-1] |= seen.features()
+            curves.append(seen.curves().assign(**settings))
+    out.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows).to_parquet(out / "runs.parquet", compression="zstd", index=False)
+    pd.concat(curves).to_parquet(out / "curves.parquet", compression="zstd", index=False)
+    print(f"{len(rows)} runs in {out}")
+
+
+def settings_of(scenario: Scenario) -> dict[str, Any]:
+    """What tells runs apart."""
+    algorithm, task = scenario.algorithm, scenario.task
+    preset = scenario.hardware.preset
+    names = [preset] if isinstance(preset, str) else list(preset or [])
+    options = task.optimizer.options if task.name == "classification" else {}
+    return {
+        "experiment": scenario.name,
+        "workers": scenario.workers,
+        "n_sync": algorithm.n_push,
+        "lr": options.get("lr", np.nan),
+        "momentum": options.get("momentum", 0.0),
+        "at_fetch": algorithm.momentum_at_fetch,
+        "algorithm": algorithm.name,
+        "rule": "+".join(link.name for link in algorithm.rule),
+        "dataset": getattr(task, "dataset", ""),
+        "costs": names[-1] if names else "",
+        "seed": scenario.seed,
+    }
+
+
+def of_summary(summary: dict[str, Any], scale: int) -> dict[str, Any]:
+    """How the run went."""
+    return {
+        "hours": summary["makespan_s"] / 3600,
+        "minibatches": summary["minibatches"] * scale,
+        "updates": summary["updates"],
+        "staleness": summary["staleness"]["mean"],
+        "computing": summary["time"]["mean"].get("compute", 0.0) / summary["makespan_s"],
+        "server_busy": summary["utilisation"]["server"],
+    }
+
+
+class Seen:
+    """One run's errors, its own minibatches' as its replicas saw them, and the server's on held-out samples."""
+
+    def __init__(self, path: Path, scenario: Scenario, makespan_s: float) -> None:
+        self.scenario, self.end_s = scenario, makespan_s
+        self.scale = scenario.task.scale
+        self.n = scenario.algorithm.n_push // self.scale
+        minibatches = tables.read(path, "minibatches").sort_values(["worker", "step"])
+        self.own = minibatches[minibatches["time_s"] <= makespan_s]
+        evals = tables.read(path, "evals")
+        evals = evals[evals["metric"] == "error"]
+        evals["whose"] = np.where(evals["parameters"] == "server", "server ", "replicas' ") + evals["split"]
+        self.evals = evals.drop_duplicates(["parameters", "split", "time_s"])
+
+    def curves(self) -> pd.DataFrame:
+        """The mean error of each span; of the server's evaluations the mean of those in it."""
+        own = self.own.assign(whose="replicas own")
+        rows = pd.concat([own[["time_s", "whose", "error"]], self._errors()])
+        span = np.minimum((rows["time_s"] / self.end_s * SPANS).astype(int), SPANS - 1)
+        means = rows.groupby(["whose", span.rename("span")], observed=True)["error"].mean().reset_index()
+        means["hours"] = (means["span"] + 0.5) / SPANS * self.end_s / 3600
+        per_client = len(self.own) * self.scale / self.scenario.workers  # steps of a client, at a constant rate
+        means["steps"] = (means["span"] + 0.5) / SPANS * per_client
+        return means.drop(columns="span").astype({"error": np.float32, "hours": np.float32, "steps": np.float32})
+
+    def features(self) -> dict[str, float]:
+        """Final errors, and how jagged the curves are."""
+        late = self.end_s * (1 - LAST)
+        found = {"own": self.own.loc[self.own["time_s"] > late, "error"].mean()}
+        for whose, rows in self._errors().groupby("whose"):
+            last = rows[rows["time_s"] > late]
+            found[whose] = (last if len(last) else rows.tail(1))["error"].mean()
+        return found | self._jags()
+
+    def _errors(self) -> pd.DataFrame:
+        return self.evals.rename(columns={"value": "error"})[["time_s", "whose", "error"]]
+
+    def _jags(self) -> dict[str, float]:
+        """`drift`: own error in the last quarter of a round less that in the first, over the run's second half.
+
+        `jags_own`: the deviation from its trend of one client's curve, smoothed as the paper does, without what chance
+        contributes (a window is `WINDOW` minibatches; its samples are binomial). `jags_server`: of the server's curve.
+        """
+        half = self.own[self.own["time_s"] > self.end_s / 2]
+        place = half["step"] % self.n / self.n
+        drift = half.loc[place >= 0.75, "error"].mean() - half.loc[place < 0.25, "error"].mean()
+        window = WINDOW // self.scale
+        deviations = []
+        for _, rows in half.groupby("worker"):
+            smooth = rows["error"].rolling(window).mean().to_numpy()[window - 1 :]
+            chance = rows["error"].mean() * (1 - rows["error"].mean()) / (window * self.scenario.task.batch_size)
+            deviations.append(_deviation(smooth) ** 2 - chance)
+        server = self.evals[(self.evals["whose"] == "server test") & (self.evals["time_s"] > self.end_s / 2)]
+        return {
+            "drift": drift,
+            "jags_own": float(np.sqrt(max(0.0, np.mean(deviations)))) if deviations else np.nan,
+            "jags_server": _deviation(server["value"].to_numpy()) if len(server) > 8 else np.nan,
+        }
+
+
+def _deviation(values: np.ndarray[Any, Any]) -> float:
+    place = np.linspace(-1, 1, len(values))
+    return float(np.std(values - np.polynomial.Polynomial.fit(place, values, 3)(place)))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(str(__doc__))
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,93 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # GPU A-SGD, claim by claim
+#
+# Paine, Jin, Yang, Lin and Huang 2013 (arXiv:1312.6186) trained the network of Krizhevsky et al. on ILSVRC 2012 with up
+# to 32 GPUs that never wait for each other. Here their experiments are made again in virtual time: the paper's machine
+# and its network's bytes, over a smaller learning problem of as many classes (three images of Fashion-MNIST at a time),
+# at a tenth of the minibatches. `make paper` and `make paper-full` run `scenarios/paper` and make the two tables that
+# this notebook reads; those of a full run are kept beside it.
+#
+# Whose error a figure shows decides several verdicts, so all are shown twice: of the replicas, on the minibatches that
+# they train on, which is probably what the paper plots; and of the server's parameters, which is what one would use.
+
+# %%
+import sys
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+from IPython.display import Image, Markdown, display
+
+import asgd_lab
+from asgd_lab.figures import style
+
+HERE = Path(asgd_lab.__file__).parents[1] / "analysis" / "paper"
+sys.path.insert(0, str(HERE))
+import figures  # noqa: E402
+import verdicts  # noqa: E402
+
+# %% tags=["parameters"]
+TABLES = None  # the directory that `collect` wrote; None: the kept tables of a full run
+OUT = None  # a directory for figures and verdicts; None: a temporary one
+if Path(sys.argv[0]).name == "paper.py":  # as a program: python analysis/paper/paper.py TABLES OUT
+    TABLES, OUT = sys.argv[1:]
+
+# %%
+folder, out = Path(TABLES or HERE / "tables"), Path(OUT or tempfile.mkdtemp(prefix="asgd-lab-"))
+runs, curves = (pd.read_parquet(folder / f"{name}.parquet") for name in ("runs", "curves"))
+tables = verdicts.Tables(runs, curves)
+seeds = runs.groupby("experiment")["seed"].nunique()
+display(Markdown(f"{len(runs)} runs; seeds: {', '.join(f'{name} {count}' for name, count in seeds.items())}"))
+
+# %% [markdown]
+# ## Verdicts
+#
+# Each rule was written before the runs. The learning rate is the single-client optimum unless a column says otherwise;
+# errors are of training samples unless it says test.
+
+# %%
+table = verdicts.table(tables)
+text = verdicts.markdown(table)
+out.mkdir(parents=True, exist_ok=True)
+(out / "verdicts.md").write_text(f"{text}\n\nn_sync 300 with 2 clients, which the paper lacks: "
+                                 f"{verdicts.prediction(tables)}\n", encoding="utf-8")  # fmt: skip
+display(Markdown(text))
+
+# %% [markdown]
+# The point that the paper's figures 3 and 4 lack, as a prediction:
+
+# %%
+display(Markdown(f"n_sync 300 with 2 clients: {verdicts.prediction(tables)}"))
+
+# %% [markdown]
+# ## Figures
+
+# %%
+for name, maker in figures.FIGURES.items():
+    drawn = getattr(figures, maker)(runs if maker == "figure_4" else curves)
+    png, _ = style.save(drawn, out / name)
+    display(Image(str(png), width=700))
+
+# %% [markdown]
+# ## What the authors planned
+#
+# Other rules at the server for the cold start of 8 clients, and momentum at a fetch: errors after 24 hours.
+
+# %%
+beyond = runs[runs["experiment"].isin(["server-rules", "momentum", "plain-fashion-mnist", "other-costs"])]
+keys = ["experiment", "dataset", "costs", "workers", "n_sync", "lr", "rule", "at_fetch"]
+columns = ["own", "server train", "server test"]
+display((100 * beyond.groupby(keys)[columns].mean()).round(1))
