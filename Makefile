@@ -22,14 +22,14 @@ bench: .venv/installed
 	$(BIN)/python -m tests.benchmarks
 
 # Paine et al. 2013, claim by claim; needs Fashion-MNIST. One seed of the points that decide verdicts, and all of it.
+REGION := [[blue-waters-k20x, paine-2013-71-passes], [blue-waters-k20x, paine-2013-software]]
+COLD := sweep={workers: [2, 8, 32], hardware.preset: $(REGION)}
+WARM := sweep={workers: [1, 2, 4, 8], algorithm.n_sync: [100, 300, 600, 900], task.optimizer.lr: [0.08, 0.16]}
 paper: .venv/installed
 	$(call REPRODUCE,one-minibatch) --seeds 1
-	$(call REPRODUCE,figure-1) --seeds 1
-	$(call REPRODUCE,figure-1-one-client) --seeds 1
-	$(call REPRODUCE,figure-2) --seeds 1 --set 'sweep={workers: [2, 8, 32], hardware.preset: \
-	  [[blue-waters-k20x, paine-2013-71-passes], [blue-waters-k20x, paine-2013-software]]}'
-	$(call REPRODUCE,figures-3-and-4) --seeds 1 --set 'sweep={workers: [1, 2, 4, 8], \
-	  algorithm.n_sync: [100, 300, 600, 900], task.optimizer.lr: [0.08, 0.16]}'
+	$(call REPRODUCE,figure-1) --seeds 1 & $(call REPRODUCE,figure-1-one-client) --seeds 1; wait $$!
+	$(call REPRODUCE,figure-2) --seeds 1 --set '$(COLD)'
+	$(call REPRODUCE,figures-3-and-4) --seeds 1 --set '$(WARM)'
 	$(call REPRODUCE,without-staleness) --seeds 1
 	$(call REPRODUCE,server-rules) --seeds 1
 	$(BIN)/python analysis/paper/collect.py $(PAPER) $(PAPER)-tables
@@ -38,8 +38,7 @@ paper: .venv/installed
 FULL := learning-rate one-minibatch figure-1 figure-1-one-client figure-2 figures-3-and-4 other-costs \
 	without-staleness server-rules momentum plain-fashion-mnist
 paper-full: .venv/installed
-	for name in $(FULL); do \
-	  $(call REPRODUCE,$$name,-full) --seeds 3 || exit; done
+	for name in $(FULL); do $(call REPRODUCE,$$name,-full) --seeds 3 || exit; done
 	$(BIN)/python analysis/paper/collect.py $(PAPER)-full analysis/paper/tables
 	$(BIN)/python analysis/paper/paper.py analysis/paper/tables analysis/figures
 

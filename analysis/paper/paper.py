@@ -48,7 +48,7 @@ if Path(sys.argv[0]).name == "paper.py":  # as a program: python analysis/paper/
 # %%
 folder, out = Path(TABLES or HERE / "tables"), Path(OUT or tempfile.mkdtemp(prefix="asgd-lab-"))
 runs, curves = (pd.read_parquet(folder / f"{name}.parquet") for name in ("runs", "curves"))
-tables = verdicts.Tables(runs, curves)
+tables = verdicts.Tables.of(runs, curves)
 seeds = runs.groupby("experiment")["seed"].nunique()
 display(Markdown(f"{len(runs)} runs; seeds: {', '.join(f'{name} {count}' for name, count in seeds.items())}"))
 

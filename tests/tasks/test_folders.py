@@ -17,7 +17,8 @@ from torch import nn
 from asgd_lab.backends.replay import repeat
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import ScenarioError
-from asgd_lab.scenario import Scenario
+from asgd_lab.record.run import final_params
+from asgd_lab.scenario import Document, Scenario
 from asgd_lab.tasks import build, datasets, load
 from asgd_lab.tasks.folders import Folders, Options
 from asgd_lab.tasks.krizhevsky import krizhevsky
@@ -260,6 +261,26 @@ def test_rounds_of_two_real_workers_on_files_repeat_to_the_bit(tree: Path, tmp_p
     verdict = repeat(stated, tmp_path / "run")
     assert verdict.difference is None
     assert verdict.final
+
+
+@pytest.mark.xdist_group("process")
+def test_the_scenario_of_ilsvrc_runs_with_its_whole_network_on_two_real_workers(tmp_path: Path) -> None:
+    """At the paper's size: 1,000 classes, crops of 224 pixels, 60,965,224 parameters; only the pictures are few."""
+    random = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for number in range(1000):
+            folder = tmp_path / "tree" / split / f"n{number:08}"
+            folder.mkdir(parents=True)
+            Image.fromarray(random.integers(0, 255, (12, 16, 3), dtype=np.uint8)).save(folder / "0.png")
+    (point,) = Document.read(Path(__file__).parents[2] / "scenarios" / "ilsvrc-2012.yaml").points({
+        "task.data_folder": str(tmp_path / "tree"), "backend.device": "cpu", "workers": 2, "task.batch_size": 2,
+        "algorithm.n_sync": 2, "budget": {"minibatches": 8}, "task.dataset_options": {"test_samples": 2},
+        "evaluate": None, "backend.checkpoint": None,
+    })  # fmt: skip
+    summary = execute(point.scenario, tmp_path / "run")
+    assert summary["minibatches"] == 8
+    assert summary["updates"] == 4
+    assert len(final_params(tmp_path / "run")) == 60_965_224
 
 
 def test_the_network_overfits_a_handful_of_images(tree: Path, tmp_path: Path) -> None:

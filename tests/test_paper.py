@@ -1,0 +1,181 @@
+"""The paper's verdicts: rules that can fail, on tables made so that the answer is known; and tables of real runs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from asgd_lab.backends.run import execute
+from asgd_lab.scenario import Document
+
+ROOT = Path(__file__).parents[1]
+PAPER = ROOT / "analysis" / "paper"
+SCENARIOS = sorted((ROOT / "scenarios" / "paper").glob("*.yaml"))
+sys.path.insert(0, str(PAPER))
+import collect  # noqa: E402
+import verdicts  # noqa: E402
+from verdicts import COSTS, FITTED, NOT, OPTIMUM, ORDERING, REPLICAS, REPRODUCED, Tables  # noqa: E402
+
+
+def cells(error: Any, seeds: int = 3, **columns: Any) -> pd.DataFrame:
+    """Experiment 3 where `error(workers, n_sync, lr)` gives (replicas, server); a little noise tells seeds apart."""
+    rows = []
+    for workers in (1, 2, 4, 8):
+        for n in (100, 300, 600, 900):
+            for lr in (OPTIMUM, 2 * OPTIMUM):
+                for seed in range(seeds):
+                    own, server = error(workers, n, lr)
+                    noise = 1e-4 * np.sin(seed + workers * n)
+                    rows.append({
+                        "experiment": "figures-3-and-4", "workers": workers, "n_sync": n, "lr": lr, "costs": COSTS,
+                        "seed": seed, "own": own + noise, "server train": server + noise,
+                        "minibatches": workers * (500 if n == 100 else 700), "drift": 0.01 * n / 100,
+                        "jags_own": n / 1e4, "jags_server": 0.01, **columns,
+                    })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def tables(runs: pd.DataFrame, curves: pd.DataFrame | None = None) -> Tables:
+    return Tables(runs, pd.DataFrame() if curves is None else curves)
+
+
+@pytest.mark.parametrize(
+    ("own", "server", "verdict"),
+    [
+        (0.12, 0.12, REPRODUCED),
+        (0.12, 0.03, f"{REPLICAS}"),
+        (0.03, -0.01, f"{REPLICAS} ({ORDERING})"),
+        (0.03, 0.03, ORDERING),
+        (0.30, 0.30, ORDERING),
+        (0.0, 0.0, NOT),
+        (-0.12, 0.12, NOT),
+    ],
+)
+def test_a_gap_of_a_stated_size_has_each_verdict(own: float, server: float, verdict: str) -> None:
+    found = tables(cells(lambda workers, n, lr: (0.7 - own * (workers == 8), 0.7 - server * (workers == 8))))
+    assert verdicts.a7(found).verdict == verdict
+
+
+def test_a_single_seed_needs_a_point() -> None:
+    for gap, verdict in ((0.005, NOT), (0.05, ORDERING)):
+        found = tables(cells(lambda workers, n, lr, gap=gap: (0.7 - gap * (workers == 8),) * 2, seeds=1))
+        assert verdicts.a7(found).verdict == verdict
+
+
+def test_more_clients_must_help_at_every_step() -> None:
+    assert verdicts.a8(tables(cells(lambda workers, n, lr: (0.7 - 0.02 * workers,) * 2))).verdict == REPRODUCED
+    worse_once = tables(cells(lambda workers, n, lr: (0.7 - 0.02 * workers + 0.1 * (workers == 4 and n == 300),) * 2))
+    assert verdicts.a8(worse_once).verdict == NOT
+
+
+def test_fewer_minibatches_and_a_lower_error() -> None:
+    falling = cells(lambda workers, n, lr: (0.5 + n / 20000,) * 2)
+    assert verdicts.a10(tables(falling)).verdict == REPRODUCED
+    assert verdicts.a11(tables(falling)).verdict == REPRODUCED
+    assert verdicts.a10(tables(falling.assign(minibatches=700))).verdict == NOT, "not fewer"
+    flat = tables(cells(lambda workers, n, lr: (0.5, 0.5)))
+    assert verdicts.a10(flat).verdict == verdicts.a11(flat).verdict == NOT
+
+
+def test_jags_on_replicas_alone() -> None:
+    runs = cells(lambda workers, n, lr: (0.5, 0.5))
+    assert verdicts.a9(tables(runs)).verdict == REPLICAS
+    assert verdicts.a9(tables(runs.assign(jags_server=runs["jags_own"]))).verdict == REPRODUCED
+    assert verdicts.a9(tables(runs.assign(jags_own=0.01))).verdict == NOT
+
+
+def curve(experiment: str, whose: str, hours: Any, error: Any, run: int = 0, **columns: Any) -> pd.DataFrame:
+    hours = np.asarray(hours, float)
+    return pd.DataFrame({"experiment": experiment, "whose": whose, "hours": hours, "error": error, "run": run,
+                         "steps": hours * 3600 / 1.295, **columns})  # fmt: skip
+
+
+def cold(late: dict[str, bool], early: dict[str, bool]) -> Tables:
+    """Cold starts: whether the many are behind early, and fall fastest late, at each cost."""
+    hours, found, runs = np.linspace(0.125, 23.875, 96), [], []
+    for costs in late:
+        for workers in (2, 8, 32):
+            behind = 0.04 * np.log2(workers) * early[costs]
+            falls = 0.01 * np.log2(workers) * (1 if late[costs] else -1)
+            error = 0.8 + behind - 0.001 * hours - falls * np.maximum(0, hours - 12) / 12
+            for whose in ("replicas own", "server train"):
+                found.append(curve("figure-2", whose, hours, error, workers=workers, costs=costs))
+            runs.append({"experiment": "figure-2", "workers": workers, "costs": costs})
+    return Tables(pd.DataFrame(runs), pd.concat(found))
+
+
+def test_a_cold_start_is_fitted_where_only_the_dearest_software_makes_it_slow() -> None:
+    cheap, _, dear = verdicts.FITS
+    always = {cheap: True, dear: True}
+    assert verdicts.a4(cold(always, always)).verdict == REPRODUCED
+    assert verdicts.a4(cold(dict.fromkeys(always, False), always)).verdict == ORDERING
+    assert verdicts.a4(cold(always, {cheap: False, dear: True})).verdict == FITTED
+    assert verdicts.a4(cold(always, dict.fromkeys(always, False))).verdict == NOT
+
+
+def first(low_at: float, days: float, rise: float) -> Tables:
+    """Experiment 1: eight clients whose test error falls to 40% at `low_at` days and then rises."""
+    hours = np.linspace(0, days * 24, 97)[1:]
+    falls = 0.4 + 0.3 * np.maximum(0, 1 - hours / (low_at * 24))
+    error = falls + rise * np.maximum(0, hours - low_at * 24) / (days * 24 - low_at * 24)
+    single = np.linspace(0, 10.7 * 24, 97)[1:]
+    curves = [curve("figure-1-one-client", "server test", single, 0.4 + 0.3 * np.maximum(0, 1 - single / 240))]
+    for whose in ("server", "replicas'"):
+        curves += [curve("figure-1", f"{whose} test", hours, error)]
+        curves += [curve("figure-1", f"{whose} train", hours, falls - 0.01 - 0.001 * hours / 24)]
+    return Tables(pd.DataFrame(), pd.concat(curves))
+
+
+def test_time_to_the_single_clients_best_and_over_fitting() -> None:
+    good = first(low_at=3.3, days=5.0, rise=0.05)
+    assert verdicts.a2(good).verdict == REPRODUCED
+    assert verdicts.a3(good).verdict == REPRODUCED
+    slow = first(low_at=7.0, days=10.0, rise=0.05)
+    assert verdicts.a2(slow).verdict == ORDERING
+    assert verdicts.a3(slow).verdict == ORDERING, "over-fits, but later"
+    assert verdicts.a3(first(low_at=3.3, days=5.0, rise=0.0)).verdict == NOT
+    assert verdicts.a15(good).verdict == REPRODUCED
+
+
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
+def test_a_scenario_of_the_paper_runs_and_is_collected(path: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """On digits, for some rounds; the first and the last of its points."""
+    document = Document.read(path)
+    timing = document.points()[0].scenario.task.name == "timing"
+    small: dict[str, Any] = {"budget": {"minibatches": 1200 if timing else 21_600}}
+    if not timing:
+        small |= {"task.dataset": "digits", "task.train_samples": None, "task.batch_size": 2}
+        if document.points()[0].scenario.warm_start is not None:
+            small["warm_start"] = {"minibatches": 100}
+    points = document.points(small)
+    assert all(point.scenario.name == path.stem and point.scenario.description for point in points)
+    for number, point in enumerate({points[0].name: points[0], points[-1].name: points[-1]}.values()):
+        execute(point.scenario, tmp_path / "runs" / str(number))
+    if timing:
+        return
+    collect.main(tmp_path / "runs", tmp_path / "tables")
+    runs, curves = (pd.read_parquet(tmp_path / "tables" / f"{name}.parquet") for name in ("runs", "curves"))
+    assert runs["minibatches"].between(21_600, 21_600 * 1.1).all()
+    assert runs[["own", "server train", "server test", "drift"]].notna().all(axis=None)
+    assert set(curves["whose"]) >= {"replicas own", "server train", "server test"}
+    assert curves["error"].between(0, 1).all()
+    assert curves["steps"].max() <= 21_600
+
+
+def test_the_kept_tables_make_the_verdicts_and_the_figures(tmp_path: Path) -> None:
+    folder = PAPER / "tables"
+    if not folder.exists():
+        pytest.skip("no full run is kept")
+    done = subprocess.run(
+        [sys.executable, str(PAPER / "paper.py"), str(folder), str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.glob("*.png")} == {f"paper-figure-{number}.png" for number in (1, 2, 3, 4)}
+    kept = (ROOT / "analysis" / "figures" / "verdicts.md").read_text(encoding="utf-8")
+    assert (tmp_path / "verdicts.md").read_text(encoding="utf-8") == kept
