@@ -35,12 +35,15 @@ paper: .venv/installed
 	$(BIN)/python analysis/paper/collect.py $(PAPER) $(PAPER)-tables
 	$(BIN)/python analysis/paper/paper.py $(PAPER)-tables $(PAPER)-results
 
-FULL := learning-rate one-minibatch figure-1 figure-1-one-client figure-2 figures-3-and-4 other-costs \
-	without-staleness server-rules momentum plain-fashion-mnist
+FULL := figures-3-and-4 figure-2 figure-1 server-rules figure-1-with-schedule other-costs without-staleness triple-rate \
+	plain-fashion-mnist momentum figure-1-one-client learning-rate one-minibatch
 paper-full: .venv/installed
-	for name in $(FULL); do $(call REPRODUCE,$$name,-full) --seeds 3 || exit; done
+	$(MAKE) --jobs $(shell nproc) $(FULL:%=paper-full-%)
 	$(BIN)/python analysis/paper/collect.py $(PAPER)-full analysis/paper/tables
 	$(BIN)/python analysis/paper/paper.py analysis/paper/tables analysis/figures
+
+paper-full-%: .venv/installed
+	$(call REPRODUCE,$*,-full) --seeds 3 --jobs 1
 
 # Everything is pinned. pip takes the CPU build of torch where the index offers one.
 .venv/installed: pyproject.toml constraints.txt

@@ -74,6 +74,21 @@ def test_more_clients_must_help_at_every_step() -> None:
     assert verdicts.a8(worse_once).verdict == NOT
 
 
+def test_what_the_rule_says_at_other_rates_stands_beside_it() -> None:
+    """Eight clients gain only at twice the optimum, one only at the optimum: so at the best rates they gain too."""
+
+    def error(workers: int, n: int, lr: float) -> tuple[float, float]:
+        best = OPTIMUM if workers == 1 else 2 * OPTIMUM
+        return (0.7 - 0.1 * (workers == 8 and lr > OPTIMUM) + 0.2 * (lr != best),) * 2
+
+    runs = cells(error)
+    found = verdicts.a7(Tables.of(runs, pd.DataFrame()))
+    assert found.verdict == NOT
+    assert f"at 2 times the optimum: {ORDERING}" in found.why
+    assert f"at the best rate of each cell: {REPRODUCED}" in found.why
+    assert "best rate" not in verdicts.a7(tables(runs)).why
+
+
 def test_fewer_minibatches_and_a_lower_error() -> None:
     falling = cells(lambda workers, n, lr: (0.5 + n / 20000,) * 2)
     assert verdicts.a10(tables(falling)).verdict == REPRODUCED
@@ -144,7 +159,7 @@ def test_time_to_the_single_clients_best_and_over_fitting() -> None:
 
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
-def test_a_scenario_of_the_paper_runs_and_is_collected(path: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_scenario_of_the_paper_runs_and_is_collected(path: Path, tmp_path: Path) -> None:
     """On digits, for some rounds; the first and the last of its points."""
     document = Document.read(path)
     timing = document.points()[0].scenario.task.name == "timing"

@@ -6,11 +6,22 @@ import sys
 
 import torch
 
-from tests.benchmarks import batched, chaos, driver, gradients, recording, rivals, simulator, startup, sync
+from tests.benchmarks import (
+    batched,
+    chaos,
+    driver,
+    gradients,
+    network,
+    recording,
+    rivals,
+    simulator,
+    startup,
+    sync,
+)
 
 BENCHMARKS = {
     module.__name__.rpartition(".")[2]: module
-    for module in (driver, sync, rivals, recording, chaos, gradients, batched, simulator, startup)
+    for module in (driver, sync, rivals, recording, chaos, gradients, batched, network, simulator, startup)
 }
 
 
