@@ -20,7 +20,7 @@ SCENARIOS = sorted((ROOT / "scenarios" / "paper").glob("*.yaml"))
 sys.path.insert(0, str(PAPER))
 import collect  # noqa: E402
 import verdicts  # noqa: E402
-from verdicts import COSTS, FITTED, NOT, OPTIMUM, ORDERING, REPLICAS, REPRODUCED, Tables  # noqa: E402
+from cells import COSTS, FITS, FITTED, NOT, OPTIMUM, ORDERING, REPLICAS, REPRODUCED, Tables  # noqa: E402
 
 
 def cells(error: Any, seeds: int = 3, **columns: Any) -> pd.DataFrame:
@@ -111,12 +111,12 @@ def curve(experiment: str, whose: str, hours: Any, error: Any, run: int = 0, **c
                          "steps": hours * 3600 / 1.295, **columns})  # fmt: skip
 
 
-def cold(late: dict[str, bool], early: dict[str, bool]) -> Tables:
+def cold(late: dict[str, bool], early: dict[str, bool], ordered: bool = True) -> Tables:
     """Cold starts: whether the many are behind early, and fall fastest late, at each cost."""
     hours, found, runs = np.linspace(0.125, 23.875, 96), [], []
     for costs in late:
-        for workers in (2, 8, 32):
-            behind = 0.04 * np.log2(workers) * early[costs]
+        for workers in (2, 4, 8, 16, 32):
+            behind = (0.04 * np.log2(workers) if ordered else 0.3 * (workers > 8) - 0.001 * workers) * early[costs]
             falls = 0.01 * np.log2(workers) * (1 if late[costs] else -1)
             error = 0.8 + behind - 0.001 * hours - falls * np.maximum(0, hours - 12) / 12
             for whose in ("replicas own", "server train"):
@@ -126,12 +126,14 @@ def cold(late: dict[str, bool], early: dict[str, bool]) -> Tables:
 
 
 def test_a_cold_start_is_fitted_where_only_the_dearest_software_makes_it_slow() -> None:
-    cheap, _, dear = verdicts.FITS
+    cheap, _, dear = FITS
     always = {cheap: True, dear: True}
     assert verdicts.a4(cold(always, always)).verdict == REPRODUCED
     assert verdicts.a4(cold(dict.fromkeys(always, False), always)).verdict == ORDERING
     assert verdicts.a4(cold(always, {cheap: False, dear: True})).verdict == FITTED
     assert verdicts.a4(cold(always, dict.fromkeys(always, False))).verdict == NOT
+    assert verdicts.a4(cold(always, always, ordered=False)).verdict == ORDERING, "2, 4 and 8 are level"
+    assert verdicts.a4(cold(dict.fromkeys(always, False), always, ordered=False)).verdict == NOT
 
 
 def first(low_at: float, days: float, rise: float) -> Tables:
@@ -141,6 +143,8 @@ def first(low_at: float, days: float, rise: float) -> Tables:
     error = falls + rise * np.maximum(0, hours - low_at * 24) / (days * 24 - low_at * 24)
     single = np.linspace(0, 10.7 * 24, 97)[1:]
     curves = [curve("figure-1-one-client", "server test", single, 0.4 + 0.3 * np.maximum(0, 1 - single / 240))]
+    cell = {"workers": 8, "n_sync": 100, "lr": OPTIMUM, "costs": COSTS}
+    curves += [curve("figures-3-and-4", f"server {split}", hours, error, **cell) for split in ("train", "test")]
     for whose in ("server", "replicas'"):
         curves += [curve("figure-1", f"{whose} test", hours, error)]
         curves += [curve("figure-1", f"{whose} train", hours, falls - 0.01 - 0.001 * hours / 24)]
@@ -156,6 +160,8 @@ def test_time_to_the_single_clients_best_and_over_fitting() -> None:
     assert verdicts.a3(slow).verdict == ORDERING, "over-fits, but later"
     assert verdicts.a3(first(low_at=3.3, days=5.0, rise=0.0)).verdict == NOT
     assert verdicts.a15(good).verdict == REPRODUCED
+    far = good.curves.assign(error=good.curves["error"].where(good.curves["whose"] != "server train", 0.2))
+    assert verdicts.a15(Tables(good.runs, far)).verdict == REPLICAS
 
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
@@ -170,6 +176,10 @@ def test_a_scenario_of_the_paper_runs_and_is_collected(path: Path, tmp_path: Pat
             small["warm_start"] = {"minibatches": 100}
     points = document.points(small)
     assert all(point.scenario.name == path.stem and point.scenario.description for point in points)
+    text = path.read_text(encoding="utf-8")
+    assert text.splitlines()[0].endswith("?")
+    assert all(f"\n# {part}" in text for part in ("Look at", "Expected"))
+    assert f"scenarios/paper/{path.name}" in text
     for number, point in enumerate({points[0].name: points[0], points[-1].name: points[-1]}.values()):
         execute(point.scenario, tmp_path / "runs" / str(number))
     if timing:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from cells import COSTS, FITS, OPTIMUM, PASS
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
-from verdicts import COSTS, FITS, OPTIMUM, PASS
 
 from asgd_lab.figures import style
 
@@ -20,11 +20,15 @@ WHOSE = {"replicas own": "replicas, own minibatches", "server train": "server, t
 
 def figure_1(curves: pd.DataFrame) -> Figure:
     """Test and training error by passes of a client, and by virtual days."""
-    labels = {"figure-1": "8 clients", "figure-1-one-client": "1 client"}
+    labels = {
+        "figure-1": "8 clients",
+        "figure-1-with-schedule": "8 clients, rate divided as 1 client's",
+        "figure-1-one-client": "1 client",
+    }
     chosen = curves[curves["experiment"].isin(labels)].assign(passes=curves["steps"] / PASS, days=curves["hours"] / 24)
     with style.look():
         fig, (left, right) = style.panels(style.PAGE_IN, 2.7, 2)
-        colors = dict(zip(labels.values(), style.palette(2), strict=True))
+        colors = dict(zip(labels.values(), style.palette(3), strict=True))
         for axes, x in ((left, "passes"), (right, "days")):
             for experiment, label in labels.items():
                 for whose, line in (("server test", "-"), ("server train", ":"), ("replicas' test", "--")):
@@ -84,7 +88,9 @@ def figure_4(runs: pd.DataFrame) -> Figure:
             axes.plot(missing["n_sync"].unique(), [missing[column].mean()] if len(missing) else [], "kx", markersize=7)
             axes.set_title(f"{'replicas' if column == 'own' else 'server'}, {lr / OPTIMUM:.0f} x lr")
             axes.set(xticks=sorted(rows["n_sync"].unique()), ylabel="")
-        sns.move_legend(panels[0], "upper left", title="clients")
+        handles, labels = panels[0].get_legend_handles_labels()
+        panels[0].get_legend().remove()
+        fig.legend(handles, [f"{label} clients" for label in labels], loc="outside lower center", ncols=4)
         _finish(fig, panels[0], None)
         for axes in panels:
             axes.set_xlabel("n_sync")
@@ -121,7 +127,9 @@ def _interval(values: pd.Series) -> tuple[float, float]:
 
 
 def _finish(fig: Figure, first: Axes, title: str | None) -> None:
+    limits = [axes.get_ylim() for axes in fig.axes]
     for axes in fig.axes:
+        axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     first.set_ylabel("error")
     if title is not None:

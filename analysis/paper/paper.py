@@ -36,6 +36,7 @@ from asgd_lab.figures import style
 
 HERE = Path(asgd_lab.__file__).parents[1] / "analysis" / "paper"
 sys.path.insert(0, str(HERE))
+import cells  # noqa: E402
 import figures  # noqa: E402
 import verdicts  # noqa: E402
 
@@ -48,7 +49,7 @@ if Path(sys.argv[0]).name == "paper.py":  # as a program: python analysis/paper/
 # %%
 folder, out = Path(TABLES or HERE / "tables"), Path(OUT or tempfile.mkdtemp(prefix="asgd-lab-"))
 runs, curves = (pd.read_parquet(folder / f"{name}.parquet") for name in ("runs", "curves"))
-tables = verdicts.Tables.of(runs, curves)
+tables = cells.Tables.of(runs, curves)
 seeds = runs.groupby("experiment")["seed"].nunique()
 display(Markdown(f"{len(runs)} runs; seeds: {', '.join(f'{name} {count}' for name, count in seeds.items())}"))
 

@@ -1,0 +1,131 @@
+"""What rules are made of: the tables that `collect` wrote, differences between cells, and how two verdicts make one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from asgd_lab.record.replications import Estimate, difference
+
+REPRODUCED, REPLICAS, ORDERING = "reproduced", "on replicas only", "ordering only"
+FITTED, NOT, UNTESTED, NONE = "fitted, hence no verdict", "not reproduced", "cannot be tested here", "none: no claim"
+OPTIMUM, TUNED = 0.08, 0.0
+COSTS = "paine-2013-75-passes"
+FITS = ("paine-2013-71-passes", "paine-2013-75-passes", "paine-2013-software")
+OWN, SERVER = "own", "server train"
+REPLICAS_OF = "replicas'"
+ONE_POINT = 0.01
+N_SYNC = (100, 300, 600, 900)
+PASS = 10_009  # minibatches of 128 in a pass over ILSVRC 2012
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A row of the table."""
+
+    claim: str
+    says: str
+    rule: str
+    server: str
+    replicas: str
+    verdict: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What `collect` wrote."""
+
+    runs: pd.DataFrame
+    curves: pd.DataFrame
+
+    @classmethod
+    def of(cls, runs: pd.DataFrame, curves: pd.DataFrame) -> Tables:
+        """With experiment 3 at thrice the rate in its place, and once more at the rate `TUNED`: each cell at the rate
+        that gives the lowest error, of the replicas and of the server each.
+        """
+        runs = runs.replace({"experiment": {"triple-rate": "figures-3-and-4"}})
+        cells = runs[(runs["experiment"] == "figures-3-and-4") & (runs["costs"] == COSTS)]
+        tuned = []
+        for _, cell in cells.groupby(["workers", "n_sync"]):
+            best = cell[np.isclose(cell["lr"], OPTIMUM)].set_index("seed").assign(lr=TUNED)
+            for whose in (OWN, SERVER):
+                means = cell.groupby("lr")[whose].mean()
+                best[whose] = cell[cell["lr"] == means.idxmin()].set_index("seed")[whose]
+            tuned.append(best.reset_index())
+        return cls(pd.concat([runs, *tuned], ignore_index=True), curves)
+
+    def by_seed(self, column: str, experiment: str, **where: Any) -> dict[int, float]:
+        """A column of the runs of an experiment with these settings, one number a seed; {} if there are none."""
+        found = self.runs[self.runs["experiment"] == experiment]
+        for key, value in where.items():
+            found = found[np.isclose(found[key], value) if isinstance(value, float) else found[key] == value]
+        if found["seed"].duplicated().any():
+            raise ValueError(f"{experiment} {where} does not tell the runs apart")
+        return {int(seed): float(value) for seed, value in zip(found["seed"], found[column], strict=True)}
+
+    def curve(self, whose: str, experiment: str, **where: Any) -> pd.DataFrame:
+        """(hours, error, steps), the mean over seeds."""
+        found = self.curves[(self.curves["experiment"] == experiment) & (self.curves["whose"] == whose)]
+        for key, value in where.items():
+            found = found[np.isclose(found[key], value) if isinstance(value, float) else found[key] == value]
+        found = found.assign(place=found.groupby("run").cumcount())
+        return found.groupby("place")[["hours", "error", "steps"]].mean()
+
+
+def counts(found: Estimate | None) -> bool:
+    """Whether a difference is above what chance makes."""
+    if found is None:
+        return False
+    return found.mean > ONE_POINT if found.n == 1 else found.low > 0
+
+
+def points(found: Estimate | None) -> str:
+    """A difference of errors, in words."""
+    if found is None:
+        return "not run"
+    spread = "" if found.n == 1 else f" ± {100 * found.half_width:.1f}"
+    return f"{100 * found.mean:+.1f}{spread} points (n = {found.n})"
+
+
+def gap(tables: Tables, whose: str, of: dict[str, Any], against: dict[str, Any], experiment: str = "figures-3-and-4",
+        **common: Any) -> Estimate | None:  # fmt: skip
+    """Final error of one cell minus another's, paired by seed."""
+    common = {"lr": OPTIMUM, "costs": COSTS} | common
+    one, other = (tables.by_seed(whose, experiment, **common, **cell) for cell in (of, against))
+    return difference(one, other)
+
+
+def magnitude(found: Estimate | None, low: float, high: float) -> str:
+    """The verdict on a gap that the paper gives a size for."""
+    if not counts(found):
+        return NOT
+    assert found is not None
+    return REPRODUCED if low <= found.mean <= high else ORDERING
+
+
+def whose_verdict(server: str, replicas: str) -> str:
+    """One verdict of two: the server's where both agree; else what the replicas alone show."""
+    if server == replicas:
+        return server
+    rank = [NOT, ORDERING, REPRODUCED]
+    if rank.index(replicas) > rank.index(server):
+        return f"{REPLICAS}{'' if replicas == REPRODUCED else ' (' + ORDERING + ')'}"
+    return replicas
+
+
+def elsewhere(decide: Callable[[str, float], str], tables: Tables, cells: int = 2) -> str:
+    """What the same rule says at the other learning rates that were run in so many cells."""
+    said = []
+    runs = tables.runs[tables.runs["experiment"] == "figures-3-and-4"]
+    counted = runs.groupby("lr")[["workers", "n_sync"]].apply(lambda each: len(each.drop_duplicates()))
+    rates = counted.index[counted >= cells]
+    for lr in sorted((rate for rate in rates if not np.isclose(rate, OPTIMUM)), key=lambda lr: lr or np.inf):
+        server, replicas = (decide(whose, lr) for whose in (SERVER, OWN))
+        where = f"{lr / OPTIMUM:.0f} times the optimum" if lr != TUNED else "the best rate of each cell"
+        said.append(f"at {where}: {whose_verdict(server, replicas)}")
+    return "; ".join(said)
