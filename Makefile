@@ -36,7 +36,7 @@ paper: .venv/installed
 	$(BIN)/python analysis/paper/paper.py $(PAPER)-tables $(PAPER)-results
 
 FULL := figures-3-and-4 figure-2 figure-1 server-rules figure-1-with-schedule other-costs without-staleness triple-rate \
-	plain-fashion-mnist momentum figure-1-one-client learning-rate one-minibatch
+	plain-fashion-mnist momentum figure-1-one-client learning-rate sequential one-minibatch
 paper-full: .venv/installed
 	$(MAKE) --jobs $(shell nproc) $(FULL:%=paper-full-%)
 	$(BIN)/python analysis/paper/collect.py $(PAPER)-full analysis/paper/tables

@@ -39,7 +39,7 @@ from cells import (
 )  # fmt: skip
 from scipy import stats
 
-from asgd_lab.record.replications import Estimate, estimate
+from asgd_lab.record.replications import Estimate, difference, estimate
 
 
 def a2(tables: Tables) -> Verdict:
@@ -341,13 +341,27 @@ def fixed() -> list[Verdict]:
     ]  # fmt: skip
 
 
+NAMES = {OWN: "replicas", SERVER: "server"}
+
+
 def prediction(tables: Tables) -> str:
     """The point that the paper's figures lack: n_sync 300 with 2 clients."""
     found = {whose: tables.by_seed(whose, "figures-3-and-4", workers=2, n_sync=300, lr=OPTIMUM, costs=COSTS)
              for whose in (OWN, SERVER)}  # fmt: skip
     return "; ".join(
-        f"{whose}: {100 * estimate([*values.values()]).mean:.1f}%" for whose, values in found.items() if values
+        f"{NAMES[whose]} {100 * estimate([*values.values()]).mean:.1f}%" for whose, values in found.items() if values
     )
+
+
+def batching(tables: Tables) -> str:
+    """What batched gradients change: one cell of experiment 3 beside itself in sequential numerics."""
+    cell = {"workers": 8, "n_sync": 100, "lr": OPTIMUM, "costs": COSTS}
+    return "; ".join(
+        f"{NAMES[whose]} " + points(difference(
+            *(tables.by_seed(whose, experiment, **cell) for experiment in ("figures-3-and-4", "sequential"))
+        ))
+        for whose in (OWN, SERVER)
+    )  # fmt: skip
 
 
 def table(tables: Tables) -> pd.DataFrame:
