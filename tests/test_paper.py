@@ -103,6 +103,8 @@ def test_jags_on_replicas_alone() -> None:
     assert verdicts.a9(tables(runs)).verdict == REPLICAS
     assert verdicts.a9(tables(runs.assign(jags_server=runs["jags_own"]))).verdict == REPRODUCED
     assert verdicts.a9(tables(runs.assign(jags_own=0.01))).verdict == NOT
+    swapped = runs["jags_own"].where(runs["n_sync"] > 300, 0.04 - runs["jags_own"])
+    assert verdicts.a9(tables(runs.assign(jags_own=swapped))).verdict == REPLICAS, "a correlation of 0.8 is 0.8 or more"
 
 
 def curve(experiment: str, whose: str, hours: Any, error: Any, run: int = 0, **columns: Any) -> pd.DataFrame:
@@ -121,7 +123,7 @@ def cold(late: dict[str, bool], early: dict[str, bool], ordered: bool = True) ->
             error = 0.8 + behind - 0.001 * hours - falls * np.maximum(0, hours - 12) / 12
             for whose in ("replicas own", "server train"):
                 found.append(curve("figure-2", whose, hours, error, workers=workers, costs=costs))
-            runs.append({"experiment": "figure-2", "workers": workers, "costs": costs})
+            runs.append({"experiment": "figure-2", "workers": workers, "costs": costs, "server_busy": 0.5, "seed": 0})
     return Tables(pd.DataFrame(runs), pd.concat(found))
 
 

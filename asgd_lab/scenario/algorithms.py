@@ -87,16 +87,12 @@ class Downpour(_Apart):
     """Pushes that a worker may have under way at once."""
 
 
-class Ssp(Part):
-    """Stale synchronous parallel (Ho et al. 2013): as asgd, but nobody gets more than `bound` ahead of the slowest."""
+class _Together(Part):
+    """Fetches and pushes come in pairs."""
 
-    name: Literal["ssp"]
-    """This algorithm's name."""
+    name: str
+    """The algorithm's name."""
     n_sync: NSync
-    bound: Annotated[int, Field(ge=0)]
-    """How many synchronisations the fastest worker may be ahead of the slowest; 0 is lock-step."""
-    rule: Rule = Field(default=[rules.Scale(name="scale")])
-    push: Push = "delta"
     momentum_at_fetch: MomentumAtFetch = "keep"
 
     @property
@@ -108,6 +104,31 @@ class Ssp(Part):
     def n_push(self) -> int:
         """Local minibatches between two pushes."""
         return self.n_sync
+
+
+class _Added(_Together):
+    """What a worker changed is added as it is: neither rule nor push is a choice."""
+
+    @property
+    def rule(self) -> list[Link]:
+        """Whole deltas."""
+        return [rules.Add(name="add")]
+
+    @property
+    def push(self) -> rules.Push:
+        """A delta, always."""
+        return "delta"
+
+
+class Ssp(_Together):
+    """Stale synchronous parallel (Ho et al. 2013): as asgd, but nobody gets more than `bound` ahead of the slowest."""
+
+    name: Literal["ssp"]
+    """This algorithm's name."""
+    bound: Annotated[int, Field(ge=0)]
+    """How many synchronisations the fastest worker may be ahead of the slowest; 0 is lock-step."""
+    rule: Rule = Field(default=[rules.Scale(name="scale")])
+    push: Push = "delta"
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -115,25 +136,13 @@ class Ssp(Part):
         return self
 
 
-class SyncSgd(Part):
+class SyncSgd(_Together):
     """Lock-step: the server collects one push of every worker, makes one version of them, and lets all go on."""
 
     name: Literal["sync_sgd"]
     """This algorithm's name."""
-    n_sync: NSync
     rule: Rule = Field(default=[rules.Mean(name="mean")])
     push: Push = "delta"
-    momentum_at_fetch: MomentumAtFetch = "keep"
-
-    @property
-    def n_fetch(self) -> int:
-        """Local minibatches between two fetches."""
-        return self.n_sync
-
-    @property
-    def n_push(self) -> int:
-        """Local minibatches between two pushes."""
-        return self.n_sync
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -141,62 +150,19 @@ class SyncSgd(Part):
         return self
 
 
-class Hogwild(Part):
+class Hogwild(_Added):
     """Hogwild (Niu et al. 2011): steps straight in shared parameters, no lock, no copy; cannot be replayed."""
 
     name: Literal["hogwild"]
     """This algorithm's name."""
-    n_sync: NSync
-    momentum_at_fetch: MomentumAtFetch = "keep"
-
-    @property
-    def n_fetch(self) -> int:
-        """Local minibatches that are counted together."""
-        return self.n_sync
-
-    @property
-    def n_push(self) -> int:
-        """Local minibatches that are counted together."""
-        return self.n_sync
-
-    @property
-    def rule(self) -> list[Link]:
-        """None is used: the steps are in the parameters already."""
-        return [rules.Add(name="add")]
-
-    @property
-    def push(self) -> rules.Push:
-        """Nothing travels."""
-        return "delta"
 
 
-class Sgd(Part):
+class Sgd(_Added):
     """Plain SGD: one worker, whose deltas are added as they are."""
 
     name: Literal["sgd"]
     """This algorithm's name."""
     n_sync: NSync = 1
-    momentum_at_fetch: MomentumAtFetch = "keep"
-
-    @property
-    def n_fetch(self) -> int:
-        """Local minibatches between two fetches."""
-        return self.n_sync
-
-    @property
-    def n_push(self) -> int:
-        """Local minibatches between two pushes."""
-        return self.n_sync
-
-    @property
-    def rule(self) -> list[Link]:
-        """Whole deltas: nobody else changes the parameters."""
-        return [rules.Add(name="add")]
-
-    @property
-    def push(self) -> rules.Push:
-        """A delta, always."""
-        return "delta"
 
 
 Algorithm = Annotated[Asgd | Downpour | Ssp | SyncSgd | Hogwild | Sgd, Field(discriminator="name")]

@@ -215,7 +215,8 @@ class ClassificationTask:
                 raise ScenarioError.at("task.loss", "is missing: labels that are no classes need a loss of their own")
             num_classes = math.prod(labels.shape[1:])
         else:
-            num_classes = 1 + int(max(labels.max(), data["test_labels"].max()))
+            seen = data.get("classes", 1 + max(labels.max(), data["test_labels"].max()))
+            num_classes = int(seen)
         shape = self._source_on(torch.device("cpu")).shape
         self._make = grouped(optimizer(config.optimizer), config.biases)
         self._shapes_matter = config.biases is not None

@@ -65,7 +65,7 @@ class Options:
 
 
 def read(folder: str | None, given: Mapping[str, Any], train_samples: int | None) -> Data:
-    """Names as bytes (N, L), labels, the mean image (3, R, R), and the colours' components (3, 3)."""
+    """Names as bytes (N, L), labels, how many classes there are, a mean image (3, R, R), and the colours' components."""
     if folder is None:
         raise ScenarioError.at("task.data_folder", "is missing: where the folders train and val are")
     root, options, data = Path(folder).expanduser(), Options.of(given), Data()
@@ -80,6 +80,7 @@ def read(folder: str | None, given: Mapping[str, Any], train_samples: int | None
         chosen = generator(0, "images", split).permutation(len(samples))[:count].tolist()
         data[f"{split}_files"] = _bytes([samples[index][0] for index in chosen])
         data[f"{split}_labels"] = torch.tensor([samples[index][1] for index in chosen])
+    data["classes"] = torch.tensor(len(found["train"][1]))
     folders = Folders(data, options)
     pictures = [folders.picture("train", sample).numpy() for sample in range(min(_SAMPLE, len(data["train_labels"])))]
     data["mean_image"] = torch.from_numpy(np.mean(pictures, axis=0, dtype=np.float64).astype(np.float32))

@@ -53,6 +53,7 @@ def test_a_tree_is_listed_with_its_mean_and_colours(tree: Path) -> None:
     data = load(config(tree))
     assert data["train_labels"].bincount().tolist() == [6, 6, 6]
     assert data["test_labels"].bincount().tolist() == [2, 2, 2]
+    assert load(config(tree, train_samples=1, batch_size=1))["classes"] == 3
     names = {bytes(name.tolist()).rstrip(b"\0").decode() for name in data["train_files"]}
     assert names == {str(path) for path in (tree / "train").glob("*/*")}
     folders = Folders(data, Options(resize=40, crop=35))
@@ -275,7 +276,7 @@ def test_the_scenario_of_ilsvrc_runs_with_its_whole_network_on_two_real_workers(
     (point,) = Document.read(Path(__file__).parents[2] / "scenarios" / "ilsvrc-2012.yaml").points({
         "task.data_folder": str(tmp_path / "tree"), "backend.device": "cpu", "workers": 2, "task.batch_size": 2,
         "algorithm.n_sync": 2, "budget": {"minibatches": 8}, "task.dataset_options": {"test_samples": 2},
-        "evaluate": None, "backend.checkpoint": None,
+        "task.train_samples": 16, "evaluate": None, "backend.checkpoint": None,
     })  # fmt: skip
     summary = execute(point.scenario, tmp_path / "run")
     assert summary["minibatches"] == 8
