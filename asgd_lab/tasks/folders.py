@@ -65,7 +65,7 @@ class Options:
 
 
 def read(folder: str | None, given: Mapping[str, Any], train_samples: int | None) -> Data:
-    """Names as bytes (N, L), labels, how many classes there are, a mean image (3, R, R), and the colours' components."""
+    """Names as bytes (N, L), labels, how many classes there are, mean image (3, R, R), and the colours' components."""
     if folder is None:
         raise ScenarioError.at("task.data_folder", "is missing: where the folders train and val are")
     root, options, data = Path(folder).expanduser(), Options.of(given), Data()
