@@ -235,7 +235,8 @@ def a9(tables: Tables) -> Verdict:
         return REPRODUCED if grows else NOT
 
     def listed(column: str, **where: Any) -> str:
-        return ", ".join(f"{100 * jags(column, n, **where):.1f}" for n in N_SYNC)
+        found = [jags(column, n, **where) for n in N_SYNC]
+        return ", ".join(f"{100 * each:.1f}" for each in found if not np.isnan(each))
 
     in_step = {"experiment": "without-staleness"}
     passing = ", ".join(f"{abs(np.sinc(400 / n)):.2f}" for n in N_SYNC)
@@ -245,7 +246,7 @@ def a9(tables: Tables) -> Verdict:
         "more), from 100 to 900 at least twofold; stale updates are the cause if it does not do so in lock-step",
         f"{listed('jags_server')} points", f"{listed('jags_own')} points",
         whose_verdict(decide("jags_server"), decide("jags_own")),
-        f"error's rise within a round {listed('drift')} points, in lock-step, without any staleness, "
+        f"error's rise within a round {listed('drift')} points; in lock-step, without any staleness, at 100 and 900 "
         f"{listed('drift', **in_step)}; jags there {listed('jags_own', **in_step)}, server's "
         f"{listed('jags_server', **in_step)}; of a sawtooth of period n_sync a mean of 400 passes {passing}",
     )  # fmt: skip
