@@ -36,9 +36,8 @@ paper: .venv/installed
 	$(BIN)/python analysis/paper/collect.py $(PAPER) $(PAPER)-tables
 	$(BIN)/python analysis/paper/paper.py $(PAPER)-tables $(PAPER)-results
 
-THREE := figures-3-and-4 figure-2 figure-1 server-rules figure-1-with-schedule figure-1-one-client other-costs \
-	without-staleness sequential
-ONE := triple-rate learning-rate plain-fashion-mnist momentum one-minibatch
+THREE := figures-3-and-4 figure-2 figure-1 server-rules figure-1-one-client without-staleness sequential
+ONE := figure-1-with-schedule other-costs triple-rate learning-rate plain-fashion-mnist momentum one-minibatch
 paper-full: .venv/installed
 	$(MAKE) --jobs $(shell nproc) $(THREE:%=three-seeds-%) $(ONE:%=one-seed-%)
 	$(BIN)/python analysis/paper/collect.py $(PAPER)-full analysis/paper/tables

@@ -20,7 +20,7 @@ SCENARIOS = sorted((ROOT / "scenarios" / "paper").glob("*.yaml"))
 sys.path.insert(0, str(PAPER))
 import collect  # noqa: E402
 import verdicts  # noqa: E402
-from cells import COSTS, FITS, FITTED, NOT, OPTIMUM, ORDERING, REPLICAS, REPRODUCED, Tables  # noqa: E402
+from cells import COSTS, FITS, FITTED, NOT, ON_SERVER, OPTIMUM, ORDERING, REPLICAS, REPRODUCED, Tables  # noqa: E402
 
 
 def cells(error: Any, seeds: int = 3, **columns: Any) -> pd.DataFrame:
@@ -49,12 +49,15 @@ def tables(runs: pd.DataFrame, curves: pd.DataFrame | None = None) -> Tables:
     ("own", "server", "verdict"),
     [
         (0.12, 0.12, REPRODUCED),
-        (0.12, 0.03, f"{REPLICAS}"),
+        (0.12, 0.03, ORDERING),
         (0.03, -0.01, f"{REPLICAS} ({ORDERING})"),
         (0.03, 0.03, ORDERING),
         (0.30, 0.30, ORDERING),
         (0.0, 0.0, NOT),
-        (-0.12, 0.12, NOT),
+        (-0.12, 0.12, ON_SERVER),
+        (-0.12, 0.03, f"{ON_SERVER} ({ORDERING})"),
+        (0.03, 0.12, ORDERING),
+        (0.12, -0.01, REPLICAS),
     ],
 )
 def test_a_gap_of_a_stated_size_has_each_verdict(own: float, server: float, verdict: str) -> None:

@@ -11,7 +11,8 @@ import pandas as pd
 
 from asgd_lab.record.replications import Estimate, difference
 
-REPRODUCED, REPLICAS, ORDERING = "reproduced", "on replicas only", "ordering only"
+REPRODUCED, ORDERING = "reproduced", "ordering only"
+REPLICAS, ON_SERVER = "on replicas only", "on the server only"
 FITTED, NOT, UNTESTED, NONE = "fitted, hence no verdict", "not reproduced", "cannot be tested here", "none: no claim"
 OPTIMUM, TUNED = 0.08, 0.0
 COSTS = "paine-2013-75-passes"
@@ -109,13 +110,12 @@ def magnitude(found: Estimate | None, low: float, high: float) -> str:
 
 
 def whose_verdict(server: str, replicas: str) -> str:
-    """One verdict of two: the server's where both agree; else what the replicas alone show."""
-    if server == replicas:
-        return server
-    rank = [NOT, ORDERING, REPRODUCED]
-    if rank.index(replicas) > rank.index(server):
-        return f"{REPLICAS}{'' if replicas == REPRODUCED else ' (' + ORDERING + ')'}"
-    return replicas
+    """One verdict of two: what both show; what one alone shows, and whose it is."""
+    worse, better = sorted((server, replicas), key=[NOT, ORDERING, REPRODUCED].index)
+    if worse != NOT or better == NOT:
+        return worse
+    whose = REPLICAS if better == replicas else ON_SERVER
+    return whose if better == REPRODUCED else f"{whose} ({ORDERING})"
 
 
 def elsewhere(decide: Callable[[str, float], str], tables: Tables, cells: int = 2) -> str:
