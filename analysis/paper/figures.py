@@ -90,7 +90,9 @@ def figure_4(runs: pd.DataFrame) -> Figure:
             axes.set(xticks=sorted(rows["n_sync"].unique()), ylabel="")
         handles, labels = panels[0].get_legend_handles_labels()
         panels[0].get_legend().remove()
-        fig.legend(handles, [f"{label} clients" for label in labels], loc="outside lower center", ncols=4)
+        fig.legend(
+            handles, [f"{label} client{'s'[: label != '1']}" for label in labels], loc="outside lower center", ncols=4
+        )
         _finish(fig, panels[0], None)
         for axes in panels:
             axes.set_xlabel("n_sync")
@@ -130,7 +132,7 @@ def _finish(fig: Figure, first: Axes, title: str | None) -> None:
     limits = [axes.get_ylim() for axes in fig.axes]
     for axes in fig.axes:
         axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
     first.set_ylabel("error")
     if title is not None:
         handles, labels = first.get_legend_handles_labels()
