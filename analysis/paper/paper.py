@@ -59,8 +59,8 @@ display(Markdown(f"{len(runs)} runs; seeds: {', '.join(f'{name} {count}' for nam
 # Each rule was written before the runs, but for A4's hour: it was the second, in which a first run of one seed had
 # learned nothing with any number of clients; it is now the twelfth, halfway. How the two measures make one verdict was
 # settled after the runs: what one of them alone shows is said to be its own (A2, A4 on the server), and gaps of which
-# only one has the paper's size are an ordering (A7, A11). The learning rate is the single-client optimum unless a column
-# says otherwise; errors are of training samples unless it says test.
+# only one has the paper's size are an ordering (A7, A11). The learning rate is the single-client optimum unless it says
+# otherwise; errors are of training samples unless it says test.
 
 # %%
 text = verdicts.markdown(verdicts.table(tables))
