@@ -105,7 +105,10 @@ class Seen:
     def features(self) -> dict[str, float]:
         """Final errors, and how jagged the curves are."""
         late = self.end_s * (1 - LAST)
-        found = {"own": self.own.loc[self.own["time_s"] > late, "error"].mean()}
+        own = self.own[self.own["time_s"] > late]
+        if own.empty:  # a budget of minibatches was spent, and all that is left is queueing
+            own = self.own.nlargest(max(1, round(LAST * len(self.own))), "time_s")
+        found = {"own": own["error"].mean()}
         for whose, rows in self._errors().groupby("whose"):
             last = rows[rows["time_s"] > late]
             found[whose] = (last if len(last) else rows.tail(1))["error"].mean()
