@@ -22,7 +22,7 @@ bench: .venv/installed
 	$(BIN)/python -m tests.benchmarks
 
 # Paine et al. 2013, claim by claim; needs Fashion-MNIST. One seed of the points that decide verdicts, and all of it: three
-# seeds, one of what no verdict hangs on. Interrupted, either goes on where it was.
+# seeds, one of timing and of what stands beside the verdicts. Interrupted, either goes on where it was.
 REGION := [[blue-waters-k20x, paine-2013-71-passes], [blue-waters-k20x, paine-2013-software]]
 COLD := sweep={workers: [2, 8, 32], hardware.preset: $(REGION)}
 WARM := sweep={workers: [1, 2, 4, 8], algorithm.n_sync: [100, 300, 600, 900], task.optimizer.lr: [0.08, 0.16]}

@@ -1,4 +1,6 @@
-"""The claims of Paine et al. 2013 (arXiv:1312.6186), and the rule that decides each, written before the runs.
+"""The claims of Paine et al. 2013 (arXiv:1312.6186), and the rule that decides each.
+
+paper.py says what of the rules is younger than the runs.
 
 A verdict is about orderings and magnitudes at the single-client optimum of the learning rate, unless its rule says
 otherwise; what holds at its double or triple is said beside it. A difference counts if its 95% interval over seeds
@@ -37,7 +39,7 @@ from cells import (
     magnitude,
     points,
     whose_verdict,
-)  # fmt: skip
+)
 from scipy import stats
 
 from asgd_lab.record.replications import Estimate, difference, estimate
@@ -161,9 +163,9 @@ def a4(tables: Tables) -> Verdict:
         "; ".join(found["server train", fit][1] for fit in fits),
         "; ".join(found["replicas own", fit][1] for fit in fits),
         verdict, "; ".join(f"{fit.removeprefix('paine-2013-')}: {each}" for fit, each in verdicts.items())
-        + "; what holds 16 and 32 back is the server's time in series (software: it is busy "
+        + "; with the dearest software the server is busy "
         + " and ".join(f"{np.mean([*busy.values()]):.0%}" for count in (16, 32) if (busy := tables.by_seed(
-            "server_busy", "figure-2", workers=count, costs=fits[-1]))) + " of the time), not averaging",
+            "server_busy", "figure-2", workers=count, costs=fits[-1]))) + " of the time with 16 and 32",
     )  # fmt: skip
 
 
