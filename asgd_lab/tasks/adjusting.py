@@ -16,6 +16,8 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 Adjust = Callable[[torch.optim.Optimizer, Sequence[Tensor], int, int], None]
 """(optimizer, weights, the worker's minibatches so far, the version it works on): before the optimizer's step."""
+AdjustRows = Callable[[torch.optim.Optimizer, Sequence[Tensor], Tensor, Sequence[tuple[int, int]]], None]
+"""The same of replicas (R, P): (optimizer, rows (P,), their gradients (R, P), each row's minibatches and version)."""
 
 
 def factor(schedule: Any, time: int) -> float:
@@ -42,8 +44,37 @@ def adjusting(schedule: Any, clip: Any) -> Adjust | None:
             else:
                 clip_grad_value_(weights, clip.value)
         if schedule is not None:
-            by = factor(schedule, step if schedule.clock == "steps" else version)
+            by = _factor_now(schedule, step, version)
             for group in optimizer.param_groups:
                 group["lr"] = group.setdefault("initial_lr", group["lr"]) * by
 
     return adjust
+
+
+def adjusting_rows(schedule: Any, clip: Any) -> AdjustRows | None:
+    """The same for replicas that one optimizer steps, a replica a row."""
+    if schedule is None and clip is None:
+        return None
+
+    def adjust(
+        optimizer: torch.optim.Optimizer, rows: Sequence[Tensor], gradients: Tensor, clocks: Sequence[tuple[int, int]]
+    ) -> None:
+        if clip is not None:
+            if clip.norm is not None:
+                norms = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
+                gradients.mul_((clip.norm / (norms + 1e-6)).clamp_(max=1.0))  # as torch's clip_grad_norm_
+            else:
+                gradients.clamp_(-clip.value, clip.value)
+        if schedule is not None:
+            together: dict[float, list[Tensor]] = {}
+            for row, clock in zip(rows, clocks, strict=True):
+                together.setdefault(_factor_now(schedule, *clock), []).append(row)
+            first = optimizer.param_groups[0]
+            rate = first.setdefault("initial_lr", first["lr"])
+            optimizer.param_groups[:] = [first | {"params": same, "lr": rate * by} for by, same in together.items()]
+
+    return adjust
+
+
+def _factor_now(schedule: Any, step: int, version: int) -> float:
+    return factor(schedule, step if schedule.clock == "steps" else version)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from asgd_lab.errors import ProtocolError
+from asgd_lab.tasks.adjusting import AdjustRows
 from asgd_lab.tasks.base import Data, Learner, Taken
 from asgd_lab.tasks.batchable import examine, memories
 from asgd_lab.tasks.datasets import pick
@@ -54,8 +55,10 @@ class ClassificationBatch:
     a learner is advanced may change its last bits, since kernels differ with the height of the stack.
     """
 
-    def __init__(self, model: nn.Module, make: MakeOptimizer, data: Data, batch_size: int) -> None:
-        self._data, self._batch_size, self._make = data, batch_size, make
+    def __init__(
+        self, model: nn.Module, make: MakeOptimizer, data: Data, batch_size: int, adjust: AdjustRows | None = None
+    ) -> None:
+        self._data, self._batch_size, self._make, self._adjust = data, batch_size, make, adjust
         self._memories = memories(make)
         index = torch.arange(2 * batch_size).remainder(len(data["train_labels"])).view(batch_size, 2)
         self._stack, kept_bytes = examine(model, _pictures(data, index), data["train_labels"][index])
@@ -91,6 +94,9 @@ class ClassificationBatch:
         for step in range(rounds[0].steps):
             active = [each for each in rounds if each.steps > step]
             gradients, losses, wrong = self._gradients(active, step)
+            if self._adjust is not None:
+                clocks = [(each.first + step, each.learner.version) for each in active]
+                self._adjust(optimizer, rows[: len(active)], gradients, clocks)
             if any(learner.sums for learner in learners):
                 self._sums.matrix[: len(active)] += gradients
             for row in rows[len(active) :]:

@@ -23,7 +23,7 @@ from torch.optim.swa_utils import update_bn
 from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import generator, key
 from asgd_lab.tasks import models
-from asgd_lab.tasks.adjusting import Adjust, adjusting
+from asgd_lab.tasks.adjusting import Adjust, adjusting, adjusting_rows
 from asgd_lab.tasks.base import Batch, Data, OptimizerConfig
 from asgd_lab.tasks.feeds import Feed, Order, Source, source_of, walk
 from asgd_lab.tasks.flat import Layout, bind, floating_buffers
@@ -221,6 +221,7 @@ class ClassificationTask:
         self._make = grouped(optimizer(config.optimizer), config.biases)
         self._shapes_matter = config.biases is not None
         self._adjust = adjusting(config.schedule, config.clip)
+        self._adjust_rows = adjusting_rows(config.schedule, config.clip)
         self._parts = divided(config.data, labels.numpy(), workers, config.batch_size, seed)
         with undisturbed(torch.default_generator):
             torch.default_generator.manual_seed(key(seed, "initial"))
@@ -264,7 +265,6 @@ class ClassificationTask:
 
         parts = {
             "loss": self._own_loss is not None,
-            "schedule or clip": self._adjust is not None,
             "key biases": self._shapes_matter,
             "folder of images": "train_files" in self._data["cpu"],
         }
@@ -272,7 +272,7 @@ class ClassificationTask:
             if is_used:
                 raise ScenarioError.at("backend.numerics", f"cannot be batched: the task has a {what}; use sequential")
 
-        return ClassificationBatch(self._model, self._make, self._data["cpu"], self._batch_size)
+        return ClassificationBatch(self._model, self._make, self._data["cpu"], self._batch_size, self._adjust_rows)
 
     def evaluate(self, params: Tensor) -> list[tuple[str, str, float]]:
         """Error and loss on the test set and on a fixed sample of the training set."""

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from asgd_lab.backends.sim.probe import faster_batched
 from asgd_lab.errors import ProtocolError, ScenarioError
+from asgd_lab.scenario.tasks import Clip, Schedule
 from asgd_lab.tasks import batched, build, stacked
 from asgd_lab.tasks.base import Batch, Learner, Taken, Task
 from asgd_lab.tasks.batched import ClassificationBatch
@@ -231,6 +232,37 @@ def test_every_model_learns_as_alone(model: str) -> None:
     for steps in ({1: 3, 0: 2}, {0: 1}):
         assert_taken_alike(found.together(batch, steps), expected.alone(steps))
         assert_alike(found, expected)
+
+
+@pytest.mark.parametrize(
+    "optimizer", [Optimizer("SGD", {"lr": 0.01, "momentum": 0.9}), Optimizer("Adam", {"lr": 0.01})]
+)
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"schedule": Schedule(name="step", every=2, factor=0.1)},
+        {"schedule": Schedule(name="cosine", length=6, final=0.2, warmup=2)},
+        {"schedule": Schedule(name="linear", length=50, clock="versions")},
+        {"clip": Clip(norm=0.5)},
+        {"clip": Clip(value=0.01), "schedule": Schedule(name="constant", warmup=5)},
+    ],
+)
+def test_rates_and_gradients_are_adjusted_as_alone(optimizer: Optimizer, chosen: dict[str, Any]) -> None:
+    task = make(model="own:convolutional", optimizer=optimizer, **chosen)
+    plain = make(model="own:convolutional", optimizer=optimizer)
+    batch, found, expected, other = task.batch(), *(Crew(each, 3, True) for each in (task, task, plain))
+    for crew in (found, expected, other):
+        for learner, version in zip(crew.learners, (5, 20, 45), strict=True):
+            learner.version = version
+    # Clocks that are alike, that part, and that meet again; momentum of some and not of others.
+    for steps in ({0: 2, 1: 3}, {2: 1}, {0: 1, 1: 1, 2: 3}, {0: 2, 1: 1, 2: 1}):
+        assert_taken_alike(found.together(batch, steps), expected.alone(steps))
+        assert_alike(found, expected)
+        other.alone(steps)
+    for params, others in zip(found.params, other.params, strict=True):
+        assert not torch.allclose(params, others, rtol=1e-2, atol=1e-4), "the adjustment is seen"
+    assert_taken_alike(found.alone({0: 2, 1: 1}), expected.alone({0: 2, 1: 1}))
+    assert_alike(found, expected)
 
 
 @functools.cache
