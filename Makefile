@@ -21,14 +21,15 @@ test: .venv/installed
 bench: .venv/installed
 	$(BIN)/python -m tests.benchmarks
 
-# Paine et al. 2013, claim by claim; needs Fashion-MNIST. One seed of the points that decide verdicts, and all of it: three
-# seeds, one of timing and of what stands beside the verdicts. Interrupted, either goes on where it was.
+# Paine et al. 2013, claim by claim; needs Fashion-MNIST. One seed of the points that decide verdicts, and three seeds of
+# everything. Interrupted, either goes on where it was.
 REGION := [[blue-waters-k20x, paine-2013-71-passes], [blue-waters-k20x, paine-2013-software]]
 COLD := sweep={workers: [2, 8, 32], hardware.preset: $(REGION)}
 WARM := sweep={workers: [1, 2, 4, 8], algorithm.n_sync: [100, 300, 600, 900], task.optimizer.lr: [0.08, 0.16]}
 paper: .venv/installed
 	$(call REPRODUCE,one-minibatch) --seeds 1
-	$(call REPRODUCE,figure-1) --seeds 1 & $(call REPRODUCE,figure-1-one-client) --seeds 1; wait $$!
+	$(call REPRODUCE,figure-1) --seeds 1 & first=$$!; \
+	  $(call REPRODUCE,figure-1-one-client) --seeds 1; second=$$?; wait $$first && exit $$second
 	$(call REPRODUCE,figure-2) --seeds 1 --set '$(COLD)'
 	$(call REPRODUCE,figures-3-and-4) --seeds 1 --set '$(WARM)'
 	$(call REPRODUCE,without-staleness) --seeds 1
@@ -36,18 +37,16 @@ paper: .venv/installed
 	$(BIN)/python analysis/paper/collect.py $(PAPER) $(PAPER)-tables
 	$(BIN)/python analysis/paper/paper.py $(PAPER)-tables $(PAPER)-results
 
-THREE := figures-3-and-4 figure-2 figure-1 server-rules figure-1-one-client without-staleness sequential
-ONE := figure-1-with-schedule other-costs triple-rate learning-rate plain-fashion-mnist momentum one-minibatch
+# The longest first, so that two cores are done at about the same time.
+EXPERIMENTS := figures-3-and-4 figure-2 plain-fashion-mnist figure-1 other-costs server-rules figure-1-with-schedule \
+  triple-rate figure-1-one-client learning-rate momentum sequential without-staleness one-minibatch
 paper-full: .venv/installed
-	$(MAKE) --jobs $(shell nproc) $(THREE:%=three-seeds-%) $(ONE:%=one-seed-%)
+	$(MAKE) --jobs $(shell nproc) $(EXPERIMENTS:%=three-seeds-%)
 	$(BIN)/python analysis/paper/collect.py $(PAPER)-full analysis/paper/tables
 	$(BIN)/python analysis/paper/paper.py analysis/paper/tables analysis/figures
 
 three-seeds-%: .venv/installed
 	$(call REPRODUCE,$*,-full) --seeds 3 --jobs 1
-one-seed-%: .venv/installed
-	$(call REPRODUCE,$*,-full) --seeds 1 --jobs 1
-
 # Everything is pinned. pip takes the CPU build of torch where the index offers one.
 .venv/installed: pyproject.toml constraints.txt
 	test -d .venv || $(PYTHON) -m venv .venv
