@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -207,5 +208,35 @@ def test_the_kept_tables_make_the_verdicts_and_the_figures(tmp_path: Path) -> No
     )
     assert done.returncode == 0, done.stderr
     assert {path.name for path in tmp_path.glob("*.png")} == {f"paper-figure-{number}.png" for number in (1, 2, 3, 4)}
-    kept = (ROOT / "analysis" / "figures" / "verdicts.md").read_text(encoding="utf-8")
-    assert (tmp_path / "verdicts.md").read_text(encoding="utf-8") == kept
+    assert (tmp_path / "verdicts.md").read_text(encoding="utf-8") == kept_verdicts()
+
+
+def kept_verdicts() -> str:
+    return (ROOT / "analysis" / "figures" / "verdicts.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_says_what_the_verdicts_say() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = readme.split("## The paper, claim by claim")[1].split("\n## ")[0]
+    rows = {claim: row.split(" | ") for claim, row in re.findall(r"^\| (A\d+)\b(.*) \|$", kept_verdicts(), re.M)}
+    told = {claim: row.split(" | ") for claim, row in re.findall(r"^\| (A\d+): (.*) \|$", section, re.M)}
+    decided = [f"A{number}" for number in (2, 3, 4, 7, 8, 9, 10, 11, 14, 15)]
+    assert list(told) == decided
+    for claim in decided:
+        assert told[claim][-1].split(";")[0] == rows[claim][-2], claim
+    intervals = re.findall(r"-?\d+\.\d ± \d+\.\d", section)
+    assert len(intervals) > 6
+    for interval in intervals:
+        assert interval in kept_verdicts(), interval
+
+
+def test_the_table_of_experiment_3_in_its_scenario_is_that_of_the_kept_runs() -> None:
+    text = (ROOT / "scenarios" / "paper" / "figures-3-and-4.yaml").read_text(encoding="utf-8")
+    runs = pd.read_parquet(PAPER / "tables" / "runs.parquet")
+    runs = runs[(runs["experiment"] == "figures-3-and-4") & np.isclose(runs["lr"], OPTIMUM)]
+    means = (100 * runs.groupby(["workers", "n_sync"])[["own", "server train"]].mean()).round(1)
+    rows = re.findall(r"^#   (\d) clients?((?: +[\d.]+ \| [\d.]+){4})$", text, re.M)
+    assert [workers for workers, _ in rows] == ["1", "2", "4", "8"]
+    for workers, row in rows:
+        told = np.array(re.findall(r"[\d.]+", row), float).reshape(4, 2)
+        np.testing.assert_allclose(told, means.loc[int(workers)], atol=1e-6)
