@@ -52,12 +52,24 @@ class WarmStart(Part):
 
 
 class Evaluate(Part):
-    """What is evaluated on held-out data during the run."""
+    """What is evaluated on held-out data during the run; give exactly one of every_minibatches and every_steps."""
 
-    every_minibatches: Count
+    every_minibatches: Count | None = None
     """Minibatches, over all workers, between two evaluations."""
+    every_steps: Count | None = None
+    """Minibatches of each worker, on average, between two evaluations: as often a worker, however many there are."""
     parameters: list[Literal["server", "replicas"]] = Field(default=["server"], min_length=1)
     """Whose parameters: the server's, every worker's replica, or both."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.every_minibatches is None) == (self.every_steps is None):
+            refuse([("", "give exactly one of every_minibatches and every_steps")])
+        return self
+
+    def interval(self, workers: int) -> int:
+        """Minibatches over so many workers between two evaluations."""
+        return self.every_minibatches or (self.every_steps or 0) * workers
 
 
 Number = Annotated[int, Field(ge=0)]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from asgd_lab.scenario.schema import Scenario
 
 _COUNTS = ("algorithm.n_sync", "algorithm.n_fetch", "algorithm.n_push", "budget.minibatches",
-           "warm_start.minibatches", "evaluate.every_minibatches")  # fmt: skip
+           "warm_start.minibatches", "evaluate.every_minibatches", "evaluate.every_steps")  # fmt: skip
 _OF_SCHEDULE = ("task.schedule.every", "task.schedule.length", "task.schedule.warmup")
 
 

@@ -80,6 +80,16 @@ def test_a_simulation_writes_the_same_bytes_twice(tmp_path: Path) -> None:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
 
 
+@pytest.mark.parametrize("backend", ["sim", "process"])
+def test_every_so_many_steps_is_as_often_a_worker_however_many_there_are(tmp_path: Path, backend: str) -> None:
+    for workers in (1, 3):
+        out = tmp_path / str(workers)
+        run(out, backend=backend, workers=workers, task=DIGITS, evaluate={"every_steps": 10},
+            algorithm={"name": "sync_sgd", "n_sync": 5}, budget={"minibatches": 40 * workers})  # fmt: skip
+        evals = tables.read(out, "evals").query("metric == 'error' and split == 'test'")
+        assert evals["minibatches"].drop_duplicates().tolist() == [10 * workers * place for place in range(5)]
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_budget_of_minibatches_is_used_exactly(tmp_path: Path, backend: str) -> None:
     summary = run(tmp_path / "run", backend=backend, workers=3, budget={"minibatches": 41})

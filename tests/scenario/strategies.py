@@ -260,7 +260,9 @@ def scenarios(draw: st.DrawFn) -> Data:
             compute["step_s"] = task["step_s"]
     else:
         data |= draw(mapping(None, {"backend": backends}))
-        data |= draw(mapping(None, {"evaluate": mapping(None, every_minibatches=counts)}))
+        data |= draw(
+            mapping(None, {"evaluate": mapping(None, every_minibatches=counts) | mapping(None, every_steps=counts)})
+        )
     if algorithm["name"] == "hogwild":
         data["backend"] = draw(st.sampled_from(["inline", {"name": "process", "device": "emulated"}]))
     if algorithm["name"] not in ("asgd", "downpour", "sgd"):

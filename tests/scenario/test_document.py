@@ -187,7 +187,7 @@ def test_an_override_replaces_one_key(
         ),
         ({"backend": "simm"}, "--set backend: backend: must be 'inline', 'sim' or 'process'; got 'simm'"),
         ({"backend": "sim"}, "--set backend: backend: 'sim' needs the time of a minibatch"),
-        ({"evaluate.parameters": ["server"]}, "--set evaluate.parameters: evaluate.every_minibatches: is missing"),
+        ({"evaluate.parameters": ["server"]}, "--set evaluate.parameters: evaluate: give exactly one of"),
         ({"workers.count": 2}, "--set workers.count: workers.count: cannot be set: there is no 'count' in 2"),
         ({"task.curvature.7": 2.0}, "--set task.curvature.7: task.curvature.7: the list has no item 7; it has 2"),
         ({"task.curvature.x": 2.0}, "--set task.curvature.x: task.curvature.x: cannot be set"),

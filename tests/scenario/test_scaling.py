@@ -37,6 +37,9 @@ def test_all_counts_are_divided_and_times_multiplied() -> None:
     assert small.warm_start.minibatches == 5
     assert small.evaluate is not None
     assert small.evaluate.every_minibatches == 60
+    of_steps = scaled(Scenario.model_validate(LARGE | {"evaluate": {"every_steps": 600}}))
+    assert of_steps.evaluate is not None
+    assert (of_steps.evaluate.every_steps, of_steps.evaluate.interval(2)) == (60, 120)
     assert small.task.schedule is not None  # type: ignore[union-attr]
     assert (small.task.schedule.length, small.task.schedule.warmup) == (40, 2)  # type: ignore[union-attr]
     assert small.hardware.compute.step_s == 5.0

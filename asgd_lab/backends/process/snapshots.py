@@ -55,7 +55,7 @@ def of_replica(plan: Plan, worker: int) -> Snapshots | None:
     evaluate = plan.scenario.evaluate
     if evaluate is None or "replicas" not in evaluate.parameters:
         return None
-    return Snapshots(plan.parts, f"replica-{worker}", evaluate.every_minibatches / plan.scenario.workers)
+    return Snapshots(plan.parts, f"replica-{worker}", evaluate.interval(plan.scenario.workers) / plan.scenario.workers)
 
 
 def of_server(plan: Plan) -> Snapshots | None:
@@ -63,7 +63,7 @@ def of_server(plan: Plan) -> Snapshots | None:
     evaluate = plan.scenario.evaluate
     if evaluate is None or "server" not in evaluate.parameters:
         return None
-    return Snapshots(plan.parts, "server", evaluate.every_minibatches)
+    return Snapshots(plan.parts, "server", evaluate.interval(plan.scenario.workers))
 
 
 def read(folder: Path) -> Iterator[Snapshot]:

@@ -23,7 +23,7 @@ class Look:
     def __init__(self, sim: Simulation, watch: Watch | None) -> None:
         evaluate = sim.scenario.evaluate
         self._sim, self._watch = sim, watch
-        self._every = evaluate.every_minibatches if evaluate is not None else 0
+        self._every = evaluate.interval(sim.scenario.workers) if evaluate is not None else 0
         self._at_server = evaluate is not None and "server" in evaluate.parameters
         self._at_replicas = evaluate is not None and "replicas" in evaluate.parameters
         self._next = 0
