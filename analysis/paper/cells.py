@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from asgd_lab.record.replications import Estimate, difference
+from asgd_lab.record.replications import Estimate, difference, estimate
 
 REPRODUCED, ORDERING = "reproduced", "ordering only"
 REPLICAS, ON_SERVER = "on replicas only", "on the server only"
@@ -19,7 +19,7 @@ OPTIMUM, TUNED = 0.08, 0.0
 COSTS = "paine-2013-75-passes"
 FITS = ("paine-2013-71-passes", "paine-2013-75-passes", "paine-2013-software")
 OWN, SERVER = "own", "server train"
-REPLICAS_OF = "replicas'"
+OWN_CURVE = "replicas own"
 ONE_POINT = 0.01
 N_SYNC = (100, 300, 600, 900)
 PASS = 10_009  # minibatches of 128 in a pass over ILSVRC 2012
@@ -70,13 +70,23 @@ class Tables:
             raise ValueError(f"{experiment} {where} does not tell the runs apart")
         return {int(seed): float(value) for seed, value in zip(found["seed"], found[column], strict=True)}
 
-    def curve(self, whose: str, experiment: str, **where: Any) -> pd.DataFrame:
-        """(hours, error, steps), the mean over seeds."""
+    def curves_of(self, whose: str, experiment: str, **where: Any) -> dict[int, pd.DataFrame]:
+        """(hours, error, steps) of each seed."""
         found = self.curves[(self.curves["experiment"] == experiment) & (self.curves["whose"] == whose)]
         for key, value in where.items():
             found = found[np.isclose(found[key], value) if isinstance(value, float) else found[key] == value]
-        found = found.assign(place=found.groupby("run").cumcount())
-        return found.groupby("place")[["hours", "error", "steps"]].mean()
+        if (found.groupby("seed")["run"].nunique() > 1).any():
+            raise ValueError(f"{experiment} {where} does not tell the runs apart")
+        return {
+            int(seed): rows[["hours", "error", "steps"]].reset_index(drop=True) for seed, rows in found.groupby("seed")
+        }
+
+    def curve(self, whose: str, experiment: str, **where: Any) -> pd.DataFrame:
+        """(hours, error, steps), the mean over seeds."""
+        curves = [*self.curves_of(whose, experiment, **where).values()]
+        if not curves:
+            return pd.DataFrame(columns=["hours", "error", "steps"])
+        return pd.concat(curves).groupby(level=0).mean()
 
 
 def rank_correlation(of: Sequence[float], with_: Sequence[float]) -> float:
@@ -107,12 +117,45 @@ def gap(tables: Tables, whose: str, of: dict[str, Any], against: dict[str, Any],
     return difference(one, other)
 
 
-def magnitude(found: Estimate | None, low: float, high: float) -> str:
-    """The verdict on a gap that the paper gives a size for."""
+def mean_of(values: Sequence[float], unit: str) -> str:
+    """A mean and its interval over seeds, in words."""
+    found = estimate(values)
+    return f"{found.mean:.1f}" + (unit if found.n == 1 else f" ± {found.half_width:.1f}{unit} (n = {found.n})")
+
+
+def smooth(curve: pd.DataFrame) -> pd.Series:
+    """Means of five spans around each."""
+    return curve["error"].rolling(5, center=True).mean()
+
+
+def magnitude(found: Estimate | None, paper: float) -> str:
+    """The verdict on a gap that the paper gives a size for: reproduced if the interval has it, or lies within half of
+    it and one and a half times it.
+    """
     if not counts(found):
         return NOT
     assert found is not None
-    return REPRODUCED if low <= found.mean <= high else ORDERING
+    half = np.nan_to_num(found.half_width)
+    has_it = found.mean - half <= paper <= found.mean + half
+    is_near = paper / 2 <= found.mean - half and found.mean + half <= 1.5 * paper
+    return REPRODUCED if has_it or is_near else ORDERING
+
+
+def across_costs(tables: Tables, verdict: str, holds: Callable[[str, str], bool]) -> tuple[str, str]:
+    """A verdict at the default costs, and what is said: fitted if `holds(whose, costs)` fails at an end of the region.
+
+    `holds` is asked of those who carry the verdict.
+    """
+    carried_by = [whose for whose, name in ((SERVER, REPLICAS), (OWN, ON_SERVER)) if not verdict.startswith(name)]
+    run = set(tables.runs.loc[tables.runs["experiment"] == "other-costs", "costs"])
+    ends = [fit for fit in FITS if fit in run]
+    if not ends:
+        return verdict, "other costs not run"
+    failing = [fit for fit in ends if not all(holds(whose, fit) for whose in carried_by)]
+    if verdict == NOT or not failing:
+        return verdict, f"other costs: {'so' if verdict != NOT else 'not looked at'}"
+    where = " and ".join(fit.removeprefix("paine-2013-") for fit in failing)
+    return f"{FITTED} (at 75 passes: {verdict})", f"not so at {where}"
 
 
 def whose_verdict(server: str, replicas: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import signal
 
 from asgd_lab.record import tables
 from asgd_lab.record.run import read_summary
@@ -58,7 +59,7 @@ def settings_of(scenario: Scenario) -> dict[str, Any]:
         "momentum": options.get("momentum", 0.0),
         "at_fetch": algorithm.momentum_at_fetch,
         "algorithm": algorithm.name,
-        "rule": "+".join(link.name for link in algorithm.rule),
+        "rule": "+".join(f"{link.name} {getattr(link, 'lr', '')}".strip() for link in algorithm.rule),
         "dataset": getattr(task, "dataset", ""),
         "costs": names[-1] if names else "",
         "seed": scenario.seed,
@@ -112,7 +113,7 @@ class Seen:
         for whose, rows in self._errors().groupby("whose"):
             last = rows[rows["time_s"] > late]
             found[whose] = (last if len(last) else rows.tail(1))["error"].mean()
-        return found | self._jags()
+        return found | self._jags() | {"ringing": self._ringing()}
 
     def _errors(self) -> pd.DataFrame:
         return self.evals.rename(columns={"value": "error"})[["time_s", "whose", "error"]]
@@ -138,6 +139,30 @@ class Seen:
             "jags_own": float(np.sqrt(max(0.0, np.mean(deviations)))) if deviations else np.nan,
             "jags_server": _deviation(server["value"].to_numpy()) if len(server) > 8 else np.nan,
         }
+
+    def _ringing(self) -> float:
+        """How much more power the server's error has at periods of 3.6 to 5.6 rounds than at shorter and longer ones.
+
+        1 where nothing rings; NaN where fewer than four evaluations a round were made.
+        """
+        server = self.evals[self.evals["whose"] == "server train"].sort_values("version")
+        rounds = server["version"].to_numpy() / self.scenario.workers
+        late = rounds > rounds[-1] / 4  # before that the error still falls
+        if late.sum() < 3 * rounds[-1]:
+            return np.nan
+        return ringing(rounds[late], server["value"].to_numpy()[late])
+
+
+def ringing(rounds: np.ndarray[Any, Any], errors: np.ndarray[Any, Any]) -> float:
+    """Mean power at periods of 3.6 to 5.6 rounds over that at 2.4 to 3.6 and 5.6 to 8.4, without a cubic trend."""
+    at = np.arange(rounds[0], rounds[-1], 0.25)
+    place = np.linspace(-1, 1, len(at))
+    even = np.interp(at, rounds, errors)
+    frequency, power = signal.periodogram(even - np.polynomial.Polynomial.fit(place, even, 3)(place), fs=4.0)
+    period = 1 / np.maximum(frequency, 1e-9)
+    near = (period >= 3.6) & (period < 5.6)
+    beside = ((period >= 2.4) & (period < 8.4)) & ~near
+    return float(power[near].mean() / power[beside].mean())
 
 
 def _deviation(values: np.ndarray[Any, Any]) -> float:

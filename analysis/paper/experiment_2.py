@@ -3,53 +3,103 @@
 from __future__ import annotations
 
 import numpy as np
-from cells import FITS, FITTED, NOT, ORDERING, REPRODUCED, Tables, Verdict, rank_correlation, whose_verdict
+import pandas as pd
+from cells import (
+    FITS,
+    FITTED,
+    NOT,
+    ORDERING,
+    OWN_CURVE,
+    REPRODUCED,
+    SERVER,
+    Tables,
+    Verdict,
+    counts,
+    points,
+    rank_correlation,
+    whose_verdict,
+)
+
+from asgd_lab.record.replications import Estimate, difference
+
+HALF = 12.0  # hours
 
 
 def a4(tables: Tables) -> Verdict:
     """The cold start."""
-    several = sorted(tables.runs.loc[tables.runs["experiment"] == "figure-2", "workers"].unique())
+    runs = tables.runs[tables.runs["experiment"] == "figure-2"]
+    several = sorted(runs["workers"].unique())
+    fits = [fit for fit in FITS if fit in set(runs["costs"])]
 
     def decide(whose: str, costs: str) -> tuple[str, str]:
-        curves = {count: tables.curve(whose, "figure-2", workers=count, costs=costs) for count in several}
-        half = {count: float(np.interp(12, curve["hours"], curve["error"])) for count, curve in curves.items()}
-        slopes = [
-            (np.interp(18, curve["hours"], curve["error"]) - np.interp(23.5, curve["hours"], curve["error"])) / 5.5
-            for curve in curves.values()
-        ]
-        ordered = rank_correlation(several, [*half.values()])
-        best = min(error for count, error in half.items() if count <= 8)
-        behind = {count: error - best for count, error in half.items() if count > 8}
-        steepest = several[int(np.argmax(slopes))]
-        said = f"{costs.removeprefix('paine-2013-')}: " + ", ".join(
-            f"{count} clients {100 * gap:+.1f} points" for count, gap in behind.items()
+        errors = {
+            count: _at(tables.curves_of(whose, "figure-2", workers=count, costs=costs), HALF) for count in several
+        }
+        slopes = {count: _slopes(tables.curves_of(whose, "figure-2", workers=count, costs=costs)) for count in several}
+        means = {count: float(np.mean([*found.values()])) for count, found in errors.items()}
+        ordered = rank_correlation(several, [*means.values()])
+        behind = difference(errors[several[-1]], errors[several[0]])
+        best = min((count for count in several if count <= 8), key=lambda count: means[count])
+        many = "; ".join(
+            f"{count} against {best} clients {points(difference(errors[count], errors[best]))}"
+            for count in several if count > 8
+        )  # fmt: skip
+        fastest = {seed: max(found[seed] for found in [*slopes.values()][:-1]) for seed in slopes[several[-1]]}
+        late = difference(slopes[several[-1]], fastest)
+        is_steepest = late is not None and (late.low > 0 if late.n > 1 else late.mean > 0)
+        said = (
+            f"{_name(costs)}: {several[-1]} against {several[0]} {points(behind)}, order {ordered:+.2f}; {many}; "
+            f"{several[-1]} steepest late: {'yes' if is_steepest else 'no'}"
         )
-        said += f"; order {ordered:+.2f}; steepest late: {steepest}"
-        also = [ordered >= 0.8, steepest == several[-1]]
-        if min(behind.values()) < 0.05:
+        if ordered < 0.8 or not _far(behind):
             return NOT, said
-        return (REPRODUCED if all(also) else ORDERING if any(also) else NOT), said
+        return (REPRODUCED if is_steepest else ORDERING), said
 
-    fits = [fit for fit in FITS if fit in set(tables.runs.loc[tables.runs["experiment"] == "figure-2", "costs"])]
-    found = {(whose, fit): decide(whose, fit) for whose in ("replicas own", "server train") for fit in fits}
-    verdicts = {
-        fit: whose_verdict(found["server train", fit][0], found["replicas own", fit][0]) for fit in fits
-    }  # fmt: skip
+    found = {(whose, fit): decide(whose, fit) for whose in (OWN_CURVE, SERVER) for fit in fits}
+    verdicts = {fit: whose_verdict(found[SERVER, fit][0], found[OWN_CURVE, fit][0]) for fit in fits}
     if len(set(verdicts.values())) == 1:
         verdict = verdicts[fits[0]]
     elif verdicts[fits[0]] == NOT:
         verdict = FITTED
     else:
         verdict = ORDERING
+    busy = " and ".join(
+        f"{np.mean([*tables.by_seed('server_busy', 'figure-2', workers=count, costs=fits[-1]).values()]):.0%}"
+        for count in several if count > 8
+    )  # fmt: skip
     return Verdict(
         "A4", "cold start: the more clients the slower at first, 16 and 32 much slower; later 32 are the steepest",
-        "after 12 hours 16 and 32 are each 5 points behind the best of 2, 4 and 8, and error grows with the number of "
-        "clients (Spearman 0.8 or more), and over the last 6 hours the largest number falls fastest: reproduced; with "
-        "one of the last two: ordering only; so at the dearest software alone: fitted",
-        "; ".join(found["server train", fit][1] for fit in fits),
-        "; ".join(found["replicas own", fit][1] for fit in fits),
-        verdict, "; ".join(f"{fit.removeprefix('paine-2013-')}: {each}" for fit, each in verdicts.items())
-        + "; with the dearest software the server is busy "
-        + " and ".join(f"{np.mean([*busy.values()]):.0%}" for count in (16, 32) if (busy := tables.by_seed(
-            "server_busy", "figure-2", workers=count, costs=fits[-1]))) + " of the time with 16 and 32",
+        "after 12 hours error grows with the number of clients (Spearman 0.8 or more) and the most are 5 points behind "
+        "the fewest, by what counts; over the last 6 hours the most fall fastest, by what counts: reproduced; without "
+        "the last: ordering only; so at the dearest software alone: fitted",
+        ". ".join(found[SERVER, fit][1] for fit in fits),
+        ". ".join(found[OWN_CURVE, fit][1] for fit in fits),
+        verdict,
+        "; ".join(f"{_name(fit)}: {each}" for fit, each in verdicts.items())
+        + f". With the dearest software the server is busy {busy} of the time with the most clients; if none of its "
+        f"cost is the server's, 32 clients less 8 after 12 hours: server {points(_free_server(tables, SERVER))}, "
+        f"replicas {points(_free_server(tables, OWN_CURVE))}",
     )  # fmt: skip
+
+
+def _free_server(tables: Tables, whose: str) -> Estimate | None:
+    many, few = (_at(tables.curves_of(whose, "figure-2-free-server", workers=count), HALF) for count in (32, 8))
+    return difference(many, few)
+
+
+def _far(behind: Estimate | None) -> bool:
+    return behind is not None and counts(behind) and behind.mean >= 0.05
+
+
+def _at(curves: dict[int, pd.DataFrame], hour: float) -> dict[int, float]:
+    return {seed: float(np.interp(hour, curve["hours"], curve["error"])) for seed, curve in curves.items()}
+
+
+def _slopes(curves: dict[int, pd.DataFrame]) -> dict[int, float]:
+    """By how much error falls an hour over the last six: a line through its spans."""
+    late = {seed: curve[curve["hours"] >= 18] for seed, curve in curves.items()}
+    return {seed: -float(np.polyfit(curve["hours"], curve["error"], 1)[0]) for seed, curve in late.items()}
+
+
+def _name(costs: str) -> str:
+    return costs.removeprefix("paine-2013-")

@@ -1,107 +1,118 @@
-"""Figures 1 to 4 of Paine et al. 2013, redrawn from the tables that `collect` wrote; bands are ranges over seeds."""
+"""Figures 1 to 4 of Paine et al. 2013 from the tables that `collect` wrote, of the server and of the replicas each.
+
+Bands are ranges over seeds, bars 95% intervals.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
-from cells import COSTS, FITS, OPTIMUM, PASS
+from cells import COSTS, FITS, N_SYNC, OPTIMUM, OWN, OWN_CURVE, PASS, SERVER
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from asgd_lab.figures import style
+from asgd_lab.record.replications import estimate
 
 ALPHA = 0.18
-WHOSE = {"replicas own": "replicas, own minibatches", "server train": "server, training samples"}
+WHOSE = {OWN_CURVE: "replicas", SERVER: "server"}
+CLIENTS = (1, 2, 4, 8)
 
 
-def figure_1(curves: pd.DataFrame) -> Figure:
-    """Test and training error by passes of a client, and by virtual days."""
+def figure_1(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
+    """Test and training error by passes of a client, and test error by virtual days."""
     labels = {
         "figure-1": "8 clients",
         "figure-1-with-schedule": "8 clients, rate divided as 1 client's",
         "figure-1-one-client": "1 client",
     }
     chosen = curves[curves["experiment"].isin(labels)].assign(passes=curves["steps"] / PASS, days=curves["hours"] / 24)
+    lines = {"server test": "-", "server train": ":", "replicas' test": "--", "replicas' train": "-."}
     with style.look():
-        fig, (left, right) = style.panels(style.PAGE_IN, 2.7, 2)
+        fig, (left, right) = style.panels(style.PAGE_IN, 3.0, 2)
         colors = dict(zip(labels.values(), style.palette(3), strict=True))
         for axes, x in ((left, "passes"), (right, "days")):
             for experiment, label in labels.items():
-                for whose, line in (("server test", "-"), ("server train", ":"), ("replicas' test", "--")):
+                for whose, line in lines.items():
                     rows = chosen[(chosen["experiment"] == experiment) & (chosen["whose"] == whose)]
-                    if len(rows):
-                        named = f"{label}, {whose.replace('server ', '')} error"
-                        _band(axes, rows, x, color=colors[label], linestyle=line, label=named)
+                    if len(rows) and (axes is left or whose.endswith("test")):
+                        _band(axes, rows, x, color=colors[label], linestyle=line, label=f"{label}, {whose} error")
             axes.set(xlabel={"passes": "passes over the data, per client", "days": "virtual days"}[x])
-        _finish(fig, left, "8 clients with n_sync 600, and 1 client's whole schedule")
+            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        lowest = chosen.loc[chosen["whose"] == "server test", "error"].min()
+        right.set_ylim(lowest - 0.01, lowest + 0.12)
+        left.set_ylabel("error")
+        handles, names = left.get_legend_handles_labels()
+        fig.legend(handles, names, loc="outside lower center", ncols=2)
     return fig
 
 
-def figure_2(curves: pd.DataFrame) -> Figure:
+def figure_2(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     """The cold start, at each cost of a synchronisation."""
-    chosen = curves[(curves["experiment"] == "figure-2") & (curves["whose"] == "replicas own")]
+    chosen = curves[curves["experiment"] == "figure-2"]
     fits = [fit for fit in FITS if fit in set(chosen["costs"])]
     with style.look():
-        fig, panels = style.panels(style.PAGE_IN, 2.7, len(fits))
-        for axes, fit in zip(panels, fits, strict=True):
-            _family(axes, chosen[chosen["costs"] == fit], "workers", "clients")
-            axes.set_title(fit.removeprefix("paine-2013-").replace("software", "90-passes").replace("-", " "))
-        _finish(fig, panels[0], None)
+        fig, panels = style.panels(style.PAGE_IN, 2.7, 2 * len(fits))
+        for axes, (whose, fit) in zip(panels, [(whose, fit) for whose in WHOSE for fit in fits], strict=True):
+            _family(axes, chosen[(chosen["costs"] == fit) & (chosen["whose"] == whose)], "workers", "clients")
+            passes = fit.removeprefix("paine-2013-").replace("software", "90-passes").replace("-", " ")
+            axes.set_title(f"{WHOSE[whose]}, {passes}")
+        _shared(panels)
     return fig
 
 
-def figure_3(curves: pd.DataFrame) -> Figure:
-    """After the warm start: n_sync with 8 clients, and the number of clients at n_sync 100; replicas and server."""
-    chosen = _experiment_3(curves)
+def figure_3(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
+    """After the warm start: 1 to 8 clients at each n_sync; replicas above, the server below."""
+    chosen = curves[(curves["experiment"] == "figures-3-and-4") & (curves["costs"] == COSTS)]
+    chosen = chosen[np.isclose(chosen["lr"], OPTIMUM)]
     with style.look():
-        fig, panels = style.panels(style.PAGE_IN, 2.7, 4)
-        for axes, (whose, column) in zip(
-            panels, [(whose, column) for whose in WHOSE for column in ("n_sync", "workers")], strict=True
-        ):
-            fixed = {"n_sync": ("workers", 8), "workers": ("n_sync", 100)}[column]
-            rows = chosen[(chosen["whose"] == whose) & (chosen[fixed[0]] == fixed[1])]
-            _family(axes, rows, column, {"n_sync": "n_sync", "workers": "clients"}[column])
-            axes.set_title(f"{whose.split()[0]}, {'8 clients' if column == 'n_sync' else 'n_sync 100'}")
-        _finish(fig, panels[0], None)
+        fig = Figure(figsize=(style.PAGE_IN, 4.2), layout="constrained")
+        grid = fig.subplots(2, len(N_SYNC), sharex=True, sharey=True)
+        for row, whose in zip(grid, WHOSE, strict=True):
+            for axes, n in zip(row, N_SYNC, strict=True):
+                _family(axes, chosen[(chosen["whose"] == whose) & (chosen["n_sync"] == n)], "workers", "clients")
+                axes.set_title(f"{WHOSE[whose]}, n_sync {n}")
+                axes.set_xlabel("virtual hours" if whose == SERVER else "")
+                if axes is not grid[0][0]:
+                    axes.get_legend().remove()
+        _shared([*grid.flat])
+        grid[1][0].set_ylabel("error")
     return fig
 
 
-def figure_4(runs: pd.DataFrame) -> Figure:
-    """Error after 24 hours against n_sync, by clients; bars are 95% intervals over seeds. The crossed one is new."""
+def figure_4(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
+    """Error after 24 hours against n_sync, by clients. The crossed point is one that the paper lacks."""
     chosen = runs[(runs["experiment"] == "figures-3-and-4") & (runs["costs"] == COSTS)]
     rates = sorted(chosen["lr"].unique())
     with style.look():
         fig, panels = style.panels(style.PAGE_IN, 2.9, 2 * len(rates))
-        for place, (lr, column) in enumerate((lr, column) for lr in rates for column in ("own", "server train")):
-            axes, rows = panels[place], chosen[np.isclose(chosen["lr"], lr)]
-            workers = sorted(rows["workers"].unique())
-            sns.lineplot(
-                rows, x="n_sync", y=column, hue="workers", style="workers", palette=style.palette(len(workers)),
-                dashes=False, markers=["o", "s", "D", "^"][: len(workers)], err_style="bars", ax=axes,
-                errorbar=lambda values: _interval(values), legend=place == 0,
-            )  # fmt: skip
-            missing = rows[(rows["workers"] == 2) & (rows["n_sync"] == 300)]
-            axes.plot(missing["n_sync"].unique(), [missing[column].mean()] if len(missing) else [], "kx", markersize=7)
-            axes.set_title(f"{'replicas' if column == 'own' else 'server'}, {lr / OPTIMUM:.0f} x lr")
-            axes.set(xticks=sorted(rows["n_sync"].unique()), ylabel="")
-        handles, labels = panels[0].get_legend_handles_labels()
-        panels[0].get_legend().remove()
-        fig.legend(
-            handles, [f"{label} client{'s'[: label != '1']}" for label in labels], loc="outside lower center", ncols=4
-        )
-        _finish(fig, panels[0], None)
-        for axes in panels:
-            axes.set_xlabel("n_sync")
+        for axes, (lr, whose) in zip(panels, [(lr, whose) for lr in rates for whose in (OWN, SERVER)], strict=True):
+            for place, (count, color) in enumerate(zip(CLIENTS, style.palette(len(CLIENTS)), strict=True)):
+                rows = chosen[np.isclose(chosen["lr"], lr) & (chosen["workers"] == count)]
+                found = {n: estimate(cell[whose].tolist()) for n, cell in rows.groupby("n_sync")}
+                at = np.array([*found]) + 20 * (place - 1.5)  # beside each other
+                means, halves = ([getattr(each, part) for each in found.values()] for part in ("mean", "half_width"))
+                axes.errorbar(at, means, np.nan_to_num(halves), color=color, marker="osD^"[place], markersize=4,
+                              label=f"{count} client{'s'[: count != 1]}")  # fmt: skip
+                if count == 2 and 300 in found:
+                    axes.plot(at[[*found].index(300)], found[300].mean, "kx", markersize=7)
+            axes.set_title(f"{'replicas' if whose == OWN else 'server'}, {lr / OPTIMUM:.0f} x lr")
+            axes.set(xticks=N_SYNC, xlabel="n_sync")
+        handles, names = panels[0].get_legend_handles_labels()
+        fig.legend(handles, names, loc="outside lower center", ncols=4)
+        _shared(panels)
     return fig
 
 
-def _experiment_3(curves: pd.DataFrame) -> pd.DataFrame:
-    rows = curves[(curves["experiment"] == "figures-3-and-4") & (curves["costs"] == COSTS)]
-    return rows[np.isclose(rows["lr"], OPTIMUM)]
+FIGURES: Mapping[str, Callable[[pd.DataFrame, pd.DataFrame], Figure]] = {
+    "paper-figure-1": figure_1,
+    "paper-figure-2": figure_2,
+    "paper-figure-3": figure_3,
+    "paper-figure-4": figure_4,
+}
 
 
 def _family(axes: Axes, rows: pd.DataFrame, column: str, title: str) -> None:
@@ -120,29 +131,10 @@ def _band(axes: Axes, rows: pd.DataFrame, x: str, **look: object) -> None:
     axes.fill_between(at, errors.min(), errors.max(), color=look["color"], alpha=ALPHA, linewidth=0)  # type: ignore[arg-type]
 
 
-def _interval(values: pd.Series) -> tuple[float, float]:
-    from asgd_lab.record.replications import estimate
-
-    found = estimate(values.tolist())
-    half = 0.0 if np.isnan(found.half_width) else found.half_width
-    return found.mean - half, found.mean + half
-
-
-def _finish(fig: Figure, first: Axes, title: str | None) -> None:
-    limits = [axes.get_ylim() for axes in fig.axes]
-    for axes in fig.axes:
+def _shared(panels: Sequence[Axes]) -> None:
+    """One scale of errors for all."""
+    limits = [axes.get_ylim() for axes in panels]
+    for axes in panels:
         axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
-    first.set_ylabel("error")
-    if title is not None:
-        handles, labels = first.get_legend_handles_labels()
-        fig.legend(handles, labels, loc="outside lower center", ncols=3)
-        first.set_title(title)
-
-
-FIGURES: Mapping[str, str] = {
-    "paper-figure-1": "figure_1",
-    "paper-figure-2": "figure_2",
-    "paper-figure-3": "figure_3",
-    "paper-figure-4": "figure_4",
-}
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    panels[0].set_ylabel("error")
