@@ -283,19 +283,13 @@ def kept_verdicts() -> str:
     return (ROOT / "analysis" / "figures" / "verdicts.md").read_text(encoding="utf-8")
 
 
-def test_the_readme_says_what_the_verdicts_say() -> None:
+def test_the_readme_has_the_table_of_verdicts_and_no_other_interval() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     section = readme.split("## The paper, claim by claim")[1].split("\n## ")[0]
-    rows = {claim: row.split(" | ") for claim, row in re.findall(r"^\| (A\d+)\b(.*) \|$", kept_verdicts(), re.M)}
-    told = {claim: row.split(" | ") for claim, row in re.findall(r"^\| (A\d+): (.*) \|$", section, re.M)}
-    decided = [f"A{number}" for number in (2, 3, 4, 7, 8, 9, 10, 11, 14, 15)]
-    assert list(told) == decided
-    for claim in decided:
-        assert told[claim][-1].split(";")[0] == rows[claim][-2], claim
-    intervals = re.findall(r"-?\d+\.\d ± \d+\.\d", section)
-    assert len(intervals) > 6
-    for interval in intervals:
-        assert interval in kept_verdicts(), interval
+    table, rules = kept_verdicts().split("\n\n")[:2]
+    assert f"\n\n{table}\n\n" in section
+    for interval in re.findall(r"\d+\.\d ± \d+\.\d", section):
+        assert interval in table + rules, interval
 
 
 def test_the_table_of_experiment_3_in_its_scenario_is_that_of_the_kept_runs() -> None:

@@ -105,8 +105,7 @@ def points(found: Estimate | None) -> str:
     """A difference of errors, in words."""
     if found is None:
         return "not run"
-    spread = "" if found.n == 1 else f" ± {100 * found.half_width:.1f}"
-    return f"{100 * found.mean:+.1f}{spread} points (n = {found.n})"
+    return _told(f"{100 * found.mean:+.1f}", 100 * found.half_width, found.n, " points")
 
 
 def gap(tables: Tables, whose: str, of: dict[str, Any], against: dict[str, Any], experiment: str = "figures-3-and-4",
@@ -120,7 +119,12 @@ def gap(tables: Tables, whose: str, of: dict[str, Any], against: dict[str, Any],
 def mean_of(values: Sequence[float], unit: str) -> str:
     """A mean and its interval over seeds, in words."""
     found = estimate(values)
-    return f"{found.mean:.1f}" + (unit if found.n == 1 else f" ± {found.half_width:.1f}{unit} (n = {found.n})")
+    return _told(f"{found.mean:.1f}", found.half_width, found.n, unit)
+
+
+def _told(mean: str, half_width: float, n: int, unit: str) -> str:
+    """Three seeds are not mentioned."""
+    return f"{mean}{'' if n == 1 else f' ± {half_width:.1f}'}{unit}" + ("" if n == 3 else f" (n = {n})")
 
 
 def smooth(curve: pd.DataFrame) -> pd.Series:
@@ -141,21 +145,19 @@ def magnitude(found: Estimate | None, paper: float) -> str:
     return REPRODUCED if has_it or is_near else ORDERING
 
 
-def across_costs(tables: Tables, verdict: str, holds: Callable[[str, str], bool]) -> tuple[str, str]:
-    """A verdict at the default costs, and what is said: fitted if `holds(whose, costs)` fails at an end of the region.
-
-    `holds` is asked of those who carry the verdict.
+def across_costs(verdict: str, gaps: Callable[[str, str], Sequence[Estimate | None]]) -> tuple[str, str]:
+    """A verdict at the default costs, and what is said: fitted if one of `gaps(whose, costs)` fails at an end of the
+    region, of those who carry the verdict.
     """
     carried_by = [whose for whose, name in ((SERVER, REPLICAS), (OWN, ON_SERVER)) if not verdict.startswith(name)]
-    run = set(tables.runs.loc[tables.runs["experiment"] == "other-costs", "costs"])
-    ends = [fit for fit in FITS if fit in run]
-    if not ends:
-        return verdict, "other costs not run"
-    failing = [fit for fit in ends if not all(holds(whose, fit) for whose in carried_by)]
-    if verdict == NOT or not failing:
-        return verdict, f"other costs: {'so' if verdict != NOT else 'not looked at'}"
-    where = " and ".join(fit.removeprefix("paine-2013-") for fit in failing)
-    return f"{FITTED} (at 75 passes: {verdict})", f"not so at {where}"
+    found = {fit: [each for whose in carried_by for each in gaps(whose, fit)] for fit in FITS}
+    run = {fit: each for fit, each in found.items() if None not in each}
+    if verdict == NOT or not run:
+        return verdict, "other costs not run" if not run else "so at no costs"
+    failing = [fit.removeprefix("paine-2013-") for fit, each in run.items() if not all(map(counts, each))]
+    if not failing:
+        return verdict, "so at other costs"
+    return f"{FITTED} (at 75 passes: {verdict})", f"not so at {' and '.join(failing)}"
 
 
 def whose_verdict(server: str, replicas: str) -> str:

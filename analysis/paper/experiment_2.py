@@ -23,6 +23,7 @@ from cells import (
 from asgd_lab.record.replications import Estimate, difference
 
 HALF = 12.0  # hours
+NAMES = {SERVER: "server", OWN_CURVE: "replicas"}
 
 
 def a4(tables: Tables) -> Verdict:
@@ -31,7 +32,7 @@ def a4(tables: Tables) -> Verdict:
     several = sorted(runs["workers"].unique())
     fits = [fit for fit in FITS if fit in set(runs["costs"])]
 
-    def decide(whose: str, costs: str) -> tuple[str, str]:
+    def decide(whose: str, costs: str) -> tuple[str, str, str]:
         errors = {
             count: _at(tables.curves_of(whose, "figure-2", workers=count, costs=costs), HALF) for count in several
         }
@@ -40,20 +41,19 @@ def a4(tables: Tables) -> Verdict:
         ordered = rank_correlation(several, [*means.values()])
         behind = difference(errors[several[-1]], errors[several[0]])
         best = min((count for count in several if count <= 8), key=lambda count: means[count])
-        many = "; ".join(
-            f"{count} against {best} clients {points(difference(errors[count], errors[best]))}"
-            for count in several if count > 8
-        )  # fmt: skip
+        many = ", ".join(
+            f"{count} clients {points(difference(errors[count], errors[best]))}" for count in several if count > 8
+        )
         fastest = {seed: max(found[seed] for found in [*slopes.values()][:-1]) for seed in slopes[several[-1]]}
         late = difference(slopes[several[-1]], fastest)
         is_steepest = late is not None and (late.low > 0 if late.n > 1 else late.mean > 0)
         said = (
-            f"{_name(costs)}: {several[-1]} against {several[0]} {points(behind)}, order {ordered:+.2f}; {many}; "
-            f"{several[-1]} steepest late: {'yes' if is_steepest else 'no'}"
+            f"{_name(costs)}: {several[-1]} against {several[0]} clients {points(behind)}, order {ordered:+.1f}, "
+            f"{'' if is_steepest else 'not '}steepest late"
         )
         if ordered < 0.8 or not _far(behind):
-            return NOT, said
-        return (REPRODUCED if is_steepest else ORDERING), said
+            return NOT, said, many
+        return (REPRODUCED if is_steepest else ORDERING), said, many
 
     found = {(whose, fit): decide(whose, fit) for whose in (OWN_CURVE, SERVER) for fit in fits}
     verdicts = {fit: whose_verdict(found[SERVER, fit][0], found[OWN_CURVE, fit][0]) for fit in fits}
@@ -72,10 +72,11 @@ def a4(tables: Tables) -> Verdict:
         "after 12 hours error grows with the number of clients (Spearman 0.8 or more) and the most are 5 points behind "
         "the fewest, by what counts; over the last 6 hours the most fall fastest, by what counts: reproduced; without "
         "the last: ordering only; so at the dearest software alone: fitted",
-        ". ".join(found[SERVER, fit][1] for fit in fits),
-        ". ".join(found[OWN_CURVE, fit][1] for fit in fits),
+        "; ".join(found[SERVER, fit][1] for fit in fits),
+        "; ".join(found[OWN_CURVE, fit][1] for fit in fits),
         verdict,
-        "; ".join(f"{_name(fit)}: {each}" for fit, each in verdicts.items())
+        "against the best of 2, 4 and 8 clients: "
+        + "; ".join(f"{_name(fit)}, {NAMES[whose]}: {found[whose, fit][2]}" for fit in fits for whose in NAMES)
         + f". With the dearest software the server is busy {busy} of the time with the most clients; if none of its "
         f"cost is the server's, 32 clients less 8 after 12 hours: server {points(_free_server(tables, SERVER))}, "
         f"replicas {points(_free_server(tables, OWN_CURVE))}",

@@ -103,7 +103,14 @@ def table(tables: Tables) -> pd.DataFrame:
 
 
 def markdown(found: pd.DataFrame) -> str:
-    """The table as Markdown."""
+    """The table in two, as Markdown: what was found, and by which rule and why."""
+    found = found.fillna("")
+    return f"{_markdown(found[['claim', 'says', 'server', 'replicas', 'verdict']])}\n\n" + _markdown(
+        found[["claim", "rule", "why"]]
+    )
+
+
+def _markdown(found: pd.DataFrame) -> str:
     lines = [[str(column) for column in found.columns], ["---"] * len(found.columns)]
     lines += [[str(value).replace("|", "\\|") for value in row] for row in found.itertuples(index=False)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
