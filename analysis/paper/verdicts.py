@@ -96,6 +96,24 @@ def batching(tables: Tables) -> str:
     )  # fmt: skip
 
 
+BEYOND = {
+    "server-rules": "rule", "momentum": "at_fetch", "other-costs": "costs", "triple-rate": "lr",
+    "plain-fashion-mnist": "dataset",
+}  # fmt: skip
+
+
+def beyond(runs: pd.DataFrame) -> pd.DataFrame:
+    """What stands beside the claims: errors after 24 hours, of the runs as they are in their table."""
+    rows = []
+    for experiment, column in BEYOND.items():
+        chosen = runs[runs["experiment"] == experiment]
+        for (setting, workers, n), cell in chosen.groupby([column, "workers", "n_sync"]):
+            errors = {name: mean_of((100 * cell[whose]).tolist(), "%") for whose, name in NAMES.items()}
+            here = {"scenario": experiment, "setting": f"{column} {setting}", "clients": workers, "n_sync": n}
+            rows.append(here | errors)
+    return pd.DataFrame(rows)
+
+
 def table(tables: Tables) -> pd.DataFrame:
     """All verdicts."""
     rows = [rule(tables) for rule in (a2, a3, a4, a7, a8, a9, a10, a11, a14, a15)]
@@ -105,12 +123,12 @@ def table(tables: Tables) -> pd.DataFrame:
 def markdown(found: pd.DataFrame) -> str:
     """The table in two, as Markdown: what was found, and by which rule and why."""
     found = found.fillna("")
-    return f"{_markdown(found[['claim', 'says', 'server', 'replicas', 'verdict']])}\n\n" + _markdown(
-        found[["claim", "rule", "why"]]
-    )
+    told, ruled = ["claim", "says", "server", "replicas", "verdict"], ["claim", "rule", "why"]
+    return f"{rows_of(found[told])}\n\n{rows_of(found[ruled])}"
 
 
-def _markdown(found: pd.DataFrame) -> str:
+def rows_of(found: pd.DataFrame) -> str:
+    """A table as Markdown."""
     lines = [[str(column) for column in found.columns], ["---"] * len(found.columns)]
     lines += [[str(value).replace("|", "\\|") for value in row] for row in found.itertuples(index=False)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
