@@ -169,7 +169,7 @@ class Classification(Part):
     package.module:factory, which returns a dict of tensors train_images, train_labels, test_images, test_labels."""
     dataset_options: dict[str, Any] = Field(default={})
     """Keywords for the data set's factory; of image-folder: resize, crop, flip, colours, ten_crops, test_samples,
-    threads, ahead."""
+    statistics_samples, threads, ahead."""
     data_folder: Text | None = None
     """Where the data set's files are; null: the folders that are searched by default."""
     model: Annotated[Text, Field(examples=["mlp", "lenet", "resnet18", "my_package.my_module:make_model"])] = "mlp"

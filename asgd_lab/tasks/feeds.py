@@ -51,6 +51,11 @@ class Source(Protocol):
     """Where a task's inputs are from."""
 
     @property
+    def of_files(self) -> bool:
+        """Whether they are read from a tree of image files."""
+        ...
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Of one input."""
         ...
@@ -67,6 +72,8 @@ class Source(Protocol):
 @final
 class Stored:
     """Tensors; one view of each."""
+
+    of_files = False
 
     def __init__(self, data: Data) -> None:
         self._data = data
@@ -85,6 +92,8 @@ class Stored:
 @final
 class Decoded:
     """Files, decoded and augmented by threads, some minibatches ahead."""
+
+    of_files = True
 
     def __init__(self, folders: Folders, device: torch.device) -> None:
         self._folders, self._device, self._ahead = folders, device, folders.options.ahead

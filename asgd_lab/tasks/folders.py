@@ -22,7 +22,6 @@ from asgd_lab.tasks.vision import torchvision
 
 _SPLITS = {"train": "train", "test": "val"}  # ours, and the folders'
 _ARCHIVE = "ILSVRC2012_devkit_t12.tar.gz"
-_SAMPLE = 1_000  # images that the mean image and the colours are taken of
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +34,7 @@ class Options:
     colours: float = 0.1  # deviation of the noise along the principal components of colour
     ten_crops: bool = True  # whether evaluation averages over four corners and centre, mirrored and not
     test_samples: int | None = None  # evaluate on so many images, drawn once; None: on all
+    statistics_samples: int = 1_000  # training images that mean image and colours are taken of, at most all there are
     threads: int = 2  # that decode, of each worker
     ahead: int = 2  # minibatches decoded ahead of their use
 
@@ -82,11 +82,8 @@ def read(folder: str | None, given: Mapping[str, Any], train_samples: int | None
         data[f"{split}_labels"] = torch.tensor([samples[index][1] for index in chosen])
     data["classes"] = torch.tensor(len(found["train"][1]))
     folders = Folders(data, options)
-    pictures = [folders.picture("train", sample).numpy() for sample in range(min(_SAMPLE, len(data["train_labels"])))]
-    data["mean_image"] = torch.from_numpy(np.mean(pictures, axis=0, dtype=np.float64).astype(np.float32))
-    pixels = np.stack([picture[:, ::8, ::8].reshape(3, -1) for picture in pictures]).astype(np.float64) / 255.0
-    variances, components = np.linalg.eigh(np.cov(pixels.transpose(1, 0, 2).reshape(3, -1)))
-    data["colours"] = torch.from_numpy((255.0 * components * variances).astype(np.float32))
+    count = min(options.statistics_samples, len(data["train_labels"]))
+    data["mean_image"], data["colours"] = _statistics(folders, count)
     return data
 
 
@@ -99,10 +96,31 @@ def _listed(root: Path, name: str) -> tuple[Sequence[tuple[str, int]], list[str]
     return tree.samples, list(map(str, tree.classes))
 
 
+def _statistics(folders: Folders, samples: int) -> tuple[Tensor, Tensor]:
+    """Mean image (3, R, R), and the components of colour by their variances (3, 3), of the first so many pictures.
+
+    One pass that keeps no picture; its sums are of whole numbers, and so exact.
+    """
+    side = folders.options.resize
+    total, sums, products = np.zeros((3, side, side), np.int64), np.zeros(3, np.int64), np.zeros((3, 3), np.int64)
+    for sample in range(samples):
+        picture = folders.picture("train", sample).numpy()
+        total += picture
+        pixels = picture[:, ::8, ::8].reshape(3, -1).astype(np.int64)
+        sums += pixels.sum(1)
+        products += pixels @ pixels.T
+    count = samples * len(range(0, side, 8)) ** 2
+    covariance = (products - np.outer(sums / count, sums)) / (count - 1) / 255.0**2
+    variances, components = np.linalg.eigh(covariance)
+    mean, colours = total / samples, 255.0 * components * variances
+    return torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(colours.astype(np.float32))
+
+
 def _bytes(names: Sequence[str]) -> Tensor:
     encoded = [name.encode() for name in names]
     longest = max(map(len, encoded))
-    return torch.from_numpy(np.array([list(each.ljust(longest, b"\0")) for each in encoded], np.uint8))
+    padded = bytearray().join(each.ljust(longest, b"\0") for each in encoded)  # one that torch may write to
+    return torch.from_numpy(np.frombuffer(padded, np.uint8).reshape(len(encoded), longest))
 
 
 class Folders:

@@ -6,6 +6,10 @@ Choices where the paper is silent or at odds with itself:
 - Its images of 224 by 224 do not give the 55 by 55 of its first layer at stride 4; two pixels of padding do.
 - Response normalisation divides by (2 + 1e-4 * sum of 5 neighbours' squares) ** 0.75 (section 3.3 tells k, n, alpha and
   beta); torch divides its alpha by n, hence 5e-4.
+- The mean image and the components of colour are taken of 1,000 training images, or as many as
+  `dataset_options.statistics_samples` says, and not of all 1.3 million.
+- torch's SGD multiplies the velocity by the rate of the moment; the paper's velocity (section 5) contains the rates at
+  which it was gathered. After each division of the rate the two differ for a few tens of steps.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ network of Krizhevsky et al. 2012 learns from them.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,27 +19,52 @@ from torch import nn
 from asgd_lab.backends.replay import repeat
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import ScenarioError
+from asgd_lab.record import tables
 from asgd_lab.record.run import final_params
 from asgd_lab.scenario import Document, Scenario
 from asgd_lab.tasks import build, datasets, load
 from asgd_lab.tasks.folders import Folders, Options
 from asgd_lab.tasks.krizhevsky import krizhevsky
+from asgd_lab.tasks.vision import torchvision
 from tests.tasks.configs import Classification, Optimizer, write_fashion
 
 CLASSES = ["ant", "bee", "cat"]
+MORE = [*CLASSES, "dog", "elk", "fox", "gnu", "hen"]
 
 
 @pytest.fixture(scope="session")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six training and two test images a class, of different sizes; a class has its own colour and stripes."""
-    root, random = tmp_path_factory.mktemp("tree"), np.random.default_rng(0)
-    for split, count in (("train", 6), ("val", 2)):
-        for number, name in enumerate(CLASSES):
+    return grow(tmp_path_factory.mktemp("tree"), CLASSES, 6)
+
+
+@pytest.fixture(scope="session")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One training and two test images of each of eight classes."""
+    return grow(tmp_path_factory.mktemp("wide"), MORE, 1)
+
+
+@pytest.fixture(scope="session")
+def thousand(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One small training and one small test image of each of 1,000 classes."""
+    root, random = tmp_path_factory.mktemp("thousand"), np.random.default_rng(0)
+    for split in ("train", "val"):
+        for number in range(1000):
+            folder = root / split / f"n{number:08}"
+            folder.mkdir(parents=True)
+            Image.fromarray(random.integers(0, 255, (12, 16, 3), dtype=np.uint8)).save(folder / "0.png")
+    return root
+
+
+def grow(root: Path, classes: Sequence[str], train: int, test: int = 2) -> Path:
+    random = np.random.default_rng(0)
+    for split, count in (("train", train), ("val", test)):
+        for number, name in enumerate(classes):
             (root / split / name).mkdir(parents=True)
             for index in range(count):
                 height, width = random.integers(40, 70, size=2)
                 pixels = random.integers(0, 60, (height, width, 3))
-                pixels[:, :: number + 2, number] += 150
+                pixels[:, :: number + 2, number % 3] += 150
                 kind = "png" if index % 2 else "jpeg"
                 Image.fromarray(pixels.astype(np.uint8)).save(root / split / name / f"{index}.{kind}")
     return root
@@ -65,6 +92,37 @@ def test_a_tree_is_listed_with_its_mean_and_colours(tree: Path) -> None:
     columns = data["colours"].to(torch.float64) / 255
     variances = columns.norm(dim=0)
     assert torch.allclose(columns @ torch.diag(1 / variances) @ columns.T, covariance, atol=1e-6)
+    few = load(config(tree, dataset_options={"statistics_samples": 4}))
+    assert torch.equal(few["train_files"], data["train_files"])
+    assert torch.allclose(few["mean_image"].to(torch.float64), pictures[:4].mean(0), atol=1e-4)
+    assert not torch.allclose(few["colours"].abs(), data["colours"].abs(), rtol=1e-3)
+
+
+def test_a_tree_with_the_devkit_of_ilsvrc_is_read_by_torchvisions_own_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of its classes are called crane; the devkit is not opened again once meta.bin is there."""
+    names = {"n00000003": ("crane",), "n00000001": ("crane",), "n00000002": ("tench", "Tinca tinca")}
+    grow(tmp_path, list(names), 1)
+    (tmp_path / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(b"no archive")
+    with pytest.raises(ScenarioError, match="train cannot be read: RuntimeError: The archive") as caught:
+        load(config(tmp_path, batch_size=1))
+    assert caught.value.key == "task.data_folder"
+    torch.save((names, []), tmp_path / "meta.bin")
+    imagenet, asked = torchvision().datasets.ImageNet, []
+
+    def noted(root: Path, split: str) -> Any:
+        asked.append(split)
+        return imagenet(root, split)
+
+    monkeypatch.setattr(torchvision().datasets, "ImageNet", noted)
+    data = load(config(tmp_path, batch_size=1))
+    assert asked == ["train", "val"]
+    assert data["classes"] == 3
+    assert data["test_labels"].bincount().tolist() == [2, 2, 2]
+    for file, label in zip(data["train_files"], data["train_labels"].tolist(), strict=True):
+        path = Path(bytes(file.tolist()).rstrip(b"\0").decode())
+        assert path.parent == tmp_path / "train" / sorted(names)[label]
 
 
 def test_a_picture_is_the_central_square_of_the_resized_image(tmp_path: Path) -> None:
@@ -98,6 +156,33 @@ def test_training_images_depend_on_their_place_alone_and_stay_inside(tree: Path)
     assert any(each.reshape(3, -1).std(dim=1).max() < 1e-3 for each in (shift, flipped)), "one colour for all pixels"
 
 
+def test_half_of_the_training_images_are_mirrored(tree: Path) -> None:
+    """Within four standard errors of a fair coin."""
+    folders = Folders(load(config(tree)), Options(resize=40, crop=40, colours=0.0))
+    whole = folders.crops("train", 4)[0]
+    images = [folders.augmented(4, (0, 1, step, 2)) for step in range(1000)]
+    mirrored = [torch.equal(image, whole.flip(2)) for image in images]
+    assert all(each or torch.equal(image, whole) for each, image in zip(mirrored, images, strict=True))
+    assert abs(sum(mirrored) - 500) < 4 * math.sqrt(250)
+    plain = Folders(load(config(tree)), Options(resize=40, crop=40, colours=0.0, flip=False))
+    assert all(torch.equal(plain.augmented(4, (0, 1, step, 2)), whole) for step in range(20))
+
+
+def test_colours_vary_along_their_components_with_a_deviation_of_a_tenth(tree: Path) -> None:
+    """Section 4.1: components times their variances times normal numbers of deviation 0.1, drawn anew for each image.
+
+    Within four standard errors.
+    """
+    data, draws = load(config(tree)), 2000
+    folders = Folders(data, Options(resize=40, crop=40, flip=False))
+    whole = folders.crops("train", 4)[0]
+    shifts = [(folders.augmented(4, (0, 1, step, 2)) - whole).mean((1, 2)) for step in range(draws)]
+    numbers = torch.linalg.solve(data["colours"].to(torch.float64), torch.stack(shifts, 1).to(torch.float64))
+    assert numbers.mean(1).abs().max() < 4 * 0.1 / math.sqrt(draws)
+    assert (numbers.std(1) - 0.1).abs().max() < 4 * 0.1 / math.sqrt(2 * draws)
+    assert (numbers.corrcoef() - torch.eye(3)).abs().max() < 4 / math.sqrt(draws)
+
+
 def test_ten_crops_are_four_corners_and_the_centre_and_their_mirror_images(tree: Path) -> None:
     data = load(config(tree))
     folders = Folders(data, Options(resize=40, crop=36))
@@ -111,34 +196,52 @@ def test_ten_crops_are_four_corners_and_the_centre_and_their_mirror_images(tree:
 
 
 class Corner(nn.Module):
-    """Votes for class 0 by the top left pixel's red, for class 1 a constant; so that views disagree."""
+    """Votes for the classes whose number is near the top left pixel's red, in steps of 15; so that views disagree."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_classes: int) -> None:
         super().__init__()
-        self.scale = nn.Parameter(torch.ones(1))
+        self.reds = nn.Parameter(15.0 * (torch.arange(num_classes) - num_classes / 2))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        red = images[:, 0, 0, 0] * self.scale
-        return torch.stack([red, torch.zeros_like(red), red - 100.0], 1)
+        return (images[:, 0, 0, 0].unsqueeze(1) - self.reds).square() / -500.0
 
 
 def corner(num_classes: int) -> nn.Module:
-    return Corner()
+    return Corner(num_classes)
 
 
-def test_the_average_of_ten_crops_is_what_its_name_says(tree: Path) -> None:
-    stated = config(tree, model="tests.tasks.test_folders:corner")
-    data = load(stated)
-    task = build(stated, 0, data)
-    rows = {(split, metric): value for split, metric, value in task.evaluate(task.initial())}
-    folders, wrong = Folders(data, Options(resize=40, crop=35)), {"first": 0, "mean": 0}
+def evaluated(stated: Classification) -> dict[str, float]:
+    """Of the test set."""
+    task = build(stated, 0, load(stated))
+    return {metric: value for split, metric, value in task.evaluate(task.initial()) if split == "test"}
+
+
+def test_the_average_of_ten_crops_and_the_best_five_are_what_their_names_say(wide: Path) -> None:
+    stated = config(wide, model="tests.tasks.test_folders:corner")
+    data, found = load(stated), evaluated(stated)
+    folders, wrong = Folders(data, Options(resize=40, crop=35)), dict.fromkeys(found, 0)
     for sample, label in enumerate(data["test_labels"].tolist()):
-        outputs = Corner()(folders.crops("test", sample)).softmax(1)
-        wrong["first"] += int(outputs[0].argmax() != label)
-        wrong["mean"] += int(outputs.mean(0).argmax() != label)
-    assert rows["test", "error"] == wrong["first"] / 6
-    assert rows["test", "ten_crop_error"] == wrong["mean"] / 6
-    assert rows["test", "top5_error"] == rows["test", "ten_crop_top5_error"] == 0.0, "of three classes"
+        outputs = Corner(len(MORE))(folders.crops("test", sample)).softmax(1)
+        for name, scores in (("", outputs[0]), ("ten_crop_", outputs.mean(0))):
+            ranking = scores.argsort(descending=True).tolist()
+            wrong[f"{name}error"] += label != ranking[0]
+            wrong[f"{name}top5_error"] += label not in ranking[:5]
+    rates = {name: count / 16 for name, count in wrong.items() if name != "loss"}
+    assert list(found) == ["error", "ten_crop_error", "top5_error", "ten_crop_top5_error", "loss"]
+    assert {name: value for name, value in found.items() if name != "loss"} == rates
+    assert 0 < rates["top5_error"] < rates["error"]
+    assert 0 < rates["ten_crop_top5_error"] < rates["ten_crop_error"]
+    assert rates["error"] != rates["ten_crop_error"]
+    assert rates["top5_error"] != rates["ten_crop_top5_error"]
+
+
+def test_one_crop_has_its_best_five_too_where_there_are_more_classes(tree: Path, wide: Path) -> None:
+    model = "tests.tasks.test_folders:corner"
+    ten, one = (evaluated(config(wide, model=model, dataset_options={"ten_crops": given})) for given in (True, False))
+    assert list(one) == ["error", "top5_error", "loss"]
+    assert {name: ten[name] for name in one} == one
+    assert list(evaluated(config(tree, model=model, dataset_options={"ten_crops": False}))) == ["error", "loss"]
+    assert list(evaluated(Classification())) == ["error", "loss"], "of data that are no files"
 
 
 @pytest.mark.parametrize(
@@ -150,6 +253,8 @@ def test_the_average_of_ten_crops_is_what_its_name_says(tree: Path) -> None:
         ({"threads": 0}, "threads", "must be a whole number, at least 1; got 0"),
         ({"colours": -0.1}, "colours", "must be a number, at least 0; got -0.1"),
         ({"test_samples": 7}, "test_samples", "7 is more than the 6 images"),
+        ({"statistics_samples": 0}, "statistics_samples", "must be a whole number, at least 1; got 0"),
+        ({"statistics_samples": None}, "statistics_samples", "must be a whole number, at least 1; got None"),
     ],
 )
 def test_wrong_options_are_refused_by_name(tree: Path, options: dict[str, Any], key: str, words: str) -> None:
@@ -173,6 +278,25 @@ def test_a_folder_that_is_no_tree_or_has_other_classes_is_refused(tree: Path, tm
         (tmp_path / "train" / name).symlink_to(tree / "train" / name)
     with pytest.raises(ScenarioError, match=r"b\.png cannot be read: UnidentifiedImageError"):
         load(config(tmp_path))
+
+
+def test_two_workers_that_share_a_tree_out_read_disjoint_images_and_together_all(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in what they decode ahead, and in their second epoch."""
+    augmented, read = Folders.augmented, {0: set[int](), 1: set[int]()}
+
+    def noted(self: Folders, sample: int, stream: tuple[int, int, int, int]) -> torch.Tensor:
+        read[stream[1]].add(sample)
+        return augmented(self, sample, stream)
+
+    monkeypatch.setattr(Folders, "augmented", noted)
+    task = {"model": "mlp", "batch_size": 3, "data": "sharded"}
+    stated = scenario(tree, task=task, backend="sim", budget={"minibatches": 12}, hardware={"compute": {"step_s": 1.0}})
+    summary = execute(stated, tmp_path / "run")
+    assert summary["minibatches"] == 12
+    assert len(read[0]) == len(read[1]) == 9
+    assert read[0] | read[1] == set(range(18))
 
 
 # ---------------------------------------------------------------- the network of 2012
@@ -265,16 +389,10 @@ def test_rounds_of_two_real_workers_on_files_repeat_to_the_bit(tree: Path, tmp_p
 
 
 @pytest.mark.xdist_group("process")
-def test_the_scenario_of_ilsvrc_runs_with_its_whole_network_on_two_real_workers(tmp_path: Path) -> None:
+def test_the_scenario_of_ilsvrc_runs_with_its_whole_network_on_two_real_workers(thousand: Path, tmp_path: Path) -> None:
     """At the paper's size: 1,000 classes, crops of 224 pixels, 60,965,224 parameters; only the pictures are few."""
-    random = np.random.default_rng(0)
-    for split in ("train", "val"):
-        for number in range(1000):
-            folder = tmp_path / "tree" / split / f"n{number:08}"
-            folder.mkdir(parents=True)
-            Image.fromarray(random.integers(0, 255, (12, 16, 3), dtype=np.uint8)).save(folder / "0.png")
     (point,) = Document.read(Path(__file__).parents[2] / "scenarios" / "ilsvrc-2012.yaml").points({
-        "task.data_folder": str(tmp_path / "tree"), "backend.device": "cpu", "workers": 2, "task.batch_size": 2,
+        "task.data_folder": str(thousand), "backend.device": "cpu", "workers": 2, "task.batch_size": 2,
         "algorithm.n_sync": 2, "budget": {"minibatches": 8}, "task.dataset_options": {"test_samples": 2},
         "task.train_samples": 16, "evaluate": None, "backend.checkpoint": None,
     })  # fmt: skip
@@ -284,7 +402,35 @@ def test_the_scenario_of_ilsvrc_runs_with_its_whole_network_on_two_real_workers(
     assert len(final_params(tmp_path / "run")) == 60_965_224
 
 
+@pytest.mark.xdist_group("process")
+def test_the_papers_recipe_lowers_the_loss_on_two_real_workers(thousand: Path, tmp_path: Path) -> None:
+    """Rate 0.01, momentum 0.9, decay 0.0005, biases at twice the rate without decay, dropout 0.5, crops, mirror images
+    and colours, as in sections 4 and 5. What differs: crops have 63 pixels, and all minibatches the same 48 pictures.
+
+    The loss falls from that of 1,000 classes, ln 1000 = 6.9, towards that of the 48 which there are, ln 48 = 3.9. To
+    tell the pictures apart would take the recipe far longer than a test has: with weights of deviation 0.01 they move
+    the first outputs by about 0.001. With fewer classes, or smaller minibatches, the rate is too large: 6 pictures of 3
+    classes went to losses of about 100.
+    """
+    task = {
+        "dataset_options": {"resize": 70, "crop": 63, "ten_crops": False, "test_samples": 2},
+        "train_samples": 48, "batch_size": 48,
+        "optimizer": {"name": "SGD", "lr": 0.01, "momentum": 0.9, "weight_decay": 0.0005},
+    }  # fmt: skip
+    algorithm = {"name": "asgd", "n_sync": 2, "rule": ["scale"]}
+    summary = execute(scenario(thousand, task=task, algorithm=algorithm), tmp_path / "run")
+    losses = tables.read(tmp_path / "run", "minibatches").sort_values("time_s")
+    assert summary["minibatches"] == len(losses) == 8
+    assert np.isfinite(losses["loss"]).all()
+    assert losses["loss"].iloc[0] > math.log(1000)
+    for worker in range(2):
+        last = losses.loc[losses["worker"] == worker, "loss"].iloc[-1]
+        assert last < math.log(1000) - 0.3, "a worker may have had no more than a round of two"
+    assert summary["final"]["train_loss"] < math.log(1000) - 2.0
+
+
 def test_the_network_overfits_a_handful_of_images(tree: Path, tmp_path: Path) -> None:
+    """That it can tell pictures apart: with Adam, without dropout, on one worker."""
     still = {"resize": 63, "crop": 63, "flip": False, "colours": 0.0, "ten_crops": False}
     task = {"dataset_options": still, "train_samples": 6, "model_options": {"dropout": 0.0}, "biases": None,
             "optimizer": {"name": "Adam", "lr": 3e-4}}  # fmt: skip
