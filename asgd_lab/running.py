@@ -7,6 +7,7 @@ measured runs in this process, one point at a time, when nothing else of the swe
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,6 +206,7 @@ class _Sweep:
             word: dict[str, Any] | RunFailed = _execute(self.console, self.request, place)
         except RunFailed as error:
             word = error
+        gc.collect()  # a run's data are in cycles of references, which many points would fill the memory with
         self._note(place, word)
 
     def _note(self, place: Place, word: dict[str, Any] | ScenarioError | RunFailed) -> None:

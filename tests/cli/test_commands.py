@@ -6,17 +6,21 @@ import json
 import re
 import subprocess
 import sys
+import weakref
 from pathlib import Path
+from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
 import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
+from asgd_lab.backends import build
 from asgd_lab.backends import run as backends
 from asgd_lab.record import tables
 from asgd_lab.record.run import read_summary
 from asgd_lab.scenario import Document, parse_assignment, presets
+from asgd_lab.tasks.quadratic import QuadraticTask
 from tests.cli.harness import QUADRATIC, asgd_lab
 
 FILES = {
@@ -103,6 +107,32 @@ def test_a_sweep_makes_a_directory_a_point_and_a_table(scenario: Path) -> None:
             f"{summary['final']['test_loss']:.4g}",
         ]
     assert lines[-1] == "recorded in out"
+
+
+def test_a_sweep_begins_its_points_with_one_warm_start_a_seed_and_leaves_none_of_their_data(
+    scenario: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks: list[weakref.ref[QuadraticTask]] = []
+    workers: list[int] = []
+    learner = QuadraticTask.learner
+
+    def seen(task: QuadraticTask, worker: int, *others: Any) -> Any:
+        tasks.append(weakref.ref(task))
+        workers.append(worker)
+        return learner(task, worker, *others)
+
+    monkeypatch.setattr(QuadraticTask, "learner", seen)
+    monkeypatch.setattr(build, "_warmed", {})
+    scenario.write_text(QUADRATIC + "warm_start: {minibatches: 3}\nsweep: {algorithm.n_sync: [1, 5], seed: [0, 1]}\n")
+    assert asgd_lab("run", scenario, "--out", "out", "--jobs", "1").status == 0
+    assert workers.count(build.WARM_UP_WORKER) == 2
+    assert not any(task() for task in tasks)
+    alone = asgd_lab(
+        "run", scenario, "--out", "alone", "--set", "sweep={}", "--set", "algorithm.n_sync=5", "--set", "seed=0"
+    )
+    assert alone.status == 0
+    point = read_summary(Path("out") / "algorithm.n_sync=5,seed=0")
+    assert read_summary(Path("alone"))["params_sha256"] == point["params_sha256"]
 
 
 def test_what_is_overridden_is_not_swept(scenario: Path) -> None:

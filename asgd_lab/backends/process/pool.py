@@ -8,6 +8,7 @@ is dead, or wants no more) it interrupts the first, which records what it has an
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import signal
 import threading
@@ -131,6 +132,7 @@ def main(line: Connection) -> None:
     with contextlib.suppress(KeyboardInterrupt, OSError):
         while True:
             line.send(_run(jobs.get(), line))
+            gc.collect()  # what the run has left in cycles of references
 
 
 def _listen(line: Connection, jobs: SimpleQueue[Job]) -> None:
