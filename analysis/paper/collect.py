@@ -143,12 +143,12 @@ class Seen:
     def _ringing(self) -> float:
         """How much more power the server's error has at periods of 3.6 to 5.6 rounds than at shorter and longer ones.
 
-        1 where nothing rings; NaN where fewer than four evaluations a round were made.
+        1 where nothing rings; NaN where fewer than four evaluations a round were made, or too few in all.
         """
         server = self.evals[self.evals["whose"] == "server train"].sort_values("version")
         rounds = server["version"].to_numpy() / self.scenario.workers
         late = rounds > rounds[-1] / 4  # before that the error still falls
-        if late.sum() < 3 * rounds[-1]:
+        if late.sum() < max(3 * rounds[-1], 100):
             return np.nan
         return ringing(rounds[late], server["value"].to_numpy()[late])
 
