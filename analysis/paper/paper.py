@@ -91,6 +91,15 @@ for name, maker in figures.FIGURES.items():
     display(Image(str(png), width=700))
 
 # %% [markdown]
+# ## Beside the claims
+#
+# What the authors planned, other rules at the server for the cold start of 8 clients; momentum at a fetch; other costs,
+# another rate, other data. Errors after 24 hours.
+
+# %%
+display(verdicts.beyond(runs))
+
+# %% [markdown]
 # ## What this does not show
 #
 # - A small network on composed images is not Krizhevsky's on ILSVRC 2012: a size that agrees with the paper's is no
