@@ -12,7 +12,7 @@ import pandas as pd
 from cells import COSTS, FITS, N_SYNC, OPTIMUM, OWN, OWN_CURVE, PASS, SERVER
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MultipleLocator, PercentFormatter
 
 from asgd_lab.figures import style
 from asgd_lab.record.replications import estimate
@@ -136,5 +136,6 @@ def _shared(panels: Sequence[Axes]) -> None:
     limits = [axes.get_ylim() for axes in panels]
     for axes in panels:
         axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+        axes.yaxis.set_major_locator(MultipleLocator(0.05))
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     panels[0].set_ylabel("error")

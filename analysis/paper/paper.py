@@ -63,10 +63,10 @@ display(Markdown(f"{len(runs)} runs; seeds: {', '.join(f'{name} {count}' for nam
 #   "fitted"; that was taken back.
 # - after a first full run, how the two measures make one verdict: what one of them alone shows is said to be its own,
 #   and gaps of which only one has the paper's size are an ordering.
-# - after that run, too, all was made harder: A2 must hold in every seed, and A3, A4 and A15 by intervals over seeds,
-#   where means of curves had decided; A3's lowest error is looked for in the other seeds; a gap has the paper's size
-#   (A7, A11) if its interval says so; and what hangs on time (A7, A8, A10, A11) must hold at both ends of the region of
-#   costs, or is fitted.
+# - after that run, too, and with its numbers known, nearly all was made harder: A2 must hold in every seed, and A3, A4
+#   and A15 by intervals over seeds, where means of curves had decided; A3's lowest error is looked for in the other
+#   seeds; a gap has the paper's size (A7, A11) if its interval says so, which a wide one does more easily; and what
+#   hangs on time (A7, A8, A10, A11) must hold at both ends of the region of costs, or is fitted.
 #
 # The learning rate is the single-client optimum unless it says otherwise; errors are of training samples unless it says
 # test.
