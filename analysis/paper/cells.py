@@ -153,7 +153,7 @@ def across_costs(verdict: str, gaps: Callable[[str, str], Sequence[Estimate | No
     found = {fit: [each for whose in carried_by for each in gaps(whose, fit)] for fit in FITS}
     run = {fit: each for fit, each in found.items() if None not in each}
     if verdict == NOT or not run:
-        return verdict, "other costs not run" if not run else "so at no costs"
+        return verdict, "other costs not run" if not run else "other costs not looked at"
     failing = [fit.removeprefix("paine-2013-") for fit, each in run.items() if not all(map(counts, each))]
     if not failing:
         return verdict, "so at other costs"

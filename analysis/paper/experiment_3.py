@@ -159,18 +159,14 @@ def a10(tables: Tables) -> Verdict:
     fewer = made[0] < 0.9 * made[1]
 
     def decide(whose: str, lr: float = OPTIMUM) -> str:
-        better = counts(gap(tables, whose, {"n_sync": 900}, {"n_sync": 100}, workers=8, lr=lr))
-        return REPRODUCED if fewer and better else NOT
+        return REPRODUCED if fewer and counts(_less(tables, whose, lr)) else NOT
 
-    def said(whose: str) -> str:
-        return points(gap(tables, whose, {"n_sync": 900}, {"n_sync": 100}, workers=8))
-
-    verdict, other_costs = across_costs(whose_verdict(decide(SERVER), decide(OWN)), _less_of_smaller(tables))
+    verdict, other_costs = across_costs(whose_verdict(decide(SERVER), decide(OWN)), _less_at_costs(tables))
     return Verdict(
         "A10", "n_sync 100 makes far fewer minibatches in 24 h than larger ones, and its error is still lower",
         "8 clients make less than 0.9 times the minibatches at n_sync 100 that they make at 900 (fitted), and their "
         f"error is lower by what counts; {REGION}",
-        said(SERVER), said(OWN), verdict,
+        points(_less(tables, SERVER)), points(_less(tables, OWN)), verdict,
         "; ".join([
             f"{made[0] / made[1]:.2f} times the minibatches", f"{other_costs} ({_at_other_costs(tables)})",
             elsewhere(decide, tables),
@@ -182,22 +178,25 @@ def a11(tables: Tables) -> Verdict:
     """n_sync 900 against 100."""
 
     def decide(whose: str, lr: float = OPTIMUM) -> str:
-        return magnitude(gap(tables, whose, {"n_sync": 900}, {"n_sync": 100}, workers=8, lr=lr), 0.04)
+        return magnitude(_less(tables, whose, lr), 0.04)
 
-    def said(whose: str) -> str:
-        return points(gap(tables, whose, {"n_sync": 900}, {"n_sync": 100}, workers=8))
-
-    verdict, other_costs = across_costs(whose_verdict(decide(SERVER), decide(OWN)), _less_of_smaller(tables))
+    verdict, other_costs = across_costs(whose_verdict(decide(SERVER), decide(OWN)), _less_at_costs(tables))
     return Verdict(
         "A11", "8 clients: about 4 points of training error between n_sync 900 and 100",
         "the gap counts, and its interval has the paper's 4 points or is within 2 to 6: reproduced; it counts: "
         f"ordering only; {REGION}",
-        said(SERVER), said(OWN), verdict, f"{other_costs} ({_at_other_costs(tables)}); " + elsewhere(decide, tables),
+        points(_less(tables, SERVER)), points(_less(tables, OWN)), verdict,
+        f"{other_costs} ({_at_other_costs(tables)}); " + elsewhere(decide, tables),
     )  # fmt: skip
 
 
-def _less_of_smaller(tables: Tables) -> Callable[[str, str], list[Estimate | None]]:
-    """By how much the error of 8 clients is lower with n_sync 100 than with 900, at other costs."""
+def _less(tables: Tables, whose: str, lr: float = OPTIMUM) -> Estimate | None:
+    """By how much the error of 8 clients is lower with n_sync 100 than with 900."""
+    return gap(tables, whose, {"n_sync": 900}, {"n_sync": 100}, workers=8, lr=lr)
+
+
+def _less_at_costs(tables: Tables) -> Callable[[str, str], list[Estimate | None]]:
+    """The same at other costs."""
 
     def at_costs(whose: str, costs: str) -> list[Estimate | None]:
         return [gap(tables, whose, {"n_sync": 900}, {"n_sync": 100}, "other-costs", workers=8, costs=costs)]
@@ -209,6 +208,6 @@ def _at_other_costs(tables: Tables) -> str:
     found = [
         f"{fit.removeprefix('paine-2013-')}: {name} {points(more)}"
         for fit in FITS for name, whose in (("server", SERVER), ("replicas", OWN))
-        for more in _less_of_smaller(tables)(whose, fit) if more is not None
+        for more in _less_at_costs(tables)(whose, fit) if more is not None
     ]  # fmt: skip
     return ", ".join(found) or "none"
