@@ -25,13 +25,12 @@ bench: .venv/installed
 # everything. Interrupted, either goes on where it was.
 REGION := [[blue-waters-k20x, paine-2013-71-passes], [blue-waters-k20x, paine-2013-software]]
 COLD := sweep={workers: [2, 8, 32], hardware.preset: $(REGION)}
-WARM := sweep={workers: [1, 2, 4, 8], algorithm.n_sync: [100, 300, 600, 900], task.optimizer.lr: [0.08, 0.16]}
 paper: .venv/installed
 	$(call REPRODUCE,one-minibatch) --seeds 1
 	$(call REPRODUCE,figure-1) --seeds 1 & first=$$!; \
 	  $(call REPRODUCE,figure-1-one-client) --seeds 1; second=$$?; wait $$first && exit $$second
 	$(call REPRODUCE,figure-2) --seeds 1 --set '$(COLD)'
-	$(call REPRODUCE,figures-3-and-4) --seeds 1 --set '$(WARM)'
+	$(call REPRODUCE,figures-3-and-4) --seeds 1
 	$(call REPRODUCE,without-staleness) --seeds 1
 	$(call REPRODUCE,server-rules) --seeds 1
 	$(BIN)/python analysis/paper/collect.py $(PAPER) $(PAPER)-tables
@@ -39,7 +38,7 @@ paper: .venv/installed
 
 # The longest first, so that two cores are done at about the same time.
 EXPERIMENTS := figures-3-and-4 figure-2 other-costs server-rules plain-fashion-mnist figure-1 figure-2-free-server \
-  figure-1-with-schedule triple-rate figure-1-one-client ringing learning-rate momentum sequential without-staleness \
+  figure-2-double-rate figure-1-with-schedule triple-rate figure-1-one-client ringing learning-rate momentum sequential without-staleness \
   one-minibatch
 paper-full: .venv/installed
 	$(MAKE) --jobs $(shell nproc) $(EXPERIMENTS:%=three-seeds-%)

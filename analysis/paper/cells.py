@@ -15,9 +15,13 @@ from asgd_lab.record.replications import Estimate, difference, estimate
 REPRODUCED, ORDERING = "reproduced", "ordering only"
 REPLICAS, ON_SERVER = "on replicas only", "on the server only"
 FITTED, NOT, UNTESTED, NONE = "fitted, hence no verdict", "not reproduced", "cannot be tested here", "none: no claim"
-OPTIMUM, TUNED = 0.08, 0.0
+RATE, TUNED = 0.08, 0.0
 COSTS = "paine-2013-75-passes"
-FITS = ("paine-2013-71-passes", "paine-2013-75-passes", "paine-2013-software")
+FITS = {  # passes of the single run, and what a synchronisation then costs in software
+    "paine-2013-71-passes": "71 passes (0 s)",
+    "paine-2013-75-passes": "75 passes (38 s)",
+    "paine-2013-software": "90 passes (161 s)",
+}
 OWN, SERVER = "own", "server train"
 OWN_CURVE = "replicas own"
 ONE_POINT = 0.01
@@ -54,7 +58,7 @@ class Tables:
         cells = runs[(runs["experiment"] == "figures-3-and-4") & (runs["costs"] == COSTS)]
         tuned = []
         for _, cell in cells.groupby(["workers", "n_sync"]):
-            best = cell[np.isclose(cell["lr"], OPTIMUM)].set_index("seed").assign(lr=TUNED)
+            best = cell[np.isclose(cell["lr"], RATE)].set_index("seed").assign(lr=TUNED)
             for whose in (OWN, SERVER):
                 means = cell.groupby("lr")[whose].mean()
                 best[whose] = cell[cell["lr"] == means.idxmin()].set_index("seed")[whose]
@@ -63,18 +67,14 @@ class Tables:
 
     def by_seed(self, column: str, experiment: str, **where: Any) -> dict[int, float]:
         """A column of the runs of an experiment with these settings, one number a seed; {} if there are none."""
-        found = self.runs[self.runs["experiment"] == experiment]
-        for key, value in where.items():
-            found = found[np.isclose(found[key], value) if isinstance(value, float) else found[key] == value]
+        found = _where(self.runs, experiment=experiment, **where)
         if found["seed"].duplicated().any():
             raise ValueError(f"{experiment} {where} does not tell the runs apart")
         return {int(seed): float(value) for seed, value in zip(found["seed"], found[column], strict=True)}
 
     def curves_of(self, whose: str, experiment: str, **where: Any) -> dict[int, pd.DataFrame]:
         """(hours, error, steps) of each seed."""
-        found = self.curves[(self.curves["experiment"] == experiment) & (self.curves["whose"] == whose)]
-        for key, value in where.items():
-            found = found[np.isclose(found[key], value) if isinstance(value, float) else found[key] == value]
+        found = _where(self.curves, experiment=experiment, whose=whose, **where)
         if (found.groupby("seed")["run"].nunique() > 1).any():
             raise ValueError(f"{experiment} {where} does not tell the runs apart")
         return {
@@ -89,6 +89,12 @@ class Tables:
         return pd.concat(curves).groupby(level=0).mean()
 
 
+def _where(rows: pd.DataFrame, **where: Any) -> pd.DataFrame:
+    for key, value in where.items():
+        rows = rows[np.isclose(rows[key], value) if isinstance(value, float) else rows[key] == value]
+    return rows
+
+
 def rank_correlation(of: Sequence[float], with_: Sequence[float]) -> float:
     """Spearman's, rounded: 0.8 is one of its values for four points, and comes out as 0.7999999999999999."""
     return round(float(stats.spearmanr(of, with_).statistic), 9)
@@ -101,6 +107,11 @@ def counts(found: Estimate | None) -> bool:
     return found.mean > ONE_POINT if found.n == 1 else found.low > 0
 
 
+def is_positive(found: Estimate | None) -> bool:
+    """Above what chance makes; of a single seed, above 0 at all."""
+    return found is not None and (found.low > 0 if found.n > 1 else found.mean > 0)
+
+
 def points(found: Estimate | None) -> str:
     """A difference of errors, in words."""
     if found is None:
@@ -111,7 +122,7 @@ def points(found: Estimate | None) -> str:
 def gap(tables: Tables, whose: str, of: dict[str, Any], against: dict[str, Any], experiment: str = "figures-3-and-4",
         **common: Any) -> Estimate | None:  # fmt: skip
     """Final error of one cell minus another's, paired by seed."""
-    common = {"lr": OPTIMUM, "costs": COSTS} | common
+    common = {"lr": RATE, "costs": COSTS} | common
     one, other = (tables.by_seed(whose, experiment, **common, **cell) for cell in (of, against))
     return difference(one, other)
 
@@ -145,16 +156,16 @@ def magnitude(found: Estimate | None, paper: float) -> str:
     return REPRODUCED if has_it or is_near else ORDERING
 
 
-def across_costs(verdict: str, gaps: Callable[[str, str], Sequence[Estimate | None]]) -> tuple[str, str]:
-    """A verdict at the default costs, and what is said: fitted if one of `gaps(whose, costs)` fails at an end of the
-    region, of those who carry the verdict.
+def across_costs(verdict: str, holds: Callable[[str, str], bool | None]) -> tuple[str, str]:
+    """A verdict at the default costs, and what is said: fitted if, at an end of the region, what it rests on does not
+    hold (`holds(whose, costs)`; None: not run) for one of those who carry it.
     """
     carried_by = [whose for whose, name in ((SERVER, REPLICAS), (OWN, ON_SERVER)) if not verdict.startswith(name)]
-    found = {fit: [each for whose in carried_by for each in gaps(whose, fit)] for fit in FITS}
+    found = {fit: [holds(whose, fit) for whose in carried_by] for fit in FITS}
     run = {fit: each for fit, each in found.items() if None not in each}
     if verdict == NOT or not run:
         return verdict, "other costs not run" if not run else "other costs not looked at"
-    failing = [fit.removeprefix("paine-2013-") for fit, each in run.items() if not all(map(counts, each))]
+    failing = [FITS[fit] for fit, each in run.items() if not all(each)]
     if not failing:
         return verdict, "so at other costs"
     return f"{FITTED} (at 75 passes: {verdict})", f"not so at {' and '.join(failing)}"
@@ -175,8 +186,8 @@ def elsewhere(decide: Callable[[str, float], str], tables: Tables, cells: int = 
     runs = tables.runs[tables.runs["experiment"] == "figures-3-and-4"]
     counted = runs.groupby("lr")[["workers", "n_sync"]].apply(lambda each: len(each.drop_duplicates()))
     rates = counted.index[counted >= cells]
-    for lr in sorted((rate for rate in rates if not np.isclose(rate, OPTIMUM)), key=lambda lr: lr or np.inf):
+    for lr in sorted((rate for rate in rates if not np.isclose(rate, RATE)), key=lambda lr: lr or np.inf):
         server, replicas = (decide(whose, lr) for whose in (SERVER, OWN))
-        where = f"{lr / OPTIMUM:.0f} times the optimum" if lr != TUNED else "the best rate of each cell"
+        where = f"rate {lr:g}" if lr != TUNED else "the best rate of each cell"
         said.append(f"at {where}: {whose_verdict(server, replicas)}")
     return "; ".join(said)

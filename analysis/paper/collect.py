@@ -39,6 +39,8 @@ def main(runs: Path, out: Path) -> None:
             seen = Seen(manifest.parent, point.scenario, summary["makespan_s"])
             rows[-1] |= seen.features()
             curves.append(seen.curves().assign(**settings))
+            if point.scenario.workers == 8 and point.scenario.seed == 0:
+                curves.append(seen.smoothed().assign(**settings))
     out.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows).to_parquet(out / "runs.parquet", compression="zstd", index=False)
     pd.concat(curves).to_parquet(out / "curves.parquet", compression="zstd", index=False)
@@ -103,8 +105,18 @@ class Seen:
         means["steps"] = (means["span"] + 0.5) / SPANS * per_client
         return means.drop(columns="span").astype({"error": np.float32, "hours": np.float32, "steps": np.float32})
 
+    def smoothed(self) -> pd.DataFrame:
+        """One client's curve as the paper smooths it, four points a window."""
+        rows = self.own[self.own["worker"] == 0]
+        window = max(1, WINDOW // self.scale)
+        means = rows.assign(error=rows["error"].rolling(window).mean())[window - 1 :: max(1, window // 4)]
+        return pd.DataFrame({
+            "whose": "client 0, smoothed", "error": means["error"], "hours": means["time_s"] / 3600,
+            "steps": means["step"] * self.scale,
+        }).astype({"error": np.float32, "hours": np.float32, "steps": np.float32})  # fmt: skip
+
     def features(self) -> dict[str, float]:
-        """Final errors, and how jagged the curves are."""
+        """Final errors, and what the curves' jags are made of."""
         late = self.end_s * (1 - LAST)
         own = self.own[self.own["time_s"] > late]
         if own.empty:  # a budget of minibatches was spent, and all that is left is queueing
@@ -113,7 +125,7 @@ class Seen:
         for whose, rows in self._errors().groupby("whose"):
             last = rows[rows["time_s"] > late]
             found[whose] = (last if len(last) else rows.tail(1))["error"].mean()
-        return found | self._jags() | {"ringing": self._ringing()}
+        return found | self._jags() | self._ringing()
 
     def _errors(self) -> pd.DataFrame:
         return self.evals.rename(columns={"value": "error"})[["time_s", "whose", "error"]]
@@ -121,53 +133,60 @@ class Seen:
     def _jags(self) -> dict[str, float]:
         """`drift`: own error in the last quarter of a round less that in the first, over the run's second half.
 
-        `jags_own`: the deviation from its trend of one client's curve, smoothed as the paper does, without what chance
-        contributes (a window is `WINDOW` minibatches; its samples are binomial). `jags_server`: of the server's curve.
+        `variance_own`: the mean over clients of `variance` of their curves, smoothed as the paper does;
+        `variance_server`: that of the server's test error, which is neither smoothed nor noisy.
         """
         half = self.own[self.own["time_s"] > self.end_s / 2]
         place = half["step"] % self.n / self.n
         drift = half.loc[place >= 0.75, "error"].mean() - half.loc[place < 0.25, "error"].mean()
-        window = WINDOW // self.scale
-        deviations = []
-        for _, rows in half.groupby("worker"):
-            smooth = rows["error"].rolling(window).mean().to_numpy()[window - 1 :]
-            chance = rows["error"].mean() * (1 - rows["error"].mean()) / (window * self.scenario.task.batch_size)
-            deviations.append(_deviation(smooth) ** 2 - chance)
+        window, batch_size = WINDOW // self.scale, self.scenario.task.batch_size
+        own = [variance(rows["error"].to_numpy(), window, batch_size) for _, rows in half.groupby("worker")]
         server = self.evals[(self.evals["whose"] == "server test") & (self.evals["time_s"] > self.end_s / 2)]
         return {
             "drift": drift,
-            "jags_own": float(np.sqrt(max(0.0, np.mean(deviations)))) if deviations else np.nan,
-            "jags_server": _deviation(server["value"].to_numpy()) if len(server) > 8 else np.nan,
+            "variance_own": float(np.mean(own)) if own else np.nan,
+            "variance_server": float(np.var(_detrended(server["value"].to_numpy()))) if len(server) > 8 else np.nan,
         }
 
-    def _ringing(self) -> float:
-        """How much more power the server's error has at periods of 3.6 to 5.6 rounds than at shorter and longer ones.
-
-        1 where nothing rings; NaN where fewer than four evaluations a round were made, or too few in all.
-        """
+    def _ringing(self) -> dict[str, float]:
+        """`ringing` of the server's error; {} where fewer than four evaluations a round were made, or too few."""
         server = self.evals[self.evals["whose"] == "server train"].sort_values("version")
         rounds = server["version"].to_numpy() / self.scenario.workers
         late = rounds > rounds[-1] / 4  # before that the error still falls
         if late.sum() < max(3 * rounds[-1], 100):
-            return np.nan
+            return {}
         return ringing(rounds[late], server["value"].to_numpy()[late])
 
 
-def ringing(rounds: np.ndarray[Any, Any], errors: np.ndarray[Any, Any]) -> float:
-    """Mean power at periods of 3.6 to 5.6 rounds over that at 2.4 to 3.6 and 5.6 to 8.4, without a cubic trend."""
+def variance(errors: np.ndarray[Any, Any], window: int, batch_size: int) -> float:
+    """Of means over `window` minibatches, about a cubic trend, without what chance makes of it; it can be below 0.
+
+    Errors of `batch_size` samples are binomial, and of the variance of a mean over a window four windows' share is in
+    the trend already. NaN of fewer than eight windows.
+    """
+    if len(errors) < 8 * window:
+        return np.nan
+    smooth = np.convolve(errors, np.ones(window) / window, "valid")
+    chance = errors.mean() * (1 - errors.mean()) / (window * batch_size)
+    return float(np.var(_detrended(smooth)) - chance * (1 - 4 * window / len(errors)))
+
+
+def ringing(rounds: np.ndarray[Any, Any], errors: np.ndarray[Any, Any]) -> dict[str, float]:
+    """Mean power at periods of 3.6 to 5.6 rounds, and at 2.4 to 3.6 and 5.6 to 8.4, of so many frequencies each."""
     at = np.arange(rounds[0], rounds[-1], 0.25)
-    place = np.linspace(-1, 1, len(at))
-    even = np.interp(at, rounds, errors)
-    frequency, power = signal.periodogram(even - np.polynomial.Polynomial.fit(place, even, 3)(place), fs=4.0)
+    frequency, power = signal.periodogram(_detrended(np.interp(at, rounds, errors)), fs=4.0)
     period = 1 / np.maximum(frequency, 1e-9)
     near = (period >= 3.6) & (period < 5.6)
     beside = ((period >= 2.4) & (period < 8.4)) & ~near
-    return float(power[near].mean() / power[beside].mean())
+    return {
+        "ring_near": float(power[near].mean()), "ring_beside": float(power[beside].mean()),
+        "ring_near_bins": int(near.sum()), "ring_beside_bins": int(beside.sum()),
+    }  # fmt: skip
 
 
-def _deviation(values: np.ndarray[Any, Any]) -> float:
+def _detrended(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     place = np.linspace(-1, 1, len(values))
-    return float(np.std(values - np.polynomial.Polynomial.fit(place, values, 3)(place)))
+    return np.asarray(values - np.polynomial.Polynomial.fit(place, values, 3)(place))
 
 
 if __name__ == "__main__":

@@ -221,12 +221,16 @@ def test_a_vector_of_the_paper_is_synchronised_in_a_fraction_of_a_second_by_hard
     assert sum(size_bytes / rate for rate in rates if rate is not None) == pytest.approx(0.176, abs=0.001)
 
 
-def test_the_fitted_software_takes_the_days_of_the_paper() -> None:
+@pytest.mark.parametrize(
+    ("name", "passes"), [("paine-2013-software", 90), ("paine-2013-75-passes", 75), ("paine-2013-71-passes", 71.3)]
+)
+def test_the_fitted_software_takes_the_days_of_the_paper(name: str, passes: float) -> None:
     """22 passes over 1,281,167 images, 128 a minibatch, in 3.3 days (Paine et al. 2013), as 8 clients do not queue."""
-    machine = hardware(preset=["blue-waters-k20x", "paine-2013-software"])
+    machine = hardware(preset=["blue-waters-k20x", name])
     assert machine.compute.step_s is not None
     computing = 600 * machine.compute.step_s
     round_s = computing + machine.client.push_s + machine.client.fetch_s + machine.server.push_s
-    assert 8 * machine.server.push_s < round_s < 16 * machine.server.push_s
+    assert 8 * machine.server.push_s < round_s
+    assert (round_s < 16 * machine.server.push_s) == (passes == 90)
     assert round_s / 600 * 22 * 1_281_167 / 128 / 86_400 == pytest.approx(3.3, abs=0.005)
-    assert machine.compute.step_s * 90 * 1_281_167 / 128 / 86_400 == pytest.approx(10.7, abs=0.005)
+    assert machine.compute.step_s * passes * 1_281_167 / 128 / 86_400 == pytest.approx(10.7, abs=0.005)
