@@ -68,7 +68,7 @@ def test_the_kernel_is_this_environment() -> None:
 @pytest.mark.xdist_group("process")
 @pytest.mark.parametrize(
     ("name", "figures"),
-    [("simulated_against_measured", 1), ("staleness_and_n_sync", 3), ("where_time_goes", 4), ("paper/paper", 4)],
+    [("simulated_against_measured", 1), ("staleness_and_n_sync", 3), ("where_time_goes", 4), ("paper/paper", 5)],
 )
 def test_a_notebook_runs_without_a_warning_and_draws(
     name: str, figures: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
