@@ -82,19 +82,21 @@ def _level(tables: Tables, experiment: str) -> str:
 def _equal_error(tables: Tables) -> str:
     """At one constant rate for both: to where one client is before its rate is divided, means of five evaluations."""
     whole, eight = (tables.curves_of("server test", name) for name in (SINGLE, EIGHT))
-    gains, systems, levels = [], [], []
+    gains, systems, levels, crossings = [], [], [], []
     for seed in whole.keys() & eight.keys():
         one, many = whole[seed], eight[seed]
         constant = one[one["steps"] < FIRST_DIVISION]
         levels.append(float(constant["error"].tail(5).mean()))
         slow, quick = (_reached(curve["hours"], smooth(curve), levels[-1]) for curve in (constant, many))
         gains.append(slow / quick)
+        crossings.append(slow / 24)
         systems.append(8 * (many["steps"].max() / many["hours"].max()) / (one["steps"].max() / one["hours"].max()))
     if not gains:
         return "To equal error: not run"
     return (
         f"To equal error at one rate for both ({100 * np.mean(levels):.1f}%, where one client stands when its rate is "
-        f"first divided): {mean_of(gains, ' times')}, of {np.mean(systems):.2f} times the minibatches a second "
+        f"first divided, and which it first crosses after {min(crossings):.1f} to {max(crossings):.1f} days, as noise "
+        f"has it): {mean_of(gains, ' times')}, of {np.mean(systems):.2f} times the minibatches a second "
         f"(fitted), each worth {np.mean(gains) / np.mean(systems):.2f} of one's"
     )
 

@@ -125,7 +125,7 @@ def a9(tables: Tables) -> Verdict:
     def jags(column: str, experiment: str = "figures-3-and-4") -> dict[int, float]:
         """Deviations of the smoothed curve from its trend, by n_sync."""
         found = {n: [*by_seed(column, n, experiment).values()] for n in N_SYNC}
-        return {n: float(np.sqrt(max(0.0, np.mean(each)))) for n, each in found.items() if each}
+        return {n: float(np.sqrt(np.maximum(0.0, np.mean(each)))) for n, each in found.items() if each}
 
     def grow(column: str, experiment: str = "figures-3-and-4") -> str:
         found = jags(column, experiment)
@@ -134,7 +134,7 @@ def a9(tables: Tables) -> Verdict:
         if rank_correlation([*found], [*found.values()]) < 0.8:
             return NOT
         more = difference(*(by_seed(column, n, experiment) for n in (900, 100)))
-        return REPRODUCED if is_positive(more) else ORDERING
+        return REPRODUCED if more is not None and more.n > 1 and is_positive(more) else ORDERING
 
     def told(errors: Iterable[float]) -> str:
         return ", ".join(f"{100 * each:.1f}" for each in errors)
@@ -157,7 +157,8 @@ def a9(tables: Tables) -> Verdict:
         "A9", "the larger n_sync, the more jagged the curve; supposed from stale updates",
         "at rate 0.16 the deviation from its trend of one client's curve, smoothed over 400 minibatches, and of "
         "the server's, grows with n_sync (Spearman 0.8 or more), from 100 to 900 at least twofold: ordering only; by "
-        "what counts, too: reproduced; stale updates are not the cause if the latter holds in lock-step too",
+        "what counts in several seeds, too: reproduced; stale updates are not the cause if the latter holds in "
+        "lock-step too",
         f"{told(jags('variance_server').values())} points", f"{told(jags('variance_own').values())} points",
         verdict + (", and not from stale updates" if alone and verdict != NOT else ""),
         f"{cause}, without any staleness: at 100 and 900 {told(jags('variance_own', lock_step).values())} points on "

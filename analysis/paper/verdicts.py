@@ -4,9 +4,10 @@ paper.py says what of the rules is younger than the runs.
 
 A verdict is about orderings and magnitudes at one learning rate, 0.08, which is in the flat part of one client's
 optimum, unless its rule says otherwise; what experiment 3 shows at its double and triple is said beside it, and
-experiments 1 and 2 have no other rate. A difference counts if its 95% interval over seeds
-(Student's, paired by seed) excludes 0; of a single seed, if it is above a point. Between seeds the server's gaps differ
-by 1 to 2 points, so the verdicts of one seed are a preview.
+what the ends of experiment 2 show at its double is beside A4. Experiment 1 has no other rate. A difference counts if
+its 95% interval over seeds (Student's, paired by seed) excludes 0; of a single seed, if it is above a point (but
+slopes, in A4, if they are above 0). Between seeds the server's gaps differ by 1 to 2 points, so the verdicts of one
+seed are a preview.
 """
 
 from __future__ import annotations
