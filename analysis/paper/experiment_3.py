@@ -129,9 +129,9 @@ def a9(tables: Tables) -> Verdict:
 
     def grow(column: str, experiment: str = "figures-3-and-4") -> str:
         found = jags(column, experiment)
-        if not {100, 900} <= found.keys() or found[900] < 2 * max(found[100], 0.001):
+        if not {100, 900} <= found.keys() or any(map(np.isnan, found.values())):
             return NOT
-        if rank_correlation([*found], [*found.values()]) < 0.8:
+        if found[900] < 2 * max(found[100], 0.001) or rank_correlation([*found], [*found.values()]) < 0.8:
             return NOT
         more = difference(*(by_seed(column, n, experiment) for n in (900, 100)))
         return REPRODUCED if more is not None and more.n > 1 and is_positive(more) else ORDERING
