@@ -38,8 +38,8 @@ paper: .venv/installed
 
 # The longest first, so that two cores are done at about the same time.
 EXPERIMENTS := figures-3-and-4 figure-2 other-costs server-rules plain-fashion-mnist figure-1 figure-2-free-server \
-  figure-2-double-rate figure-1-with-schedule triple-rate figure-1-one-client ringing learning-rate momentum sequential without-staleness \
-  one-minibatch
+  figure-2-double-rate figure-1-with-schedule triple-rate figure-1-one-client ringing learning-rate momentum \
+  sequential without-staleness one-minibatch
 paper-full: .venv/installed
 	$(MAKE) --jobs $(shell nproc) $(EXPERIMENTS:%=three-seeds-%)
 	$(BIN)/python analysis/paper/collect.py $(PAPER)-full analysis/paper/tables
