@@ -6,7 +6,7 @@ DEMO := runs/demo
 PAPER := runs/paper
 REPRODUCE = $(BIN)/asgd-lab run scenarios/paper/$(1).yaml --out $(PAPER)$(2)/$(1) --resume
 
-.PHONY: demo test bench paper paper-full fashion-mnist clean
+.PHONY: demo test test-whole bench paper paper-full fashion-mnist clean
 
 demo: .venv/installed
 	rm -rf $(DEMO)
@@ -17,6 +17,10 @@ test: .venv/installed
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/pytest -q -n 2 --dist loadgroup
+
+# Every case of the enumerations that `make test` samples.
+test-whole: .venv/installed
+	ASGD_LAB_WHOLE=1 $(BIN)/pytest -q -n 2 --dist loadgroup
 
 bench: .venv/installed
 	$(BIN)/python -m tests.benchmarks
