@@ -27,6 +27,7 @@ from asgd_lab.record import tables
 from asgd_lab.record.machine import usable_cores
 from asgd_lab.record.run import file_name
 from asgd_lab.scenario import Document, Point, Scenario
+from asgd_lab.scenario.hardware import Client, Compute, Hardware, Link, Server
 from asgd_lab.scenario.running import Backend, Budget
 from asgd_lab.scenario.tasks import Timing
 
@@ -124,23 +125,24 @@ def _calibrate(scenarios: Sequence[Scenario], folder: Path, say: Say) -> Calibra
 
 
 def predicted(scenario: Scenario, calibration: Calibration) -> Scenario:
-    """The scenario that is simulated for a measured one: its protocol, timing only, at the calibrated costs."""
-    costs, compute = calibration.fitted, scenario.hardware.compute
-    if scenario.backend.device != "emulated":
-        samples = {"distribution": "empirical", "step_s": None, "samples_s": costs.step_times_s.tolist()}
-        compute = compute.model_copy(update=samples)
-    hardware = scenario.hardware.model_copy(
+    """The scenario that is simulated for a measured one: its protocol, timing only, at the calibrated costs.
+
+    Of the stated hardware only the times of emulated devices are kept: calibration has measured everything else, and
+    a real device ignores what the scenario states.
+    """
+    costs, emulated = calibration.fitted, scenario.backend.device == "emulated"
+    if emulated:  # its devices take the stated times
+        kept = {key: getattr(scenario.hardware, key) for key in ("compute", "speeds", "slow_phases", "groups")}
+    else:
+        samples = costs.step_times_s.tolist()
+        kept = {"compute": Compute(distribution="empirical", samples_s=samples)}
+    # What the scenario states of ways and services is in the measured costs already, or no real run knows of it.
+    hardware = Hardware().model_copy(
         update={
-            "compute": compute,
-            "client": scenario.hardware.client.model_copy(
-                update={"push_s": costs.client_push_s, "fetch_s": costs.client_fetch_s + costs.cold_s}
-            ),
-            "server": scenario.hardware.server.model_copy(
-                update={"push_s": costs.server_push_s, "fetch_s": costs.server_fetch_s}
-            ),
-            "link": scenario.hardware.link.model_copy(
-                update={"latency_s": costs.latency_s, "bandwidth_bytes_per_s": None}
-            ),
+            **kept,
+            "client": Client(push_s=costs.client_push_s, fetch_s=costs.client_fetch_s + costs.cold_s),
+            "server": Server(push_s=costs.server_push_s, fetch_s=costs.server_fetch_s),
+            "link": Link(latency_s=costs.latency_s),
             # An emulated device sleeps through its stated time: it takes no core from anybody.
             "cores": usable_cores() if scenario.backend.device == "cpu" else None,
         }

@@ -9,9 +9,11 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from asgd_lab.backends.run import execute
 from asgd_lab.cli import app
 from asgd_lab.compare import Calibration, knee, predicted
-from asgd_lab.hardware.fit import Fitted
+from asgd_lab.hardware.fit import Fitted, fit
+from asgd_lab.record import tables
 from asgd_lab.record.machine import usable_cores
 from asgd_lab.record.run import read_summary
 from asgd_lab.scenario import Document
@@ -67,6 +69,55 @@ def test_a_real_device_is_predicted_with_the_times_of_its_minibatches(document: 
     real = predicted(measured.model_copy(update={"backend": Backend(name="process", device="cpu")}), CALIBRATION)
     assert real.hardware.compute.samples_s == [0.009, 0.011]
     assert real.hardware.cores == usable_cores()
+
+
+STATED = {
+    "staging.to_host_bytes_per_s": 5e8,
+    "staging.to_device_bytes_per_s": 5e8,
+    "staging.latency_s": 0.004,
+    "client.push_s": 0.004,
+    "client.fetch_s": 0.004,
+    "link.latency_s": 0.004,
+    "link.bandwidth_bytes_per_s": 5e8,
+    "link.up_bytes_per_s": 5e8,
+    "link.down_bytes_per_s": 5e8,
+    "server.push_s": 0.004,
+    "server.fetch_s": 0.004,
+    "server.push_bytes_per_s": 5e8,
+    "server.fetch_bytes_per_s": 5e8,
+}
+
+
+@pytest.mark.parametrize("key", STATED)
+def test_a_cost_that_calibration_has_measured_is_not_added_again(document: Document, tmp_path: Path, key: str) -> None:
+    large = {"task.size_bytes": 10_000_000, "task.step_s": 0.01, f"hardware.{key}": STATED[key], "sweep": {}}
+    alone = document.points({**large, "budget": {"minibatches": 500}})[0].scenario
+    simulated = alone.model_copy(update={"backend": Backend(name="sim", device="emulated")})
+    stated = execute(simulated, tmp_path / "stated")
+    fitted = fit([(tables.read(tmp_path / "stated", "effects"), tables.read(tmp_path / "stated", "minibatches"))])
+    again = execute(predicted(alone, Calibration(fitted, 10_000_000, 0.01)), tmp_path / "predicted")
+    assert again["minibatches_per_s"] == pytest.approx(stated["minibatches_per_s"], rel=0.01)
+
+
+@pytest.mark.parametrize("key", [*STATED, "speeds", "slow_phases", "groups", "cores", "server.count", "link.shared"])
+def test_what_a_real_device_ignores_is_not_predicted(document: Document, key: str) -> None:
+    values = {
+        **STATED,
+        "speeds": [1.0, 0.5],
+        "slow_phases": {"every_s": 1.0, "length_s": 1.0, "factor": 2.0},
+        "groups": [{"name": "slow", "speed": 0.5}],
+        "cores": 64,
+        "server.count": 2,
+        "link.shared": True,
+    }
+    real = {
+        "backend.device": "cpu",
+        "task": {"name": "quadratic", "curvature": [1.0], "optimizer": {"name": "SGD", "lr": 0.1}},
+        "sweep": {},
+    }
+    without = document.points(real)[0].scenario
+    beside = document.points({**real, f"hardware.{key}": values[key]})[0].scenario
+    assert predicted(beside, CALIBRATION) == predicted(without, CALIBRATION)
 
 
 def test_the_knee_is_where_the_asymptotic_bounds_meet(document: Document) -> None:
