@@ -10,6 +10,7 @@ short runs of one worker, whose minibatches are its unit; an emulated device's u
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from asgd_lab.hardware.steps import mean_step_s
 from asgd_lab.record import tables
 from asgd_lab.record.machine import usable_cores
 from asgd_lab.record.run import file_name
+from asgd_lab.record.summary import LATENESS_ALLOWED
 from asgd_lab.scenario import Document, Point, Scenario
 from asgd_lab.scenario.hardware import Client, Compute, Hardware, Link, Server
 from asgd_lab.scenario.running import Backend, Budget
@@ -34,7 +36,6 @@ from asgd_lab.scenario.tasks import Timing
 CALIBRATION_S = 2.0  # of each of two runs
 REFERENCE_S = 1.0
 CONFIDENCE = 0.95
-OVERRUNS_ALLOWED = 0.01
 
 Say = Callable[[str], None]
 
@@ -59,7 +60,8 @@ def compare(
     A row has scenario, point, group (the device), workers, n_sync, n_push, saturated (see `knee`), server_utilisation
     (as predicted), predicted, measured_mean, measured_low, measured_high (a 95% interval), measured_sd, repeats, error
     (of the prediction, relative), staleness_predicted, staleness_measured, overruns (the mean share of emulated
-    minibatches that took longer than stated), valid (whether that share is small enough to count).
+    minibatches that took longer than stated), lateness (the largest by which an emulated run was late, see
+    `launch.lateness`; nan of real devices), valid (whether that is small enough to count).
     """
     for document in documents:
         points = document.points(overrides)
@@ -223,6 +225,7 @@ def _row(point: Point, calibration: Calibration, folder: Path, repeats: int, say
     speedup = float(np.mean([summary["minibatches_per_s"] for summary in simulated])) * calibration.step_s
     busy = float(np.mean([summary["utilisation"]["server"] for summary in simulated]))
     overruns = float(np.mean([summary.get("overruns", {}).get("share", 0.0) for summary in measured]))
+    lateness = max((summary["lateness"]["judged"] for summary in measured if "lateness" in summary), default=math.nan)
     say(f"{scenario.name} {point.name}: predicted {speedup:.2f}, measured {mean:.2f}")
     return {
         "scenario": scenario.name,
@@ -243,5 +246,6 @@ def _row(point: Point, calibration: Calibration, folder: Path, repeats: int, say
         "staleness_predicted": float(np.mean([summary["staleness"]["mean"] for summary in simulated])),
         "staleness_measured": float(np.mean([summary["staleness"]["mean"] for summary in measured])),
         "overruns": overruns,
-        "valid": overruns <= OVERRUNS_ALLOWED,
+        "lateness": lateness,
+        "valid": not lateness > LATENESS_ALLOWED,
     }

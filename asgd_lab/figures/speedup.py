@@ -57,8 +57,8 @@ def speedup_figure(table: pd.DataFrame) -> Figure:
         _staleness(staleness, table)
         fig.legend(handles=handles, loc="outside lower center", ncols=4, handlelength=2.4, columnspacing=2)
         if left_out:
-            count = f"{left_out} of {len(valid)} points had"
-            fig.suptitle(f"{count} too many overruns to count{'' if valid.any() else ', and are shown all the same'}")
+            count = f"{left_out} of {len(valid)} points"
+            fig.suptitle(f"{count} were too late to count{'' if valid.any() else ', and are shown all the same'}")
     return fig
 
 

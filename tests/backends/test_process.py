@@ -184,6 +184,11 @@ def test_an_emulated_device_takes_the_stated_time_and_its_overruns_are_counted(t
     assert (applies["end_s"] - applies["start_s"] >= 0.003).all()
     assert (applies["start_s"].to_numpy()[1:] >= applies["end_s"].to_numpy()[:-1]).all(), "one request at a time"
     assert summary["emulated"] is True
+    late = summary["lateness"]
+    assert late["ways"] is None, "no way was stated"
+    assert late["minibatches"] >= 0
+    took_ns = (applies["end_s"] - applies["start_s"]).sum()
+    assert 1 + late["services"] == pytest.approx(took_ns / (len(applies) * 0.003), rel=0.02), "mean over mean"
     hasty = run(
         tmp_path / "hasty",
         backend=emulated,
@@ -191,6 +196,7 @@ def test_an_emulated_device_takes_the_stated_time_and_its_overruns_are_counted(t
         budget={"minibatches": 50},
     )
     assert hasty["overruns"] == {"minibatches": 50, "share": 1.0}
+    assert hasty["lateness"]["judged"] > 1, "a hundred times as long as stated"
 
 
 def test_a_fetch_under_fire_is_always_one_version(tmp_path: Path) -> None:

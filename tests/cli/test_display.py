@@ -109,9 +109,9 @@ def test_an_emulated_run_whose_devices_were_late_is_called_invalid() -> None:
         **{"minibatches_per_s": 9.0, "dropped": 0, "staleness": {"mean": 0.0, "max": 0}, "final": {}},
         **{"utilisation": {"workers": 1.0, "server": 0.0}, "emulated": True},
     }
-    for share, verdict in [(0.005, False), (0.02, True)]:
+    for late, verdict in [(0.005, False), (0.03, True)]:
         console = Console(file=io.StringIO(), width=120)
-        console.print(display.result(summary | {"overruns": {"share": share}}))
+        console.print(display.result(summary | {"lateness": {"judged": late}}))
         assert "1 worker on emulated devices" in written(console)
         assert ("the measurement is invalid" in written(console)) == verdict
 

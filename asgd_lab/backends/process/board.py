@@ -9,7 +9,7 @@ import numpy as np
 
 from asgd_lab.backends.process.memory import Buffer
 
-SERVER_WORDS = 8
+SERVER_WORDS = 16
 WORKER_WORDS = 16  # two cache lines
 
 
@@ -19,10 +19,13 @@ class Board:
     """
 
     STOP, START_NS, VERSION, MINIBATCHES, STALENESS, _, LIMIT_NS, FINISHED = range(8)  # word 5 the training error
+    SERVED_NS, SERVED_STATED_NS = 8, 9  # the same of an emulated server's requests
     STEPS, OVERRUNS, STATE = range(3)  # of a worker; STATE is an index into STATES, word 3 the loss
     SHOWN, LONGEST = 4, 5  # when it last gave a sign of life, and its longest minibatch, in nanoseconds
     LIVES, TRAINED_NS = 6, 7  # which incarnation it is, and the nanoseconds all of them spent in minibatches
     STALE = 8  # the server's: the staleness of its last applied push
+    # Of emulated minibatches and ways: nanoseconds that they took, and that they were stated to take.
+    STEPPED_NS, STEPS_STATED_NS, WAYS_NS, WAYS_STATED_NS = 9, 10, 11, 12
     STATES = ("starting", "fetching", "training", "pushing", "left")
     TRAINING = STATES.index("training")
 

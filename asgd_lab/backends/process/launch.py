@@ -132,6 +132,7 @@ def _join(plan: Plan, record: RunDirectory, interrupted: bool, crew: Crew, began
     if scenario.backend.device == "emulated":
         facts["emulated"] = True
         facts["overruns"] = {"minibatches": overruns, "share": overruns / steps if steps else 0.0}
+        facts["lateness"] = lateness(board, end_ns)
     if scenario.faults is not None:
         facts["faults"] = asdict(crew.losses)
     return Outcome(
@@ -144,6 +145,25 @@ def _join(plan: Plan, record: RunDirectory, interrupted: bool, crew: Crew, began
         status="failed" if crew.failure else "interrupted" if interrupted else "done",
         failure=crew.failure,
     )
+
+
+def lateness(board: Board, makespan_ns: int) -> dict[str, float | None]:
+    """How much longer than stated an emulated run's minibatches, services and ways took: mean over mean, less 1.
+
+    None where nothing was stated. `judged` is what decides whether the run is a measurement of the stated hardware: the
+    largest of minibatches, services, and what ways took too long as a share of the workers' time. A short way
+    is late by a wake-up, which matters only as far as workers spend their time on it.
+    """
+    worker, server = board.worker.sum(axis=0), board.server
+    took = {
+        "minibatches": (int(worker[Board.STEPPED_NS]), int(worker[Board.STEPS_STATED_NS])),
+        "services": (int(server[Board.SERVED_NS]), int(server[Board.SERVED_STATED_NS])),
+        "ways": (int(worker[Board.WAYS_NS]), int(worker[Board.WAYS_STATED_NS])),
+    }
+    late = {name: actual / stated - 1.0 if stated else None for name, (actual, stated) in took.items()}
+    on_ways_ns = took["ways"][0] - took["ways"][1]
+    shares = (late["minibatches"], late["services"], on_ways_ns / max(1, len(board.worker) * makespan_ns))
+    return {**late, "judged": max(share for share in shares if share is not None)}
 
 
 def _evaluate(task: Task, parts: Path, record: RunDirectory, outcome: Outcome) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from asgd_lab.backends.process import channel
 from asgd_lab.backends.process.board import Board
 from asgd_lab.backends.process.channel import Answer, Ask, Order, Request
-from asgd_lab.backends.process.clock import now_ns, precise_timers, sleep_until
+from asgd_lab.backends.process.clock import now_ns, precise_timers, wait_out
 from asgd_lab.backends.process.ledger import Ledger
 from asgd_lab.backends.process.outlook import Outlook
 from asgd_lab.backends.process.plan import Plan, settle
@@ -270,7 +270,8 @@ class ServerProcess:
             self.saver.hold(worker, request)
             return
         if self.emulated and not self.server.closed:  # an application is visible at the end of its service
-            sleep_until(begun + (self.costs.server_fetch_ns if is_fetch else self.costs.server_push_ns))
+            stated_ns = self.costs.server_fetch_ns if is_fetch else self.costs.server_push_ns
+            wait_out(self.words, Board.SERVED_NS, begun, begun + stated_ns, stated_ns)
             self._end_in_time()
         self.sent_ns[worker] = request.sent_ns
         kind = Kind.FETCH if is_fetch else Kind.PUSH

@@ -74,6 +74,9 @@ class Stretch:
             if orders[Board.STOP]:
                 break
         words[TRAINED_NS] += ended - begun
+        if done and times is not None:
+            words[Board.STEPPED_NS] += ended - begun
+            words[Board.STEPS_STATED_NS] += ends[done - 1]
         self.loss_sum, self.error_sum = loss_sum, error_sum
         self.shown_loss[0] = loss_sum / max(1, done)
         return ended, done

@@ -21,7 +21,7 @@ from torch import Tensor
 from asgd_lab.backends.build import build_algorithm, build_task, build_worker
 from asgd_lab.backends.process.board import Board
 from asgd_lab.backends.process.channel import Answer, Ask, Request
-from asgd_lab.backends.process.clock import now_ns, precise_timers, sleep_until
+from asgd_lab.backends.process.clock import now_ns, precise_timers, wait_out
 from asgd_lab.backends.process.link import Link, Out, Over
 from asgd_lab.backends.process.plan import EFFECT_ROW, FATAL, KIND, MINIBATCH_ROW, Plan, settle
 from asgd_lab.backends.process.restoring import restore, save
@@ -100,6 +100,8 @@ class WorkerProcess:
         self.orders = plan.board.words_of_server()
         is_coupled = self.algorithm.program is programs.coupled and not self.algorithm.gate.collects
         self.eager = is_coupled and not self.emulated
+        # Whose answers may lie there before they are waited for.
+        self.overlapped = getattr(self.algorithm.program, "func", None) is programs.overlapped
         self.in_vain = 0  # lives in a row that ended before their first push because of a loss
         self._build()
         self.restored = restore(plan, self.worker) if process == 0 else None  # the last fetch of a life to go on with
@@ -217,7 +219,7 @@ class WorkerProcess:
         key, self.early = self.early, None
         if key is None:
             self.fetches += 1
-            sent = self._arrival(begun + self.costs.latency_ns, ahead) if self.emulated else now_ns()
+            sent = self._arrival(begun, self.costs.latency_ns, ahead) if self.emulated else now_ns()
             key = self.link.ask(Request(Ask.FETCH, self.replica.incarnation, self.fetches, sent, detail=ahead))
         self._begin(ASKED, UnderWay(begun, key, self.replica.sequence + 1))
 
@@ -245,7 +247,7 @@ class WorkerProcess:
         if self.staged:
             self.mailboxes[buffer].copy_(self.replica.updates[buffer])
         overlaps = self.algorithm.depth > 1 or ASKED in self.going
-        sent = self._arrival(begun + self.send_ns, overlaps) if self.emulated else now_ns()
+        sent = self._arrival(begun, self.send_ns, overlaps) if self.emulated else now_ns()
         key = self.link.ask(
             Request(
                 Ask.PUSH, arrived.incarnation, arrived.sequence, sent, arrived.base, arrived.steps, buffer,
@@ -272,18 +274,17 @@ class WorkerProcess:
             raise ProtocolError(f"worker {self.number} starts what it has started and not waited for")
         self.going[which] = going
 
-    def _arrival(self, due: int, overlaps: bool) -> int:
+    def _arrival(self, begun: int, way_ns: int, overlaps: bool) -> int:
         """When an emulated request arrives: who has nothing else to do sends it then, else the server keeps it."""
         if overlaps:
-            return due
-        sleep_until(due)
-        return now_ns()
+            return begun + way_ns
+        return wait_out(self.words, Board.WAYS_NS, begun, begun + way_ns, way_ns)
 
     def _received(self, answer: Answer, way_ns: int) -> int:
         """An emulated answer is there no sooner than its way takes; when."""
         due = answer.released_ns if self.algorithm.depth > 1 else now_ns()
-        sleep_until(due + way_ns)
-        return now_ns()
+        sent = due if self.overlapped else answer.released_ns
+        return wait_out(self.words, Board.WAYS_NS, sent, due + way_ns, way_ns)
 
     def _save(self, checkpoint: int) -> None:
         """Write down what outlives a round; the fetch that is waited for is asked again by who goes on from it."""
