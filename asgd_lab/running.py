@@ -25,7 +25,7 @@ from asgd_lab.backends.run import execute, with_samples
 from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.hardware.costs import check_memory
 from asgd_lab.overview import overview, results
-from asgd_lab.record.checkpoints import newest
+from asgd_lab.record.checkpoints import all_of, usable
 from asgd_lab.record.run import default_directory, file_name
 from asgd_lab.scenario import Document, Point
 from asgd_lab.scenario.keys import covers
@@ -100,7 +100,7 @@ class Place(NamedTuple):
     @property
     def goes_on(self) -> bool:
         """Whether what is there of this run, unfinished, has a checkpoint to go on from."""
-        return self.measured and newest(self.path) is not None
+        return self.measured and bool(all_of(self.path))
 
     @property
     def kept(self) -> str:
@@ -129,7 +129,9 @@ def _execute(console: Console, request: Request, place: Place) -> dict[str, Any]
     scenario, live = place.point.scenario, display.is_live(console)
     title = f"{scenario.name} {place.point.name}".strip()
     crew = display.crew(scenario.workers)
-    goes_on = newest(place.path) if place.goes_on else None
+    goes_on, damaged = usable(place.path, to_go_on=True) if place.goes_on else (None, [])
+    for line in damaged if goes_on is not None else ():
+        display.say(console, f"{line}; the checkpoint before it is used")
     begins = "" if goes_on is None else f", from version {int(goes_on.name)} on"
     display.say(console, f"{title}: backend {scenario.backend.name}, {crew}, into {place.path}{begins}")
     with request.located(place.point), display.watching(console, scenario, live=live) as watch:

@@ -12,7 +12,7 @@ import numpy as np
 from asgd_lab.backends.outcome import Outcome, Watch
 from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.hardware import fit
-from asgd_lab.record import tables
+from asgd_lab.record import checkpoints, tables
 from asgd_lab.record.run import RunDirectory, Status
 from asgd_lab.record.standing import going_on
 from asgd_lab.record.summary import params_sha256
@@ -53,20 +53,24 @@ def execute(scenario: Scenario, out: Path, watch: Watch | None = None, go_on: bo
     scenario = with_samples(scenario)
     facts = {"seed": scenario.seed, "backend": scenario.backend.name}
     if go_on:
+        checkpoints.newest(out, to_go_on=True)  # refuses what cannot be gone on from before anything is touched
         record = RunDirectory.go_on(out, record=scenario.record, facts=facts, distances=scenario.backend.distances)
     else:
         record = RunDirectory.create(
             out, Document.dump(scenario), record=scenario.record, facts=facts, distances=scenario.backend.distances
         )
     with going_on(record.path):
-        return _carry_out(scaled(scenario), record, watch)
+        return _carry_out(scaled(scenario), record, watch, go_on)
 
 
-def _carry_out(scenario: Scenario, record: RunDirectory, watch: Watch | None) -> dict[str, Any]:
+def _carry_out(scenario: Scenario, record: RunDirectory, watch: Watch | None, go_on: bool) -> dict[str, Any]:
     try:
         outcome = BACKENDS[scenario.backend.name]()(scenario, record, watch)
-    except ScenarioError:  # nothing has run: leave nothing in the way of the next try
-        shutil.rmtree(record.path)
+    except ScenarioError as error:
+        if go_on:  # somebody's work: it stays
+            record.leave(str(error))
+        else:  # nothing has run: leave nothing in the way of the next try
+            shutil.rmtree(record.path)
         raise
     except BaseException as error:
         status: Status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"

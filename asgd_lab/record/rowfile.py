@@ -77,10 +77,27 @@ class RowFile:
 
 
 def count_rows(path: Path) -> int:
-    """How many rows a file has, whatever they are; its writer may be at work."""
+    """How many rows a file has, whatever they are; its writer may be at work. ValueError if it is shorter than them."""
     with path.open("rb") as file:
         header = file.read(_HEADER_BYTES)
-    return int(_HEADER.unpack(header)[0]) if len(header) == _HEADER_BYTES else 0
+        size = os.fstat(file.fileno()).st_size
+    if len(header) < _HEADER_BYTES:
+        return 0
+    count, format = _HEADER.unpack(header)
+    _check_size(path, size, int(count), _type_of(path, format).itemsize)
+    return int(count)
+
+
+def _type_of(path: Path | str, format: bytes) -> np.dtype[Any]:
+    try:
+        return row_type(format.rstrip(b"\0").decode("ascii"))
+    except ValueError as error:
+        raise ValueError(f"{path}: is damaged: its header names no rows") from error
+
+
+def _check_size(path: Path | str, size: int, count: int, width: int) -> None:
+    if size < _HEADER_BYTES + count * width:
+        raise ValueError(f"{path}: is damaged: it has {size:,} bytes, too few for its {count:,} rows")
 
 
 def cut(path: Path, rows: int) -> None:
@@ -107,6 +124,7 @@ def read_rows(path: Path | str, format: str) -> npt.NDArray[Any]:
             count, stored = _HEADER.unpack(header)
         if stored.rstrip(b"\0") != format.encode():
             raise ValueError(f"{path}: its rows are {stored.rstrip(bytes(1))!r}, not {format!r}")
+        _check_size(path, os.fstat(file.fileno()).st_size, count, dtype.itemsize)
         with mmap.mmap(file.fileno(), _HEADER_BYTES + count * dtype.itemsize, access=mmap.ACCESS_READ) as rows:
             return np.ndarray(count, dtype, rows, _HEADER_BYTES).copy()
 

@@ -103,6 +103,13 @@ class RunDirectory:
                 if rows is not None:
                     parts.callback(rows.close)
 
+    def leave(self, failure: str) -> None:
+        """Go, having written nothing: the run cannot be gone on with. Tables are made again when it can be."""
+        for rows in (self.effects, self.minibatches, self.evals, self.distances):
+            if rows is not None:
+                rows.close()
+        mark(self.path, "interrupted", failure=failure)
+
 
 def mark(run_dir: Path, status: Status, **facts: Any) -> None:
     """Write into a run's manifest how it ended, and when. `facts` join it."""

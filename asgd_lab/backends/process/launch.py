@@ -43,7 +43,7 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
     """
     began_ns = now_ns()
     check(scenario)
-    resumed = newest(record.path)
+    resumed = newest(record.path, to_go_on=True)
     preload()
     data = tasks.load(scenario.task)
     task = build_task(scenario, data)
