@@ -139,8 +139,9 @@ def replay(
 
 @app.command()
 def tensorboard(
-    run_dirs: Annotated[
-        list[Path], typer.Argument(metavar="RUN_DIR...", show_default=False, help="Directories of runs.")
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="DIR...", show_default=False, help="Directories of runs, or of sweeps with all theirs."),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where `tensorboard --logdir` looks.")] = Path(
         "runs/tensorboard"
@@ -148,16 +149,18 @@ def tensorboard(
 ) -> None:
     """Write recorded runs as TensorBoard's files: losses and errors, staleness, held-out metrics, over the run's clock.
 
+    Curves are the means over the workers; each worker's own are in the group `workers`. Written again, a run's curves
+    take the place of the earlier ones.
+
     Needs the extra: pip install 'asgd-lab[tensorboard]'.
     """
     with _reported():
         from asgd_lab.figures import scalars
-        from asgd_lab.record.run import file_name
 
-        for run_dir in run_dirs:
-            folder = out / file_name(str(run_dir).strip("/").replace("/", "-"))
-            count = scalars.write(run_dir, folder)
-            display.say(display.console(), f"{run_dir}: {count} scalars in {folder}")
+        console = display.console()
+        for each in (each for path in paths for each in scalars.write(path, out)):
+            said = each.why if each.folder is None else f"{each.run_dir}: {each.scalars} scalars in {each.folder}"
+            display.say(console, said)
 
 
 @app.command()

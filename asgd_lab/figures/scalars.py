@@ -1,54 +1,190 @@
-"""A recorded run as scalars for TensorBoard: losses and errors of each worker, staleness, and held-out metrics.
+"""Recorded runs as scalars for TensorBoard: losses, errors, staleness and held-out metrics, over each run's clock.
+
+A run has one event file of one name in one folder, which a text file beside it claims for this run: written again, it
+takes the place of the earlier one, and no folder holds the curves of two runs. Files of anybody else stay.
 
 Needs the extra `tensorboard` (the package tensorboardX, which writes the files without TensorBoard itself).
 """
 
 from __future__ import annotations
 
-import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record import tables
+from asgd_lab.record.run import read_summary
 
 if TYPE_CHECKING:
     import pandas as pd
 
+EVENTS = "events.out.tfevents.0000000000.asgd-lab"
+CLAIM = "asgd-lab-run.txt"  # the absolute path of the run whose curves lie beside it
+REPLICA = "replica-"
 
-def write(run_dir: Path, folder: Path) -> int:
-    """Write the run's scalars into `folder`; how many. Wall times are the run's own clock, from its start on."""
+
+class Written(NamedTuple):
+    """What became of one run: its scalars and their folder, or why it has none."""
+
+    run_dir: Path
+    folder: Path | None
+    scalars: int = 0
+    why: str = ""
+
+
+class Curve(NamedTuple):
+    """A tag, and the columns of `rows` that are its steps, its seconds and its values."""
+
+    tag: str
+    rows: pd.DataFrame
+    step: str
+    time: str
+    value: str
+
+
+def write(path: Path, out: Path) -> Iterator[Written]:
+    """Write the scalars of the run `path`, or of every run below it, into folders of `out` named as the runs are.
+
+    Of several runs those that cannot be read are told and left out; a single one is refused (ScenarioError).
+    """
     try:
-        from tensorboardX import SummaryWriter
+        import tensorboardX  # noqa: F401
     except ImportError:
         message = "tensorboard: needs the package tensorboardX; pip install 'asgd-lab[tensorboard]'"
         raise ScenarioError(message) from None
-    began_s = _began_s(run_dir)
+    try:
+        found = list(runs(path))
+    except OSError as error:
+        raise ScenarioError(f"{path}: cannot be read: {error.strerror}") from None
+    if not found:
+        what = "holds no run; name the directory of a run or of a sweep" if path.is_dir() else "is not a directory"
+        raise ScenarioError(f"{path}: {what}")
+    for run_dir in found:
+        try:
+            began_s, curves = _began_s(run_dir), list(_curves(run_dir))
+        except ScenarioError as error:
+            if run_dir == path:
+                raise
+            yield Written(run_dir, None, why=str(error))
+            continue
+        try:
+            folder = _claimed(run_dir, out)
+            count = _write(curves, began_s, folder)
+        except OSError as error:
+            raise ScenarioError(f"--out: {error.filename or out} cannot be written: {error.strerror}") from None
+        yield Written(run_dir, folder, count)
+
+
+def runs(path: Path) -> Iterator[Path]:
+    """The directory of a run itself, or all that lie below it, by name. Links are followed to runs, not to folders."""
+    if (path / "manifest.json").exists():
+        yield path
+    elif path.is_dir():
+        for child in sorted(path.iterdir()):
+            if not child.is_symlink() or (child / "manifest.json").exists():
+                yield from runs(child)
+
+
+def _claimed(run_dir: Path, out: Path) -> Path:
+    """The folder of this run: its path below the current directory, else its whole path, numbered if it is taken."""
+    absolute = Path(os.path.abspath(run_dir))
+    here = Path.cwd()
+    name = absolute.relative_to(here) if absolute.is_relative_to(here) else absolute.relative_to(absolute.anchor)
+    last = name.name or "run"  # of the current directory itself, or of the root
+    number = 1
+    while True:
+        folder = out / name.parent / (last if number == 1 else f"{last}-{number}")
+        if _is_free(folder, absolute):
+            folder.mkdir(parents=True, exist_ok=True)
+            _replace(folder / CLAIM, f"{absolute}\n".encode(errors="surrogateescape"))
+            return folder
+        number += 1
+
+
+def _is_free(folder: Path, run_dir: Path) -> bool:
+    """Whether no curves are there but this run's, or those of a run that is gone."""
+    if any(path.name != EVENTS for path in folder.glob("*tfevents*")):
+        return False
+    try:
+        owner = Path((folder / CLAIM).read_bytes().decode(errors="surrogateescape").removesuffix("\n"))
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    return owner == run_dir or not owner.exists()
+
+
+def _write(curves: list[Curve], began_s: float, folder: Path) -> int:
+    """One event file, whole or not at all; how many scalars are in it."""
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.record_writer import RecordWriter
+    from tensorboardX.summary import scalar
+
+    unfinished, count = folder / f".{CLAIM}.new", 0
+    writer = RecordWriter(str(unfinished))
+    writer.write(Event(wall_time=began_s, file_version="brain.Event:2").SerializeToString())
+    for tag, rows, step, time, value in curves:
+        kept = rows.dropna(subset=[value])
+        for at, when, what in zip(kept[step], kept[time], kept[value], strict=True):
+            event = Event(wall_time=began_s + float(when), step=int(at), summary=scalar(tag, float(what)))
+            writer.write(event.SerializeToString())
+        count += len(kept)
+    writer.close()
+    os.replace(unfinished, folder / EVENTS)
+    return count
+
+
+def _replace(path: Path, content: bytes) -> None:
+    unfinished = path.with_name(f".{path.name}.new")
+    unfinished.write_bytes(content)
+    os.replace(unfinished, path)
+
+
+def _curves(run_dir: Path) -> Iterator[Curve]:
+    """What concerns all workers under its own name, and each worker's curves in the group `workers`."""
+    minibatches = tables.read(run_dir, "minibatches")
+    mean = _mean_of_minibatches(minibatches)
+    for value in ("loss", "error"):
+        yield Curve(f"{value}/mean", mean, "minibatches", "time_s", value)
+        for worker, rows in minibatches.groupby("worker"):
+            yield Curve(f"workers/{value}/{worker!s}", rows, "step", "time_s", value)
     effects = tables.read(run_dir, "effects")
     pushes = effects[(effects["kind"] == "push") & (effects["version"] > 0)].sort_values("end_s")
-    written = 0
-    with SummaryWriter(str(folder)) as writer:
+    yield Curve("staleness", pushes, "version", "end_s", "staleness")
+    evals = tables.read(run_dir, "evals")
+    for measure, of_all in evals.groupby(evals["split"] + "_" + evals["metric"]):
+        name = str(measure)  # the split and the metric
+        of_replicas = of_all["parameters"].str.startswith(REPLICA)
+        if of_replicas.any():
+            mean = _mean_of_replicas(of_all[of_replicas])
+            yield Curve(f"{name}/replicas_mean", mean, "minibatches", "time_s", "value")
+        for whose, rows in of_all.groupby("parameters"):
+            place = str(whose).removeprefix(REPLICA)
+            tag = f"workers/{name}/{place}" if place != whose else f"{name}/{place}"
+            yield Curve(tag, rows, "minibatches", "time_s", "value")
 
-        def scalars(tag: str, rows: pd.DataFrame, step: str, time: str, value: str) -> None:
-            nonlocal written
-            rows = rows.dropna(subset=[value])
-            for at, when, what in zip(rows[step], rows[time], rows[value], strict=True):
-                writer.add_scalar(tag, float(what), int(at), began_s + float(when))
-            written += len(rows)
 
-        for worker, rows in tables.read(run_dir, "minibatches").groupby("worker"):
-            for value in ("loss", "error"):
-                scalars(f"{value}/worker {worker}", rows, "step", "time_s", value)
-        scalars("staleness", pushes, "version", "end_s", "staleness")
-        for (whose, split, metric), rows in tables.read(run_dir, "evals").groupby(["parameters", "split", "metric"]):
-            scalars(f"{split} {metric}/{whose}", rows, "minibatches", "time_s", "value")
-    return written
+def _mean_of_minibatches(rows: pd.DataFrame) -> pd.DataFrame:
+    """In the order of time, the means of as many minibatches as there are workers.
+
+    `minibatches` are those that all workers have made by then, recorded or not: workers count their steps from 0.
+    """
+    rows = rows.sort_values("time_s", kind="stable", ignore_index=True)
+    rows["minibatches"] = rows.groupby("worker")["step"].diff().fillna(rows["step"] + 1).cumsum()
+    together = rows.groupby(rows.index // max(1, rows["worker"].nunique()))
+    return together.agg({"minibatches": "last", "time_s": "last", "loss": "mean", "error": "mean"})
+
+
+def _mean_of_replicas(rows: pd.DataFrame) -> pd.DataFrame:
+    """The means of the replicas' first evaluations, their second, and so on: each is made at a time of its own."""
+    rows = rows.sort_values("time_s", kind="stable")
+    nth = rows.groupby("parameters").cumcount()
+    return rows.groupby(nth)[["minibatches", "time_s", "value"]].mean()
 
 
 def _began_s(run_dir: Path) -> float:
     """Seconds of the epoch when a real run began; 0 for one whose clock is its own."""
     try:
-        summary: dict[str, Any] = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return float(read_summary(run_dir).get("started_unix_s") or 0.0)
+    except ValueError as error:
         raise ScenarioError(f"{run_dir}: is not a finished run: {error}") from None
-    return float(summary.get("started_unix_s") or 0.0)
