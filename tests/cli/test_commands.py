@@ -215,7 +215,7 @@ def test_list_shows_presets_briefly_beside_the_rest_and_alone_with_every_number_
 
 
 def test_long_work_without_a_terminal_is_told_in_plain_lines(scenario: Path) -> None:
-    said = asgd_lab("run", scenario, "--set", "budget.minibatches=4000")
+    said = asgd_lab("run", scenario, "--set", "budget.minibatches=20000")
     assert (said.status, said.err) == (0, "")
     assert "\x1b" not in said.out
     assert re.search(
