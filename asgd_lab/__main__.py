@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from asgd_lab.cli import main
+import os
+import sys
 
 if __name__ == "__main__":
+    # Python has put the current directory first: a stranger's folder with a torch.py in it must not be where torch is
+    # imported from. It stays where this package itself lies in it.
+    if sys.path[0] in ("", os.getcwd()) and not os.path.samefile(os.path.dirname(os.path.dirname(__file__)), "."):
+        del sys.path[0]
+
+    from asgd_lab.cli import main
+
     main()

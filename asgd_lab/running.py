@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from rich.console import Console
 
-from asgd_lab import display, sweep
+from asgd_lab import display, sweep, tasks
 from asgd_lab.backends.build import build_task, initial_parameters
 from asgd_lab.backends.outcome import Progress
 from asgd_lab.backends.process import launch
@@ -29,6 +29,7 @@ from asgd_lab.record.checkpoints import all_of, usable
 from asgd_lab.record.run import default_directory, file_name
 from asgd_lab.scenario import Document, Point
 from asgd_lab.scenario.keys import covers
+from asgd_lab.trust import is_trusted
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +51,13 @@ class Request:
                 error = ScenarioError.at((swept or [error.key])[-1], f"{error} (at the sweep's point {point.name})")
             raise self.document.located(error, self.overrides) from None
 
-    def check(self) -> None:
-        """Find now what of the points cannot be built, not after hours, at the last of them."""
+    def check(self, *, partly: bool = False) -> tasks.Named:
+        """Find now what of the points cannot be built, not after hours, at the last of them.
+
+        Code that is not trusted is refused; if `partly`, all else is checked, and what was left out is returned.
+        """
         seen: list[Any] = []
+        untrusted: tasks.Named = []
         for point in self.points:
             scenario = point.scenario
             with self.located(point):
@@ -63,11 +68,19 @@ class Request:
                 continue
             seen.append(named)
             with self.located(point):
+                left = tasks.untrusted(scenario.task)
+                if left and not partly:
+                    raise ScenarioError.at(left[0][0], tasks.refusal(left))
+                with_samples(scenario)
+                if left:
+                    tasks.check_rest(scenario.task, scenario.seed, left, scenario.workers)
+                    untrusted += [each for each in left if each not in untrusted]
+                    continue
                 task = build_task(scenario)
                 check_memory(scenario.hardware, task.size_bytes)
                 if scenario.warm_start is not None and scenario.warm_start.run is not None:
                     initial_parameters(scenario, task)
-                with_samples(scenario)
+        return untrusted
 
     def run(self, out: Path | None, jobs: int, resume: bool) -> list[str]:
         """Run every point, those that are not measured in up to `jobs` processes; return a line a failed one.
@@ -200,7 +213,7 @@ class _Sweep:
     def _job(self, place: Place) -> Job:
         if self.resume and not place.goes_on:
             sweep.make_room(*place)
-        return Job(place.point.scenario, place.path)
+        return Job(place.point.scenario, place.path, is_trusted())
 
     def _run_here(self, place: Place) -> None:
         self._job(place)

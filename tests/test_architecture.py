@@ -78,12 +78,12 @@ def reaching(part: str, *targets: str) -> list[Import]:
 
 ALLOWED = {
     "protocol": {"errors"},
-    "tasks": {"errors", "streams"},
+    "tasks": {"errors", "streams", "trust"},
     "scenario": {"errors"},
     "hardware": {"errors", "streams", "scenario"},
     "record": {"errors"},
     "figures": {"errors", "record"},
-    "backends": {"errors", "streams", "protocol", "tasks", "hardware", "record", "scenario"},
+    "backends": {"errors", "streams", "protocol", "tasks", "hardware", "record", "scenario", "trust"},
 }
 
 

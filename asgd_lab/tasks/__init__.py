@@ -9,10 +9,12 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.tasks import datasets
 from asgd_lab.tasks.base import Data, Learner, Task, near
 from asgd_lab.tasks.classification import ClassificationTask
+from asgd_lab.tasks.optimizers import optimizer
 from asgd_lab.tasks.quadratic import QuadraticTask, expected_loss
 from asgd_lab.tasks.timing import TimingTask
+from asgd_lab.tasks.users import Named, refusal, untrusted
 
-__all__ = ["Data", "Learner", "Task", "build", "expected_loss", "load"]
+__all__ = ["Data", "Learner", "Named", "Task", "build", "check_rest", "expected_loss", "load", "refusal", "untrusted"]
 
 _TASKS: dict[str, Callable[[Any, int, Data, int], Task]] = {
     "classification": lambda config, seed, data, workers: ClassificationTask(config, seed, data, workers),
@@ -35,3 +37,21 @@ def build(config: Any, seed: int, data: Data, workers: int = 1) -> Task:
         message = f"unknown task '{config.name}'{near(config.name, _TASKS)}; allowed: {', '.join(_TASKS)}"
         raise ScenarioError.at("task.name", message)
     return _TASKS[config.name](config, seed, data, workers)
+
+
+def check_rest(config: Any, seed: int, left: Named, workers: int = 1) -> None:
+    """Check a task without the code that `left` names, in whose place our own stands; a `ScenarioError` as of `build`.
+
+    Without its data neither a network nor a minibatch can be tried, and the optimizer alone is.
+    """
+    keys = {key for key, _ in left}
+    chosen = type(config.optimizer)(name="SGD") if "task.optimizer.name" in keys else config.optimizer
+    if "task.dataset" in keys:
+        optimizer(chosen)
+        return
+    plain: dict[str, Any] = {"optimizer": chosen}
+    if keys - {"task.loss", "task.optimizer.name"}:
+        plain |= {"model": "mlp", "model_options": {}, "loss": None}
+    elif "task.loss" in keys:
+        plain["loss"] = None
+    build(config.model_copy(update=plain), seed, load(config), workers)

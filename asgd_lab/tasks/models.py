@@ -19,7 +19,7 @@ from torch.nn.parameter import is_lazy
 from asgd_lab.errors import ScenarioError
 from asgd_lab.tasks.base import near, one_line
 from asgd_lab.tasks.krizhevsky import krizhevsky
-from asgd_lab.tasks.users import imported
+from asgd_lab.tasks.users import imported, refusal, untrusted_weights
 from asgd_lab.tasks.vision import torchvision
 
 
@@ -92,6 +92,8 @@ def build(
 
     With a `loss` of the user's, outputs may have any shape that it takes with `labels` (B, ...).
     """
+    if weights := untrusted_weights(options):
+        raise ScenarioError.at(weights[0][0], refusal(weights))
     if ":" in name:
         factory = imported("task.model", name, "a factory takes num_classes and returns a torch.nn.Module")
     elif name in OURS:

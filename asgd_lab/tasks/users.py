@@ -1,16 +1,29 @@
-"""What a scenario names of the user's own code, as package.module:name."""
+"""What a scenario names as package.module:name: of torch, torchvision and this package, or somebody's own code."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import operator
 import os
 import sys
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Iterator
 from typing import Any
+
+import torch
+from torch import nn
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.tasks.base import near, one_line
+from asgd_lab.tasks.vision import torchvision
+from asgd_lab.trust import is_plugin, is_trusted, outside_here
+
+Named = list[tuple[str, str]]
+"""Dotted keys of a scenario, and the code that each names."""
+
+# Where torch and torchvision keep classes that do nothing but compute. Elsewhere are loaders, compilers and launchers.
+_HOMES = ("torch.nn", "torch.optim", "torchvision.models", "torchvision.ops", "asgd_lab.tasks")
 
 
 def imported(key: str, name: str, what: str) -> Callable[..., Any]:
@@ -18,9 +31,52 @@ def imported(key: str, name: str, what: str) -> Callable[..., Any]:
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
         raise ScenarioError.at(key, f"'{name}' is not of the form package.module:factory")
-    # As `python -m` does, and to stay: a module may import its neighbours late.
-    if (here := os.getcwd()) not in sys.path:
-        sys.path.insert(0, here)
+    if is_trusted():
+        # As `python -m` does, and to stay: a module may import its neighbours late.
+        if (here := os.getcwd()) not in sys.path:
+            sys.path.insert(0, here)
+        return _found(key, name, what)
+    if (known := _known(key, name)) is not None:
+        return known
+    if not is_plugin(name):
+        raise ScenarioError.at(key, refusal([(key, name)]))
+    with _elsewhere():
+        return _found(key, name, what)
+
+
+def untrusted(config: Any) -> Named:
+    """What of a task's configuration is code that may not be imported; nothing where all is trusted."""
+    if is_trusted():
+        return []
+    named = [(f"task.{key}", getattr(config, key, None)) for key in ("dataset", "model", "loss")]
+    named.append(("task.optimizer.name", getattr(getattr(config, "optimizer", None), "name", None)))
+    found = [
+        (key, name)
+        for key, name in named
+        if name is not None and ":" in name and _known(key, name) is None and not is_plugin(name)
+    ]
+    return found + untrusted_weights(getattr(config, "model_options", {}))
+
+
+def untrusted_weights(options: Any) -> Named:
+    """Options that make torchvision download trained weights, which it unpickles."""
+    if is_trusted():
+        return []
+    asked = [key for key, value in options.items() if key.startswith("weights") and value is not None]
+    return [(f"task.model_options.{key}", f"{options[key]} (downloaded and unpickled)") for key in asked]
+
+
+def refusal(named: Named) -> str:
+    """Why that code is not imported, and how it would be."""
+    said = ", ".join(f"{name} ({key})" for key, name in named)
+    return (
+        f"{said} would be imported and run: it is not of torch, torchvision, this package or an installed plugin; "
+        "add --trust if you trust its author"
+    )
+
+
+def _found(key: str, name: str, what: str) -> Callable[..., Any]:
+    module_name, _, attribute = name.partition(":")
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
@@ -33,3 +89,54 @@ def imported(key: str, name: str, what: str) -> Callable[..., Any]:
         raise ScenarioError.at(key, f"{name} is not callable; {what}")
     callable_: Callable[..., Any] = found
     return callable_
+
+
+def _known(key: str, name: str) -> Callable[..., Any] | None:
+    """A network, an optimizer or a loss that a library defines itself; None for anything else that lies in one."""
+    module_name, _, attribute = name.partition(":")
+    if not _is_at_home(module_name):
+        return None
+    if module_name.startswith("torchvision"):
+        torchvision()  # imports it where its own import would fail
+    try:
+        with _elsewhere():
+            module = importlib.import_module(module_name)
+    except ImportError:
+        return None
+    found: Any = getattr(module, attribute, None)
+    home = str(getattr(found, "__module__", ""))
+    if not _is_at_home(home):
+        return None
+    is_class = isinstance(found, type)
+    match key:
+        case "task.optimizer.name":
+            fits = is_class and issubclass(found, torch.optim.Optimizer)
+        case "task.loss":  # a function of outputs and labels; none of these reads or writes a file
+            fits = isinstance(found, types.FunctionType) and home == "torch.nn.functional"
+        case "task.model":
+            fits = (is_class and issubclass(found, nn.Module)) or _makes_a_network(found, home)
+        case _:
+            fits = False
+    return found if fits else None
+
+
+def _is_at_home(module_name: str) -> bool:
+    return any(module_name == home or module_name.startswith(home + ".") for home in _HOMES)
+
+
+def _makes_a_network(found: Any, home: str) -> bool:
+    """Whether it is the function that torchvision registers under its own name."""
+    if not isinstance(found, types.FunctionType) or not home.startswith("torchvision.models"):
+        return False
+    return found.__name__ in torchvision().models.list_models()
+
+
+@contextlib.contextmanager
+def _elsewhere() -> Iterator[None]:
+    """Import nothing from the current directory meanwhile."""
+    before = list(sys.path)
+    sys.path[:] = outside_here(before)
+    try:
+        yield
+    finally:
+        sys.path[:] = before

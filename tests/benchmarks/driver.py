@@ -51,7 +51,7 @@ def main() -> None:
             plan = Plan(
                 scenario=scenario, size=1, size_bytes=4, slots=Stack("v", 3, 1), mailboxes=Stack("m", 1, 1),
                 states=Stack("s", 0, 1), data=SharedTensors({}), board=Board(1), run_dir=here, resumed=None,
-                elapsed_ns=0, parts=here, logs=here, path=(),
+                elapsed_ns=0, parts=here, logs=here, path=(), trusted=False,
             )  # fmt: skip
             end, _ = ends = socket.socketpair()
             worker = WorkerProcess(plan, 0, 0, end)

@@ -7,7 +7,6 @@ forgets. The difference is set against the round of the fastest run there is her
 from __future__ import annotations
 
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -51,7 +50,7 @@ def seconds_a_round(forgets: bool) -> float:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         stacks = [Stack("benchmark", 1, 0) for _ in range(3)]
-        plan = Plan(scenario, 0, 0, *stacks, SharedTensors({}), Board(1), path, None, 0, path, path, tuple(sys.path))
+        plan = Plan(scenario, 0, 0, *stacks, SharedTensors({}), Board(1), path, None, 0, path, path, (), False)
         ledger: Any = Ledger(plan)
         if forgets:
             ledger._rows.close()

@@ -188,7 +188,7 @@ def test_a_bug_in_one_point_is_a_failure_with_a_log(tmp_path: Path, monkeypatch:
     monkeypatch.syspath_prepend(str(tmp_path))
     text = DIGITS.replace("model: mlp", "model: 'fragile:make'").replace("workers: [2, 3]", "task.batch_size: [8, 16]")
     path = written(tmp_path, monkeypatch, text.replace("algorithm.n_sync: [1, 5], ", ""))
-    said = asgd_lab("run", path, "--out", "out", "--jobs", "2")
+    said = asgd_lab("run", path, "--trust", "--out", "out", "--jobs", "2")
     folder = Path("out/task.batch_size=8")
     reason = f"ValueError: worn out; its log is {folder}/logs/run.log; what was recorded is in {folder}"
     assert (said.status, said.err) == (1, f"{folder.name}: {reason}\n")
@@ -252,7 +252,7 @@ def test_a_run_ends_with_its_parent_and_records_what_it_has(tmp_path: Path) -> N
     (ours, theirs), (heard, said) = context.Pipe(), context.Pipe()
     (tmp_path / "scenario.yaml").write_text(ENDLESS)
     scenario = Document.read(tmp_path / "scenario.yaml").points()[0].scenario
-    parent = context.Process(target=hold, args=(ours, Job(scenario, tmp_path / "out"), said))
+    parent = context.Process(target=hold, args=(ours, Job(scenario, tmp_path / "out", False), said))
     runner = context.Process(target=main, args=(theirs,))
     for process in (parent, runner):
         process.start()

@@ -14,7 +14,7 @@ import psutil
 import torch
 import torch.multiprocessing
 
-from asgd_lab import tasks
+from asgd_lab import tasks, trust
 from asgd_lab.backends.build import build_algorithm, build_task, initial_parameters
 from asgd_lab.backends.outcome import Outcome, Watch
 from asgd_lab.backends.process import outcomes, snapshots
@@ -64,6 +64,7 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
         Stack("asgd-lab-states", 2 * algorithm.rule.states, task.size),
         SharedTensors(data), Board(workers), record.path, resumed,
         0 if resumed is None else state_of(resumed).elapsed_ns, parts, logs, tuple(sys.path),
+        trust.is_trusted(),
     )  # fmt: skip
     if resumed is not None:
         go_back(plan, resumed)

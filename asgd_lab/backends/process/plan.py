@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from asgd_lab import trust
 from asgd_lab.backends import history
 from asgd_lab.backends.process.board import Board
 from asgd_lab.backends.process.memory import SharedTensors, Stack
@@ -44,6 +45,7 @@ class Plan:
     parts: Path  # where a process leaves its rows, for the parent to join
     logs: Path
     path: tuple[str, ...]  # the parent's module search path: a user's model may be on it
+    trusted: bool  # whether the scenario's names may be imported, whatever they are
 
     @property
     def events(self) -> Path:
@@ -69,4 +71,5 @@ def settle(plan: Plan, name: str) -> None:
     os.dup2(log, 2)
     os.close(log)
     sys.path[:] = plan.path
+    trust.decide(plan.trusted)
     torch.set_num_threads(1)

@@ -30,6 +30,7 @@ from asgd_lab.backends.run import execute
 from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.record.standing import abandoned
 from asgd_lab.scenario import Scenario
+from asgd_lab.trust import trusting
 
 PATIENCE_S = 30.0  # for runs that were told to stop
 
@@ -38,10 +39,11 @@ Word = Progress | dict[str, Any] | ScenarioError | RunFailed
 
 
 class Job(NamedTuple):
-    """A scenario, and the directory of its run."""
+    """A scenario, the directory of its run, and whether the scenario's names may be imported, whatever they are."""
 
     scenario: Scenario
     path: Path
+    trusted: bool
 
 
 class Pool:
@@ -153,7 +155,8 @@ def _run(job: Job, line: Connection) -> Word:
             line.send(progress)
 
     try:
-        summary = execute(job.scenario, job.path, watch)
+        with trusting(job.trusted):
+            summary = execute(job.scenario, job.path, watch)
     except (ScenarioError, RunFailed) as error:
         return error
     except Exception as error:
