@@ -1,16 +1,25 @@
-"""`python -m asgd_lab` is the command line."""
+"""`asgd-lab` and `python -m asgd_lab` are the command line. Signals are heard before anything heavy is imported."""
 
 from __future__ import annotations
 
 import os
 import sys
 
+from asgd_lab import interrupts
+
+
+def main() -> None:
+    """The program."""
+    interrupts.quit_at_once()
+    from asgd_lab.cli import main as program
+
+    program()
+
+
 if __name__ == "__main__":
     # Python has put the current directory first: a stranger's folder with a torch.py in it must not be where torch is
     # imported from. It stays where this package itself lies in it.
     if sys.path[0] in ("", os.getcwd()) and not os.path.samefile(os.path.dirname(os.path.dirname(__file__)), "."):
         del sys.path[0]
-
-    from asgd_lab.cli import main
 
     main()

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from asgd_lab import display
+from asgd_lab import display, interrupts
 from asgd_lab.backends.process.preload import MODULES, POOL_MODULES, preload
 from asgd_lab.catalogue import CATALOGUE
 from asgd_lab.errors import RunFailed, ScenarioError
@@ -26,7 +25,7 @@ from asgd_lab.trust import trusting
 if TYPE_CHECKING:
     from asgd_lab.running import Request
 
-FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
+FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, interrupts.INTERRUPTED
 
 app = typer.Typer(
     help="Asynchronous data-parallel training: one scenario, run for real or simulated.",
@@ -55,7 +54,7 @@ def main() -> None:
         app(prog_name="asgd-lab")
     finally:
         # All is said and written: another Ctrl-C could only disturb the interpreter's own last steps.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        interrupts.ignore()
 
 
 @app.command()
@@ -141,6 +140,7 @@ def replay(
     with _reported(trust=trust):
         from asgd_lab.replaying import replay as repeat
 
+        interrupts.heed()
         repeat(run_dir)
 
 
@@ -266,6 +266,7 @@ def _preload(points: list[Point], jobs: int) -> None:
 def _checked(document: Document, overrides: Mapping[str, Any], points: list[Point]) -> Request:
     from asgd_lab.running import Request
 
+    interrupts.heed()
     request = Request(document, overrides, points)
     request.check()
     return request

@@ -83,7 +83,7 @@ ALLOWED = {
     "hardware": {"errors", "streams", "scenario"},
     "record": {"errors"},
     "figures": {"errors", "record"},
-    "backends": {"errors", "streams", "protocol", "tasks", "hardware", "record", "scenario", "trust"},
+    "backends": {"errors", "streams", "protocol", "tasks", "hardware", "record", "scenario", "trust", "interrupts"},
 }
 
 

@@ -6,6 +6,7 @@ import os
 import select
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def asgd_lab(*arguments: str | Path) -> Said:
     return Said(result.exit_code, result.stdout, result.stderr)
 
 
-def start(*arguments: str | Path, folder: Path) -> subprocess.Popen[str]:
+def start(*arguments: str | Path, folder: Path, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     """The real program, in a session and so in a process group of its own, as a terminal would start it."""
     return subprocess.Popen(
         [sys.executable, "-m", "asgd_lab", *map(str, arguments)],
@@ -60,6 +61,7 @@ def start(*arguments: str | Path, folder: Path) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         cwd=folder,
+        env={**os.environ, **(environment or {})},
         start_new_session=True,
     )
 

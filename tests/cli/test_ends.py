@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from asgd_lab import interrupts
 from asgd_lab.backends import run as backends
 from asgd_lab.backends.outcome import Outcome, Watch
 from asgd_lab.errors import RunFailed
@@ -105,12 +108,15 @@ def test_a_bug_is_not_dressed_up_as_anything_else(scenario: Path, monkeypatch: p
         asgd_lab("run", scenario, "--out", "out", "--jobs", "1")
 
 
-def test_ctrl_c_ends_a_real_run_with_status_130_and_keeps_its_rows(endless: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", interrupts.SIGNALS)
+def test_a_signal_ends_a_real_run_with_status_130_and_keeps_its_rows(
+    endless: Path, tmp_path: Path, number: signal.Signals
+) -> None:
     shared = set(os.listdir(SHARED))
     program = start("run", endless, "--out", "out", folder=tmp_path)
     await_line(program, "minibatches/s")
     assert len(crew(program)) == 3
-    os.killpg(program.pid, signal.SIGINT)
+    os.killpg(program.pid, number)  # as a terminal and Slurm do: every process of the run hears it
     said = finish(program)
     assert (said.status, said.err) == (130, "interrupted; what was recorded is in out\n")
     out = tmp_path / "out"
@@ -121,6 +127,53 @@ def test_ctrl_c_ends_a_real_run_with_status_130_and_keeps_its_rows(endless: Path
     assert set(effects["worker"]) == {-1, 0, 1}
     assert_nobody_is_left(program.pid)
     assert set(os.listdir(SHARED)) <= shared
+
+
+@pytest.mark.parametrize("number", interrupts.SIGNALS)
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_signal_ends_a_simulated_sweep_with_status_130(
+    endless: Path, tmp_path: Path, number: signal.Signals, jobs: int
+) -> None:
+    sweep = ["--set", "backend=sim", "--set", "budget={seconds: 1000000}", "--set", "sweep.seed=[1, 2]"]
+    program = start("run", endless, "--out", "out", "--jobs", str(jobs), *sweep, folder=tmp_path)
+    await_line(program, "running: " if jobs == 2 else "minibatches/s")
+    os.killpg(program.pid, number)
+    said = finish(program)
+    assert said.status == 130
+    assert said.err.startswith("interrupted; what was recorded is in out")
+    ended = [read_summary(path)["status"] for path in (tmp_path / "out").iterdir()]
+    assert ended == ["interrupted"] * jobs
+    assert_nobody_is_left(program.pid)
+
+
+@pytest.mark.parametrize("number", interrupts.SIGNALS)
+@pytest.mark.parametrize("command", ["validate", "run", "replay"])
+def test_a_signal_while_python_imports_ends_the_program_with_one_line(
+    endless: Path, tmp_path: Path, number: signal.Signals, command: str
+) -> None:
+    (tmp_path / "first" / "torch").mkdir(parents=True)
+    torch = f"import signal\nopen({str(tmp_path / 'fifo')!r}, 'w').close()\nwhile True: signal.pause()\n"
+    (tmp_path / "first" / "torch" / "__init__.py").write_text(torch)
+    os.mkfifo(tmp_path / "fifo")
+    endless.write_text(ENDLESS.replace("{name: process, device: emulated}", "sim"))  # no fork server, which imports too
+    program = start(command, endless, folder=tmp_path, environment={"PYTHONPATH": str(tmp_path / "first")})
+    (tmp_path / "fifo").open().close()  # until it imports
+    os.killpg(program.pid, number)
+    said = finish(program)
+    assert (said.status, said.err) == (130, "interrupted\n")
+    assert_nobody_is_left(program.pid)
+
+
+def test_a_signal_that_is_ignored_from_the_start_stays_ignored(endless: Path, tmp_path: Path) -> None:
+    command = ["nohup", sys.executable, "-m", "asgd_lab", "run", str(endless), "--out", "out"]
+    with subprocess.Popen(
+        [*command, "--set", "budget={seconds: 2}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=tmp_path, start_new_session=True,
+    ) as program:  # fmt: skip
+        await_line(program, "minibatches/s")
+        os.killpg(program.pid, signal.SIGHUP)
+        assert finish(program).status == 0
+    assert_nobody_is_left(program.pid)
 
 
 def test_a_second_ctrl_c_does_not_wait_for_a_worker_that_hangs(endless: Path, tmp_path: Path) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from asgd_lab import trust
+from asgd_lab import interrupts, trust
 from asgd_lab.backends import history
 from asgd_lab.backends.process.board import Board
 from asgd_lab.backends.process.memory import SharedTensors, Stack
@@ -64,8 +63,8 @@ class Plan:
 
 
 def settle(plan: Plan, name: str) -> None:
-    """What each process of a run does first: its own log, one thread, and Ctrl-C left to the parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """What each process of a run does first: its own log, one thread, and signals to end left to the parent."""
+    interrupts.ignore()
     log = os.open(plan.logs / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from asgd_lab import interrupts
 from asgd_lab.backends.outcome import Progress
 from asgd_lab.backends.process.preload import POOL_MODULES, preload, without_main
 from asgd_lab.backends.run import execute
@@ -126,7 +127,7 @@ class Pool:
 
 def main(line: Connection) -> None:
     """A process of the pool. Ctrl-C is the parent's to hear, who breaks the line."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    interrupts.ignore()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # raises KeyboardInterrupt
     torch.set_num_threads(1)
     jobs: SimpleQueue[Job] = SimpleQueue()

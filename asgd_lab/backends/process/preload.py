@@ -7,11 +7,12 @@ torch operation would hang in the child: the fork server runs none.
 from __future__ import annotations
 
 import contextlib
-import signal
 import sys
 import types
 from collections.abc import Iterator, Sequence
 from multiprocessing import forkserver
+
+from asgd_lab import interrupts
 
 # torch.optim imports torch._dynamo with its first optimizer, which takes seconds: once is enough.
 MODULES = ["torch._dynamo", "asgd_lab.backends.process.worker", "asgd_lab.backends.process.server"]
@@ -22,13 +23,10 @@ POOL_MODULES = [  # what whole runs need besides
 
 
 def preload(modules: Sequence[str] = MODULES) -> None:
-    """Start the fork server unless it runs. It is deaf to Ctrl-C, which is the parent's to hear."""
+    """Start the fork server unless it runs. It is deaf to signals that end a run: they are the parent's to hear."""
     forkserver.set_forkserver_preload(list(modules))
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
+    with interrupts.ignored():
         forkserver.ensure_running()
-    finally:
-        signal.signal(signal.SIGINT, handler)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,8 @@ from typing import Any
 import simpy
 from simpy.events import NORMAL, URGENT
 
+from asgd_lab import interrupts
+
 Callbacks = tuple[Callable[[Any], object], ...]
 """What is called with the alarm when its time has come: functions of its class, or bound methods."""
 
@@ -64,7 +66,7 @@ class Clock(simpy.Environment):
             next_ns = queue[0][0] if queue else self._now  # `_now` may be about to become a later time
             heappush(queue, (next_ns, URGENT, -1, _Interruption()))  # type: ignore[misc]
 
-        heard = [number for number in (signal.SIGINT, signal.SIGTERM) if _interrupts(number)]
+        heard = [number for number in interrupts.SIGNALS if _interrupts(number)]
         for number in heard:
             signal.signal(number, between_events)
         try:

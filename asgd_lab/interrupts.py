@@ -1,0 +1,60 @@
+"""What a person or a scheduler says to end the program: SIGINT (Ctrl-C), SIGTERM and SIGHUP are one wish.
+
+While the program starts nothing is recorded yet, and the imports of others may turn a KeyboardInterrupt into anything:
+it quits on the spot. From `heed` on the wish is a KeyboardInterrupt, which a run ends at. A signal that whoever started
+the program has it ignore (`nohup`) stays ignored. This file imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+INTERRUPTED = 130
+
+
+def quit_at_once() -> None:
+    """From now on such a signal ends the program with one line."""
+    for number in SIGNALS:
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, _quit)
+
+
+def heed() -> None:
+    """From now on such a signal raises KeyboardInterrupt. Where `quit_at_once` was never called nothing changes."""
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            if signal.getsignal(number) is _quit:
+                signal.signal(number, signal.default_int_handler)
+
+
+def ignore() -> None:
+    """From now on such a signal is somebody else's to hear."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def ignored() -> Iterator[None]:
+    """Inside, such signals are ignored, by programs that are started as well. Only a main thread can say so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _quit(number: int, frame: FrameType | None) -> None:
+    try:
+        os.write(2, b"interrupted\n")
+    finally:
+        os._exit(INTERRUPTED)
