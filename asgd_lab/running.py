@@ -26,6 +26,8 @@ from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.hardware.costs import check_memory
 from asgd_lab.overview import overview, results
 from asgd_lab.record.checkpoints import all_of, usable
+from asgd_lab.record.holding import taken
+from asgd_lab.record.removal import remove_if_empty
 from asgd_lab.record.run import default_directory, file_name
 from asgd_lab.scenario import Document, Point
 from asgd_lab.scenario.keys import covers
@@ -91,10 +93,15 @@ class Request:
         console = display.console()
         folder = out or default_directory(self.points[0].scenario.name)
         failures: list[str] = []
-        if self.points[0].name:
-            failures = _Sweep(console, self, folder, resume).run(jobs)
-        else:
-            _run_alone(console, self, Place(self.points[0], folder), resume)
+        with taken(folder, "--resume" if resume else "--out") as made:
+            try:
+                if self.points[0].name:
+                    failures = _Sweep(console, self, folder, resume).run(jobs)
+                else:
+                    _run_alone(console, self, Place(self.points[0], folder), resume)
+            finally:
+                if made or out is None:
+                    remove_if_empty(folder)
         display.say(console, f"recorded in {folder}")
         return failures
 
@@ -126,10 +133,8 @@ def _run_alone(console: Console, request: Request, place: Place, resume: bool) -
     if summary is not None:
         display.say(console, f"{place.point.scenario.name}: is done already")
     else:
-        if resume and not place.goes_on:
-            sweep.make_room(*place)
         try:
-            summary = _execute(console, request, place)
+            summary = _execute(console, request, place, resume)
         except RunFailed as error:
             raise RunFailed(f"{error}{place.kept}") from error
         except KeyboardInterrupt:
@@ -137,18 +142,19 @@ def _run_alone(console: Console, request: Request, place: Place, resume: bool) -
     console.print(display.result(summary))
 
 
-def _execute(console: Console, request: Request, place: Place) -> dict[str, Any]:
+def _execute(console: Console, request: Request, place: Place, resume: bool) -> dict[str, Any]:
     """Run a point in this process, and show how it goes."""
     scenario, live = place.point.scenario, display.is_live(console)
     title = f"{scenario.name} {place.point.name}".strip()
     crew = display.crew(scenario.workers)
-    goes_on, damaged = usable(place.path, to_go_on=True) if place.goes_on else (None, [])
-    for line in damaged if goes_on is not None else ():
+    goes_on = resume and place.goes_on
+    checkpoint, damaged = usable(place.path, to_go_on=True) if goes_on else (None, [])
+    for line in damaged if checkpoint is not None else ():
         display.say(console, f"{line}; the checkpoint before it is used")
-    begins = "" if goes_on is None else f", from version {int(goes_on.name)} on"
+    begins = "" if checkpoint is None else f", from version {int(checkpoint.name)} on"
     display.say(console, f"{title}: backend {scenario.backend.name}, {crew}, into {place.path}{begins}")
     with request.located(place.point), display.watching(console, scenario, live=live) as watch:
-        summary = execute(scenario, place.path, watch, place.goes_on)
+        summary = execute(scenario, place.path, watch, go_on=goes_on, anew=resume and not goes_on)
     if summary["status"] == "interrupted":
         raise KeyboardInterrupt
     return summary
@@ -211,14 +217,11 @@ class _Sweep:
                     self._note(place, word)
 
     def _job(self, place: Place) -> Job:
-        if self.resume and not place.goes_on:
-            sweep.make_room(*place)
-        return Job(place.point.scenario, place.path, is_trusted())
+        return Job(place.point.scenario, place.path, is_trusted(), self.resume)
 
     def _run_here(self, place: Place) -> None:
-        self._job(place)
         try:
-            word: dict[str, Any] | RunFailed = _execute(self.console, self.request, place)
+            word: dict[str, Any] | RunFailed = _execute(self.console, self.request, place, self.resume)
         except RunFailed as error:
             word = error
         gc.collect()  # a run's data are in cycles of references, which many points would fill the memory with

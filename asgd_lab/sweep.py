@@ -14,7 +14,7 @@ from asgd_lab.backends.run import with_samples
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record.replications import COURSE, Estimate, difference, estimate, metrics
 from asgd_lab.record.run import read_summary
-from asgd_lab.record.standing import clear, standing
+from asgd_lab.record.standing import standing
 from asgd_lab.scenario import Document, Point
 from asgd_lab.scenario.writing import brief
 
@@ -32,11 +32,6 @@ def check_folder(folder: Path) -> None:
     """A sweep does not go on in the directory of a single run."""
     if (folder / "manifest.json").exists():
         raise ScenarioError(f"--resume: {folder} holds a single run, not a sweep; choose another --out")
-
-
-def make_room(point: Point, path: Path) -> None:
-    """Remove what an earlier try of this run has left unfinished."""
-    clear(path, _text(point))
 
 
 def _text(point: Point) -> str:

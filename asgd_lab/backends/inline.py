@@ -224,13 +224,15 @@ class _Book:
 def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) -> Outcome:
     """Run the scenario with everybody in turn. Its tables order effects; they time nothing."""
     task = build_task(scenario)
+    initial = initial_parameters(scenario, task)
+    record.begin()
     book = _Book(record, scenario.workers, task.size_bytes)
     lab = Inline(
         task,
         build_algorithm(scenario),
         build_budget(scenario),
         scenario.workers,
-        initial_parameters(scenario, task),
+        initial,
         book.observe,
         book.minibatch,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,10 @@ import numpy as np
 from asgd_lab.backends.outcome import Outcome, Watch
 from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.hardware import fit
-from asgd_lab.record import checkpoints, tables
-from asgd_lab.record.run import RunDirectory, Status
-from asgd_lab.record.standing import going_on
+from asgd_lab.record import checkpoints, removal, tables
+from asgd_lab.record.holding import taken
+from asgd_lab.record.run import Beginning, RunDirectory, Status
+from asgd_lab.record.standing import standing
 from asgd_lab.record.summary import params_sha256
 from asgd_lab.scenario import Document, Scenario
 from asgd_lab.scenario.scaling import scaled
@@ -44,37 +44,49 @@ BACKENDS: dict[str, Callable[[], Backend]] = {"inline": _inline, "sim": _sim, "p
 """By name; each is imported when it is asked for."""
 
 
-def execute(scenario: Scenario, out: Path, watch: Watch | None = None, go_on: bool = False) -> dict[str, Any]:
+def execute(
+    scenario: Scenario, out: Path, watch: Watch | None = None, go_on: bool = False, anew: bool = False
+) -> dict[str, Any]:
     """Run the scenario into the directory `out` and return its summary, with its `status`.
 
-    With `go_on`, `out` holds this very run, unfinished, and its last checkpoint is where it goes on from.
+    With `go_on`, `out` holds this very run, unfinished, and its last checkpoint is where it goes on from; with `anew`,
+    what an earlier try of it wrote is removed. A run that cannot begin leaves the directory as it was.
     A failed run raises `RunFailed` after everything that was recorded has been written; an interrupted one returns.
     """
     scenario = with_samples(scenario)
-    facts = {"seed": scenario.seed, "backend": scenario.backend.name}
-    if go_on:
-        checkpoints.newest(out, to_go_on=True)  # refuses what cannot be gone on from before anything is touched
-        record = RunDirectory.go_on(out, record=scenario.record, facts=facts, distances=scenario.backend.distances)
-    else:
-        record = RunDirectory.create(
-            out, Document.dump(scenario), record=scenario.record, facts=facts, distances=scenario.backend.distances
-        )
-    with going_on(record.path):
-        return _carry_out(scaled(scenario), record, watch, go_on)
+    beginning: Beginning = "go on" if go_on else "anew" if anew else "new"
+    with taken(out, "--out" if beginning == "new" else "--resume") as made:
+        try:
+            if beginning != "new" and standing(out, Document.dump(scenario)) == "done":
+                raise ScenarioError(f"--resume: the run in {out} has come to its end meanwhile")
+            if go_on:
+                checkpoints.newest(out, to_go_on=True)  # refuses what cannot be gone on from
+            record = RunDirectory(
+                out,
+                Document.dump(scenario),
+                record=scenario.record,
+                facts={"seed": scenario.seed, "backend": scenario.backend.name},
+                distances=scenario.backend.distances,
+                beginning=beginning,
+            )
+            return _carry_out(scaled(scenario), record, watch)
+        finally:
+            if made:
+                removal.remove_if_empty(out)
 
 
-def _carry_out(scenario: Scenario, record: RunDirectory, watch: Watch | None, go_on: bool) -> dict[str, Any]:
+def _carry_out(scenario: Scenario, record: RunDirectory, watch: Watch | None) -> dict[str, Any]:
     try:
         outcome = BACKENDS[scenario.backend.name]()(scenario, record, watch)
+        record.begin()
     except ScenarioError as error:
-        if go_on:  # somebody's work: it stays
-            record.leave(str(error))
-        else:  # nothing has run: leave nothing in the way of the next try
-            shutil.rmtree(record.path)
+        record.withdraw(str(error))
         raise
     except BaseException as error:
         status: Status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        record.finish({"failure": f"{type(error).__name__}: {error}"}, status, None)
+        if record.begun or record.beginning == "new":  # else an earlier try of it stays as it was
+            record.begin()
+            record.finish({"failure": f"{type(error).__name__}: {error}"}, status, None)
         raise
     params = outcome.params if outcome.params is not None else np.empty(0, np.float32)
     summary = outcome.statistics.summary(

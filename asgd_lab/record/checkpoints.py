@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asgd_lab.errors import ScenarioError
+from asgd_lab.record import removal
 from asgd_lab.record.rowfile import count_rows
 
 FOLDER = "checkpoints"
@@ -42,8 +42,8 @@ class State(NamedTuple):
 def begin(run_dir: Path) -> Path:
     """An empty folder to write the next one into."""
     path = run_dir / FOLDER / UNFINISHED
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True)
+    removal.clear(run_dir, f"{FOLDER}/{UNFINISHED}")
+    path.mkdir(parents=True, exist_ok=True)
     return path
 
 
@@ -67,11 +67,15 @@ def commit(run_dir: Path, state: State, keep: int) -> Path:
         os.fsync(file.fileno())
     _sync(unfinished)
     path = run_dir / FOLDER / f"{state.version:012d}"
-    shutil.rmtree(path, ignore_errors=True)
-    os.replace(unfinished, path)
+    removal.clear(run_dir, f"{FOLDER}/{path.name}")
+    if path.exists():  # the user's own files are in it
+        for each in sorted(unfinished.iterdir(), key=lambda each: each.name == "state.json"):  # it vouches for the rest
+            os.replace(each, path / each.name)
+    else:
+        os.replace(unfinished, path)
     _sync(path.parent)
     for old in all_of(run_dir)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+        removal.clear(run_dir, f"{FOLDER}/{old.name}")
     return path
 
 

@@ -14,7 +14,6 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -23,48 +22,72 @@ import numpy as np
 import numpy.typing as npt
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import checkpoints, machine, trace
-from asgd_lab.record.tables import DISTANCES, EFFECTS, EVALS, MINIBATCHES, NoRows, Recording, Rows
+from asgd_lab.record import checkpoints, machine, removal, trace
+from asgd_lab.record.holding import unusable
+from asgd_lab.record.tables import DISTANCES, EFFECTS, EVALS, MINIBATCHES, TABLES, NoRows, Recording, Rows
 
 Status = Literal["done", "interrupted", "failed"]
 
 
-@dataclass(frozen=True, slots=True)
-class RunDirectory:
-    """One run's open directory; `effects` and `minibatches` are for the rounds that `recording` keeps."""
+Beginning = Literal["new", "anew", "go on"]
 
-    path: Path
-    recording: Recording
+
+class RunDirectory:
+    """One run's directory; `effects` and `minibatches` are for the rounds that `recording` keeps.
+
+    Until `begin`, nothing in it is touched, and there is nothing to record into.
+    """
+
     effects: Rows | NoRows
     minibatches: Rows | NoRows
     evals: Rows
     distances: Rows | None
+
+    def __init__(
+        self, path: Path, scenario_yaml: str, *, record: str = "all", facts: Mapping[str, Any] | None = None,
+        distances: bool = False, beginning: Beginning = "new",
+    ) -> None:  # fmt: skip
+        """ScenarioError if the run is `new` and `path` holds anything. `facts` join the manifest."""
+        self.path, self.recording, self.begun = path, Recording.named(record), False
+        self._scenario_yaml, self._facts, self._far, self.beginning = scenario_yaml, facts or {}, distances, beginning
+        if beginning == "new":
+            _check_empty(path)
 
     @classmethod
     def create(
         cls, path: Path | str, scenario_yaml: str, *, record: str = "all", facts: Mapping[str, Any] | None = None,
         distances: bool = False,
     ) -> RunDirectory:  # fmt: skip
-        """Take or make the empty directory `path`; ScenarioError if it holds anything. `facts` join the manifest."""
+        """Make the directory, if there is none, and begin a new run in it."""
         path = Path(path)
-        _claim(path, scenario_yaml)
-        return cls._opened(path, record, facts or {}, distances)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unusable(path, "--out", error) from None
+        directory = cls(path, scenario_yaml, record=record, facts=facts, distances=distances)
+        directory.begin()
+        return directory
 
-    @classmethod
-    def go_on(
-        cls, path: Path, *, record: str = "all", facts: Mapping[str, Any] | None = None, distances: bool = False
-    ) -> RunDirectory:
-        """Take the directory of the same run, which has not come to its end; what was made of its rows is made anew."""
-        earlier = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        for table in (EFFECTS, MINIBATCHES, EVALS, DISTANCES):
-            for file in (table.file(path), table.file(path).with_suffix(".parquet.part")):
-                file.unlink(missing_ok=True)
-        resumed = [*earlier.get("resumed", []), {"after": earlier.get("status"), "at": _now()}]
-        facts = {**(facts or {}), "created": earlier.get("created"), "resumed": resumed}
-        return cls._opened(path, record, facts, distances)
-
-    @classmethod
-    def _opened(cls, path: Path, record: str, facts: Mapping[str, Any], distances: bool) -> RunDirectory:
+    def begin(self) -> None:
+        """Write the first files of the run. One that begins anew loses what its earlier try had written; one that goes
+        on loses what was made of its rows, which is made again. Called again, it does nothing."""
+        if self.begun:
+            return
+        path, facts = self.path, dict(self._facts)
+        if self.beginning == "go on":
+            earlier = read_manifest(path)
+            for table in TABLES.values():
+                for suffix in ("", ".part"):
+                    removal.remove_file(path, f"{table.name}.parquet{suffix}")
+            for name in ("summary.json", "trace.json", "checkpoints/final.npz"):
+                removal.remove_file(path, name)
+            resumed = [*earlier.get("resumed", []), {"after": earlier.get("status"), "at": _now()}]
+            facts |= {"created": earlier.get("created"), "resumed": resumed}
+        else:
+            if self.beginning == "anew":
+                removal.clear(path)
+            _claim(path, self._scenario_yaml)
+        self.begun = True
         manifest = {
             "status": "running",
             "created": _now(),
@@ -75,11 +98,22 @@ class RunDirectory:
             "commit": machine.commit(),
         }
         _write_json(path / "manifest.json", manifest)
-        recording = Recording.named(record)
-        rows = Rows if recording.every else NoRows
-        effects, minibatches = (rows(table.file(path), table) for table in (EFFECTS, MINIBATCHES))
-        far = Rows(DISTANCES.file(path), DISTANCES) if distances else None
-        return cls(path, recording, effects, minibatches, Rows(EVALS.file(path), EVALS), far)
+        rows = Rows if self.recording.every else NoRows
+        self.effects, self.minibatches = (rows(table.file(path), table) for table in (EFFECTS, MINIBATCHES))
+        self.distances = Rows(DISTANCES.file(path), DISTANCES) if self._far else None
+        self.evals = Rows(EVALS.file(path), EVALS)
+
+    def withdraw(self, failure: str) -> None:
+        """The run cannot be: remove what was written for it. What an earlier command recorded stays."""
+        if not self.begun:
+            return
+        for rows in (self.effects, self.minibatches, self.evals, self.distances):
+            if rows is not None:
+                rows.close()
+        if self.beginning == "go on":
+            mark(self.path, "interrupted", failure=failure)
+        else:
+            removal.clear(self.path)
 
     def finish(self, summary: Mapping[str, Any], status: Status, params: npt.NDArray[np.float32] | None) -> None:
         """Write all that is still missing: tables, final parameters, summary, trace, and the manifest's status.
@@ -103,13 +137,6 @@ class RunDirectory:
                 if rows is not None:
                     parts.callback(rows.close)
 
-    def leave(self, failure: str) -> None:
-        """Go, having written nothing: the run cannot be gone on with. Tables are made again when it can be."""
-        for rows in (self.effects, self.minibatches, self.evals, self.distances):
-            if rows is not None:
-                rows.close()
-        mark(self.path, "interrupted", failure=failure)
-
 
 def mark(run_dir: Path, status: Status, **facts: Any) -> None:
     """Write into a run's manifest how it ended, and when. `facts` join it."""
@@ -130,7 +157,7 @@ def default_directory(scenario_name: str, root: Path | str = "runs") -> Path:
         except FileExistsError:
             number += 1
         except OSError as error:
-            raise _unusable(path, error) from None
+            raise unusable(path, "--out", error) from None
         else:
             return path
 
@@ -177,22 +204,35 @@ def read_summary(run_dir: Path | str) -> dict[str, Any]:
     return summary
 
 
-def _claim(path: Path, scenario_yaml: str) -> None:
+def read_manifest(run_dir: Path) -> dict[str, Any]:
+    """The manifest of a run; ScenarioError where there is none that can be read."""
+    path = run_dir / "manifest.json"
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(manifest, dict):
+            raise ValueError("no mapping")
+    except (OSError, ValueError, RecursionError) as error:
+        raise ScenarioError(f"{path}: is damaged: {error}") from None
+    return manifest
+
+
+def _check_empty(path: Path) -> None:
+    try:
         if any(path.iterdir()):
             raise ScenarioError(f"--out: {path} is not empty; choose another")
+    except OSError as error:
+        raise unusable(path, "--out", error) from None
+
+
+def _claim(path: Path, scenario_yaml: str) -> None:
+    try:
         # "x": of two runs that found the directory empty at the same moment, one gets it.
         with (path / "scenario.yaml").open("x", encoding="utf-8") as file:
             file.write(scenario_yaml)
+    except FileExistsError:
+        raise ScenarioError(f"--out: {path} is not empty; choose another") from None
     except OSError as error:
-        raise _unusable(path, error) from None
-
-
-def _unusable(path: Path, error: OSError) -> ScenarioError:
-    if isinstance(error, FileExistsError) and path.is_dir():
-        return ScenarioError(f"--out: {path} is not empty; choose another")
-    return ScenarioError(f"--out: {path} cannot be used: {error.strerror}; choose a directory that can be written")
+        raise unusable(path, "--out", error) from None
 
 
 def _write_params(path: Path, params: npt.NDArray[np.float32]) -> None:

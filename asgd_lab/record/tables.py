@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from asgd_lab.errors import ScenarioError
+from asgd_lab.record.removal import remove_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,7 +151,7 @@ class Rows:
         finished = self._path.with_name(self._path.name + ".new")
         _write_parquet(finished, self._table, chain(_journalled(self._journal_path), waiting))
         os.replace(finished, self._path)
-        self._journal_path.unlink()
+        remove_file(self._journal_path.parent, self._journal_path.name)
 
 
 class NoRows:

@@ -67,6 +67,9 @@ class Memory:
         self.effects, self.minibatches, self.evals = _Rows(), _Rows(), _Rows()
         self.distances = None
 
+    def begin(self) -> None:
+        """There is nothing to write."""
+
 
 @dataclass
 class Run:

@@ -79,9 +79,9 @@ def runners() -> list[psutil.Process]:
 
 
 def runner_of(path: Path) -> psutil.Process:
-    """The one that is at this run: it holds the run's scenario open."""
-    held = str((path / "scenario.yaml").resolve())
-    (found,) = (each for each in runners() if held in [file.path for file in each.open_files()])
+    """The one that is at this run: it has files of the run open."""
+    held = f"{path.resolve()}/"
+    (found,) = (each for each in runners() if any(file.path.startswith(held) for file in each.open_files()))
     return found
 
 
@@ -199,7 +199,7 @@ def test_a_bug_in_one_point_is_a_failure_with_a_log(tmp_path: Path, monkeypatch:
 def test_wrong_input_that_only_a_run_finds_ends_the_sweep_with_status_2(
     bowl: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(scenario: Scenario, path: Path, watch: Watch, go_on: bool) -> None:
+    def refuse(scenario: Scenario, path: Path, watch: Watch, **_: bool) -> None:
         raise ScenarioError.at("algorithm.n_sync", "is not to be had today")
 
     monkeypatch.setattr(running, "execute", refuse)

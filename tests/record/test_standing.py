@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
 
 from asgd_lab.errors import ScenarioError
+from asgd_lab.record.holding import held
 from asgd_lab.record.run import RunDirectory, Status
-from asgd_lab.record.standing import abandoned, clear, going_on, standing
+from asgd_lab.record.standing import abandoned, standing
 
 SCENARIO = "name: toy\n"
 
@@ -32,16 +34,11 @@ def test_where_nothing_is_a_run_can_go(tmp_path: Path) -> None:
 def test_a_finished_run_is_done_and_stays(tmp_path: Path) -> None:
     ended(tmp_path, "done")
     assert standing(tmp_path, SCENARIO) == "done"
-    clear(tmp_path, SCENARIO)
-    assert standing(tmp_path, SCENARIO) == "done"
 
 
 @pytest.mark.parametrize("status", ["interrupted", "failed"])
-def test_a_run_that_did_not_end_well_is_unfinished_and_makes_room(tmp_path: Path, status: Status) -> None:
-    path = ended(tmp_path / "run", status)
-    assert standing(path, SCENARIO) == "unfinished"
-    clear(path, SCENARIO)
-    assert not path.exists()
+def test_a_run_that_did_not_end_well_is_unfinished(tmp_path: Path, status: Status) -> None:
+    assert standing(ended(tmp_path / "run", status), SCENARIO) == "unfinished"
 
 
 @pytest.mark.parametrize("leave", [{"scenario.yaml", "manifest.json"}, {"scenario.yaml"}])
@@ -59,10 +56,9 @@ def test_a_run_that_was_killed_is_unfinished_however_little_it_wrote(tmp_path: P
 @pytest.mark.parametrize("status", ["done", "interrupted"])
 def test_a_run_of_another_scenario_is_refused_and_left_alone(tmp_path: Path, status: Status) -> None:
     ended(tmp_path, status)
-    for act in (standing, clear):
-        with pytest.raises(ScenarioError) as refused:
-            act(tmp_path, "name: other\n")
-        assert str(refused.value) == f"--resume: {tmp_path} holds a run of another scenario; choose another --out"
+    with pytest.raises(ScenarioError) as refused:
+        standing(tmp_path, "name: other\n")
+    assert str(refused.value) == f"--resume: {tmp_path} holds a run of another scenario; choose another --out"
     assert (tmp_path / "summary.json").exists()
 
 
@@ -71,29 +67,33 @@ def test_what_is_no_run_is_refused_and_left_alone(tmp_path: Path, names: list[st
     for name in names:
         (tmp_path / name).write_text(SCENARIO)
     with pytest.raises(ScenarioError, match=r"holds something else than this run; choose another --out$"):
-        clear(tmp_path, SCENARIO)
+        standing(tmp_path, SCENARIO)
     assert sorted(each.name for each in tmp_path.iterdir()) == names
 
 
 def test_a_file_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ScenarioError, match="cannot be read: Not a directory"):
+    with pytest.raises(ScenarioError, match="cannot be used: Not a directory"):
         standing(tmp_path / "file", SCENARIO)
 
 
-def test_a_run_that_goes_on_is_nobody_elses_to_remove(tmp_path: Path) -> None:
-    directory = begun(tmp_path / "run")
-    with going_on(directory.path), pytest.raises(ScenarioError, match=r"still going on; wait for its end, or end it$"):
-        clear(directory.path, SCENARIO)
-    assert standing(directory.path, SCENARIO) == "unfinished", "its process is gone"
+def test_a_run_that_goes_on_is_nobody_elses_to_look_at(tmp_path: Path) -> None:
+    directory, heard = begun(tmp_path / "run"), []
 
+    def look() -> None:  # a thread of its own holds nothing
+        try:
+            heard.append(standing(directory.path, SCENARIO))
+        except ScenarioError as error:
+            heard.append(str(error))
 
-def test_a_run_kept_inside_an_unfinished_one_is_not_removed_with_it(tmp_path: Path) -> None:
-    ended(tmp_path, "failed")
-    inner = ended(tmp_path / "second", "done")
-    with pytest.raises(ScenarioError, match="is unfinished, and holds other runs"):
-        clear(tmp_path, SCENARIO)
-    assert standing(inner, SCENARIO) == "done"
+    with held(directory.path, "--resume"):
+        assert standing(directory.path, SCENARIO) == "unfinished", "the holder itself may look"
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join()
+    look()
+    message = f"--resume: {directory.path} is in use; the run in it is still going on; wait for its end, or end it"
+    assert heard == [message, "unfinished"]
 
 
 def test_the_manifest_of_an_abandoned_run_says_why_it_ended(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from dataclasses import asdict
@@ -27,6 +26,7 @@ from asgd_lab.backends.process.preload import preload
 from asgd_lab.backends.process.restoring import go_back
 from asgd_lab.errors import ScenarioError
 from asgd_lab.hardware.costs import check_memory
+from asgd_lab.record import removal
 from asgd_lab.record.checkpoints import newest, state_of
 from asgd_lab.record.run import RunDirectory
 from asgd_lab.record.summary import Statistics
@@ -54,9 +54,10 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
     _check_memory(workers, workers + (1 if algorithm.shared else shared), task.size)
     if scenario.backend.device == "emulated":
         check_memory(scenario.hardware, task.size_bytes)
+    record.begin()
     parts, logs = record.path / "parts", record.path / "logs"
     for folder in (parts, logs):
-        folder.mkdir(exist_ok=resumed is not None)
+        folder.mkdir(exist_ok=True)
     plan = Plan(
         scenario, task.size, task.size_bytes,
         Stack("asgd-lab-versions", 1 if algorithm.shared else workers + 2, task.size),
@@ -90,7 +91,7 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
     finally:
         plan.close()
         if outcome.status == "done" or scenario.backend.checkpoint is None:  # else it may go on
-            shutil.rmtree(parts)
+            removal.clear(record.path, "parts")
     return outcome
 
 

@@ -40,11 +40,15 @@ Word = Progress | dict[str, Any] | ScenarioError | RunFailed
 
 
 class Job(NamedTuple):
-    """A scenario, the directory of its run, and whether the scenario's names may be imported, whatever they are."""
+    """A scenario, the directory of its run, and whether the scenario's names may be imported, whatever they are.
+
+    `anew` removes what an earlier try of the same run left there.
+    """
 
     scenario: Scenario
     path: Path
     trusted: bool
+    anew: bool = False
 
 
 class Pool:
@@ -157,7 +161,7 @@ def _run(job: Job, line: Connection) -> Word:
 
     try:
         with trusting(job.trusted):
-            summary = execute(job.scenario, job.path, watch)
+            summary = execute(job.scenario, job.path, watch, anew=job.anew)
     except (ScenarioError, RunFailed) as error:
         return error
     except Exception as error:

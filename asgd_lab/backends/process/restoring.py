@@ -11,7 +11,7 @@ from asgd_lab.backends.build import Worker
 from asgd_lab.backends.process.ledger import Ledger
 from asgd_lab.backends.process.plan import Plan
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import checkpoints
+from asgd_lab.record import checkpoints, removal
 from asgd_lab.record.rowfile import cut
 
 LEARNER, KEPT = "learner.", "kept."
@@ -54,7 +54,7 @@ def go_back(plan: Plan, checkpoint: Path) -> None:
             if path.name in state.rows:
                 cut(path, state.rows[path.name])
             elif path.suffix != ".npy" and path != plan.distances:  # a push's last measurement counts
-                path.unlink()
+                removal.remove_file(plan.run_dir, f"parts/{path.name}")
         cut(plan.events, state.events)
     except (OSError, ValueError) as error:
         raise ScenarioError(f"--resume: {checkpoint}: cannot be gone on from: {error}") from error

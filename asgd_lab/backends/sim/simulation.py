@@ -53,10 +53,11 @@ class Simulation:
         self.depth = self.algorithm.depth
         self.machine = machine = Machine(self.clock, scenario, task.size_bytes, self.algorithm.depth)
         self.costs, self.network, self.queues = machine.costs, machine.network, machine.queues
-        self.rows = Rows(record, machine.costs, task.size_bytes)
         self.independent, self.one_sided = machine.independent, machine.one_sided
         self.processors, self.submit = machine.processors, machine.submit
         self._initial = initial_parameters(scenario, task)
+        record.begin()
+        self.rows = Rows(record, machine.costs, task.size_bytes)
         self._buffers = [[self._initial.clone() for _ in range(self.algorithm.depth)] for _ in range(scenario.workers)]
         self.shards = Shards(scenario, task, self.algorithm, self._initial, self._buffers)
         self.server = self.shards.first

@@ -1,0 +1,86 @@
+"""A directory is held by one command at a time, from before it is looked at until the command is over with it.
+
+The lock is on the directory itself, which no command replaces, and not on a file in it. The kernel lets go of it with
+the process, however that ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from contextvars import ContextVar
+from pathlib import Path
+
+from asgd_lab.errors import ScenarioError
+
+_HELD: ContextVar[frozenset[tuple[int, int]]] = ContextVar("held", default=frozenset())
+
+
+@contextlib.contextmanager
+def taken(path: Path, option: str) -> Iterator[bool]:
+    """Hold the directory, which is made if there is none; whether it was. ScenarioError if another command holds it.
+
+    A command that holds it already may take it again.
+    """
+    with contextlib.ExitStack() as stack:
+        while True:
+            made = _made(path, option)
+            with contextlib.suppress(FileNotFoundError):  # who made it has just removed it again
+                stack.enter_context(held(path, option))
+                break
+        yield made
+
+
+@contextlib.contextmanager
+def held(path: Path, option: str) -> Iterator[None]:
+    """Hold a directory that is there; FileNotFoundError if it is not. Otherwise as `taken`."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise unusable(path, option, error) from None
+    try:
+        about = os.fstat(descriptor)
+        place = about.st_dev, about.st_ino
+        if place in _HELD.get():
+            yield
+            return
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            message = f"{option}: {path} is in use; the run in it is still going on; wait for its end, or end it"
+            raise ScenarioError(message) from None
+        except OSError:  # a file system without locks
+            pass
+        if not os.path.samestat(about, os.stat(path)):
+            raise FileNotFoundError(path)
+        token = _HELD.set(_HELD.get() | {place})
+        try:
+            yield
+        finally:
+            _HELD.reset(token)
+    finally:
+        os.close(descriptor)
+
+
+def unusable(path: Path, option: str, error: Exception) -> ScenarioError:
+    """What is said of a path at which no directory can be."""
+    why = getattr(error, "strerror", None) or str(error)
+    if os.path.islink(path) and not os.path.exists(path):
+        why = "it is a broken symbolic link"
+    return ScenarioError(f"{option}: {path} cannot be used: {why}; choose a directory that can be written")
+
+
+def _made(path: Path, option: str) -> bool:
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        if path.is_dir():
+            return False
+        raise unusable(path, option, NotADirectoryError(20, "it is no directory")) from None
+    except (OSError, ValueError) as error:
+        raise unusable(path, option, error) from None
+    return True

@@ -1,0 +1,93 @@
+"""What a run directory consists of, by name. Nothing else of the package removes a file, and it removes only these.
+
+A file of another name is the user's, whatever folder it is in, and so is a symbolic link: the program makes none, and
+none is followed. A folder is removed only when nothing is left in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from asgd_lab.errors import ScenarioError
+
+_PROCESS = r"(server|worker-\d+(-\d+)?|replica-\d+)"
+_FILES = re.compile(
+    "|".join(
+        (
+            r"(scenario\.yaml|(manifest|summary|trace)\.json|(effects|minibatches|evals|distances)\.parquet)(\.new|\.part)?",
+            r"events\.rows",
+            r"logs/(run|server|worker-\d+)\.log",
+            rf"parts/{_PROCESS}\.(effects|minibatches|snapshots|distances|\d+\.npy)",
+            r"parts/final\.npz",
+            r"checkpoints/final\.npz(\.new)?",
+            r"checkpoints/(\d+|unfinished)/((server|worker-\d+)\.npz(\.part)?|state\.json)",
+        )
+    )
+)
+_FOLDERS = re.compile(r"logs|parts|checkpoints(/(\d+|unfinished))?")
+
+
+def is_ours(name: str) -> bool:
+    """Whether a run writes a file or a folder of this name; `name` is relative to the run directory."""
+    return bool(_FILES.fullmatch(name) or _FOLDERS.fullmatch(name))
+
+
+def check(run_dir: Path) -> None:
+    """ScenarioError if a link, a FIFO or the like stands where a run has a file or a folder of its own."""
+    for name, mode in _named(run_dir):
+        wanted = stat.S_ISDIR if _FOLDERS.fullmatch(name) else stat.S_ISREG
+        if not wanted(mode):
+            kind = "a symbolic link" if stat.S_ISLNK(mode) else "a folder" if stat.S_ISDIR(mode) else "no plain file"
+            raise ScenarioError(f"{run_dir / name}: is {kind}, which no run has there; move it elsewhere")
+
+
+def clear(run_dir: Path, inside: str = "") -> None:
+    """Remove a run's own files, and its folders if nothing of the user's is in them; of the folder `inside` alone."""
+    root = Path(os.path.realpath(run_dir))
+    folders = []
+    for name, mode in list(_named(root)):
+        if not f"{name}/".startswith(f"{inside}/" if inside else ""):
+            continue
+        if _FOLDERS.fullmatch(name) and stat.S_ISDIR(mode):
+            folders.append(root / name)
+        elif _FILES.fullmatch(name) and stat.S_ISREG(mode):
+            (root / name).unlink(missing_ok=True)
+    for folder in reversed(folders):  # the inner ones first
+        remove_if_empty(folder)
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove a folder in which nothing is."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def remove_file(run_dir: Path, name: str) -> None:
+    """Remove one of a run's own files, if it is there."""
+    assert _FILES.fullmatch(name), name
+    with contextlib.suppress(FileNotFoundError):
+        (run_dir / name).unlink()
+
+
+def _named(run_dir: Path, folder: str = "") -> Iterator[tuple[str, int]]:
+    """Name and mode of all that has a name of ours, outer folders first. No link is followed below `run_dir`."""
+    try:
+        entries = sorted(os.listdir(run_dir / folder))
+    except OSError:
+        return
+    for entry in entries:
+        name = f"{folder}/{entry}" if folder else entry
+        if not is_ours(name):
+            continue
+        try:
+            mode = os.lstat(run_dir / name).st_mode
+        except OSError:
+            continue
+        yield name, mode
+        if stat.S_ISDIR(mode) and _FOLDERS.fullmatch(name):
+            yield from _named(run_dir, name)
