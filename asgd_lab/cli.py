@@ -17,6 +17,7 @@ import typer
 from asgd_lab import display, interrupts
 from asgd_lab.backends.process.preload import MODULES, POOL_MODULES, preload
 from asgd_lab.catalogue import CATALOGUE
+from asgd_lab.columns import Described
 from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.record.machine import usable_cores
 from asgd_lab.scenario import Document, Point, json_schema, parse_assignment, presets
@@ -211,7 +212,7 @@ def list_(
             console.print("", display.machine(presets.read(name)))
         return
     for title in [kind] if kind is not None else CATALOGUE:
-        console.print(display.names(title, CATALOGUE[title]()))
+        console.print(Described(title, CATALOGUE[title]()))
 
 
 # ---------------------------------------------------------------- errors and options

@@ -17,10 +17,13 @@ from rich.console import Group as Stack
 from rich.constrain import Constrain
 from rich.live import Live
 from rich.padding import Padding
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
+from asgd_lab.columns import Columns, Pairs
 from asgd_lab.record.summary import LATENESS_ALLOWED
 from asgd_lab.scenario import Scenario, presets
 
@@ -29,10 +32,11 @@ if TYPE_CHECKING:
 
     from asgd_lab.backends.outcome import Progress, Watch, WorkerLook
 
-PLAIN_WIDTH = 200  # of a table that goes to a file or a pipe
+PLAIN_WIDTH = 10_000  # of a file or a pipe: nothing there is folded or left out
 PROSE_WIDTH = 120  # of sentences, on however wide a terminal
 PLAIN_EVERY_S = 5.0
 SHOWN_WORKERS = 16  # of more workers, how many are in each state
+BAR_NAME_WIDTH = 48  # a longer name takes several lines
 BUSY = 0.8  # the share of its time above which a server or a link is worth a word
 SHOWN_RESOURCES = 4
 STYLES = {"starting": "dim", "fetching": "cyan", "training": "green", "pushing": "yellow", "left": "dim"}
@@ -71,6 +75,15 @@ def watching(console: Console, scenario: Scenario, *, live: bool) -> Iterator[Wa
             say(console, numbers(scenario, progress, pace))
 
     yield line
+
+
+def bars(console: Console, *, live: bool, **pace: float) -> Bars:
+    """Bars as wide as the terminal, each with its name, its share and what is left; they vanish at the end."""
+    name = TextColumn(
+        "{task.description}", markup=False, table_column=Column(overflow="fold", max_width=BAR_NAME_WIDTH)
+    )
+    columns = (name, BarColumn(bar_width=None), TaskProgressColumn(), TimeRemainingColumn())
+    return Bars(*columns, console=console, disable=not live, transient=True, expand=True, **pace)  # type: ignore[arg-type]
 
 
 class Pace:
@@ -119,14 +132,14 @@ def numbers(scenario: Scenario, progress: Progress, pace: Pace) -> str:
 def picture(scenario: Scenario, progress: Progress, pace: Pace) -> Table:
     """The same for a terminal, with a bar and what each worker is doing."""
     share = pace.share(progress)
-    table = Table.grid()
-    table.add_row(ProgressBar(total=None if share is None else 1.0, completed=share or 0.0, width=40))
+    table = Table.grid(expand=True)
+    table.add_row(ProgressBar(total=None if share is None else 1.0, completed=share or 0.0))
     table.add_row(Text(numbers(scenario, progress, pace)))
     table.add_row(_workers(progress.workers))
     return table
 
 
-def _workers(looks: Sequence[WorkerLook]) -> Table | Text:
+def _workers(looks: Sequence[WorkerLook]) -> Columns | Text:
     if len(looks) > SHOWN_WORKERS:
         counted = sorted(Counter(look.state for look in looks).items())
         states = Text("   ").join(Text(f"{count} {state}", STYLES.get(state, "")) for state, count in counted)
@@ -134,18 +147,19 @@ def _workers(looks: Sequence[WorkerLook]) -> Table | Text:
         return states.append(f"   {restarts} restarts" if restarts else "")
     if not looks:
         return Text()
-    table = Table(box=None, pad_edge=False)
-    for heading in ("worker", "state", "minibatches", "staleness", "waiting", "restarts"):
-        table.add_column(heading, justify="left" if heading == "state" else "right", header_style="dim")
-    for number, look in enumerate(looks):
-        numbers = (f"{look.minibatches:,}", str(look.staleness), f"{look.waiting:.0%}", str(look.restarts))
-        table.add_row(str(number), Text(look.state, STYLES.get(look.state, "")), *numbers)
-    return table
+    headings = ("worker", "state", "minibatches", "staleness", "waiting", "restarts")
+    rows = [
+        (
+            *(str(number), Text(look.state, STYLES.get(look.state, "")), f"{look.minibatches:,}"),
+            *(str(look.staleness), f"{look.waiting:.0%}", str(look.restarts)),
+        )
+        for number, look in enumerate(looks)
+    ]
+    return Columns(headings, rows, headings[1:], lines=False, left=frozenset({"state"}))
 
 
-def result(summary: Mapping[str, Any]) -> Table:
+def result(summary: Mapping[str, Any]) -> Pairs:
     """One run's numbers."""
-    table = Table.grid(padding=(0, 2))
     share, late = overruns(summary), lateness(summary)
     staleness, busy = summary["staleness"], summary["utilisation"]
     emulated = " on emulated devices" if summary.get("emulated") else ""
@@ -164,9 +178,7 @@ def result(summary: Mapping[str, Any]) -> Table:
     if late is not None:
         verdict = "" if late <= LATENESS_ALLOWED else f"; above {LATENESS_ALLOWED:.0%} the measurement is invalid"
         rows.append(("lateness", f"{late:.2%} longer than stated in the mean{verdict}"))
-    for name, value in rows:
-        table.add_row(Text(name, "bold"), Text(value))
-    return table
+    return Pairs([(Text(name, "bold"), value) for name, value in rows])
 
 
 def _where_time_goes(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -208,36 +220,30 @@ def brief(summary: Mapping[str, Any]) -> str:
     return f"{clock}staleness {summary['staleness']['mean']:.2f}{final}"
 
 
-def comparison(table: pd.DataFrame) -> Table:
+def comparison(table: pd.DataFrame) -> Columns:
     """Predicted beside measured: a row a point."""
     headings = ("scenario", "device", "n_sync", "workers", "predicted", "measured", "± 95%", "error", "staleness p/m")
-    shown = Table(*headings, "server busy", "late", title="speed-up over one device that only computes")
-    for column in shown.columns[2:]:
-        column.justify = "right"
+    important = ("workers", "device", "predicted", "measured", "late", "error", "n_sync", "± 95%", "server busy")
+    rows = []
     for row in table.to_dict("records"):
         half = row["measured_high"] - row["measured_mean"]
-        shown.add_row(
-            Text(row["scenario"]),
-            row["group"],
-            str(row["n_sync"]),
-            str(row["workers"]),
-            f"{row['predicted']:.2f}",
-            f"{row['measured_mean']:.2f}",
-            "-" if math.isnan(half) else f"{half:.2f}",
-            f"{row['error']:+.1%}",
-            f"{row['staleness_predicted']:.2f} / {row['staleness_measured']:.2f}",
-            f"{row['server_utilisation']:.0%}{' saturated' if row['saturated'] else ''}",
-            f"{row['lateness']:.2%}{'' if row['valid'] else ' INVALID'}" if row["group"] == "emulated" else "-",
+        rows.append(
+            (
+                row["scenario"],
+                row["group"],
+                str(row["n_sync"]),
+                str(row["workers"]),
+                f"{row['predicted']:.2f}",
+                f"{row['measured_mean']:.2f}",
+                "-" if math.isnan(half) else f"{half:.2f}",
+                f"{row['error']:+.1%}",
+                f"{row['staleness_predicted']:.2f} / {row['staleness_measured']:.2f}",
+                f"{row['server_utilisation']:.0%}{' saturated' if row['saturated'] else ''}",
+                f"{row['lateness']:.2%}{'' if row['valid'] else ' INVALID'}" if row["group"] == "emulated" else "-",
+            )
         )
-    return shown
-
-
-def names(title: str, described: Mapping[str, str]) -> Table:
-    """What a scenario can name, each with what it is."""
-    table = Table(title=Text(title, "bold"), title_justify="left", box=None, show_header=False, pad_edge=False)
-    for name, words in described.items():
-        table.add_row(Text(name), Text(words))
-    return table
+    title = "speed-up over one device that only computes"
+    return Columns((*headings, "server busy", "late"), rows, important, title, left=frozenset({"device"}))
 
 
 def machine(preset: presets.Preset) -> Constrain:

@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from rich.console import Console
-from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
-from rich.table import Table
-from rich.text import Text
+from rich.progress import TaskID
 
 from asgd_lab.backends.outcome import Progress
-from asgd_lab.display import PLAIN_EVERY_S, Pace, say
-from asgd_lab.record.replications import Estimate
+from asgd_lab.columns import Columns
+from asgd_lab.display import PLAIN_EVERY_S, Pace, bars, say
+from asgd_lab.record.replications import COURSE, Estimate
 from asgd_lab.scenario import Scenario
 from asgd_lab.sweep import Group
 
@@ -54,16 +52,8 @@ class Overview:
 
     def __init__(self, console: Console, total: int, done: int, live: bool) -> None:
         self._console, self._total, self._done, self._live = console, total, done, live
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
         # Without a terminal nothing is drawn, but what is left is estimated.
-        self.bars = Bars(
-            *columns,
-            console=console,
-            transient=True,
-            disable=not live,
-            refresh_per_second=4,
-            speed_estimate_period=RATE_OVER_S,
-        )
+        self.bars = bars(console, live=live, refresh_per_second=4, speed_estimate_period=RATE_OVER_S)
         self._all = self.bars.add_task("", total=total)
         self._running: dict[str, _Running] = {}
         self._due_s = -math.inf
@@ -100,30 +90,30 @@ class Overview:
         return "running: " + "; ".join(f"{name}{share}" for name, share in shares.items()) + left
 
 
-def results(groups: Sequence[Group]) -> Iterator[Table]:
+def results(groups: Sequence[Group]) -> Iterator[Columns]:
     """A row a point, replications as their mean ± the half-width of its 95% interval; and those beside the first."""
     means = {group.name: group.means() for group in groups}
     if means:
         yield _estimates(means, lambda metric: FORMATS.get(metric, ".4g"))
     against = {group.name: group.against(groups[0]) for group in groups[1:]}
     if any(against.values()):
-        table = _estimates(against, lambda _: "+,.4g")
-        table.title = Text(f"minus {groups[0].name}, paired by seed")
-        yield table
+        yield _estimates(against, lambda _: "+,.4g", f"minus {groups[0].name}, paired by seed")
 
 
-def _estimates(rows: Mapping[str, Mapping[str, Estimate]], spec: Callable[[str], str]) -> Table:
+def _estimates(
+    rows: Mapping[str, Mapping[str, Estimate]], spec: Callable[[str], str], title: str | None = None
+) -> Columns:
+    """What was achieved is more important than how it went, and test metrics are the most important of it."""
     replicated = any(each.n > 1 for row in rows.values() for each in row.values())
     metrics = list(dict.fromkeys(metric for row in rows.values() for metric in row))
-    table = Table("point")
-    table.columns[0].overflow = "fold"
-    for heading in (*(["seeds"] if replicated else []), *(HEADINGS.get(name, _words(name)) for name in metrics)):
-        table.add_column(heading, justify="right")
+    important = sorted(metrics, key=lambda name: (name in COURSE, not name.startswith("test_")))
+    headings = ["point", *(["seeds"] if replicated else []), *(_heading(name) for name in metrics)]
+    cells = []
     for name, row in rows.items():
         seeds = [str(max((each.n for each in row.values()), default=0))] if replicated else []
-        cells = (_estimate(row[metric], spec(metric)) if metric in row else "-" for metric in metrics)
-        table.add_row(Text(name), *seeds, *cells)
-    return table
+        values = (_estimate(row[metric], spec(metric)) if metric in row else "-" for metric in metrics)
+        cells.append((name, *seeds, *values))
+    return Columns(headings, cells, [_heading(name) for name in important], title)
 
 
 def _estimate(each: Estimate, spec: str) -> str:
@@ -131,5 +121,5 @@ def _estimate(each: Estimate, spec: str) -> str:
     return f"{each.mean:{spec}}{half_width}"
 
 
-def _words(metric: str) -> str:
-    return metric.replace("_", " ")
+def _heading(metric: str) -> str:
+    return HEADINGS.get(metric, metric.replace("_", " "))

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import Progress
 
 from asgd_lab import display
 from asgd_lab.backends.replay import repeat
@@ -26,7 +25,7 @@ def replay(run_dir: Path) -> None:
     console = display.console()
     scenario = point.scenario
     if scenario.backend.name == "process":
-        with Progress(console=console, disable=not display.is_live(console), transient=True) as shown:
+        with display.bars(console, live=display.is_live(console)) as shown:
             bar = shown.add_task("events", total=None)
             verdict = repeat(scenario, run_dir, lambda done, total: shown.update(bar, completed=done, total=total))
         if verdict.difference is not None:

@@ -1,0 +1,120 @@
+"""Tables that fit their terminal: what has no room is a whole column, which a line below names; no value is cut.
+
+The first column names the row and may be folded. The others have an order of importance, and the least important ones
+go first. A file or a pipe is as wide as is needed. Cells are text: brackets in a name are brackets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.box import HEAVY_HEAD
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+NAME_WIDTH = 12  # to which names are folded before a column is left out
+Cell = str | Text
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """A table of `rows`, each a name and its values; `important` orders headings, the first of which always stays."""
+
+    headings: Sequence[str]  # the name's, and those of the values
+    rows: Sequence[Sequence[Cell]]
+    important: Sequence[str]  # what it does not have comes after them, in the order of the table
+    title: str | None = None
+    lines: bool = True  # drawn around the cells
+    left: frozenset[str] = frozenset()  # headings of values that are words
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        widths = self._widths(options.max_width)
+        table = Table(
+            title=None if self.title is None else Text(self.title),
+            box=HEAVY_HEAD if self.lines else None,
+            pad_edge=self.lines,
+        )
+        for index, width in widths.items():
+            left = index == 0 or self.headings[index] in self.left
+            table.add_column(
+                Text(self.headings[index], "" if self.lines else "dim"),
+                justify="left" if left else "right",
+                overflow="fold",
+                width=width,
+            )
+        for row in self.rows:
+            table.add_row(*(Text.assemble(row[index]) for index in widths))
+        yield table
+        dropped = [heading for index, heading in enumerate(self.headings) if index not in widths]
+        if dropped:
+            yield Text(f"left out for want of width: {', '.join(dropped)}", "italic")
+
+    def _widths(self, room: int) -> dict[int, int]:
+        """Of the columns that fit, by their place: names are folded first, then headings take several lines."""
+        names = max((cell_len(str(row[0])) for row in self.rows), default=0)
+        names = max(names, cell_len(self.headings[0]))
+        widths = {0: min(names, NAME_WIDTH)}
+        for index in self._by_importance():
+            width = self._width(index)
+            if len(widths) == 1:  # the most important one stays, if it must be folded
+                width = min(width, room - self._around(2) - 1)
+                widths[0] = max(1, min(widths[0], room - self._around(2) - width))
+            if sum(widths.values()) + width + self._around(len(widths) + 1) <= room:
+                widths[index] = width
+        left = room - sum(widths.values()) - self._around(len(widths))
+        for index in sorted(widths):
+            wished = names if index == 0 else max(widths[index], cell_len(self.headings[index]))
+            if index == 0 or wished - widths[index] <= left:
+                more = min(left, wished - widths[index])
+                widths[index] += more
+                left -= more
+        return {index: widths[index] for index in sorted(widths)}
+
+    def _by_importance(self) -> list[int]:
+        order = {heading: place for place, heading in enumerate(self.important)}
+        return sorted(range(1, len(self.headings)), key=lambda index: order.get(self.headings[index], len(order)))
+
+    def _width(self, index: int) -> int:
+        """Of a column's values, and of the longest word of its heading, which may take several lines."""
+        values = max((cell_len(str(row[index])) for row in self.rows), default=0)
+        return max(values, *(cell_len(word) for word in self.headings[index].split()))
+
+    def _around(self, columns: int) -> int:
+        """What stands between and beside so many columns."""
+        return 3 * columns + 1 if self.lines else 2 * columns - 2
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """Names, each with what it is: a line each where they fit, else the descriptions are folded."""
+
+    title: str
+    described: Mapping[str, str]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text(self.title, "bold")
+        widest = max(map(cell_len, self.described), default=0)
+        if all(widest + 2 + cell_len(words) <= options.max_width for words in self.described.values()):
+            for name, words in self.described.items():
+                yield Text(f"{name}{' ' * (widest + 2 - cell_len(name))}{words}")
+            return
+        yield Pairs([(Text(name), words) for name, words in self.described.items()])
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Names and words, without lines: names are folded beyond half of the width, words within what they leave."""
+
+    rows: Sequence[tuple[Text, str]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        names = min(max((name.cell_len for name, _ in self.rows), default=0), options.max_width // 2)
+        table = Table.grid(padding=(0, 2))
+        table.add_column(overflow="fold", width=names)
+        table.add_column(overflow="fold", max_width=options.max_width - names - 2)
+        for name, words in self.rows:
+            table.add_row(name, Text(words))
+        yield table
