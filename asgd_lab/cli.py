@@ -19,6 +19,7 @@ from asgd_lab.backends.process.preload import MODULES, POOL_MODULES, preload
 from asgd_lab.catalogue import CATALOGUE
 from asgd_lab.columns import Described
 from asgd_lab.errors import RunFailed, ScenarioError
+from asgd_lab.options import Assignments, Backend, Out, ScenarioFile, Trust, Version
 from asgd_lab.record.machine import usable_cores
 from asgd_lab.scenario import Document, Point, json_schema, parse_assignment, presets
 from asgd_lab.trust import trusting
@@ -29,24 +30,11 @@ if TYPE_CHECKING:
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, interrupts.INTERRUPTED
 
 app = typer.Typer(
-    help="Asynchronous data-parallel training: one scenario, run for real or simulated.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,  # brackets in a help text are brackets
     pretty_exceptions_enable=False,
 )
-
-ScenarioFile = Annotated[str, typer.Argument(metavar="SCENARIO", show_default=False, help="The scenario's YAML file.")]
-Assignments = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Replace a dotted key, as in algorithm.n_sync=10. Repeatable."),
-]
-Out = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", show_default=False, help="A new or empty directory; if not given, runs/NAME/TIME."),
-]
-Trust = Annotated[
-    bool, typer.Option("--trust", help="Import and run code that is named by package.module:name, whoever wrote it.")
-]
 
 
 def main() -> None:
@@ -58,10 +46,15 @@ def main() -> None:
         interrupts.ignore()
 
 
-@app.command()
+@app.callback()
+def program(version: Version = False) -> None:
+    """Asynchronous data-parallel training: one scenario, run for real or simulated."""
+
+
+@app.command(short_help="Run a scenario, or every point of its sweep.")
 def run(
     scenario: ScenarioFile,
-    backend: Annotated[str | None, typer.Option(metavar="NAME", help="In place of the file's backend.name.")] = None,
+    backend: Backend = None,
     out: Out = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="In place of the file's seed.")] = None,
     seeds: Annotated[
@@ -104,9 +97,9 @@ def run(
         raise typer.Exit(FAILED)
 
 
-@app.command()
+@app.command(short_help="Predict a sweep, measure it, and compare.")
 def compare(
-    scenarios: Annotated[list[str], typer.Argument(metavar="SCENARIO...", show_default=False, help="Scenario files.")],
+    scenarios: Annotated[list[str], typer.Argument(metavar="SCENARIO", show_default=False, help="Scenario files.")],
     out: Out = None,
     repeats: Annotated[int, typer.Option(metavar="N", min=1, help="Measured runs a point.")] = 3,
     trust: Trust = False,
@@ -126,7 +119,7 @@ def compare(
         _compare(documents, overrides, out, repeats)
 
 
-@app.command()
+@app.command(short_help="Repeat a recorded run and compare the bits.")
 def replay(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", show_default=False, help="The directory of a run.")],
     trust: Trust = False,
@@ -145,11 +138,11 @@ def replay(
         repeat(run_dir)
 
 
-@app.command()
+@app.command(short_help="Write runs and sweeps for TensorBoard.")
 def tensorboard(
     paths: Annotated[
         list[Path],
-        typer.Argument(metavar="DIR...", show_default=False, help="Directories of runs, or of sweeps with all theirs."),
+        typer.Argument(metavar="DIR", show_default=False, help="Directories of runs, or of sweeps with all theirs."),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where `tensorboard --logdir` looks.")] = Path(
         "runs/tensorboard"
@@ -171,7 +164,7 @@ def tensorboard(
             display.say(console, said)
 
 
-@app.command()
+@app.command(short_help="Check a scenario file without training.")
 def validate(scenario: ScenarioFile, trust: Trust = False, assignments: Assignments = None) -> None:
     """Check a scenario file: every point of its sweep, and what it names.
 
@@ -191,13 +184,13 @@ def validate(scenario: ScenarioFile, trust: Trust = False, assignments: Assignme
             typer.echo(f"{scenario}: {key}: {name} was not imported, so not checked; --trust imports and runs it")
 
 
-@app.command()
+@app.command(short_help="Print the JSON Schema of a scenario file.")
 def schema() -> None:
     """Print the JSON Schema of a scenario file, for editors."""
     typer.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
 
 
-@app.command(name="list")
+@app.command(name="list", short_help="List what a scenario can name.")
 def list_(
     kind: Annotated[
         Literal["algorithms", "rules", "tasks", "backends", "presets", "models"] | None,
