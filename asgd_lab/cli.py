@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -19,6 +19,7 @@ from asgd_lab.backends.process.preload import MODULES, POOL_MODULES, preload
 from asgd_lab.catalogue import CATALOGUE
 from asgd_lab.columns import Described
 from asgd_lab.errors import RunFailed, ScenarioError
+from asgd_lab.hints import Command
 from asgd_lab.options import Assignments, Backend, Out, ScenarioFile, Trust, Version
 from asgd_lab.record.machine import usable_cores
 from asgd_lab.scenario import Document, Point, json_schema, parse_assignment, presets
@@ -51,7 +52,7 @@ def program(version: Version = False) -> None:
     """Asynchronous data-parallel training: one scenario, run for real or simulated."""
 
 
-@app.command(short_help="Run a scenario, or every point of its sweep.")
+@app.command(cls=Command, short_help="Run a scenario, or every point of its sweep.")
 def run(
     scenario: ScenarioFile,
     backend: Backend = None,
@@ -97,11 +98,11 @@ def run(
         raise typer.Exit(FAILED)
 
 
-@app.command(short_help="Predict a sweep, measure it, and compare.")
+@app.command(cls=Command, short_help="Predict a sweep, measure it, and compare.")
 def compare(
     scenarios: Annotated[list[str], typer.Argument(metavar="SCENARIO", show_default=False, help="Scenario files.")],
     out: Out = None,
-    repeats: Annotated[int, typer.Option(metavar="N", min=1, help="Measured runs a point.")] = 3,
+    repeats: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="Measured runs a point.")] = 3,
     trust: Trust = False,
     assignments: Assignments = None,
 ) -> None:
@@ -164,7 +165,7 @@ def tensorboard(
             display.say(console, said)
 
 
-@app.command(short_help="Check a scenario file without training.")
+@app.command(cls=Command, short_help="Check a scenario file without training.")
 def validate(scenario: ScenarioFile, trust: Trust = False, assignments: Assignments = None) -> None:
     """Check a scenario file: every point of its sweep, and what it names.
 
@@ -222,19 +223,24 @@ def _reported(options: Mapping[str, Any] | None = None, *, trust: bool = False) 
         with trusting(trust):
             yield given
     except ScenarioError as error:
-        message = str(error)
-        for key in given:  # the user wrote --seed 1, not --set seed=1
-            if message.startswith(said := f"--set {key}:"):
-                message = f"--{key.partition('.')[0]}:{message.removeprefix(said)}"
-        _end(WRONG_INPUT, message)
+        _end(WRONG_INPUT, *(_as_written(line, given) for line in error.args))
     except RunFailed as error:
         _end(FAILED, str(error))
     except KeyboardInterrupt as error:
         _end(INTERRUPTED, f"interrupted{error}")
 
 
-def _end(status: int, message: str) -> NoReturn:
-    typer.echo(" ".join(message.splitlines()), err=True)
+def _as_written(message: str, options: Mapping[str, Any]) -> str:
+    """The message about an option as the user wrote it: --seed 1, not --set seed=1."""
+    for key in options:
+        if message.startswith(said := f"--set {key}:"):
+            return f"--{key.partition('.')[0]}:{message.removeprefix(said)}"
+    return message
+
+
+def _end(status: int, *lines: str) -> NoReturn:
+    for line in lines:
+        typer.echo(" ".join(line.splitlines()), err=True)
     raise typer.Exit(status)
 
 
@@ -249,7 +255,7 @@ def _check_empty(out: Path | None) -> None:
             raise ScenarioError(f"--out: {out} is not empty; choose another")
 
 
-def _preload(points: list[Point], jobs: int) -> None:
+def _preload(points: Sequence[Point], jobs: int) -> None:
     """Start the fork server if processes will be wanted: its imports run beside ours."""
     measured = [point for point in points if point.scenario.backend.name == "process"]
     together = min(jobs, len(points) - len(measured)) > 1
@@ -257,7 +263,7 @@ def _preload(points: list[Point], jobs: int) -> None:
         preload([*(MODULES if measured else ()), *(POOL_MODULES if together else ())])
 
 
-def _checked(document: Document, overrides: Mapping[str, Any], points: list[Point]) -> Request:
+def _checked(document: Document, overrides: Mapping[str, Any], points: Sequence[Point]) -> Request:
     from asgd_lab.running import Request
 
     interrupts.heed()

@@ -1,17 +1,40 @@
-"""The three errors of our own, named by whose fault they are; each carries one message string and nothing else."""
+"""The three errors of our own, named by whose fault they are; each carries its message and nothing else."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+MOST_CHARACTERS = 1000  # of a line
+MOST_LINES = 20
+
 
 class ScenarioError(Exception):
-    """The user's input is wrong: the message says where, what, and what is allowed."""
+    """The user's input is wrong: the message says where, what, and what is allowed; a line each thing that is wrong.
+
+    No line echoes more of the input than a reader can use: it is printable and at most `MOST_CHARACTERS` long.
+    """
 
     key: str = ""
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__(*(_line(each) for each in lines))
+
+    def __str__(self) -> str:
+        return "\n".join(self.args)
 
     @classmethod
     def at(cls, key: str, message: str) -> ScenarioError:
         """An error about the scenario's dotted `key`, to which whoever knows the file adds file and line."""
         error = cls(message)
+        error.key = key
+        return error
+
+    @classmethod
+    def all_of(cls, key: str, lines: Iterable[str]) -> ScenarioError:
+        """Several at once, the first of them at `key`; of many, the first and how many more there are."""
+        found = list(lines)
+        shown, more = found[:MOST_LINES], len(found) - MOST_LINES
+        error = cls(*shown, *([f"and {more:,} more"] if more > 0 else []))
         error.key = key
         return error
 
@@ -22,3 +45,19 @@ class ProtocolError(Exception):
 
 class RunFailed(Exception):
     """A worker or the server died: the message says which, why, and where its log is."""
+
+
+def shortened(text: str, limit: int) -> str:
+    """The text, or its beginning and its end where it is longer."""
+    if len(text) <= limit:
+        return text
+    tail = limit // 3
+    return f"{text[: limit - tail - 3]}...{text[-tail:]}"
+
+
+def _line(text: str) -> str:
+    """On one line, without what could steer a terminal."""
+    # What is cut away is not looked at: a text may have as many characters as the memory holds.
+    joined = " ".join(shortened(text, 4 * MOST_CHARACTERS).splitlines())
+    printable = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in joined)
+    return shortened(printable, MOST_CHARACTERS)

@@ -1,6 +1,7 @@
 """Scenarios: from a YAML file to frozen, validated values; every error names file, line, key. No torch here."""
 
-from asgd_lab.scenario.document import Document, Point, parse_assignment
+from asgd_lab.scenario.document import Document, as_assignment, parse_assignment
+from asgd_lab.scenario.points import Point, Points
 from asgd_lab.scenario.schema import Scenario, json_schema
 
-__all__ = ["Document", "Point", "Scenario", "json_schema", "parse_assignment"]
+__all__ = ["Document", "Point", "Points", "Scenario", "as_assignment", "json_schema", "parse_assignment"]

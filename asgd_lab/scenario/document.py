@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import copy
-import itertools
+import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
-from asgd_lab.errors import ScenarioError
-from asgd_lab.scenario import edits, places, presets, writing
-from asgd_lab.scenario.faults import Fault, faults, show, unknown_key
+from asgd_lab.errors import MOST_LINES, ScenarioError, shortened
+from asgd_lab.scenario import edits, files, places, presets, sweeping, writing
+from asgd_lab.scenario.faults import Fault, faults, show
 from asgd_lab.scenario.keys import Path, covers, dotted, split
-from asgd_lab.scenario.schema import Scenario
-from asgd_lab.scenario.source import Source
+from asgd_lab.scenario.points import MOST_RUNS, Point, Points
+from asgd_lab.scenario.schema import MOST_SEED, Scenario
+from asgd_lab.scenario.source import MOST_LEVELS, Source
 
 Overrides = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One scenario of a sweep; `name` is like algorithm.n_sync=10,workers=2, and empty where nothing is swept."""
-
-    name: str
-    values: dict[str, Any]
-    scenario: Scenario
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +34,7 @@ class Document:
     def read(cls, path: str | os.PathLike[str]) -> Document:
         """Read a file; what it says is validated by `scenario` and `points`."""
         name = os.fspath(path)
-        try:
-            with open(name, "rb") as file:
-                content = file.read()
-            text = content.decode("utf-8-sig")
-        except FileNotFoundError:
-            raise ScenarioError(f"{name}:1: no such file; give the path of a scenario file") from None
-        except IsADirectoryError:
-            raise ScenarioError(f"{name}:1: is a directory; give the path of a scenario file") from None
-        except OSError as error:
-            raise ScenarioError(f"{name}:1: cannot be read: {error.strerror}") from None
-        except UnicodeDecodeError as error:
-            line = content.count(b"\n", 0, error.start) + 1
-            raise ScenarioError(f"{name}:{line}: is not UTF-8 text; save the file as UTF-8") from None
+        text = files.read(name)
         source = Source(where=lambda line: f"{name}:{line}").parse(text)
         if source.data is None:
             raise ScenarioError(f"{name}:1: is empty; must be a mapping with at least name, task, algorithm and budget")
@@ -70,32 +50,53 @@ class Document:
         overrides = overrides or {}
         data = self._overridden(overrides)
         scenario, found = _validated(data)
-        found += _sweep_faults(data.get("sweep"))
+        found += sweeping.faults(data.get("sweep"))
         if found or scenario is None:
             self._fail(found, overrides, data)
         return scenario
 
-    def points(self, overrides: Overrides | None = None) -> list[Point]:
+    def points(self, overrides: Overrides | None = None) -> Points:
         """Every scenario of the sweep's product, the first key slowest; what is overridden is not swept."""
         overrides = overrides or {}
         data = self._overridden(overrides)
-        sweep = data.get("sweep", {})
+        sweep = data.get("sweep") or {}
         common = _validated(data)[1]
-        wrong = _sweep_faults(sweep) + [fault for fault in common if fault.path[0] == "sweep"]
+        wrong = sweeping.faults(sweep) + [fault for fault in common if fault.path[0] == "sweep"]
+        swept = tuple(sweep) if isinstance(sweep, dict) else ()
+        # A value that the sweep replaces must be one, even if nobody uses it; what it lacks, the sweep may give.
+        replaced = [fault for fault in common if any(covers(key, fault.key) for key in swept)]
+        wrong += [fault for fault in replaced if fault.kind not in ("missing", "contradiction")]
         if wrong:
-            swept = tuple(sweep) if isinstance(sweep, dict) else ()
-            own = [fault for fault in common if not any(covers(key, fault.key) for key in swept)]
+            own = [fault for fault in common if fault not in replaced and fault not in wrong]
             self._fail(wrong + own, overrides, data)
         lists = [[(key, index, value) for index, value in enumerate(values)] for key, values in sweep.items()]
-        return [self._point(data, choice, overrides, common) for choice in itertools.product(*lists)]
+        count = math.prod(map(len, lists))
+        self._check_count(count, "sweep", overrides)
 
-    def replicated(self, points: list[Point], seeds: int, overrides: Overrides | None = None) -> list[Point]:
+        def make(number: int) -> Point:
+            point = self._point(data, sweeping.choice(lists, number), overrides, common)
+            assert isinstance(point, Point), "the first pass has found no fault"
+            return point
+
+        self._go_through(data, lists, overrides, common)
+        return Points(count, make)
+
+    def replicated(self, points: Sequence[Point], seeds: int, overrides: Overrides | None = None) -> Points:
         """Each of the points with so many seeds, counted from its own."""
         if "seed" in points[0].values:
             raise self.located(
                 ScenarioError.at("sweep.seed", "cannot stand beside --seeds; give one of them"), overrides
             )
-        return [_with_seed(point, point.scenario.seed + number) for point in points for number in range(seeds)]
+        self._check_count(len(points) * seeds, "--seeds", overrides)
+        for point in points:
+            if point.scenario.seed + seeds - 1 > MOST_SEED:
+                raise ScenarioError(f"--seeds: {seeds:,} seeds from {point.scenario.seed} on are beyond {MOST_SEED}")
+
+        def make(number: int) -> Point:
+            point = points[number // seeds]
+            return _with_seed(point, point.scenario.seed + number % seeds)
+
+        return Points(len(points) * seeds, make)
 
     def located(self, error: ScenarioError, overrides: Overrides | None = None) -> ScenarioError:
         """The error with FILE:LINE of its key, or of the nearest key around it; as it is where it says so already."""
@@ -113,40 +114,74 @@ class Document:
         data = copy.deepcopy(self._data)
         for key, value in overrides.items():
             _put(data, key, value, f"--set {key}: {key}")
+        if "sweep" in overrides and data["sweep"] is None:
+            data["sweep"] = {}
         if isinstance(data.get("sweep"), dict):
             pinned = [key for key in data["sweep"] if any(covers(override, str(key)) for override in overrides)]
             for key in pinned:
                 del data["sweep"][key]
         return data
 
+    def _check_count(self, count: int, key: str, overrides: Overrides | None) -> None:
+        if count > MOST_RUNS:
+            said = f"{count:,}" if count < 10**30 else "countless"
+            message = f"makes {said} runs; at most {MOST_RUNS:,} are one command's"
+            raise (
+                ScenarioError(f"{key}: {message}")
+                if key[0] == "-"
+                else self.located(ScenarioError.at(key, message), overrides)
+            )
+
+    def _go_through(
+        self, data: dict[str, Any], lists: list[list[tuple[str, int, Any]]], overrides: Overrides, common: list[Fault]
+    ) -> None:
+        """Find what is wrong with any point, each thing once."""
+        found: list[Fault] = []
+        for number in range(math.prod(map(len, lists))):
+            point = self._point(data, sweeping.choice(lists, number), overrides, common)
+            if not isinstance(point, Point):
+                known = {(fault.path, fault.message) for fault in found}
+                found += [fault for fault in point if (fault.path, fault.message) not in known]
+            if len(found) > 2 * MOST_LINES:
+                break
+        if found:
+            self._fail(found, overrides, data)
+
     def _point(
-        self, base: dict[str, Any], choice: tuple[tuple[str, int, Any], ...], overrides: Overrides, common: list[Fault]
-    ) -> Point:
-        data = {key: value for key, value in copy.deepcopy(base).items() if key != "sweep"}
+        self, base: dict[str, Any], choice: sweeping.Choice, overrides: Overrides, common: list[Fault]
+    ) -> Point | list[Fault]:
+        data = copy.deepcopy({key: value for key, value in base.items() if key != "sweep"})
         for key, index, value in choice:
             where = self._where(("sweep", key, index), overrides)[1]
-            _put(data, key, value, f"{where}: sweep.{key}: at {writing.brief({key: value})}")
+            _put(data, key, value, f"{where}: sweep.{key}: at {sweeping.brief({key: value})}")
         for key, value in overrides.items():  # again: a sweep of a whole mapping does not undo what was set inside it
             if not covers("sweep", key):
                 _put(data, key, value, f"--set {key}: {key}")
         name = writing.brief({key: value for key, _, value in choice})
         scenario, found = _validated(data)
         if scenario is None:
-            blamed = [_blamed(fault, choice) if fault not in common else fault for fault in found]
-            self._fail(blamed, overrides, data, note=name)
+            return [sweeping.blamed(fault, choice, name) if fault not in common else fault for fault in found]
         return Point(name, {key: value for key, _, value in choice}, scenario)
 
-    def _fail(self, found: Iterable[Fault], overrides: Overrides, data: dict[str, Any], note: str = "") -> NoReturn:
-        first = min(found, key=lambda fault: self._where(fault.path, overrides)[0])
-        where = self._where(first.path, overrides)[1]
-        path = first.path
+    def _fail(self, found: Iterable[Fault], overrides: Overrides, data: dict[str, Any]) -> NoReturn:
+        """Say all that is wrong, in the order of the file."""
+        ordered = sorted(found, key=lambda fault: self._where(fault.path, overrides)[0])
+        lines = [self._line(fault, overrides, data) for fault in ordered]
+        raise ScenarioError.all_of(self._key(ordered[0], data), dict.fromkeys(lines))
+
+    @staticmethod
+    def _key(fault: Fault, data: dict[str, Any]) -> str:
+        path = fault.path
         if path[-1] == "name" and isinstance(_at(data, path[:-1]), str):
             path = path[:-1]  # a bare name: the reader wrote no key of that name
-        key = first.written or dotted(path)
+        return fault.written or dotted(path)
+
+    def _line(self, fault: Fault, overrides: Overrides, data: dict[str, Any]) -> str:
+        where, path = self._where(fault.path, overrides)[1], fault.path
         giver = presets.giver(data.get("hardware"), path[1:]) if path[0] == "hardware" else None
         tail = f"; preset {giver!r} gives it" if giver else ""
-        tail += f" (at the sweep's point {note})" if first.kind == "point" else ""
-        raise ScenarioError.at(key, f"{where}: {key}: {first.message}{tail}")
+        tail += f" (at the sweep's point {shortened(fault.point, 160)})" if fault.point else ""
+        return f"{where}: {shortened(self._key(fault, data), 120)}: {fault.message}{tail}"
 
     def _where(self, path: Path, overrides: Overrides) -> tuple[tuple[int, int], str]:
         """What sorts a path among others, and the words an error there begins with."""
@@ -157,7 +192,7 @@ class Document:
         for index, override in enumerate(overrides):
             # Set itself, or missing from a mapping that is there only because something in it was set.
             if covers(override, key) or (known != path and covers(beyond, override)):
-                return (0, index), f"--set {override}"
+                return (0, index), f"--set {shortened(override, 120)}"
         line, column = self._positions[known]
         return (line, column), f"{self.path}:{line if known else 1}"
 
@@ -185,8 +220,20 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     key = key.strip()
     if not equals or not key or not all(key.split(".")):
-        raise ScenarioError(f"--set {text}: must be KEY=VALUE, with a dotted key such as algorithm.n_sync=10")
-    return key, Source(where=lambda _: f"--set {key}: {key}").parse(value).data
+        said = shortened(text, 80)
+        raise ScenarioError(f"--set {said}: must be KEY=VALUE, with a dotted key such as algorithm.n_sync=10")
+    said = shortened(key, 80)
+    if key.count(".") > MOST_LEVELS:
+        raise ScenarioError(f"--set {said}: has more than {MOST_LEVELS} keys; no scenario is as deep")
+    return key, Source(where=lambda _: f"--set {said}: {said}").parse(value).data
+
+
+def as_assignment(argument: str, following: str = "") -> str:
+    """The KEY=VALUE that an argument may have meant: workers=8, --workers=8 or --workers 8; "" where it is none."""
+    key, equals, value = argument.removeprefix("--").partition("=")
+    value = value if equals or not argument.startswith("--") else following
+    is_key = places.root().walk(split(key)) is not None and key != ""
+    return shortened(f"{key}={value}", 80) if is_key and value else ""
 
 
 def _put(data: dict[str, Any], key: str, value: Any, where: str) -> None:
@@ -201,43 +248,6 @@ def _validated(data: dict[str, Any]) -> tuple[Scenario | None, list[Fault]]:
         return Scenario.model_validate(data), []
     except ValidationError as error:
         return None, faults(error)
-
-
-def _sweep_faults(sweep: object) -> list[Fault]:
-    return list(_wrong_sweep_keys(sweep)) if isinstance(sweep, dict) else []
-
-
-def _wrong_sweep_keys(sweep: dict[str, Any]) -> Iterator[Fault]:
-    """What is wrong with a sweep whatever the values: keys the schema does not have, keys or values that repeat."""
-    root = places.root()
-    seen: list[str] = []
-    for key, values in sweep.items():
-        parts = split(key)
-        known = next(depth for depth in range(len(parts), -1, -1) if root.walk(parts[:depth]))
-        if parts[0] == "sweep":
-            yield Fault(("sweep", key), "cannot be swept; sweep keys of the scenario other than sweep")
-        elif known < len(parts):
-            place = root.walk(parts[:known]) or root
-            yield Fault(("sweep", key), unknown_key(parts[: known + 1], place).message)
-        for other in seen:
-            if covers(key, other):
-                yield Fault(("sweep", key), f"would undo {other}; put it first, or sweep one of the two")
-        seen.append(key)
-        written = [writing.brief({key: value}) for value in values] if isinstance(values, list) else []
-        for index, one in enumerate(written):
-            if one in written[:index]:
-                yield Fault(("sweep", key, index), f"has {one} twice; name each value once")
-
-
-def _blamed(fault: Fault, choice: tuple[tuple[str, int, Any], ...]) -> Fault:
-    """The fault of a point, laid at the swept value that it is in; where it is in none, it says at which point."""
-    for key, index, value in reversed(choice):
-        if covers(key, fault.key):
-            inside = fault.path[len(split(key)) :]
-            nested = f"{fault.key}: " if inside else ""
-            message = f"at {writing.brief({key: value})}: {nested}{fault.message}"
-            return Fault(("sweep", key, index, *inside), message, written=f"sweep.{key}")
-    return Fault(fault.path, fault.message, kind="point")
 
 
 def _at(data: Any, path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -10,10 +11,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from asgd_lab.errors import shortened
 from asgd_lab.scenario import places
 from asgd_lab.scenario.keys import Path, dotted, split
 from asgd_lab.scenario.places import Place
 from asgd_lab.scenario.words import either, meant
+
+_MOST = 200  # faults of one scenario that are put into words; nobody reads more
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +26,9 @@ class Fault:
 
     path: Path
     message: str
-    kind: str = ""  # "unknown" or "missing" key: the first may be the second, misspelt; "point": only at that point
+    kind: str = ""  # "unknown" or "missing" key: the first may be the second, misspelt; "contradiction" of several
     written: str = ""  # the key to show, where it is not that of the path
+    point: str = ""  # of the sweep, where it is wrong only there
 
     @property
     def key(self) -> str:
@@ -45,13 +50,14 @@ def show(value: object, limit: int = 40) -> str:
         case list():
             text = "a list" if value else "an empty list"
         case _:
-            text = repr(value)
+            text = repr(value[:limit] if isinstance(value, str) else value)
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def faults(error: ValidationError) -> list[Fault]:
     """All that is wrong, in no order; a key is not called missing where an unknown one may be it, misspelt."""
-    found = [fault for one in error.errors(include_url=False) for fault in _translated(one)]
+    some = itertools.islice(error.errors(include_url=False), _MOST)
+    found = [fault for one in some for fault in _translated(one)]
     misspelt = {fault.path[:-1] for fault in found if fault.kind == "unknown"}
     return [fault for fault in found if fault.kind != "missing" or fault.path[:-1] not in misspelt]
 
@@ -79,7 +85,7 @@ def _translated(error: Mapping[str, Any]) -> Iterator[Fault]:
             return  # a field that is computed from another one, which has an error of its own
         case "contradiction":
             for key, sentence in error["ctx"]["found"]:
-                yield Fault(path + (split(key) if key else ()), sentence)
+                yield Fault(path + (split(key) if key else ()), sentence, "contradiction")
         case "extra_forbidden":
             yield unknown_key(path, _located(error["loc"][:-1])[1])
         case "missing":
@@ -98,7 +104,7 @@ def _translated(error: Mapping[str, Any]) -> Iterator[Fault]:
         case "finite_number":
             yield Fault(path, f"must be finite: {place.expected}; got {show(value)}")
         case _:
-            yield Fault(path, f"must be {place.expected}; got {show(value)}{_hint(value, place)}")
+            yield Fault(path, f"must be {place.expected}; got {show(value)}{_hint(value, place, dotted(path))}")
 
 
 def _located(loc: tuple[str | int, ...]) -> tuple[Path, Place]:
@@ -114,8 +120,12 @@ def _located(loc: tuple[str | int, ...]) -> tuple[Path, Place]:
     return path, place
 
 
-def _hint(value: object, place: Place) -> str:
+def _hint(value: object, place: Place, key: str) -> str:
     kinds = {option.get("type") for option in place.options}
+    several = isinstance(value, list) or (isinstance(value, str) and re.fullmatch(r"[^,\[\]]+(,[^,\[\]]+)+", value))
+    if several and value and "array" not in kinds and not place.mappings:
+        values = value if isinstance(value, str) else ",".join(map(show, value)) if isinstance(value, list) else ""
+        return f"; for a run of each, --set 'sweep.{shortened(key, 60)}=[{shortened(values, 60)}]'"
     if isinstance(value, str):
         if words := [word for option in place.options for word in option.get("enum", ())]:
             return meant(value, words)

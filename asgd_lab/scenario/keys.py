@@ -14,7 +14,11 @@ def split(key: str) -> Path:
     """The path of a dotted key: a number is an index, and all that follows `sweep` is one key of it."""
     if key.startswith("sweep."):
         return ("sweep", key.removeprefix("sweep."))
-    return tuple(int(part) if part.isdecimal() and part == str(int(part)) else part for part in key.split("."))
+    return tuple(int(part) if _is_index(part) else part for part in key.split("."))
+
+
+def _is_index(part: str) -> bool:
+    return len(part) < 10 and part.isdecimal() and part == str(int(part))
 
 
 def covers(outer: str, inner: str) -> bool:

@@ -25,6 +25,7 @@ _EXAMPLE: JsonDict = {
     "hardware": {"compute": {"step_s": 0.01}, "link": {"latency_s": 1e-4, "bandwidth_bytes_per_s": 1e9}},
     "sweep": {"algorithm.n_sync": [1, 10, 100], "seed": [0, 1, 2]},
 }
+MOST_SEED = 2**63 - 1
 
 
 def _names_a_folder(name: str) -> str:
@@ -42,7 +43,7 @@ class Scenario(Part):
     """What the scenario is called; its runs are kept in a folder of this name."""
     description: str = ""
     """What the scenario is for, in words."""
-    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+    seed: Annotated[int, Field(ge=0, le=MOST_SEED)] = 0
     """All random numbers are functions of it."""
     task: Task
     """What is learned; chosen by its name."""

@@ -12,13 +12,15 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
-from asgd_lab.errors import ScenarioError
+from asgd_lab.errors import ScenarioError, shortened
 from asgd_lab.scenario.keys import Path, dotted
 
 _TYPED = {f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float")}
 _KNOWN = _TYPED | {f"tag:yaml.org,2002:{kind}" for kind in ("str", "timestamp", "value", "merge", "seq", "map")}
 _MERGE = "tag:yaml.org,2002:merge"
-_MOST_LEVELS = 50  # a mapping that contains itself through an alias is deeper than any
+MOST_LEVELS = 50  # a mapping that contains itself through an alias is deeper than any
+MOST_CHARACTERS = 1_000_000  # of a text, and of what it says once its aliases are resolved
+_MOST_NUMBER = 10**300  # a whole number beyond is none of a scenario's, and has more digits than Python writes
 
 
 @dataclass(slots=True)
@@ -31,10 +33,15 @@ class Source:
 
     def parse(self, text: str) -> Source:
         """Read the text; every error is one line that says where and what."""
+        if len(text) > MOST_CHARACTERS:
+            raise self._error(1, f"has more than {MOST_CHARACTERS:,} characters")
         yaml = YAML(typ="safe", pure=True)
         yaml.composer.warn_double_anchors = False  # YAML lets a later anchor of the same name take over
         try:
-            self.data = self._value(yaml, yaml.compose(text), ())
+            root = yaml.compose(text)
+            if _characters(root, {}) > 2 * MOST_CHARACTERS:  # with quotes and brackets that may not be there
+                raise self._error(1, f"has more than {MOST_CHARACTERS:,} characters, once its aliases are resolved")
+            self.data = self._value(yaml, root, ())
         except MarkedYAMLError as error:
             raise self._error(*_explained(error)) from None
         except ReaderError as error:
@@ -47,7 +54,7 @@ class Source:
         return self
 
     def _error(self, line: int, message: str, path: Path = ()) -> ScenarioError:
-        key = dotted(path)
+        key = shortened(dotted(path), 120)
         return ScenarioError.at(key, f"{self.where(line)}: " + (f"{key}: " if key else "") + message)
 
     def _value(self, yaml: YAML, node: Node | None, path: Path) -> Any:
@@ -55,7 +62,7 @@ class Source:
             return None
         line = node.start_mark.line + 1
         self.positions.setdefault(path, (line, node.start_mark.column + 1))
-        if len(path) > _MOST_LEVELS:
+        if len(path) > MOST_LEVELS:
             raise self._error(line, "is nested too deeply, or contains itself", path[:3])
         if str(node.tag) not in _KNOWN:
             raise self._error(line, f"has the tag {node.tag}; tags are not used in scenarios", path)
@@ -76,7 +83,9 @@ class Source:
                 brought += child.value if isinstance(child, SequenceNode) else [child]
                 continue
             if not isinstance(key_node, ScalarNode) or str(key_node.tag) in _TYPED:
-                raise self._error(line, f"has a key that is not a word ({key_node.value!r}); quote it", path)
+                raise self._error(
+                    line, f"has a key that is not a word ({shortened(repr(key_node.value), 80)}); quote it", path
+                )
             key = key_node.value
             if key in first:
                 raise self._error(line, f"is given twice, first on line {first[key]}; keep one", (*path, key))
@@ -94,14 +103,34 @@ class Source:
 
     def _scalar(self, yaml: YAML, node: ScalarNode, path: Path) -> Any:
         if str(node.tag) in _TYPED:
+            line = node.start_mark.line + 1
             try:
-                return yaml.constructor.construct_object(node)
+                value = yaml.constructor.construct_object(node)
             except (ValueError, OverflowError, KeyError):
-                raise self._error(node.start_mark.line + 1, "is not a value that can be read", path) from None
+                raise self._error(line, "is not a value that can be read", path) from None
+            if isinstance(value, int) and abs(value) >= _MOST_NUMBER:
+                raise self._error(line, "has more than 300 digits; no number of a scenario is as large", path)
+            return value
         # YAML 1.2 has .5e3 for a number; ruamel.yaml asks for a sign in the exponent.
         if node.style is None and re.fullmatch(r"[-+]?\.[0-9]+[eE][0-9]+", node.value):
             return float(node.value)
         return node.value  # text, and what YAML 1.1 would have made a date
+
+
+def _characters(node: Node | None, known: dict[int, int]) -> int:
+    """How long the node is with every alias written out; computed without doing so."""
+    if node is None:
+        return 0
+    if id(node) not in known:
+        known[id(node)] = 0  # where it contains itself, whose end is found elsewhere
+        if isinstance(node, ScalarNode):
+            length = len(node.value)
+        elif isinstance(node, MappingNode):
+            length = sum(_characters(key, known) + _characters(value, known) for key, value in node.value)
+        else:
+            length = sum(_characters(each, known) for each in node.value)
+        known[id(node)] = length + 2
+    return known[id(node)]
 
 
 def _explained(error: MarkedYAMLError) -> tuple[int, str]:

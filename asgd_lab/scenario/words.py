@@ -15,5 +15,8 @@ def either(values: Iterable[str]) -> str:
 def meant(word: object, allowed: Iterable[str]) -> str:
     """The sentence `; did you mean ...?` where one of the allowed words is near enough, else nothing."""
     plain = {one.lower().replace("-", "_"): one for one in allowed}
-    near = difflib.get_close_matches(str(word).lower().replace("-", "_"), plain, n=1, cutoff=0.7)
+    text = str(word)
+    if len(text) > 100:
+        return ""
+    near = difflib.get_close_matches(text.lower().replace("-", "_"), plain, n=1, cutoff=0.7)
     return f"; did you mean {plain[near[0]]!r}?" if near else ""

@@ -126,7 +126,7 @@ class OptimizerConfig(Protocol):
 def near(word: str, allowed: Iterable[str]) -> str:
     """Of the allowed words the nearest, as "; did you mean 'word'?"; nothing where none is near."""
     folded = {name.casefold(): name for name in allowed}
-    found = difflib.get_close_matches(word.casefold(), folded, n=1)
+    found = difflib.get_close_matches(word.casefold(), folded, n=1) if len(word) <= 100 else []
     return f"; did you mean '{folded[found[0]]}'?" if found else ""
 
 

@@ -15,6 +15,7 @@ class Bad:
     key: str
     allowed: tuple[str, ...]
     directory: bool = False
+    errors: int = 1  # of which the first is described
 
 
 # The good scenario, a top-level key a line; a case replaces lines by key and adds others at the end.
@@ -717,14 +718,13 @@ VALUES = [
         task=DIGITS,
         budget="budget: {target_error: 1.5}",
     ),
-    bad(
-        "the first of two errors",
+    Bad(
+        "several errors, in the order of the file",
+        edited(workers="workers: 0", backend="backend: simm", budget="budget: {minibatches: no}"),
         5,
         "workers",
-        "got 0",
-        workers="workers: 0",
-        backend="backend: simm",
-        budget="budget: {minibatches: no}",
+        ("got 0", ":6: budget.minibatches: ", ":7: backend: "),
+        errors=3,
     ),
     bad(
         "the value of an alias",

@@ -193,7 +193,6 @@ def test_an_override_replaces_one_key(
         ({"task.curvature.x": 2.0}, "--set task.curvature.x: task.curvature.x: cannot be set"),
         ({"budget.0.x": 2}, "--set budget.0.x: budget.0: unknown key; allowed here: minibatches"),
         ({"task.curvature.00": 2}, "--set task.curvature.00: task.curvature.00: cannot be set"),
-        ({"workers": 0, "seed": -1}, "--set workers: workers: "),
         ({"sweep.workers": [0]}, "--set sweep.workers: sweep.workers: at workers=0: must be a whole number"),
         ({"sweep.wrkers": [1]}, "--set sweep.wrkers: sweep.wrkers: unknown key; did you mean 'workers'?"),
         ({"sweep": 3}, "--set sweep: sweep: must be a mapping; got 3"),
@@ -205,6 +204,13 @@ def test_an_error_in_an_override_names_it_in_place_of_file_and_line(
     message = refused(write(), overrides)
     assert message.startswith(start)
     assert "\n" not in message
+
+
+def test_all_errors_are_told_those_of_overrides_first(write: Any) -> None:
+    message = refused(write(budget="budget: {minibatches: 0}"), {"workers": 0, "seed": -1})
+    starts = [line.partition(": must be")[0] for line in message.splitlines()]
+    assert starts[:2] == ["--set workers: workers", "--set seed: seed"]
+    assert starts[2].endswith(":6: budget.minibatches")
 
 
 def test_an_error_in_the_file_names_the_file_though_there_are_overrides(write: Any) -> None:

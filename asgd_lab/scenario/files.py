@@ -1,0 +1,45 @@
+"""A scenario file's text: read only from what is a file, and no more of it than a scenario can have."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+
+from asgd_lab.errors import ScenarioError
+from asgd_lab.scenario.source import MOST_CHARACTERS
+
+_MOST_BYTES = 4 * MOST_CHARACTERS
+# What a shell gives to be read, as in `... | asgd-lab validate /dev/stdin`; whoever names it has something to say.
+_DESCRIPTOR = re.compile(r"/dev/(stdin|fd/\d+)|/proc/self/fd/\d+")
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def read(name: str) -> str:
+    """The text of the file; every error is one line. Nothing that never ends, or never begins, is waited for."""
+    try:
+        kind = _KINDS.get(stat.S_IFMT(os.stat(name).st_mode))
+        if kind is not None and (kind == "a directory" or not _DESCRIPTOR.fullmatch(name)):
+            raise ScenarioError(f"{name}:1: is {kind}; give the path of a scenario file")
+        with open(name, "rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+    except FileNotFoundError:
+        hint = f"; did you mean --set {name}?" if "=" in name else ""
+        raise ScenarioError(f"{name}:1: no such file; give the path of a scenario file{hint}") from None
+    except OSError as error:
+        raise ScenarioError(f"{name}:1: cannot be read: {error.strerror}") from None
+    except ValueError:  # such as a NUL in the name
+        raise ScenarioError(f"{name}:1: is not the name of a file; give the path of a scenario file") from None
+    if len(content) > _MOST_BYTES:
+        raise ScenarioError(f"{name}:1: has more than {MOST_CHARACTERS:,} characters; no scenario is as long")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ScenarioError(f"{name}:{line}: is not UTF-8 text; save the file as UTF-8") from None

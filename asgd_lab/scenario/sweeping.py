@@ -1,0 +1,68 @@
+"""What is particular to a sweep: its keys and values, a point's choice among them, and where a point's fault is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from asgd_lab.errors import shortened
+from asgd_lab.scenario import places, writing
+from asgd_lab.scenario.faults import Fault, unknown_key
+from asgd_lab.scenario.keys import covers, split
+
+Choice = tuple[tuple[str, int, Any], ...]
+"""Of each swept key, which of its values a point has, and the value."""
+
+
+def faults(sweep: object) -> list[Fault]:
+    """What is wrong with a sweep whatever its values; nothing where it is no mapping, which its type says."""
+    return list(_wrong_keys(sweep)) if isinstance(sweep, dict) else []
+
+
+def _wrong_keys(sweep: dict[str, Any]) -> Iterator[Fault]:
+    """What is wrong with a sweep whatever the values: keys the schema does not have, keys or values that repeat."""
+    root = places.root()
+    seen: list[str] = []
+    for key, values in sweep.items():
+        parts = split(key)
+        known = next(depth for depth in range(len(parts), -1, -1) if root.walk(parts[:depth]))
+        if parts[0] == "sweep":
+            yield Fault(("sweep", key), "cannot be swept; sweep keys of the scenario other than sweep")
+        elif known < len(parts):
+            place = root.walk(parts[:known]) or root
+            yield Fault(("sweep", key), unknown_key(parts[: known + 1], place).message)
+        for other in seen:
+            if covers(key, other):
+                yield Fault(("sweep", key), f"would undo {other}; put it first, or sweep one of the two")
+        seen.append(key)
+        written: set[str] = set()
+        for index, value in enumerate(values if isinstance(values, list) else ()):
+            one = writing.brief({key: value})
+            if one in written:
+                yield Fault(("sweep", key, index), f"has {shortened(one, 80)} twice; name each value once")
+            written.add(one)
+
+
+def choice(lists: Sequence[Sequence[tuple[str, int, Any]]], number: int) -> Choice:
+    """The point of that number in the product of the lists, the first of which varies slowest."""
+    chosen = []
+    for values in reversed(lists):
+        number, index = divmod(number, len(values))
+        chosen.append(values[index])
+    return tuple(reversed(chosen))
+
+
+def brief(values: dict[str, Any]) -> str:
+    """Values as a message shows them."""
+    return shortened(writing.brief(values), 120)
+
+
+def blamed(fault: Fault, choice: Choice, point: str) -> Fault:
+    """The fault of a point, laid at the swept value that it is in; where it is in none, it says at which point."""
+    for key, index, value in reversed(choice):
+        if covers(key, fault.key):
+            inside = fault.path[len(split(key)) :]
+            nested = f"{fault.key}: " if inside else ""
+            message = f"at {brief({key: value})}: {nested}{fault.message}"
+            return Fault(("sweep", key, index, *inside), message, written=f"sweep.{key}")
+    return Fault(fault.path, fault.message, point=point)

@@ -1,0 +1,52 @@
+"""What was meant is told: keys written as options or arguments, several values at once, no sweep at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .harness import QUADRATIC, asgd_lab
+
+
+@pytest.fixture
+def scenario(tmp_path: Path) -> Path:
+    path = tmp_path / "x.yaml"
+    path.write_text(QUADRATIC)
+    return path
+
+
+@pytest.mark.parametrize(
+    "arguments", [["workers=8"], ["--workers=8"], ["--workers", "8"], ["--seed", "1", "workers=8"]]
+)
+@pytest.mark.parametrize("command", ["run", "validate"])
+def test_a_key_in_the_place_of_an_option_is_told_how_it_is_set(
+    scenario: Path, command: str, arguments: list[str]
+) -> None:
+    if command == "validate" and "--seed" in arguments:
+        arguments = ["workers=8"]
+    said = asgd_lab(command, scenario, *arguments)
+    assert said.status == 2
+    assert "Did you mean --set workers=8?" in " ".join(said.err.replace("│", " ").split())
+
+
+def test_an_assignment_alone_is_no_scenario() -> None:
+    said = asgd_lab("run", "workers=8")
+    assert (said.status, said.err.count("\n")) == (2, 1)
+    assert said.err.endswith("; did you mean --set workers=8?\n")
+
+
+@pytest.mark.parametrize("written", ["2,4,8", "[2,4,8]"])
+def test_several_values_are_told_how_they_are_swept(scenario: Path, written: str) -> None:
+    said = asgd_lab("validate", scenario, "--set", f"workers={written}")
+    assert said.status == 2
+    hint = "sweep.workers=[2,4,8]"
+    assert said.err.endswith(f"; for a run of each, --set '{hint}'\n")
+    assert asgd_lab("validate", scenario, "--set", hint).out.endswith("valid; 3 runs\n")
+
+
+@pytest.mark.parametrize("written", ["null", "{}", ""])
+def test_no_sweep_is_said_in_any_way(scenario: Path, written: str) -> None:
+    scenario.write_text(QUADRATIC + "sweep: {workers: [1, 2]}\n")
+    said = asgd_lab("validate", scenario, "--set", f"sweep={written}")
+    assert said.out.endswith("valid; 1 run\n")
