@@ -25,6 +25,7 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.hardware.fit import Fitted, fit, step_times_s
 from asgd_lab.hardware.steps import mean_step_s
 from asgd_lab.record import tables
+from asgd_lab.record.load import Load
 from asgd_lab.record.machine import usable_cores
 from asgd_lab.record.run import file_name
 from asgd_lab.record.summary import LATENESS_ALLOWED
@@ -61,7 +62,8 @@ def compare(
     (as predicted), predicted, measured_mean, measured_low, measured_high (a 95% interval), measured_sd, repeats, error
     (of the prediction, relative), staleness_predicted, staleness_measured, overruns (the mean share of emulated
     minibatches that took longer than stated), lateness (the largest by which an emulated run was late, see
-    `launch.lateness`; nan of real devices), valid (whether that is small enough to count).
+    `launch.lateness`; nan of real devices), valid (whether that is small enough to count), machine_load (the largest
+    share of the machine's cores that others took beside a measured run), busy (whether that is too much).
     """
     for document in documents:
         points = document.points(overrides)
@@ -226,7 +228,9 @@ def _row(point: Point, calibration: Calibration, folder: Path, repeats: int, say
     busy = float(np.mean([summary["utilisation"]["server"] for summary in simulated]))
     overruns = float(np.mean([summary.get("overruns", {}).get("share", 0.0) for summary in measured]))
     lateness = max((summary["lateness"]["judged"] for summary in measured if "lateness" in summary), default=math.nan)
-    say(f"{scenario.name} {point.name}: predicted {speedup:.2f}, measured {mean:.2f}")
+    load = max((Load(**summary["machine_load"]) for summary in measured), key=sum)
+    beside = f"; {load}" if load.is_busy else ""
+    say(f"{scenario.name} {point.name}: predicted {speedup:.2f}, measured {mean:.2f}{beside}")
     return {
         "scenario": scenario.name,
         "point": point.name,
@@ -248,4 +252,6 @@ def _row(point: Point, calibration: Calibration, folder: Path, repeats: int, say
         "overruns": overruns,
         "lateness": lateness,
         "valid": not lateness > LATENESS_ALLOWED,
+        "machine_load": sum(load),
+        "busy": load.is_busy,
     }

@@ -24,6 +24,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from asgd_lab.columns import Columns, Pairs
+from asgd_lab.record.load import Load
 from asgd_lab.record.summary import LATENESS_ALLOWED
 from asgd_lab.scenario import Scenario, presets
 
@@ -178,6 +179,9 @@ def result(summary: Mapping[str, Any]) -> Pairs:
     if late is not None:
         verdict = "" if late <= LATENESS_ALLOWED else f"; above {LATENESS_ALLOWED:.0%} the measurement is invalid"
         rows.append(("lateness", f"{late:.2%} longer than stated in the mean{verdict}"))
+    load = Load(**summary["machine_load"]) if "machine_load" in summary else None
+    if load is not None and load.is_busy:
+        rows.append(("measured", f"{load}"))
     return Pairs([(Text(name, "bold"), value) for name, value in rows])
 
 
@@ -234,7 +238,7 @@ def comparison(table: pd.DataFrame) -> Columns:
                 str(row["n_sync"]),
                 str(row["workers"]),
                 f"{row['predicted']:.2f}",
-                f"{row['measured_mean']:.2f}",
+                f"{row['measured_mean']:.2f}{' busy machine' if row['busy'] else ''}",
                 "-" if math.isnan(half) else f"{half:.2f}",
                 f"{row['error']:+.1%}",
                 f"{row['staleness_predicted']:.2f} / {row['staleness_measured']:.2f}",

@@ -109,7 +109,7 @@ def test_a_comparison_shows_predicted_beside_measured(width: int, valid: bool) -
     row = {
         **{"scenario": "does-the-server-saturate[x]", "group": "emulated", "n_sync": 100, "workers": 32},
         **{"predicted": 12.3, "measured_mean": 12.1, "measured_high": 13.0, "error": 0.0165},
-        **{"staleness_predicted": 1.0, "staleness_measured": 1.25, "valid": valid},
+        **{"staleness_predicted": 1.0, "staleness_measured": 1.25, "valid": valid, "busy": False},
         **{ "server_utilisation": 0.99, "saturated": True, "lateness": 0.02},
     }  # fmt: skip
     lines = drawn(display.comparison(pd.DataFrame([row])), width)

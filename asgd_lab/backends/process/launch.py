@@ -28,6 +28,7 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.hardware.costs import check_memory
 from asgd_lab.record import removal
 from asgd_lab.record.checkpoints import newest, state_of
+from asgd_lab.record.load import LoadMeter
 from asgd_lab.record.run import RunDirectory
 from asgd_lab.record.summary import Statistics
 from asgd_lab.scenario import Scenario
@@ -71,7 +72,7 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
         go_back(plan, resumed)
     elif task.size:
         plan.slots.vector(0, writable=True).copy_(initial)
-    crew = Crew(plan)
+    crew, meter = Crew(plan), LoadMeter()
     interrupted = False
     try:
         with crew:
@@ -82,7 +83,9 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
                 crew.stop()
     except KeyboardInterrupt:  # another one: nobody is waited for, but what they recorded is
         interrupted = True
+    load = meter.read()
     outcome = _join(plan, record, interrupted, crew, began_ns)
+    outcome.facts["machine_load"] = load._asdict()
     try:
         if task.size:
             _evaluate(task, parts, record, outcome)

@@ -1,0 +1,68 @@
+"""What the machine does beside a measured run: the CPU time of other processes, and what its host takes from it."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+import psutil
+
+BUSY = 0.05  # of the machine's cores; above it a measurement is of a slower machine than the one it names
+
+
+class Load(NamedTuple):
+    """Shares of the CPU time of all cores of the machine."""
+
+    others: float  # of processes that are not this one or started by it
+    steal: float  # that its host had no core for (of a virtual machine)
+
+    def __str__(self) -> str:
+        return f"beside other work: others took {self.others:.0%} of the machine's cores, its host {self.steal:.0%}"
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether too much for a measurement."""
+        return self.others + self.steal > BUSY
+
+
+class LoadMeter:
+    """Counts from its making to `read`."""
+
+    def __init__(self) -> None:
+        self._began = _now()
+
+    def read(self) -> Load:
+        """The load since then; a process of ours that ended and was reaped by nobody yet counts as another."""
+        began, ended = self._began, _now()
+        possible_s = (ended.time_s - began.time_s) * (psutil.cpu_count() or 1)
+        if possible_s <= 0:
+            return Load(0.0, 0.0)
+        others_s = (ended.busy_s - began.busy_s) - (ended.own_s - began.own_s)
+        return Load(max(0.0, others_s) / possible_s, max(0.0, ended.steal_s - began.steal_s) / possible_s)
+
+
+class _Times(NamedTuple):
+    time_s: float
+    busy_s: float  # of all processes
+    steal_s: float
+    own_s: float
+
+
+def _now() -> _Times:
+    all_ = psutil.cpu_times()
+    busy_s = sum(getattr(all_, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq"))
+    return _Times(time.monotonic(), busy_s, getattr(all_, "steal", 0.0), _own_s())
+
+
+def _own_s() -> float:
+    """This process and all that it has started: the fork server is its child, and workers are the fork server's."""
+    me = psutil.Process()
+    return sum(_cpu_s(process) for process in [me, *me.children(recursive=True)])
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.Error:
+        return 0.0
+    return times.user + times.system + times.children_user + times.children_system
