@@ -29,7 +29,8 @@ from asgd_lab.tasks.feeds import Feed, Order, Source, source_of, walk
 from asgd_lab.tasks.flat import Layout, bind, floating_buffers
 from asgd_lab.tasks.measuring import CHUNK, measure
 from asgd_lab.tasks.models import Loss
-from asgd_lab.tasks.optimizers import MakeOptimizer, grouped, load_state, optimizer, state_of
+from asgd_lab.tasks.optimizer_state import load_state, state_of
+from asgd_lab.tasks.optimizers import MakeOptimizer, grouped, optimizer
 from asgd_lab.tasks.parts import divided
 from asgd_lab.tasks.users import imported
 

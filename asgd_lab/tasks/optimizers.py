@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -12,6 +12,8 @@ from torch import Tensor
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.tasks.base import OptimizerConfig, near, one_line
+from asgd_lab.tasks.optimizer_state import stray
+from asgd_lab.tasks.randomness import untouched
 from asgd_lab.tasks.users import imported
 
 MakeOptimizer = Callable[[Iterable[Tensor]], torch.optim.Optimizer]
@@ -59,7 +61,8 @@ def optimizer(config: OptimizerConfig) -> MakeOptimizer:
     def make(tensors: Iterable[Tensor], **chosen: Any) -> torch.optim.Optimizer:
         return classes[name](tensors, **chosen)
 
-    _try_out(name, make, options)
+    with untouched():
+        _try_out(name, make, options)
 
     def made(tensors: Iterable[Tensor]) -> torch.optim.Optimizer:
         try:
@@ -95,34 +98,6 @@ def grouped(make: MakeOptimizer, biases: Any) -> MakeOptimizer:
     return made
 
 
-def state_of(made: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimizer's state as tensors by name: "optimizer.3.exp_avg" of its fourth parameter; numbers as doubles."""
-    found: dict[str, Tensor] = {}
-    for index, values in made.state_dict()["state"].items():
-        for name, value in values.items():
-            if isinstance(value, Tensor):
-                found[f"optimizer.{index}.{name}"] = value
-            elif isinstance(value, int | float):
-                found[f"optimizer.{index}.{name}:{type(value).__name__}"] = torch.tensor(value, dtype=torch.float64)
-            elif value is not None:
-                raise ScenarioError(f"{type(made).__name__} cannot be saved: its {name} is no number or tensor")
-    return found
-
-
-def load_state(made: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
-    """Go on from what `state_of` gave."""
-    numbers = {"int": int, "float": float, "bool": bool}
-    found: dict[int, dict[str, Any]] = {}
-    for name, value in state.items():
-        what, _, rest = name.partition(".")
-        if what != "optimizer":
-            continue
-        index, _, key = rest.partition(".")
-        key, _, kind = key.partition(":")
-        found.setdefault(int(index), {})[key] = numbers[kind](value.item()) if kind else value.clone()
-    made.load_state_dict({"state": found, "param_groups": made.state_dict()["param_groups"]})
-
-
 def _try_out(name: str, make: Callable[..., torch.optim.Optimizer], options: dict[str, Any]) -> None:
     """Take a step with a toy: torch checks values in constructors, and some only in the step."""
 
@@ -140,6 +115,9 @@ def _try_out(name: str, make: Callable[..., torch.optim.Optimizer], options: dic
 
     error = trouble(**options)
     if error is None:
+        found = stray(lambda tensors: make(tensors, **options))
+        if found is not None:
+            raise ScenarioError.at("task.optimizer.name", f"{name} cannot be saved and resumed: {found}")
         return
     # The first option that fails alone is to blame; where none does, it is their combination.
     for key, value in options.items():

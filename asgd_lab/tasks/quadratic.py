@@ -17,7 +17,8 @@ from asgd_lab.streams import key
 from asgd_lab.tasks.adjusting import Adjust, adjusting
 from asgd_lab.tasks.base import OneByOne, OptimizerConfig
 from asgd_lab.tasks.flat import Layout
-from asgd_lab.tasks.optimizers import MakeOptimizer, load_state, optimizer, state_of
+from asgd_lab.tasks.optimizer_state import load_state, state_of
+from asgd_lab.tasks.optimizers import MakeOptimizer, optimizer
 
 
 class QuadraticConfig(Protocol):
