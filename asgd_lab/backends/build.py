@@ -58,10 +58,13 @@ def build_algorithm(scenario: Scenario) -> Algorithm:
     return algorithm
 
 
-def build_task(scenario: Scenario, data: dict[str, Tensor] | None = None) -> Task:
-    """The scenario's task, over data that is already loaded or is loaded here."""
+def build_task(scenario: Scenario, data: dict[str, Tensor] | None = None, *, checked: bool = False) -> Task:
+    """The scenario's task, over data that is already loaded or is loaded here.
+
+    It is tried out with real minibatches, unless the process that started this one has `checked` it.
+    """
     data = tasks.load(scenario.task) if data is None else data
-    return tasks.build(scenario.task, scenario.seed, data, scenario.workers)
+    return tasks.build(scenario.task, scenario.seed, data, scenario.workers, checked=checked)
 
 
 def build_budget(scenario: Scenario) -> Budget:

@@ -28,15 +28,19 @@ def load(config: Any) -> Data:
     return datasets.read(config) if config.name == "classification" else {}
 
 
-def build(config: Any, seed: int, data: Data, workers: int = 1) -> Task:
+def build(config: Any, seed: int, data: Data, workers: int = 1, *, checked: bool = False) -> Task:
     """The task that the scenario states, for so many workers, who may divide its data.
 
-    A `ScenarioError` names the key of whatever does not fit.
+    A `ScenarioError` names the key of whatever does not fit. Two real minibatches are tried, unless another process has
+    `checked` the same task.
     """
     if config.name not in _TASKS:
         message = f"unknown task '{config.name}'{near(config.name, _TASKS)}; allowed: {', '.join(_TASKS)}"
         raise ScenarioError.at("task.name", message)
-    return _TASKS[config.name](config, seed, data, workers)
+    task = _TASKS[config.name](config, seed, data, workers)
+    if not checked:
+        task.check()
+    return task
 
 
 def check_rest(config: Any, seed: int, left: Named, workers: int = 1) -> None:

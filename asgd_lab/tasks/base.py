@@ -32,6 +32,10 @@ class Learner(Protocol):
         """Forget the local optimizer's state."""
         ...
 
+    def buffers(self) -> Mapping[str, Tensor]:
+        """What training wrote beside the parameters, by name, such as BatchNorm's statistics: for an evaluation."""
+        ...
+
     def state(self) -> dict[str, Tensor]:
         """What outlives a minibatch beside the parameters and the seed, by names of its own: the local optimizer's."""
         ...
@@ -104,8 +108,18 @@ class Task(Protocol):
         """What advances many of its learners together; a `ScenarioError` where the task allows no such thing."""
         ...
 
-    def evaluate(self, params: Tensor) -> list[tuple[str, str, float]]:
-        """Rows of (split, metric, value), such as ("test", "error", 0.12); nothing that training uses is changed."""
+    def check(self) -> None:
+        """Try it out before anything is started; a `ScenarioError` says what cannot be trained."""
+        ...
+
+    def evaluate(
+        self, params: Tensor, buffers: Mapping[str, Tensor] | None = None, *, of_replica: bool = False
+    ) -> list[tuple[str, str, float]]:
+        """Rows of (split, metric, value), such as ("test", "error", 0.12); nothing that training uses is changed.
+
+        `buffers` are a learner's, None those of the start. Where parameters and buffers are both `of_replica`, these
+        buffers are all it needs; beside the server's parameters BatchNorm's are estimated anew.
+        """
         ...
 
 

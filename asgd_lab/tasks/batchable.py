@@ -5,7 +5,6 @@ Whatever cannot is refused in one line that says why; nothing falls back silentl
 
 from __future__ import annotations
 
-import copy
 import warnings
 from typing import NamedTuple
 
@@ -16,11 +15,18 @@ from torch.nn.functional import cross_entropy
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.tasks.base import one_line
+from asgd_lab.tasks.hidden import python_state
+from asgd_lab.tasks.network import Network
+from asgd_lab.tasks.objective import IGNORED
 from asgd_lab.tasks.optimizer_state import groups_of
 from asgd_lab.tasks.optimizers import MakeOptimizer
 from asgd_lab.tasks.stacked import Stack
 
 _NEAR = 1e-2  # relative difference beyond which more than rounding is at work
+
+
+_KEEPS = "the model keeps something from one minibatch to the next that is no parameter"
+_KEEPS += " and no buffer, or draws from Python's generator"
 
 
 def _refused(message: str) -> ScenarioError:
@@ -35,19 +41,23 @@ class _Minibatch(NamedTuple):
     kept_bytes: int  # from the forward to the backward pass
 
 
-def examine(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Stack, int]:
-    """The stack of a model, and the bytes that each replica in it keeps from the forward to the backward pass.
+def examine(network: Network, images: Tensor, labels: Tensor) -> tuple[Stack, int]:
+    """The stack of a network, and the bytes that each replica in it keeps from the forward to the backward pass.
 
     Tried out with images (B, 2, C, H, W) and labels (B, 2); a `ScenarioError` where a minibatch leaves more behind than
     its gradient, where vmap refuses the model, and where two replicas together compute something else than alone.
     """
-    pair = (model, copy.deepcopy(model))
+    if labels.dim() != 2 or bool((labels == IGNORED).any()):
+        raise _refused("each sample's label must be one class")
+    pair = [network.fresh(images.device).model for _ in range(2)]
     with torch.no_grad():
         for parameter in pair[1].parameters():
             parameter.mul_(1.1)
     alone = [_minibatch(each, images[:, place].clone(), labels[:, place]) for place, each in enumerate(pair)]
+    model = network.fresh(images.device).model
     stack = Stack(model, list(alone[0].gradients))
     parameters = [dict(each.named_parameters()) for each in pair]
+    before = python_state(model)
     rows = torch.stack([torch.cat([each[name].detach().flatten() for name in stack.weights]) for each in parameters])
     for places in ([0, 1], [1, 0]):  # the second time what the first has recorded
         index = torch.tensor(places)
@@ -65,6 +75,8 @@ def examine(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Stack, in
             expected = torch.cat([tensor.flatten() for tensor in alone[place].gradients.values()])
             if _far(gradient, expected) or _far(loss, alone[place].loss):
                 raise _refused("the model's replicas compute something else together than alone")
+    if python_state(model) != before:
+        raise _refused(_KEEPS)
     return stack, alone[0].kept_bytes
 
 
@@ -73,9 +85,9 @@ def _far(found: Tensor, expected: Tensor) -> bool:
 
 
 def _minibatch(model: nn.Module, images: Tensor, labels: Tensor) -> _Minibatch:
-    trial = copy.deepcopy(model)
-    buffers = {name: buffer.clone() for name, buffer in trial.named_buffers()}
-    trained = {name: parameter for name, parameter in trial.named_parameters() if parameter.requires_grad}
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    hidden = python_state(model)
     kept_bytes = 0
 
     def keep(tensor: Tensor) -> Tensor:
@@ -85,14 +97,18 @@ def _minibatch(model: nn.Module, images: Tensor, labels: Tensor) -> _Minibatch:
 
     with torch.random.fork_rng(devices=[]), saved_tensors_hooks(keep, lambda tensor: tensor):
         before = torch.get_rng_state()
-        loss = cross_entropy(trial(images), labels)
+        loss = cross_entropy(model(images.clone()), labels)
         drawn = not torch.equal(torch.get_rng_state(), before)
     if drawn:
         raise _refused("the model draws random numbers while it trains, as dropout does")
-    for name, buffer in trial.named_buffers():
+    for name, buffer in model.named_buffers():
         if not torch.equal(buffer, buffers[name]):
             raise _refused(f"training changes the model's buffer {name}, as it does BatchNorm's running statistics")
     gradients = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
+    with torch.no_grad():
+        again = cross_entropy(model(images), labels)
+    if python_state(model) != hidden or not torch.equal(again, loss.detach()):
+        raise _refused(_KEEPS)
     reached = {name: found for name, found in zip(trained, gradients, strict=True) if found is not None}
     return _Minibatch(loss.detach(), reached, kept_bytes)
 

@@ -11,28 +11,26 @@ Shape letters are those of `stacked`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, cast, final
+from typing import Any, NamedTuple, cast, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from asgd_lab.errors import ProtocolError
 from asgd_lab.tasks.adjusting import AdjustRows
 from asgd_lab.tasks.base import Data, Learner, Taken
 from asgd_lab.tasks.batchable import examine, memories
 from asgd_lab.tasks.datasets import pick
+from asgd_lab.tasks.network import Network, NetworkLearner
 from asgd_lab.tasks.optimizers import MakeOptimizer
 from asgd_lab.tasks.stacked import Stack
-
-if TYPE_CHECKING:
-    from asgd_lab.tasks.classification import ClassificationLearner
 
 _HIGHEST = 32  # replicas in a stack: more gain nothing
 _KEPT_BYTES = 2**25  # of a stack, from forward to backward pass: more than the caches hold is slower than two stacks
 
 
 class _Round(NamedTuple):
-    learner: ClassificationLearner
+    learner: NetworkLearner
     first: int
     steps: int
     place: int  # in the caller's list
@@ -56,22 +54,21 @@ class ClassificationBatch:
     """
 
     def __init__(
-        self, model: nn.Module, make: MakeOptimizer, data: Data, batch_size: int, adjust: AdjustRows | None = None
+        self, network: Network, make: MakeOptimizer, data: Data, batch_size: int, adjust: AdjustRows | None = None
     ) -> None:
         self._data, self._batch_size, self._make, self._adjust = data, batch_size, make, adjust
         self._memories = memories(make)
         index = torch.arange(2 * batch_size).remainder(len(data["train_labels"])).view(batch_size, 2)
-        self._stack, kept_bytes = examine(model, _pictures(data, index), data["train_labels"][index])
+        self._stack, kept_bytes = examine(network, _pictures(data, index), data["train_labels"][index])
         height = max(1, min(_HIGHEST, _KEPT_BYTES // kept_bytes))
         self._params, self._sums = _Rows(height, self._stack), _Rows(height, self._stack)
         self._memory: dict[str, _Rows] = {}
-        parameters = dict(model.named_parameters())
-        self._others = [parameters[name].new_zeros(height, *parameters[name].shape) for name in self._stack.others]
+        self._others = [torch.zeros(height, *shape) for shape in self._stack.other_shapes]
 
     def advance(self, rounds: Sequence[tuple[Learner, int, int]]) -> list[Taken]:
         """Take all the minibatches; mean cross-entropy and share of wrong answers before each."""
         entries = [
-            _Round(cast("ClassificationLearner", learner), first, steps, place)
+            _Round(cast("NetworkLearner", learner), first, steps, place)
             for place, (learner, first, steps) in enumerate(rounds)
         ]
         if len({id(each.learner) for each in entries}) < len(entries):
@@ -124,10 +121,13 @@ class ClassificationBatch:
 
     # ------------------------------------------------------------------ what is the learners'
 
-    def _weights(self, learner: ClassificationLearner) -> Iterator[Tensor]:
+    def _weights(self, learner: NetworkLearner) -> Iterator[Tensor]:
         return (learner.parameters[name] for name in self._stack.weights)
 
-    def _vectors(self, learners: Sequence[ClassificationLearner]) -> tuple[list[Tensor], list[Tensor]]:
+    def _handles(self, learner: NetworkLearner) -> Iterator[Tensor]:
+        return (learner.handles[name] for name in self._stack.weights)
+
+    def _vectors(self, learners: Sequence[NetworkLearner]) -> tuple[list[Tensor], list[Tensor]]:
         """The learners' tensors, and the pieces of rows that stand for them here."""
         theirs: list[Tensor] = []
         ours: list[Tensor] = []
@@ -139,23 +139,23 @@ class ClassificationBatch:
                 ours += sums
         return theirs, ours
 
-    def _gather(self, learners: Sequence[ClassificationLearner]) -> None:
+    def _gather(self, learners: Sequence[NetworkLearner]) -> None:
         theirs, ours = self._vectors(learners)
         torch._foreach_copy_(ours, theirs)
         for name, other in zip(self._stack.others, self._others, strict=True):
             for row, learner in zip(other, learners, strict=False):
                 row.copy_(learner.parameters[name])
 
-    def _scatter(self, learners: Sequence[ClassificationLearner]) -> None:
+    def _scatter(self, learners: Sequence[NetworkLearner]) -> None:
         theirs, ours = self._vectors(learners)
         torch._foreach_copy_(theirs, ours)
 
-    def _recall(self, optimizer: torch.optim.Optimizer, learners: Sequence[ClassificationLearner]) -> None:
+    def _recall(self, optimizer: torch.optim.Optimizer, learners: Sequence[NetworkLearner]) -> None:
         """Give the rows' optimizer what the learners' own ones remember."""
         theirs: list[Tensor] = []
         ours: list[Tensor] = []
         for place, learner in enumerate(learners):
-            states = [learner.optimizer.state.get(weight) or {} for weight in self._weights(learner)]
+            states = [learner.optimizer.state.get(weight) or {} for weight in self._handles(learner)]
             row = self._params.rows[place]
             for name, value in states[0].items():
                 if name in self._memories:
@@ -170,7 +170,7 @@ class ClassificationBatch:
         if theirs:
             torch._foreach_copy_(ours, theirs)
 
-    def _remember(self, optimizer: torch.optim.Optimizer, learners: Sequence[ClassificationLearner]) -> None:
+    def _remember(self, optimizer: torch.optim.Optimizer, learners: Sequence[NetworkLearner]) -> None:
         """Give the learners' own optimizers what the rows' one remembers."""
         theirs: list[Tensor] = []
         ours: list[Tensor] = []
@@ -183,7 +183,7 @@ class ClassificationBatch:
                     pieces = _pieces(value, self._stack)
                 else:
                     pieces = [value] * len(self._stack.weights)
-                for weight, piece in zip(self._weights(learner), pieces, strict=True):
+                for weight, piece in zip(self._handles(learner), pieces, strict=True):
                     state = learner.optimizer.state[weight]
                     if isinstance(state.get(name), Tensor):
                         theirs.append(state[name])

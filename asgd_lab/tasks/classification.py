@@ -1,37 +1,38 @@
-"""Image classification: a network, data that are only indexed, and the step of a plain PyTorch loop.
-
-The same torch operations run whatever the backend, and the only global state is the default generator (dropout draws
-from it), which each minibatch seeds anew.
+"""A network of the scenario's, and data that are only indexed: images with classes, or whatever the user brings.
 
 Running statistics of BatchNorm are not parameters: they stay local to a replica, are never pushed, and no fetch
-replaces them. Evaluation, which has parameters only, re-estimates them on a fixed sample of the training set before
-it tests. Unless the scenario makes them the server's: then they lie in the flat vector, behind the parameters.
+replaces them. A replica is evaluated with its own. For the server's parameters they are estimated anew on a fixed
+sample of the training set. Unless the scenario makes them the server's: then they lie in the flat vector, behind the
+parameters. Layers in evaluation mode keep the statistics that they have.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, final
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
-from torch.optim.swa_utils import update_bn
+from torch import Tensor
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import generator, key
 from asgd_lab.tasks import models
-from asgd_lab.tasks.adjusting import Adjust, adjusting, adjusting_rows
+from asgd_lab.tasks.adjusting import adjusting, adjusting_rows
 from asgd_lab.tasks.base import Batch, Data, OptimizerConfig
-from asgd_lab.tasks.feeds import Feed, Order, Source, source_of, walk
-from asgd_lab.tasks.flat import Layout, bind, floating_buffers
-from asgd_lab.tasks.measuring import CHUNK, measure
-from asgd_lab.tasks.models import Loss
-from asgd_lab.tasks.optimizer_state import load_state, state_of
-from asgd_lab.tasks.optimizers import MakeOptimizer, grouped, optimizer
+from asgd_lab.tasks.binding import Bound
+from asgd_lab.tasks.checking import check_network
+from asgd_lab.tasks.feeds import Order, Source, source_of, walk
+from asgd_lab.tasks.hidden import modes_of, python_state, restore_modes
+from asgd_lab.tasks.measuring import estimated, measure
+from asgd_lab.tasks.network import Network, NetworkLearner, Recipe, default_generator, undisturbed
+from asgd_lab.tasks.objective import Objective
+from asgd_lab.tasks.optimizers import grouped, optimizer
 from asgd_lab.tasks.parts import divided
+from asgd_lab.tasks.randomness import untouched
+from asgd_lab.tasks.sharing import may_share
 from asgd_lab.tasks.users import imported
 
 _SAMPLE = 2048  # training images on which `evaluate` measures and re-estimates
@@ -101,101 +102,6 @@ class ClassificationConfig(Protocol):
         ...
 
 
-def default_generator(device: torch.device) -> torch.Generator:
-    """What dropout draws from on that device."""
-    if device.type == "cuda":
-        chosen: torch.Generator = torch.cuda.default_generators[device.index or 0]
-        return chosen
-    return torch.default_generator
-
-
-@contextlib.contextmanager
-def undisturbed(*generators: torch.Generator) -> Iterator[None]:
-    """Whatever is drawn inside, the generators come out as they went in."""
-    states = [each.get_state() for each in generators]
-    try:
-        yield
-    finally:
-        for each, state in zip(generators, states, strict=True):
-            each.set_state(state)
-
-
-@final
-class ClassificationLearner:
-    """A copy of the model over the views of one vector."""
-
-    def __init__(
-        self, model: nn.Module, layout: Layout, params: Tensor, gradients: Tensor | None, labels: Tensor, order: Order,
-        feed: Feed, make: MakeOptimizer, stream: tuple[int, int], loss: Loss | None = None,
-        adjust: Adjust | None = None,
-    ) -> None:  # fmt: skip
-        self._layout, self._labels, self.order, self._feed = layout, labels, order, feed
-        self._params, self._gradients = params, gradients
-        self._model = bind(model, layout.views(params))
-        self.parameters = dict(self._model.named_parameters())
-        self._weights = [weight for weight in self.parameters.values() if weight.requires_grad]
-        views = layout.views(gradients) if gradients is not None else []
-        named = zip(self.parameters.items(), views, strict=False)
-        self.sums = {name: view for (name, parameter), view in named if parameter.requires_grad}
-        self._make = make
-        self.optimizer = make(self._weights)
-        self._generator = default_generator(params.device)
-        self._seed, self.worker = stream
-        self._own_loss, self._adjust = loss, adjust
-        self._loss: Loss = loss or cross_entropy
-        self._has_classes = not self._labels.is_floating_point()
-        self.version = 0
-
-    def minibatch(self, step: int) -> tuple[float, float]:
-        """Take one local step in place; the mean loss, and the share of wrong answers, before it."""
-        labels, inputs = self._labels.index_select(0, self.order(step)), self._feed(step)
-        self._generator.manual_seed(key(self._seed, "model", self.worker, step))
-        outputs = self._model(inputs)
-        loss = self._loss(outputs, labels)
-        for weight in self._weights:
-            weight.grad = None
-        torch.autograd.backward(loss)
-        if self._adjust is not None:
-            self._adjust(self.optimizer, self._weights, step, self.version)
-        if self.sums:
-            self._gather()
-        self.optimizer.step()
-        if not self._has_classes:
-            return loss.item(), math.nan
-        wrong = outputs.detach().argmax(1).ne(labels).count_nonzero()
-        return loss.item(), wrong.item() / len(labels)
-
-    def _gather(self) -> None:
-        pairs = [(total, weight.grad) for total, weight in zip(self.sums.values(), self._weights, strict=True)]
-        totals = [total for total, gradient in pairs if gradient is not None]
-        torch._foreach_add_(totals, [gradient for _, gradient in pairs if gradient is not None])
-
-    def reset_momentum(self) -> None:
-        """Forget the local optimizer's state; some classes set theirs up in the constructor, so a new one is made."""
-        self.optimizer = self._make(self._weights)
-
-    def state(self) -> dict[str, Tensor]:
-        """The local optimizer's, and the model's buffers, such as BatchNorm's statistics."""
-        buffers = {f"model.{name}": buffer for name, buffer in self._model.named_buffers()}
-        return state_of(self.optimizer) | buffers
-
-    def load(self, state: Mapping[str, Tensor]) -> None:
-        """Go on with them."""
-        load_state(self.optimizer, state)
-        for name, buffer in self._model.named_buffers():
-            buffer.copy_(state[f"model.{name}"])
-
-    def warm_up(self) -> None:
-        """Take a step with a copy: what is warmed are kernels, caches and lazy imports of the process."""
-        scratch = self._params.clone()
-        gradients = None if self._gradients is None else torch.zeros_like(scratch)
-        with undisturbed(self._generator):
-            ClassificationLearner(
-                self._model, self._layout, scratch, gradients, self._labels, self.order, self._feed, self._make,
-                (self._seed, self.worker), self._own_loss, self._adjust,
-            ).minibatch(0)  # fmt: skip
-
-
 @final
 class ClassificationTask:
     """The network at its initial parameters, the data, and what makes an optimizer."""
@@ -208,64 +114,76 @@ class ClassificationTask:
         self._data, self._options = {"cpu": data}, config.dataset_options
         self._sources: dict[str, Source] = {}
         self._seed, self._batch_size = seed, config.batch_size
-        self._own_loss: Loss | None = None
+        own = None
         if config.loss is not None:
-            self._own_loss = imported("task.loss", config.loss, "it takes outputs and labels, and returns a mean")
+            own = imported("task.loss", config.loss, "it takes outputs and labels, and returns a mean")
         if labels.is_floating_point():
-            if self._own_loss is None:
+            if own is None:
                 raise ScenarioError.at("task.loss", "is missing: labels that are no classes need a loss of their own")
-            num_classes = math.prod(labels.shape[1:])
+            classes, num_classes = None, math.prod(labels.shape[1:])
         else:
             seen = data.get("classes", 1 + max(labels.max(), data["test_labels"].max()))
-            num_classes = int(seen)
+            classes = num_classes = int(seen)
         shape = self._source_on(torch.device("cpu")).shape
+        self._objective = Objective(own, labels, classes)
         self._make = grouped(optimizer(config.optimizer), config.biases)
         self._shapes_matter = config.biases is not None
-        self._adjust = adjusting(config.schedule, config.clip)
         self._adjust_rows = adjusting_rows(config.schedule, config.clip)
         self._parts = divided(config.data, labels.numpy(), workers, config.batch_size, seed)
-        with undisturbed(torch.default_generator):
-            torch.default_generator.manual_seed(key(seed, "initial"))
-            model = models.build(
-                config.model, config.model_options, shape, num_classes, config.batch_size, self._own_loss, labels
-            )
         self._shares_buffers = config.batch_norm == "server"
-        buffers = [buffer for _, buffer in floating_buffers(model)] if self._shares_buffers else []
-        parameters = [*model.parameters(), *buffers]
-        self._layout = Layout.of(parameter.shape for parameter in parameters)
-        self.size = self._layout.size
+        factory = functools.partial(models.build, config.model, config.model_options, shape, num_classes)
+        adjust = adjusting(config.schedule, config.clip)
+        recipe = Recipe(factory, self._objective, self._make, adjust, seed, self._shares_buffers)
+        self.network = Network(recipe)
+        self.size = self.network.layout.size
         self.size_bytes = config.size_bytes or 4 * self.size
-        self._initial = torch.zeros(self.size)
-        views = self._layout.views(self._initial)
-        for view, parameter in zip(views, parameters, strict=True):
-            view.copy_(parameter.detach())
-        self._model = bind(model, views)
-        self._make([parameter for parameter in self._model.parameters() if parameter.requires_grad])
+        self._evaluating: dict[str, Bound] = {}
+        self._name = config.model
+        self._learners = 0
+
+    def check(self) -> None:
+        """A `ScenarioError` where the model does not train as in a plain loop; two real minibatches are tried."""
+        device = torch.device("cpu")
+        order = self._order(0, device)
+        feed, labels = self._source_on(device).feed(self._seed, 0, order), self._data_on(device)["train_labels"]
+        check_network(
+            self.network, self._name, [(feed(step), labels.index_select(0, order(step))) for step in range(2)]
+        )
 
     def initial(self) -> Tensor:
         """The network's own initialisation, drawn from the seed's stream."""
-        return self._initial.clone()
+        return self.network.initial()
 
     def learner(
         self, worker: int, params: Tensor, gradients: Tensor | None = None, order: Order | None = None
-    ) -> ClassificationLearner:
+    ) -> NetworkLearner:
         """Bind a replica to `params`; it walks its own permutations unless an order is given."""
-        data = self._data_on(params.device)
-        samples = len(data["train_labels"])
-        part = self._parts[worker] if self._parts is not None and worker >= 0 else None
-        order = order or walk(self._seed, worker, samples, self._batch_size, params.device, part)
+        device = params.device
+        self._learners += 1
+        if self._learners == 2:
+            with untouched():
+                self.network.separate = not may_share(self.network, self._learner, device)
+        return self._learner(self.network.module(device), worker, params, gradients, order)
+
+    def _learner(
+        self, bound: Bound, worker: int, params: Tensor, gradients: Tensor | None = None, order: Order | None = None
+    ) -> NetworkLearner:
+        labels = self._data_on(params.device)["train_labels"]
+        order = order or self._order(worker, params.device)
         feed = self._source_on(params.device).feed(self._seed, worker, order)
-        return ClassificationLearner(
-            self._model, self._layout, params, gradients, data["train_labels"], order, feed, self._make,
-            (self._seed, worker), self._own_loss, self._adjust,
-        )  # fmt: skip
+        return NetworkLearner(self.network, bound, worker, params, gradients, labels, order, feed)
+
+    def _order(self, worker: int, device: torch.device) -> Order:
+        samples = len(self._data["cpu"]["train_labels"])
+        part = self._parts[worker % len(self._parts)] if self._parts is not None and worker >= 0 else None
+        return walk(self._seed, worker, samples, self._batch_size, device, part)
 
     def batch(self) -> Batch:
         """Stacks of replicas, on the CPU."""
         from asgd_lab.tasks.batched import ClassificationBatch  # late: few runs need it
 
         parts = {
-            "loss": self._own_loss is not None,
+            "loss": self._objective.own is not None,
             "key biases": self._shapes_matter,
             "folder of images": "train_files" in self._data["cpu"],
         }
@@ -273,29 +191,52 @@ class ClassificationTask:
             if is_used:
                 raise ScenarioError.at("backend.numerics", f"cannot be batched: the task has a {what}; use sequential")
 
-        return ClassificationBatch(self._model, self._make, self._data["cpu"], self._batch_size, self._adjust_rows)
+        return ClassificationBatch(self.network, self._make, self._data["cpu"], self._batch_size, self._adjust_rows)
 
-    def evaluate(self, params: Tensor) -> list[tuple[str, str, float]]:
-        """Error and loss on the test set and on a fixed sample of the training set."""
+    def evaluate(
+        self, params: Tensor, buffers: Mapping[str, Tensor] | None = None, *, of_replica: bool = False
+    ) -> list[tuple[str, str, float]]:
+        """Error, where one is defined, and loss on the test set and on a fixed sample of the training set.
+
+        With the buffers of a replica, or those that training starts with. Of a replica's own all are taken as they are;
+        beside other parameters BatchNorm's statistics are estimated anew, where it is in training mode.
+        """
         data, noise = self._data_on(params.device), default_generator(params.device)
         source = self._source_on(params.device)
-        model = bind(self._model, self._layout.views(params))
         chosen = generator(0, "evaluate").permutation(len(data["train_labels"]))[:_SAMPLE]
         sample = torch.from_numpy(chosen).to(params.device)
-        with torch.no_grad(), undisturbed(noise):
+        estimates = not (self._shares_buffers or of_replica)
+        with torch.no_grad(), undisturbed(noise), self._examined(params.device) as bound:
             noise.manual_seed(key(0, "evaluate"))
-            if not self._shares_buffers:
-                # Chunks of nearly equal size: BatchNorm cannot learn from a last chunk of one image.
-                chunks = sample.chunk(-(-len(sample) // CHUNK))
-                update_bn((source.views("train", chunk)[0] for chunk in chunks), model)
-            model.eval()
-            loss = self._own_loss or cross_entropy
+            vector, buffers = params.clone(), {**self.network.buffers, **(buffers or {})}
+            bound.bind(bound.place(vector, buffers))
+            if estimates and (statistics := estimated(bound, self._inputs(source, sample))):
+                bound.bind(bound.place(vector, buffers | statistics))
+            bound.model.eval()
             everything = torch.arange(len(data["test_labels"]), device=params.device)
             return [
                 (split, metric, value)
                 for split, index in (("test", everything), ("train", sample))
-                for metric, value in measure(model, loss, source, split, index, data[f"{split}_labels"][index]).items()
+                for metric, value in measure(
+                    bound.model, self._objective, source, split, index, data[f"{split}_labels"][index], self._batch_size
+                ).items()
             ]
+
+    def _inputs(self, source: Source, sample: Tensor) -> Iterator[Tensor]:
+        # Minibatches of nearly equal size: BatchNorm cannot learn from a last one of one sample.
+        chunks = torch.tensor_split(sample, -(-len(sample) // self._batch_size))
+        return (source.views("train", chunk)[0] for chunk in chunks)
+
+    @contextlib.contextmanager
+    def _examined(self, device: torch.device) -> Iterator[Bound]:
+        """A module that nothing trains with; it comes back in the modes that the factory gave it."""
+        bound = self._evaluating.pop(str(device), None) or self.network.fresh(device)
+        model = bound.model
+        modes, before = modes_of(model), python_state(model)
+        yield bound
+        restore_modes(model, modes)
+        if python_state(model) == before:  # otherwise the next evaluation begins with a new one
+            self._evaluating[str(device)] = bound
 
     def _source_on(self, device: torch.device) -> Source:
         name = str(device)

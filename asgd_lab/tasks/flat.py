@@ -6,21 +6,17 @@ bits, wherever the vector lies. The gaps between parameters hold zeros and no gr
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from asgd_lab.errors import ProtocolError
 
 ALIGNMENT_BYTES = 64
 _ALIGNMENT = ALIGNMENT_BYTES // 4
-
-M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,27 +47,3 @@ class Layout:
             raise ProtocolError(f"a replica's vector must start at a {ALIGNMENT_BYTES}-byte boundary")
         placed = zip(self.shapes, self.starts, strict=True)
         return [vector[start : start + math.prod(shape)].view(shape) for shape, start in placed]
-
-
-def bind(model: M, views: Sequence[Tensor]) -> M:
-    """A copy of the model whose parameters are the first views; its buffers are its own, or the views that are left.
-
-    Parameters that the model uses twice stay one parameter. Only buffers of floating point have views.
-    """
-    parameters = list(model.parameters())
-    views, others = views[: len(parameters)], views[len(parameters) :]
-    replaced: dict[int, Any] = {
-        id(parameter): nn.Parameter(view, requires_grad=parameter.requires_grad)
-        for parameter, view in zip(parameters, views, strict=True)
-    }
-    bound = copy.deepcopy(model, replaced)
-    bound = bound.to(views[0].device) if views else bound
-    for (name, _), view in zip(floating_buffers(bound), others, strict=False):
-        owner, _, attribute = name.rpartition(".")
-        bound.get_submodule(owner)._buffers[attribute] = view
-    return bound
-
-
-def floating_buffers(model: nn.Module) -> list[tuple[str, Tensor]]:
-    """The model's buffers of floating point, such as BatchNorm's running statistics, by name."""
-    return [(name, buffer) for name, buffer in model.named_buffers() if buffer.is_floating_point()]

@@ -1,31 +1,36 @@
-"""Errors and losses of a network that has stopped learning, over samples of one split."""
+"""Errors and losses of a network that has stopped learning, over samples of one split; BatchNorm's statistics anew."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from asgd_lab.tasks.binding import Bound, Buffers
 from asgd_lab.tasks.feeds import Source
-from asgd_lab.tasks.models import Loss
-
-CHUNK = 256  # images of one forward pass
+from asgd_lab.tasks.objective import Objective
 
 
 def measure(
-    model: nn.Module, loss_of: Loss, source: Source, split: str, index: Tensor, labels: Tensor
+    model: nn.Module, objective: Objective, source: Source, split: str, index: Tensor, labels: Tensor, batch_size: int
 ) -> dict[str, float]:
-    """Error, where there are classes, and loss of these samples; of several views the first's, and their average's.
+    """Error, where one is defined, and loss of these samples; of several views the first's, and their average's.
 
-    Of image files also the top-5 error, where it is not always 0 or there are several views.
+    They are taken in minibatches, the last of which may be shorter. Of image files also the top-5 error, where it is
+    not always 0 or there are several views.
     """
-    wrong, loss = Counter[str](), 0.0
-    for chunk, classes in zip(torch.split(index, CHUNK), torch.split(labels, CHUNK), strict=True):
+    wrong, labelled, loss, weight = Counter[str](), 0, 0.0, 0.0
+    for chunk, classes in zip(torch.split(index, batch_size), torch.split(labels, batch_size), strict=True):
         outputs = [model(view) for view in source.views(split, chunk)]
-        if not labels.is_floating_point():
-            wrong["error"] += int(outputs[0].argmax(1).ne(classes).sum())
+        found = objective.sums(outputs[0], classes)
+        loss, weight = loss + found.loss, weight + found.weight
+        if not found.labels:
+            continue
+        labelled += found.labels
+        wrong["error"] += found.wrong
         ranked = {"top5_error": outputs[0]} if source.of_files and outputs[0].shape[1] > 5 else {}
         if len(outputs) > 1:
             mean = torch.stack([each.softmax(1) for each in outputs]).mean(0)
@@ -34,8 +39,36 @@ def measure(
         for name, scores in ranked.items():
             best = scores.topk(min(5, scores.shape[1]), dim=1).indices
             wrong[name] += int(best.ne(classes.unsqueeze(1)).all(1).sum())
-        if loss_of is cross_entropy:
-            loss += float(cross_entropy(outputs[0], classes, reduction="sum"))
-        else:
-            loss += float(loss_of(outputs[0], classes)) * len(classes)
-    return {name: count / len(index) for name, count in wrong.items()} | {"loss": loss / len(index)}
+    return {name: count / labelled for name, count in wrong.items()} | {
+        "loss": loss / weight if weight else float("nan")
+    }
+
+
+def estimated(bound: Bound, inputs: Iterable[Tensor]) -> Buffers:
+    """The buffers of the BatchNorm layers in training mode: the mean of their statistics over these minibatches.
+
+    Layers in evaluation mode keep what they have, and are not among them. As torch.optim.swa_utils.update_bn, but for
+    that. What a pass in training mode does to the module's other buffers is the caller's to undo.
+    """
+    layers = {
+        name: layer
+        for name, layer in bound.model.named_modules()
+        if isinstance(layer, _BatchNorm) and layer.training and layer.track_running_stats
+    }
+    momenta = {name: layer.momentum for name, layer in layers.items()}
+    if not layers:
+        return {}
+    try:
+        for layer in layers.values():
+            layer.reset_running_stats()
+            layer.momentum = None  # the mean over all minibatches
+        for each in inputs:
+            bound.model(each)
+        return {
+            f"{name}.{part}" if name else part: buffer.clone()
+            for name, layer in layers.items()
+            for part, buffer in layer.named_buffers(recurse=False)
+        }
+    finally:
+        for name, layer in layers.items():
+            layer.momentum = momenta[name]

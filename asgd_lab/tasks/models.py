@@ -1,11 +1,10 @@
 """Networks by name, ours, torchvision's or the user's: each maps images (B, C, H, W) to one tensor (B, classes).
 
-What can be wrong with somebody else's model is found here, by one step of two images with a copy, and said in one line.
+A user's own may take and return whatever its data and its loss give and take.
 """
 
 from __future__ import annotations
 
-import copy
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -13,11 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.nn.parameter import is_lazy
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.tasks.base import near, one_line
+from asgd_lab.tasks.hidden import modes_of
 from asgd_lab.tasks.krizhevsky import krizhevsky
 from asgd_lab.tasks.users import imported, refusal, untrusted_weights
 from asgd_lab.tasks.vision import torchvision
@@ -80,17 +79,10 @@ class ThreeChannels(nn.Module):
 OURS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "lenet": lenet, "small": small, "krizhevsky": krizhevsky}
 
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""Of outputs and labels, the mean over a minibatch."""
+def build(name: str, options: Mapping[str, Any], shape: Sequence[int], num_classes: int) -> nn.Module:
+    """The network, initialised from the default generator; every failure is a `ScenarioError`.
 
-
-def build(
-    name: str, options: Mapping[str, Any], shape: Sequence[int], num_classes: int, batch_size: int,
-    loss: Loss | None = None, labels: Tensor | None = None,
-) -> nn.Module:  # fmt: skip
-    """The network, initialised from the default generator and in training mode; every failure is a `ScenarioError`.
-
-    With a `loss` of the user's, outputs may have any shape that it takes with `labels` (B, ...).
+    It is in training mode; layers that its factory has put into evaluation mode, while the whole is not, stay so.
     """
     if weights := untrusted_weights(options):
         raise ScenarioError.at(weights[0][0], refusal(weights))
@@ -107,8 +99,11 @@ def build(
         raise _error(f"{name} raised {one_line(error)}") from error
     if not isinstance(model, nn.Module):
         raise _error(f"{name} returned {type(model).__name__}; a factory returns a torch.nn.Module")
-    model.train()
-    _try_out(name, model, shape, num_classes, batch_size, loss, labels)
+    frozen = [module for module, training in modes_of(model) if not training] if model.training else []
+    model.train()  # which a model may have rewritten
+    for module in frozen:
+        module.eval()
+    _check(name, model)
     return model
 
 
@@ -146,11 +141,8 @@ def _check_options(name: str, factory: Callable[..., nn.Module], options: Mappin
             raise ScenarioError.at(f"task.model_options.{key}", message)
 
 
-def _try_out(
-    name: str, model: nn.Module, shape: Sequence[int], num_classes: int, batch_size: int, loss: Loss | None,
-    labels: Tensor | None,
-) -> None:  # fmt: skip
-    """One step with a copy, so that running statistics and whatever else the model keeps stay new."""
+def _check(name: str, model: nn.Module) -> None:
+    """What can be seen without a minibatch."""
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise _error(f"{name} has no parameters to train")
     for label, parameter in model.named_parameters():
@@ -158,32 +150,3 @@ def _try_out(
             raise _error(f"{name} leaves the shape of its parameter {label} open; all must be known at construction")
         if parameter.dtype != torch.float32:
             raise _error(f"{name} has a parameter {label} of {parameter.dtype}; all must be torch.float32")
-    batch = min(batch_size, 2)
-    expected = f"must be one tensor of (B, {num_classes})"
-    try:
-        outputs = copy.deepcopy(model)(torch.zeros(batch, *shape))
-        if loss is not None and labels is not None:
-            _try_loss(loss, outputs, labels[:batch])
-            return
-        if isinstance(outputs, Tensor) and outputs.shape == (batch, num_classes):
-            torch.autograd.backward(cross_entropy(outputs, torch.zeros(batch, dtype=torch.int64)))
-            return
-    except ScenarioError:
-        raise
-    except Exception as error:
-        raise _error(f"{name} cannot learn from images of {tuple(shape)}: {one_line(error)}") from error
-    if isinstance(outputs, Tensor):
-        raise _error(f"{name} makes {tuple(outputs.shape)} of {batch} images; its output {expected}")
-    hint = "model_options: {aux_logits: false} switches auxiliary outputs off where a model of torchvision has them"
-    raise _error(f"{name} returns {type(outputs).__name__}; its output {expected}; {hint}")
-
-
-def _try_loss(loss: Loss, outputs: Any, labels: Tensor) -> None:
-    try:
-        found = loss(outputs, labels)
-    except Exception as error:
-        raise ScenarioError.at("task.loss", f"it raised {one_line(error)}") from error
-    if not isinstance(found, Tensor) or found.dim() or not found.requires_grad:
-        what = f"a tensor of {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-        raise ScenarioError.at("task.loss", f"it returns {what}; it must be the mean, a tensor () that has a gradient")
-    torch.autograd.backward(found)

@@ -119,6 +119,10 @@ class QuadraticLearner:
         """Forget the local optimizer's state."""
         self._optimizer = self._make([self._params])
 
+    def buffers(self) -> dict[str, Tensor]:
+        """None."""
+        return {}
+
     def state(self) -> dict[str, Tensor]:
         """The local optimizer's."""
         return state_of(self._optimizer)
@@ -167,7 +171,12 @@ class QuadraticTask:
         """A loop: most of a step is the noise, which each replica draws from its own stream."""
         return OneByOne()
 
-    def evaluate(self, params: Tensor) -> list[tuple[str, str, float]]:
+    def check(self) -> None:
+        """Nothing can be wrong with it."""
+
+    def evaluate(
+        self, params: Tensor, buffers: Mapping[str, Tensor] | None = None, *, of_replica: bool = False
+    ) -> list[tuple[str, str, float]]:
         """The exact risk, in double precision."""
         exact = params.detach().to("cpu", torch.float64)
         return [("test", "loss", 0.5 * torch.sum(self._curvature.double() * exact * exact).item())]

@@ -38,6 +38,7 @@ class Stack:
         self.weights = tuple(weights)
         self.others = tuple(name for name in parameters if name not in self.weights)
         self.shapes = tuple(parameters[name].shape for name in self.weights)
+        self.other_shapes = tuple(parameters[name].shape for name in self.others)
         self.sizes = [shape.numel() for shape in self.shapes]
         self._model = model
         self._records: dict[int, Callable[..., tuple[Tensor, ...]]] = {}

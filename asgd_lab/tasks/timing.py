@@ -37,6 +37,10 @@ class TimingLearner:
     def reset_momentum(self) -> None:
         """Nothing to forget."""
 
+    def buffers(self) -> dict[str, Tensor]:
+        """None."""
+        return {}
+
     def state(self) -> dict[str, Tensor]:
         """Nothing."""
         return {}
@@ -68,6 +72,11 @@ class TimingTask:
         """Nothing to gain."""
         return OneByOne()
 
-    def evaluate(self, params: Tensor) -> list[tuple[str, str, float]]:
+    def check(self) -> None:
+        """Nothing can be wrong with it."""
+
+    def evaluate(
+        self, params: Tensor, buffers: Mapping[str, Tensor] | None = None, *, of_replica: bool = False
+    ) -> list[tuple[str, str, float]]:
         """No rows."""
         return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import types
 from collections.abc import Callable
@@ -93,7 +94,7 @@ def test_a_learner_gives_the_bits_of_a_plain_loop(optimizer: Optimizer, torchs: 
     task = build(Classification(model="lenet", optimizer=optimizer), 3, data)
     params = task.initial()
     learner = task.learner(1, params)
-    model = ClassificationTask(Classification(model="lenet"), 3, data)._model
+    model = ClassificationTask(Classification(model="lenet"), 3, data).network.fresh(CPU).model
     stepper = torchs(model.parameters())
     order = walk(3, 1, 60, 10, CPU)
     for step in range(13):
@@ -121,6 +122,7 @@ def test_a_minibatch_is_a_pure_function_of_its_place(model: str) -> None:
     def run(seed: int = 0, worker: int = 1, step: int = 8, disturb: bool = False) -> list[float]:
         task = make(0, model=model)
         task._seed = seed  # the same initial parameters
+        task.network.recipe = dataclasses.replace(task.network.recipe, seed=seed)
         params = task.initial()
         if disturb:
             other = task.learner(2, task.initial())
@@ -213,7 +215,7 @@ def test_warming_up_leaves_everything_as_it_was(gather: bool) -> None:
                 learner.warm_up()
             assert torch.equal(torch.get_rng_state(), state)
             learner.minibatch(step)
-        return [params, torch.zeros(0) if gradients is None else gradients, *learner._model.buffers()]
+        return [params, torch.zeros(0) if gradients is None else gradients, *learner.buffers().values()]
 
     assert all(torch.equal(warm, cold) for warm, cold in zip(run(True), run(False), strict=True))
 
@@ -222,9 +224,9 @@ def test_running_statistics_stay_with_their_replica() -> None:
     task = make(model="own_models:normalised")
     one, other = task.learner(0, task.initial()), task.learner(1, task.initial())
     one.minibatch(0)
-    assert one._model[1].num_batches_tracked == 1
-    assert other._model[1].num_batches_tracked == 0
-    assert task._model[1].num_batches_tracked == 0
+    assert one.buffers()["1.num_batches_tracked"] == 1
+    assert other.buffers()["1.num_batches_tracked"] == 0
+    assert task.network.buffers["1.num_batches_tracked"] == 0
 
 
 def test_evaluation_estimates_running_statistics_itself_and_disturbs_nothing() -> None:
@@ -259,11 +261,12 @@ def test_evaluation_counts_what_is_wrong() -> None:
     task = ClassificationTask(Classification(model="mlp"), 0, data)
     params = task.initial()
     rows = task.evaluate(params)
-    answers = task._model(data["test_images"])
+    model = task.network.fresh(CPU).model
+    answers = model(data["test_images"])
     wrong = answers.argmax(1).ne(data["test_labels"]).float().mean().item()
     assert rows[0] == ("test", "error", pytest.approx(wrong))
     assert rows[1] == ("test", "loss", pytest.approx(cross_entropy(answers, data["test_labels"]).item()))
-    whole = cross_entropy(task._model(data["train_images"]), data["train_labels"]).item()
+    whole = cross_entropy(model(data["train_images"]), data["train_labels"]).item()
     assert rows[3] == ("train", "loss", pytest.approx(whole))
 
 

@@ -1,4 +1,4 @@
-"""The layout of the flat vector, and models laid over it."""
+"""The layout of the flat vector."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
 from asgd_lab.errors import ProtocolError
-from asgd_lab.tasks.flat import Layout, bind
+from asgd_lab.tasks.flat import Layout
 
 shapes = st.lists(st.lists(st.integers(0, 7), max_size=3), min_size=1, max_size=8)
 
@@ -49,35 +48,3 @@ def test_views_are_the_vector(drawn: list[list[int]]) -> None:
 def test_a_vector_that_does_not_fit_is_refused(vector: torch.Tensor, words: str) -> None:
     with pytest.raises(ProtocolError, match=words):
         Layout.of([(3, 5), (24,)]).views(vector)
-
-
-def test_a_bound_model_lives_in_the_vector() -> None:
-    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Linear(2, 2))
-    layout = Layout.of(parameter.shape for parameter in model.parameters())
-    vector = torch.full((layout.size,), 0.5)
-    bound = bind(model, layout.views(vector))
-    images = torch.ones(4, 3)
-    torch.optim.SGD(bound.parameters(), lr=0.1).zero_grad()
-    bound(images).square().sum().backward()
-    torch.optim.SGD(bound.parameters(), lr=0.1).step()
-    assert vector.ne(0.5).any()
-    assert model[1].num_batches_tracked == 0
-    assert bound[1].num_batches_tracked == 1
-    vector.zero_()
-    assert bound(images).count_nonzero() == 0
-
-
-def test_a_parameter_used_twice_stays_one() -> None:
-    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
-    model[1].weight = model[0].weight
-    layout = Layout.of(parameter.shape for parameter in model.parameters())
-    bound = bind(model, layout.views(torch.zeros(layout.size)))
-    assert bound[0].weight is bound[1].weight
-    assert len(list(bound.parameters())) == 3
-
-
-def test_a_frozen_parameter_stays_frozen() -> None:
-    model = nn.Linear(2, 2)
-    model.weight.requires_grad_(False)
-    layout = Layout.of(parameter.shape for parameter in model.parameters())
-    assert [p.requires_grad for p in bind(model, layout.views(torch.zeros(layout.size))).parameters()] == [False, True]

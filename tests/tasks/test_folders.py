@@ -361,7 +361,7 @@ def test_biases_have_rates_of_their_own(tree: Path) -> None:
 
 
 def _views(task: Any, vector: torch.Tensor) -> list[torch.Tensor]:
-    found: list[torch.Tensor] = task._layout.views(vector)
+    found: list[torch.Tensor] = task.network.layout.views(vector)
     return found
 
 

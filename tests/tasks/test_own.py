@@ -20,6 +20,7 @@ from asgd_lab.backends.run import execute
 from asgd_lab.errors import ScenarioError
 from asgd_lab.scenario import Document
 from asgd_lab.scenario.tasks import Dirichlet, Schedule, Sharded
+from asgd_lab.tasks import build
 from asgd_lab.tasks.adjusting import factor
 from asgd_lab.tasks.classification import ClassificationTask
 from asgd_lab.tasks.parts import divided
@@ -76,7 +77,7 @@ def test_data_that_are_none_are_refused_in_one_line(
     [
         ("def loss(o, l): raise ValueError('odd')", "it raised ValueError: odd"),
         ("def loss(o, l): return 1.0", "it returns float; it must be the mean"),
-        ("def loss(o, l): return (o - 1) ** 2", "it returns a tensor of (2, 4)"),
+        ("def loss(o, l): return (o - 1) ** 2", "it returns a tensor of (10, 4)"),
     ],
 )
 def test_a_loss_that_is_none_is_refused(
@@ -84,7 +85,7 @@ def test_a_loss_that_is_none_is_refused(
 ) -> None:
     config = Classification(loss=own(monkeypatch, tmp_path, code) + ":loss")
     with pytest.raises(ScenarioError) as caught:
-        ClassificationTask(config, 0, pictures())
+        build(config, 0, pictures())
     assert caught.value.key == "task.loss"
     assert message in str(caught.value)
 
@@ -233,7 +234,7 @@ def test_the_servers_batch_norm_travels_with_the_parameters(tmp_path: Path, back
     (point,) = Document.read(str(tmp_path / "run" / "scenario.yaml")).points()
     built = tasks.build(point.scenario.task, 0, tasks.load(point.scenario.task))
     assert isinstance(built, ClassificationTask)
-    mean, variance = built._layout.views(params)[-2:]
+    mean, variance = built.network.layout.views(params)[-2:]
     assert mean.shape == variance.shape == (64,)
     assert not torch.equal(mean, torch.zeros(64))
     assert summary["final"]["test_error"] < 0.9

@@ -27,7 +27,7 @@ class Ledger:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         scenario = plan.scenario
-        task, algorithm = build_task(scenario, plan.data.tensors()), build_algorithm(scenario)
+        task, algorithm = build_task(scenario, plan.data.tensors(), checked=True), build_algorithm(scenario)
         past = history.read(plan.events) if plan.events.exists() else []
         self._depth = algorithm.depth
         self._buffers = [

@@ -69,7 +69,7 @@ class WorkerProcess:
     def __init__(self, plan: Plan, number: int, process: int, end: socket.socket) -> None:
         self.plan, self.number, self.link = plan, number, Link(end, self._save)
         scenario = plan.scenario
-        self.task = build_task(scenario, plan.data.tensors())
+        self.task = build_task(scenario, plan.data.tensors(), checked=True)
         self.algorithm = build_algorithm(scenario)
         self.device = _device(scenario.backend.device, number)
         self.staged = self.device.type != "cpu"

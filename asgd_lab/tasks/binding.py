@@ -1,0 +1,148 @@
+"""One module over many vectors: its parameters' data are views of the vector of whichever replica computes.
+
+No copy of the module is made: what its code holds on to (a list of its parameters, a function that closes over it)
+stays the module's own, and sees the vector. Buffers are a replica's own, and are put in their places with it, unless
+the scenario makes them the server's: then they lie in the vector, behind the parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from asgd_lab.errors import RunFailed
+from asgd_lab.tasks.flat import Layout
+
+Buffers = dict[str, Tensor]
+"""A replica's buffers by their names in the module, such as BatchNorm's running statistics."""
+
+
+def layout_of(model: nn.Module, shares_buffers: bool) -> Layout:
+    """Parameters in the module's order; then its buffers of floating point, where they are shared."""
+    shared = [buffer for buffer in model.buffers() if buffer.is_floating_point()] if shares_buffers else []
+    return Layout.of(each.shape for each in (*model.parameters(), *shared))
+
+
+@final
+class Place:
+    """What a module is bound to for one replica: views of its vector, and the tensors in its buffers' places."""
+
+    __slots__ = ("buffers", "views")
+
+    def __init__(self, views: list[Tensor], buffers: list[Tensor | None]) -> None:
+        self.views, self.buffers = views, buffers
+
+
+@final
+class Bound:
+    """A module, and the place that it is bound to now. Binding to another takes some microseconds."""
+
+    def __init__(self, model: nn.Module, layout: Layout, shares_buffers: bool) -> None:
+        self.model, self._layout = model, layout
+        self.parameters: dict[str, nn.Parameter] = dict(model.named_parameters())
+        self._parameters = list(self.parameters.values())
+        self._slots = list(_slots(model))
+        first: dict[int, str] = {}
+        # Of a buffer in several places the name of the first; what is empty now may be filled later.
+        self._same = [
+            first.setdefault(id(owner[name]), full) if owner[name] is not None else full
+            for owner, name, full in self._slots
+        ]
+        self._names = {name: self._same.index(name) for name in dict.fromkeys(self._same)}
+        floating = [index for index in self._names.values() if _is_floating(self._slots[index])]
+        self._shared = floating if shares_buffers else []
+        self._place: Place | None = None
+
+    def place(self, vector: Tensor, buffers: Mapping[str, Tensor]) -> Place:
+        """A new place over `vector`, with clones of these buffers; those that lie in the vector are its own."""
+        views = self._layout.views(vector)
+        count = len(self._parameters)
+        found: dict[str, Tensor] = {name: each.detach().to(vector.device, copy=True) for name, each in buffers.items()}
+        names = {index: name for name, index in self._names.items()}
+        found |= {names[index]: views[count + number] for number, index in enumerate(self._shared)}
+        return Place(views[:count], [found.get(name) for name in self._same])
+
+    def bind(self, place: Place) -> None:
+        """From now on the module computes with this replica's parameters and buffers."""
+        if self._place is place:
+            return
+        if self._place is not None:  # a module may put new tensors in its buffers' places
+            self._place.buffers = [owner[name] for owner, name, _ in self._slots]
+        for parameter, view in zip(self._parameters, place.views, strict=True):
+            parameter.data = view
+        for (owner, name, _), buffer in zip(self._slots, place.buffers, strict=True):
+            owner[name] = buffer
+        self._place = place
+
+    def settle(self) -> None:
+        """After a minibatch: what the module put in the places of the vector's buffers is copied into the vector."""
+        assert self._place is not None
+        for index in self._shared:
+            owner, name, _ = self._slots[index]
+            view = self._place.buffers[index]
+            assert view is not None
+            if owner[name] is not view:
+                view.copy_(self._buffer(index))
+                owner[name] = view
+
+    def check(self, step: int) -> None:
+        """That one parameter, at each step another, still lies in the vector; RunFailed where it has been moved."""
+        assert self._place is not None
+        which = step % len(self._parameters)
+        if self._parameters[which].data_ptr() != self._place.views[which].data_ptr():
+            raise RunFailed(f"the model has moved its parameter {self.moved()[0]} out of the vector that is trained")
+
+    def moved(self) -> list[str]:
+        """The parameters that do not lie in the vector any more, or are no parameters of the module any more."""
+        assert self._place is not None
+        now = dict(self.model.named_parameters())
+        views = dict(zip(self.parameters, self._place.views, strict=True))
+        return [
+            name
+            for name, parameter in self.parameters.items()
+            if now.get(name) is not parameter or parameter.data_ptr() != views[name].data_ptr()
+        ]
+
+    def buffers(self, place: Place) -> Buffers:
+        """The replica's, by name; those of the module itself where it is bound to that place."""
+        if self._place is place:
+            found = {full: self._slots[index][0][self._slots[index][1]] for full, index in self._names.items()}
+        else:
+            found = {full: place.buffers[index] for full, index in self._names.items()}
+        return {full: buffer for full, buffer in found.items() if buffer is not None}
+
+    def load(self, place: Place, buffers: Mapping[str, Tensor]) -> None:
+        """Put these values into the replica's buffers."""
+        self.bind(place)
+        for full, value in buffers.items():
+            owner, name, _ = self._slots[self._names[full]]
+            here = owner[name]
+            if here is not None and here.shape == value.shape and here.dtype == value.dtype:
+                with torch.no_grad():
+                    here.copy_(value)
+            else:  # the module had put another tensor there
+                owner[name] = value.to(place.views[0].device, copy=True)
+
+    def _buffer(self, index: int) -> Tensor:
+        owner, name, _ = self._slots[index]
+        buffer = owner[name]
+        assert buffer is not None
+        return buffer
+
+
+_Slot = tuple[MutableMapping[str, Tensor | None], str, str]
+"""Where a module keeps a buffer: the mapping, the key in it, and the whole name."""
+
+
+def _is_floating(slot: _Slot) -> bool:
+    buffer = slot[0][slot[1]]
+    return buffer is not None and buffer.is_floating_point()
+
+
+def _slots(model: nn.Module) -> Iterator[_Slot]:
+    for prefix, module in model.named_modules():
+        for name in list(module._buffers.keys()):
+            yield module._buffers, name, f"{prefix}.{name}" if prefix else name

@@ -1,0 +1,200 @@
+"""Before anything is trained: that a module bound to a vector computes what a plain one does, and nothing lies outside.
+
+A plain module keeps its parameters where its constructor put them, as in a plain PyTorch loop; they are then written in
+place, as an optimizer does. A bound one follows the vector. Both see the same real minibatches. What differs would be a
+model that trains otherwise here than there, or not at all.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from asgd_lab.errors import ScenarioError
+from asgd_lab.streams import key
+from asgd_lab.tasks.base import one_line
+from asgd_lab.tasks.network import Network
+from asgd_lab.tasks.objective import Objective, check_loss, check_outputs
+from asgd_lab.tasks.randomness import seed_all, untouched
+
+_NEAR = 1e-3  # relative difference of two losses or gradients beyond which more than rounding is at work
+
+Minibatch = tuple[Tensor, Tensor]
+"""Inputs and labels."""
+
+
+class _Found(NamedTuple):
+    """What one minibatch gives."""
+
+    loss: Tensor
+    gradients: dict[str, Tensor]  # of the parameters that get one
+    leaves: list[Tensor]  # of the loss's graph: whatever a gradient reaches
+
+
+def check_memory(model: nn.Module) -> None:
+    """A `ScenarioError` where two parameters, or a parameter and a buffer, lie in the same memory without being one."""
+    parameters = list(model.named_parameters())
+    everything = [*parameters, *model.named_buffers()]
+    by_storage: dict[int, list[tuple[str, Tensor]]] = {}
+    for name, tensor in everything:
+        if tensor.layout == torch.strided and tensor.numel():
+            by_storage.setdefault(tensor.untyped_storage().data_ptr(), []).append((name, tensor))
+    trained = {name for name, _ in parameters}
+    for name, parameter in parameters:
+        if len(_addresses(parameter)) < parameter.numel():
+            message = f"its parameter {name} of {tuple(parameter.shape)} is expanded: its elements share memory"
+            raise ScenarioError.at("task.model", message)
+    for together in by_storage.values():
+        for (one, first), (other, second) in itertools.combinations(together, 2):
+            if (one in trained or other in trained) and _overlap(first, second):
+                message = f"its tensors {one} and {other} share memory; tie weights by using one Parameter twice"
+                raise ScenarioError.at("task.model", message)
+
+
+def check_network(network: Network, name: str, minibatches: Sequence[Minibatch]) -> None:
+    """A `ScenarioError` says in one line why the model cannot be trained; two minibatches, which are not changed."""
+    plain = network.fresh(minibatches[0][0].device).model
+    check_memory(plain)
+    device = minibatches[0][0].device
+    bound = network.fresh(device)
+    vector = network.initial().to(device)
+    bound.bind(bound.place(vector, network.buffers))
+    with untouched():
+        expected, found = (
+            [_minibatch(network, name, model, write, step, each) for step, each in enumerate(minibatches)]
+            for model, write in (
+                (plain, lambda: _move(plain.parameters())),
+                (bound.model, lambda: _move(network.layout.views(vector)[: len(bound.parameters)])),
+            )
+        )
+    _check_inside(name, plain, expected)
+    if moved := bound.moved():
+        message = f"{name} replaces its parameter {moved[0]} while it trains, or moves it to other memory"
+        raise ScenarioError.at("task.model", message)
+    for step, (one, other) in enumerate(zip(expected, found, strict=True)):
+        if (trouble := _difference(one, other)) is None:
+            continue
+        if step == 0:
+            message = f"{name} computes something else each time that it is built from one seed: {trouble} differs"
+        else:
+            message = (
+                f"{name} does not follow its parameters: when they change, {trouble} stays or differs; it keeps a "
+                "tensor that was made from them, such as a view or a product; make it in forward()"
+            )
+        raise ScenarioError.at("task.model", message)
+
+
+def _minibatch(
+    network: Network, name: str, model: nn.Module, write: Callable[[], None], step: int, minibatch: Minibatch
+) -> _Found:
+    """Of one module, its parameters moved after the first."""
+    if step:
+        write()
+    inputs, labels = (each.clone() for each in minibatch)
+    seed_all(key(network.recipe.seed, "model", 0, step))
+    loss = tried(network.recipe.objective, name, model, inputs, labels)
+    for parameter in model.parameters():
+        parameter.grad = None
+    try:
+        torch.autograd.backward(loss)
+    except Exception as error:
+        raise ScenarioError.at("task.model", f"{name} cannot learn: {one_line(error)}") from error
+    gradients = {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
+    return _Found(loss.detach().clone(), gradients, list(_leaves(loss)))
+
+
+def tried(objective: Objective, name: str, model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+    """The loss of a minibatch; a `ScenarioError` names what the model or the loss cannot take or does not return."""
+    shape = tuple(inputs.shape[1:])
+    try:
+        outputs = model(inputs)
+    except Exception as error:
+        raise ScenarioError.at(
+            "task.model", f"{name} cannot learn from images of {shape}: {one_line(error)}"
+        ) from error
+    if objective.own is None:
+        check_outputs(objective, name, outputs, labels)
+    return check_loss(objective, outputs, labels)
+
+
+def _check_inside(name: str, plain: nn.Module, expected: Sequence[_Found]) -> None:
+    """Nothing that lasts and gets a gradient lies outside the module's parameters."""
+    inside = {id(parameter) for parameter in plain.parameters()}
+    lasting = {id(leaf) for leaf in expected[0].leaves} & {id(leaf) for leaf in expected[-1].leaves}
+    for leaf in expected[0].leaves:
+        if id(leaf) in lasting and id(leaf) not in inside:
+            what = f"{_named(plain, leaf)} of {tuple(leaf.shape)}"
+            message = f"{name} uses {what}, which is none of its parameters; register it, as nn.ParameterList does"
+            raise ScenarioError.at("task.model", message)
+
+
+def _difference(expected: _Found, found: _Found) -> str | None:
+    if _far(expected.loss, found.loss):
+        return "the loss"
+    for name in expected.gradients.keys() | found.gradients.keys():
+        one, other = expected.gradients.get(name), found.gradients.get(name)
+        if one is None or other is None or _far(one, other):
+            return f"the gradient of {name}"
+    return None
+
+
+def _far(expected: Tensor, found: Tensor) -> bool:
+    if expected.is_sparse or found.is_sparse:
+        expected, found = expected.to_dense(), found.to_dense()
+    return not torch.allclose(expected, found, rtol=_NEAR, atol=_NEAR * float(expected.norm()), equal_nan=True)
+
+
+def _move(weights: Iterable[Tensor]) -> None:
+    """Write other values in place, as an optimizer does."""
+    with torch.no_grad():
+        for weight in weights:
+            steps = torch.arange(weight.numel(), device=weight.device, dtype=weight.dtype).view(weight.shape)
+            weight.mul_(1.05).add_(torch.sin(steps), alpha=0.02)
+
+
+def _leaves(loss: Tensor) -> Iterator[Tensor]:
+    """The tensors in which the graph ends."""
+    waiting, seen = [loss.grad_fn], {loss.grad_fn}
+    while waiting:
+        node: Any = waiting.pop()
+        if node is None:
+            continue
+        if hasattr(node, "variable"):
+            yield node.variable
+        for following, _ in node.next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                waiting.append(following)
+
+
+def _named(model: nn.Module, leaf: Tensor) -> str:
+    """Where a module keeps a tensor, in an attribute or in a list or a dict."""
+    for prefix, module in model.named_modules():
+        for attribute, value in vars(module).items():
+            inside = (
+                value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+            )
+            if any(each is leaf for each in inside):
+                return f"a tensor in {prefix}.{attribute}".replace(" in .", " in ")
+    return "a tensor"
+
+
+def _addresses(tensor: Tensor) -> Tensor:
+    """Of its elements, in its storage: each once."""
+    start = int(tensor.storage_offset())
+    if tensor.is_contiguous() or not tensor.numel():
+        return torch.arange(start, start + tensor.numel())
+    last = start + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    places = torch.arange(int(last) + 1).as_strided(tensor.shape, tensor.stride(), start)
+    return torch.unique(places)  # type: ignore[no-any-return]
+
+
+def _overlap(one: Tensor, other: Tensor) -> bool:
+    first, second = _addresses(one), _addresses(other)
+    if first[-1] < second[0] or second[-1] < first[0]:
+        return False
+    return bool(torch.isin(first, second).any())

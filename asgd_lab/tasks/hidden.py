@@ -1,0 +1,91 @@
+"""What a module keeps beside parameters and buffers: modes, and what its code keeps in Python attributes.
+
+What is kept in attributes is nobody's but the process's: no checkpoint has it, and replicas that share a module share
+it. So it has to be seen.
+"""
+
+from __future__ import annotations
+
+import random
+import types
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+_DEPTH = 6  # of containers, objects and closures inside one another
+_TORCHS_OWN = frozenset(vars(nn.Module())) | {"_flat_weights", "_flat_weight_refs"}
+
+Modes = list[tuple[nn.Module, bool]]
+
+
+def modes_of(model: nn.Module) -> Modes:
+    """Each layer, parents first, and whether it is in training mode."""
+    return [(module, module.training) for module in model.modules()]
+
+
+def restore_modes(model: nn.Module, modes: Modes) -> None:
+    """Put the layers back into these modes, through their own train() wherever that changes something."""
+    model.train(modes[0][1])
+    for module, training in modes:
+        if module.training != training:
+            module.train(training)
+
+
+def python_state(model: nn.Module) -> Any:
+    """A value that is equal as long as nothing has changed in what the module's code keeps in attributes."""
+    known = {id(each) for each in (*model.parameters(), *model.buffers(), *model.modules())}
+    return [
+        [(name, _described(value, known, _DEPTH)) for name, value in vars(module).items() if name not in _TORCHS_OWN]
+        for module in model.modules()
+    ]
+
+
+def _described(value: Any, known: set[int], depth: int) -> Any:
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+        return repr(value)  # in which nan equals itself
+    if id(value) in known or depth == 0:
+        return type(value).__name__
+    if isinstance(value, Tensor):
+        return _bits(value)
+    if isinstance(value, np.ndarray):
+        return str(value.dtype), value.shape, hash(value.tobytes())
+    if isinstance(value, torch.Generator):
+        return _bits(value.get_state())
+    if isinstance(value, random.Random):
+        return hash(value.getstate())
+    if isinstance(value, np.random.Generator | np.random.RandomState):
+        return repr((getattr(value, "bit_generator", None) and value.bit_generator.state) or value.get_state())  # type: ignore[union-attr]
+    inside = known | {id(value)}
+    if isinstance(value, Mapping):
+        return [
+            (_described(key, inside, depth - 1), _described(each, inside, depth - 1)) for key, each in value.items()
+        ]
+    if isinstance(value, list | tuple | deque):
+        return [_described(each, inside, depth - 1) for each in value]
+    if isinstance(value, set | frozenset):
+        return sorted(map(repr, value))
+    if isinstance(value, types.FunctionType):
+        return [_cell(cell, inside, depth - 1) for cell in value.__closure__ or ()]
+    if isinstance(value, types.MethodType):
+        return _described(value.__self__, inside, depth - 1)
+    if isinstance(value, type | types.ModuleType) or not hasattr(value, "__dict__"):
+        return type(value).__name__
+    return [(name, _described(each, inside, depth - 1)) for name, each in vars(value).items()]
+
+
+def _cell(cell: types.CellType, known: set[int], depth: int) -> Any:
+    try:
+        return _described(cell.cell_contents, known, depth)
+    except ValueError:  # empty
+        return None
+
+
+def _bits(tensor: Tensor) -> Any:
+    found = tensor.detach().cpu()
+    if found.layout != torch.strided or found.is_quantized or found.dtype == torch.bfloat16:
+        return str(found)
+    return str(found.dtype), tuple(found.shape), hash(found.numpy().tobytes())

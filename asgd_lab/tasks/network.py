@@ -1,0 +1,198 @@
+"""A learner for any module and any loss: the step of a plain PyTorch loop, over a vector that somebody else owns.
+
+The same torch operations run whatever the backend, and the only global state is the default generator (dropout draws
+from it), which each minibatch seeds anew.
+
+Replicas of one process share a module, which is bound to each replica's vector and buffers in turn. Where a module
+keeps more than these (a count in a Python attribute), each replica gets a module of its own, built anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from asgd_lab.errors import ScenarioError
+from asgd_lab.streams import key
+from asgd_lab.tasks.adjusting import Adjust
+from asgd_lab.tasks.binding import Bound, Buffers, layout_of
+from asgd_lab.tasks.feeds import Feed, Order
+from asgd_lab.tasks.objective import Objective, share
+from asgd_lab.tasks.optimizer_state import load_state, state_of
+from asgd_lab.tasks.optimizers import MakeOptimizer
+
+
+def default_generator(device: torch.device) -> torch.Generator:
+    """What dropout draws from on that device."""
+    if device.type == "cuda":
+        chosen: torch.Generator = torch.cuda.default_generators[device.index or 0]
+        return chosen
+    return torch.default_generator
+
+
+@contextlib.contextmanager
+def undisturbed(*generators: torch.Generator) -> Iterator[None]:
+    """Whatever is drawn inside, the generators come out as they went in."""
+    states = [each.get_state() for each in generators]
+    try:
+        yield
+    finally:
+        for each, state in zip(generators, states, strict=True):
+            each.set_state(state)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a network learns with, beside its data."""
+
+    factory: Callable[[], nn.Module]
+    """Draws from the default generator, and returns an equal module each time that it is seeded equally."""
+    objective: Objective
+    make: MakeOptimizer
+    adjust: Adjust | None
+    seed: int
+    shares_buffers: bool
+    """Whether buffers of floating point lie in the vector."""
+
+
+@final
+class NetworkLearner:
+    """A replica: its place in a module, its data order, and its local optimizer."""
+
+    def __init__(
+        self, network: Network, bound: Bound, worker: int, params: Tensor, gradients: Tensor | None, labels: Tensor,
+        order: Order, feed: Feed, buffers: Buffers | None = None,
+    ) -> None:  # fmt: skip
+        self._network, self._bound, self.worker = network, bound, worker
+        self._labels, self.order, self._feed = labels, order, feed
+        self.params, self._gradients = params, gradients
+        recipe = network.recipe
+        self._place = bound.place(params, network.buffers if buffers is None else buffers)
+        bound.bind(self._place)
+        self._model = bound.model
+        self.parameters = dict(zip(bound.parameters, self._place.views, strict=True))
+        self.handles = bound.parameters  # the module's own: what the optimizer knows them by
+        self._weights = [weight for weight in self.handles.values() if weight.requires_grad]
+        views = network.layout.views(gradients) if gradients is not None else []
+        named = zip(self.handles.items(), views, strict=False)
+        self.sums = {name: view for (name, parameter), view in named if parameter.requires_grad}
+        self._make, self._adjust, self._seed = recipe.make, recipe.adjust, recipe.seed
+        self.optimizer = self._make(self._weights)
+        self._generator = default_generator(params.device)
+        self._objective, self._shares_buffers = recipe.objective, recipe.shares_buffers
+        self._has_error: bool | None = None  # not known before the first outputs
+        self.version = 0
+
+    def minibatch(self, step: int) -> tuple[float, float]:
+        """Take one local step in place; the mean loss, and the share of wrong answers, before it."""
+        self._bound.bind(self._place)
+        labels, inputs = self._labels.index_select(0, self.order(step)), self._feed(step)
+        self._generator.manual_seed(key(self._seed, "model", self.worker, step))
+        outputs = self._model(inputs)
+        loss = self._objective.loss(outputs, labels)
+        for weight in self._weights:
+            weight.grad = None
+        torch.autograd.backward(loss)
+        if self._has_error is None:
+            self._has_error = self._objective.defines_error(outputs, labels)
+        # Counted before the step: outputs may be views of parameters.
+        wrong = self._objective.wrong(outputs, labels) if self._has_error else None
+        if self._adjust is not None:
+            self._adjust(self.optimizer, self._weights, step, self.version)
+        if self.sums:
+            self._gather()
+        self.optimizer.step()
+        if self._shares_buffers:
+            self._bound.settle()
+        self._bound.check(step)
+        return loss.item(), math.nan if wrong is None else share(*wrong)
+
+    def _gather(self) -> None:
+        pairs = [(total, weight.grad) for total, weight in zip(self.sums.values(), self._weights, strict=True)]
+        totals = [total for total, gradient in pairs if gradient is not None]
+        torch._foreach_add_(totals, [gradient for _, gradient in pairs if gradient is not None])
+
+    def reset_momentum(self) -> None:
+        """Forget the local optimizer's state; some classes set theirs up in the constructor, so a new one is made."""
+        self._bound.bind(self._place)
+        self.optimizer = self._make(self._weights)
+
+    def buffers(self) -> Buffers:
+        """The replica's own, such as BatchNorm's statistics; they are what it trains with, not copies."""
+        return self._bound.buffers(self._place)
+
+    def state(self) -> dict[str, Tensor]:
+        """The local optimizer's, and the model's buffers."""
+        return state_of(self.optimizer) | {f"model.{name}": buffer for name, buffer in self.buffers().items()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on with them."""
+        load_state(self.optimizer, state)
+        prefix = "model."
+        found = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        self._bound.load(self._place, found)
+
+    def warm_up(self) -> None:
+        """Take a step with another module: what is warmed are kernels, caches and lazy imports of the process."""
+        scratch = self.params.clone()
+        gradients = None if self._gradients is None else torch.zeros_like(scratch)
+        with undisturbed(self._generator):
+            NetworkLearner(
+                self._network, self._network.fresh(scratch.device), self.worker, scratch, gradients, self._labels,
+                self.order, self._feed, self.buffers(),
+            ).minibatch(0)  # fmt: skip
+
+
+@final
+class Network:
+    """The module at its initial parameters, and what makes learners of it."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        model = self._built()
+        self.layout = layout_of(model, recipe.shares_buffers)
+        self._initial = torch.zeros(self.layout.size)
+        floating = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+        values = [*model.parameters(), *(floating if recipe.shares_buffers else [])]
+        for view, value in zip(self.layout.views(self._initial), values, strict=True):
+            view.copy_(value.detach())
+        self.buffers: Buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
+        """At the start, of every replica; those that lie in the vector are there."""
+        self._unused: list[Bound] = [Bound(model, self.layout, recipe.shares_buffers)]
+        self._training: dict[torch.device, Bound] = {}
+        self.separate = False
+        """Whether each learner gets a module of its own."""
+        recipe.make([weight for weight in model.parameters() if weight.requires_grad])
+
+    def initial(self) -> Tensor:
+        """(P,) the module's own initialisation, drawn from the seed's stream."""
+        return self._initial.clone()
+
+    def module(self, device: torch.device) -> Bound:
+        """For a new learner: the one that all share, or a module of its own where they may not."""
+        if self.separate or device not in self._training:
+            self._training[device] = self.fresh(device)
+        return self._training[device]
+
+    def fresh(self, device: torch.device) -> Bound:
+        """A module that nobody has used: the one that the layout was read off, or another."""
+        bound = self._unused.pop() if self._unused else None
+        if bound is None:
+            model = self._built()
+            if layout_of(model, self.recipe.shares_buffers) != self.layout:
+                message = "its factory returns another model the second time: parameters of other shapes"
+                raise ScenarioError.at("task.model", message)
+            bound = Bound(model, self.layout, self.recipe.shares_buffers)
+        bound.model.to(device)
+        return bound
+
+    def _built(self) -> nn.Module:
+        with undisturbed(torch.default_generator):
+            torch.default_generator.manual_seed(key(self.recipe.seed, "initial"))
+            return self.recipe.factory()

@@ -1,0 +1,48 @@
+"""Whether replicas may share a module: tried out with two of them, in turns and one after the other.
+
+What a module keeps beside parameters and buffers, replicas that share it would share, and processes would not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from asgd_lab.tasks.binding import Bound
+from asgd_lab.tasks.hidden import python_state
+from asgd_lab.tasks.network import Network, NetworkLearner
+
+_STEPS = 3
+
+MakeLearner = Callable[[Bound, int, Tensor], NetworkLearner]
+"""A learner in that module, of that worker, over that vector."""
+
+
+def may_share(network: Network, learner: MakeLearner, device: torch.device) -> bool:
+    """Whether two replicas that take turns in one module get the bits that each gets in a module of its own."""
+    one = network.fresh(device)
+    before = python_state(one.model)
+    together = [learner(one, worker, _vector(network, worker, device)) for worker in range(2)]
+    turns = [[each.minibatch(step) for each in together] for step in range(_STEPS)]
+    if python_state(one.model) != before:
+        return False
+    for worker, shared in enumerate(together):
+        alone = learner(network.fresh(device), worker, _vector(network, worker, device))
+        if [alone.minibatch(step) for step in range(_STEPS)] != [turn[worker] for turn in turns]:
+            return False
+        if not _same(alone.state() | {"": alone.params}, shared.state() | {"": shared.params}):
+            return False
+    return True
+
+
+def _vector(network: Network, worker: int, device: torch.device) -> Tensor:
+    """Others than the other's."""
+    return network.initial().to(device).mul_(1 + 0.1 * worker)
+
+
+def _same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(
+        torch.equal(value.nan_to_num(), other[name].nan_to_num()) for name, value in one.items()
+    )
