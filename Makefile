@@ -6,7 +6,7 @@ DEMO := runs/demo
 PAPER := runs/paper
 REPRODUCE = $(BIN)/asgd-lab run scenarios/paper/$(1).yaml --out $(PAPER)$(2)/$(1) --resume
 
-.PHONY: demo test test-whole bench paper paper-full fashion-mnist clean
+.PHONY: demo test test-whole bench bench-table paper paper-full fashion-mnist clean
 
 demo: .venv/installed
 	rm -rf $(DEMO)
@@ -22,8 +22,13 @@ test: .venv/installed
 test-whole: .venv/installed
 	ASGD_LAB_WHOLE=1 $(BIN)/pytest -q -n 2 --dist loadgroup
 
+# Alone on the machine, about an hour; the numbers are kept in analysis/benchmarks.json. NAMES='driver sync' runs those.
 bench: .venv/installed
-	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m tests.benchmarks $(NAMES)
+
+# README's table, from the kept numbers.
+bench-table: .venv/installed
+	$(BIN)/python -m tests.benchmarks.table
 
 # Paine et al. 2013, claim by claim; needs Fashion-MNIST. One seed of the points that decide verdicts, and three seeds of
 # everything. Interrupted, either goes on where it was.

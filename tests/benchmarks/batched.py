@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ from asgd_lab import tasks
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks import models
 from asgd_lab.tasks.base import Learner
-from tests.benchmarks.report import spread
+from tests.benchmarks.report import Row
 
 N_SYNC = 10
 REPEATS = 9
@@ -53,7 +53,7 @@ def scenario(model: str, batch: int) -> Scenario:
 def bare(model_name: str, batch: int, replicas: int, data: dict[str, torch.Tensor]) -> Round:
     """The loop everybody writes, a replica after another."""
     images, labels = data["train_images"], data["train_labels"]
-    replica = [models.build(model_name, {}, tuple(images.shape[1:]), 10, batch) for _ in range(replicas)]
+    replica = [models.build(model_name, {}, tuple(images.shape[1:]), 10) for _ in range(replicas)]
     optimizers = [torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9) for model in replica]
     orders = [torch.randperm(len(labels)).split(batch)[:-1] for _ in range(replicas)]
     taken = 0
@@ -107,27 +107,21 @@ def seconds(take: Round) -> float:
     return time.perf_counter() - began
 
 
-def main() -> None:
-    for model, batch in CASES:
+def measure(tiny: bool) -> Iterator[Row]:
+    """How many times as fast as the bare loop."""
+    cases, counts, repeats = (CASES[:1], (2,), 1) if tiny else (CASES, (8, 32), REPEATS)
+    faster = "times as fast as the bare loop"
+    for model, batch in cases:
         config = scenario(model, batch).task
         data = tasks.load(config)
         task = tasks.build(config, 0, data)
-        for replicas in (8, 32):
+        for replicas in counts:
             rounds = [bare(model, batch, replicas, data), sequential(task, replicas), batched(task, replicas)]
             for take in rounds:
                 take()
-            times = [[seconds(take) for take in rounds] for _ in range(REPEATS)]
-            name = model.rpartition(":")[2]
-            loop_s = [loop / replicas / N_SYNC for loop, _, _ in times]
-            print(
-                f"{name} at batch {batch}, {replicas} replicas, rounds of {N_SYNC}, stacking and unstacking included: "
-                f"a step of the bare loop takes {spread(loop_s, 1e6, 'µs')}; "
-                f"sequential is {spread([loop / one for loop, one, _ in times], 1.0, 'times as fast')}, "
-                f"batched {spread([loop / many for loop, _, many in times], 1.0, 'times as fast')}",
-                flush=True,
-            )
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main()
+            times = [[seconds(take) for take in rounds] for _ in range(repeats)]
+            what = f"{model.rpartition(':')[2]} at batch {batch}, {replicas} replicas, rounds of {N_SYNC}"
+            steps = [1e6 * loop / replicas / N_SYNC for loop, _, _ in times]
+            yield Row(f"a step of the bare loop, {what}", steps, "µs", told=False)
+            yield Row(f"one after another, {what}", [loop / one for loop, one, _ in times], faster, told=False)
+            yield Row(f"in one batched call, {what}", [loop / many for loop, _, many in times], faster)

@@ -1,11 +1,14 @@
-"""Chaos: minutes under fire, for each algorithm: what was done to the processes, and what was lost. `chaos SECONDS`."""
+"""Chaos: minutes under fire, for each algorithm: what was done to the processes, and what was lost."""
 
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.backends.chaos import survive
+from tests.benchmarks.report import Row
 
 SECONDS = 60.0
 ALGORITHMS = [
@@ -17,16 +20,25 @@ ALGORITHMS = [
 ]
 
 
-def main() -> None:
-    """A line an algorithm."""
-    for seed, algorithm in enumerate(ALGORITHMS, 100):
+def measure(tiny: bool) -> Iterator[Row]:
+    """What was done to all of them together, and what was lost."""
+    algorithms, workers, seconds = (ALGORITHMS[:1], 2, 3.0) if tiny else (ALGORITHMS, 4, SECONDS)
+    done: Counter[str] = Counter()
+    updates = gaps = lost = twice = differences = 0
+    for seed, algorithm in enumerate(algorithms, 100):
         with tempfile.TemporaryDirectory() as folder:
-            found = survive(Path(folder) / "run", seed, dict(algorithm), 4, SECONDS)
-        done = ", ".join(f"{what} {count}" for what, count in sorted(found.done.items()))
-        gaps = found.summary["updates"] - len(found.versions)
-        bits = "bits equal" if found.verdict.difference is None else found.verdict.difference
-        print(
-            f"{algorithm}: {done}; {found.seconds:.0f} s, {found.summary['updates']} updates, {gaps} versions missing, "
-            f"lost {found.lost}, twice {found.twice}; replay of {found.verdict.pushes} pushes: {bits}",
-            flush=True,
-        )
+            found = survive(Path(folder) / "run", seed, dict(algorithm), workers, seconds)
+        done += found.done
+        updates += found.summary["updates"]
+        gaps += found.summary["updates"] - len(found.versions)
+        lost += found.lost
+        twice += found.twice
+        differences += found.verdict.difference is not None
+    under = f"{len(algorithms)} algorithms, {workers} workers, {seconds:.0f} s each under fire"
+    for what, count in sorted(done.items()):
+        yield Row(f"{what}: {under}", [count], "times")
+    yield Row(f"updates: {under}", [updates])
+    yield Row(f"versions missing: {under}", [gaps])
+    yield Row(f"minibatches lost: {under}", [lost])
+    yield Row(f"minibatches applied twice: {under}", [twice])
+    yield Row(f"replays whose bits differ: {under}", [differences])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from asgd_lab import tasks
 from asgd_lab.backends.run import execute
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks import models
-from tests.benchmarks.report import spread
+from tests.benchmarks.report import Row
 
 SMALL = "tests.benchmarks.batched:small"
 CASES = (("small conv net", SMALL, 16, 9_600), ("lenet", "lenet", 64, 4_800))
@@ -49,7 +50,7 @@ def scenario(model: str, batch: int, steps: int, workers: int, numerics: str) ->
 def bare(model_name: str, batch: int, steps: int, data: dict[str, torch.Tensor]) -> float:
     """Seconds of the loop everybody writes: shuffled minibatches, loss, backward, step."""
     images, labels = data["train_images"], data["train_labels"]
-    model: nn.Module = models.build(model_name, {}, tuple(images.shape[1:]), 10, batch)
+    model: nn.Module = models.build(model_name, {}, tuple(images.shape[1:]), 10)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     began = time.process_time()
     per_epoch = len(labels) // batch
@@ -74,20 +75,21 @@ def simulated(configured: Scenario) -> float:
         return time.process_time() - began
 
 
-def main() -> None:
-    for name, model, batch, steps in CASES:
+def measure(tiny: bool) -> Iterator[Row]:
+    """Seconds of a whole simulated run over those of a bare loop of as many steps."""
+    cases, crews, repeats = (CASES[:1], (2,), 1) if tiny else (CASES, (8, 32), REPEATS)
+    for name, model, batch, steps in cases:
+        steps = 40 if tiny else steps
         data = tasks.load(scenario(model, batch, steps, 1, "sequential").task)
-        bare(model, batch, steps // 10, data)
-        for workers in (8, 32):
+        bare(model, batch, steps, data)
+        for workers in crews:
             loops = [bare(model, batch, steps, data)]
             ratios: dict[str, list[float]] = {mode: [] for mode in MODES}
-            for mode in MODES * REPEATS:
+            for mode in MODES * repeats:
                 took = simulated(scenario(model, batch, steps, workers, mode))
                 loops.append(bare(model, batch, steps, data))
                 ratios[mode].append(2 * took / (loops[-1] + loops[-2]))
-            print(
-                f"{name} on digits at batch {batch}, {workers} workers, {steps} steps: bare loop "
-                f"{spread(loops, 1, 's')}; times that: "
-                + "; ".join(f"{mode} {spread(ratio)}" for mode, ratio in ratios.items()),
-                flush=True,
-            )
+            what = f"{name} at batch {batch}, {workers} workers, {steps:,} steps"
+            yield Row(f"bare loop, {what}", loops, "s", told=False)
+            for mode, ratio in ratios.items():
+                yield Row(f"whole simulated run with real gradients, {mode}, {what}", ratio, "times the bare loop")

@@ -9,20 +9,17 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from asgd_lab.backends.process.board import Board
 from asgd_lab.backends.process.clock import now_ns
 from asgd_lab.backends.process.ledger import Ledger
-from asgd_lab.backends.process.memory import SharedTensors, Stack
-from asgd_lab.backends.process.plan import Plan
 from asgd_lab.protocol.events import Event, Kind
 from asgd_lab.scenario import Scenario
-from tests.benchmarks.report import spread
-from tests.benchmarks.sync import gaps
+from tests.benchmarks import sync
+from tests.benchmarks.planned import plan
+from tests.benchmarks.report import Row
 
 ROUNDS = 20_000
 REPEATS = 9
@@ -38,40 +35,41 @@ class Forgetful:
         """Nothing."""
 
 
-def seconds_a_round(forgets: bool) -> float:
+def seconds_a_round(forgets: bool, rounds: int) -> float:
     """Of a fetch and a push of one worker, told to a ledger that has no parameters."""
     scenario = Scenario.model_validate(
         {
             "name": "recording", "task": {"name": "timing", "size_bytes": 0, "step_s": 1.0},
-            "algorithm": {"name": "asgd", "n_sync": 1}, "budget": {"minibatches": ROUNDS},
+            "algorithm": {"name": "asgd", "n_sync": 1}, "budget": {"minibatches": rounds},
             "backend": {"name": "process", "device": "emulated"},
         }
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder)
-        stacks = [Stack("benchmark", 1, 0) for _ in range(3)]
-        plan = Plan(scenario, 0, 0, *stacks, SharedTensors({}), Board(1), path, None, 0, path, path, (), False)
-        ledger: Any = Ledger(plan)
+        prepared = plan(scenario, Path(folder), 0)
+        ledger: Any = Ledger(prepared)
         if forgets:
             ledger._rows.close()
             ledger._rows = Forgetful()
         ledger.commit(Event(Kind.JOIN, 0), 0, 0, now_ns)
         began = time.perf_counter()
-        for number in range(1, ROUNDS):
+        for number in range(1, rounds):
             ledger.commit(Event(Kind.FETCH, 0, 1, number), 0, 0, now_ns)
             ledger.commit(Event(Kind.PUSH, 0, 1, number, number - 1, 1), 0, 0, now_ns)
         took = time.perf_counter() - began
         ledger.close()
-        plan.close()
-    return took / ROUNDS
+        prepared.close()
+    return took / rounds
 
 
-def main() -> None:
+def measure(tiny: bool) -> Iterator[Row]:
     """The difference, and its share of a round."""
-    torch.set_num_threads(1)
-    pairs = [(seconds_a_round(False), seconds_a_round(True)) for _ in range(REPEATS)]
+    events, repeats, shortest = (20, 2, 20) if tiny else (ROUNDS, REPEATS, sync.ROUNDS[1_000])
+    pairs = [(seconds_a_round(False, events), seconds_a_round(True, events)) for _ in range(repeats)]
     costs = [kept - forgotten for kept, forgotten in pairs]
-    rounds = [statistics.median(gaps(1, 1_000)) for _ in range(3)]
-    print(f"recording a fetch and a push: {spread(costs, 1e6, 'µs')}")
-    share = [cost / statistics.median(rounds) for cost in costs]
-    print(f"of a round of a thousand parameters, {spread(rounds, 1e6, 'µs')}: {spread(share, 100, '%')}")
+    rounds = [statistics.median(sync.gaps(1, 1_000, shortest)) for _ in range(1 if tiny else 3)]
+    yield Row(
+        "recording a fetch and a push for replay, against a recorder that forgets", [1e6 * s for s in costs], "µs"
+    )
+    yield Row("a round of a thousand parameters, 1 worker", [1e6 * s for s in rounds], "µs", told=False)
+    share = [100 * cost / statistics.median(rounds) for cost in costs]
+    yield Row("the same recording, as a share of that round, the shortest there is", share, "%")

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import copy
 import os
-import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks import load, models
 from asgd_lab.tasks.base import Data
-from tests.benchmarks.report import spread
+from tests.benchmarks.report import Row
 
 TASK = {
     "name": "classification",
@@ -41,23 +40,23 @@ MINIBATCHES = 2000  # of each worker, so that a last round of 100 is a small par
 REPEATS = 3
 CASES = ((1, 100), (2, 1), (2, 10), (2, 100))  # workers, n_sync
 Line = Any
-Train = Callable[[nn.Module, Data, int, int], None]
-"""(the model, the data, the worker's number, n_sync)"""
+Train = Callable[[nn.Module, Data, int, int, int], None]
+"""(the model, the data, the worker's number, n_sync, minibatches)"""
 
 
-def stated(task: dict[str, Any], workers: int, algorithm: dict[str, Any]) -> Scenario:
+def stated(task: dict[str, Any], workers: int, algorithm: dict[str, Any], count: int = 1) -> Scenario:
     return Scenario.model_validate(
         {
             "name": "rivals", "task": task, "algorithm": algorithm, "workers": workers, "backend": "process",
-            "budget": {"minibatches": workers * MINIBATCHES}, "record": "summary",
+            "budget": {"minibatches": workers * count}, "record": "summary",
         }
     )  # fmt: skip
 
 
-def ours(task: dict[str, Any], workers: int, algorithm: dict[str, Any]) -> float:
+def ours(task: dict[str, Any], workers: int, algorithm: dict[str, Any], count: int) -> float:
     """Minibatches a second of a run."""
     with tempfile.TemporaryDirectory() as folder:
-        summary = execute(stated(task, workers, algorithm), Path(folder) / "run")
+        summary = execute(stated(task, workers, algorithm, count), Path(folder) / "run")
     rate: float = summary["minibatches_per_s"]
     return rate
 
@@ -70,29 +69,29 @@ def batches(data: Data, worker: int) -> Any:
 
 
 def steps(
-    model: nn.Module, data: Data, worker: int, count: int = 0, after: Callable[[int], None] = lambda step: None
+    model: nn.Module, data: Data, worker: int, count: int, after: Callable[[int], None] = lambda step: None
 ) -> None:
     """The loop that a user of PyTorch would write."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     images, labels = data["train_images"], data["train_labels"]
-    for step, index in zip(range(count or MINIBATCHES), batches(data, worker), strict=False):
+    for step, index in zip(range(count), batches(data, worker), strict=False):
         optimizer.zero_grad()
         cross_entropy(model(images[index]), labels[index]).backward()
         optimizer.step()
         after(step)
 
 
-def hogwild(model: nn.Module, data: Data, worker: int, n_sync: int) -> None:
+def hogwild(model: nn.Module, data: Data, worker: int, n_sync: int, count: int) -> None:
     """The pattern of PyTorch's example: parameters in shared memory, an optimizer a process, no lock."""
-    steps(model, data, worker)
+    steps(model, data, worker, count)
 
 
-def ddp(model: nn.Module, data: Data, worker: int, n_sync: int) -> None:
+def ddp(model: nn.Module, data: Data, worker: int, n_sync: int, count: int) -> None:
     """Gradients averaged in every step."""
-    steps(DistributedDataParallel(model), data, worker)
+    steps(DistributedDataParallel(model), data, worker, count)
 
 
-def local_sgd(model: nn.Module, data: Data, worker: int, n_sync: int) -> None:
+def local_sgd(model: nn.Module, data: Data, worker: int, n_sync: int, count: int) -> None:
     """Parameters averaged every n_sync steps, as one flat vector."""
     world = torch.distributed.get_world_size()
 
@@ -103,10 +102,14 @@ def local_sgd(model: nn.Module, data: Data, worker: int, n_sync: int) -> None:
                 torch.distributed.all_reduce(flat)
                 nn.utils.vector_to_parameters(flat.div_(world), model.parameters())
 
-    steps(model, data, worker, after=average)
+    steps(model, data, worker, count, average)
 
 
 TRAIN: dict[str, Train] = {"hogwild": hogwild, "ddp": ddp, "local sgd": local_sgd}
+NAMES = {
+    **{"our hogwild": "the algorithm hogwild here", "hogwild": "PyTorch's Hogwild pattern"},
+    **{"ddp": "DistributedDataParallel with gloo", "local sgd": "local SGD over gloo"},
+}
 
 
 def member(
@@ -114,6 +117,7 @@ def member(
     worker: int,
     workers: int,
     n_sync: int,
+    count: int,
     model: nn.Module,
     data: Data,
     store: str,
@@ -128,16 +132,16 @@ def member(
     steps(own, data, worker, 5)  # every kernel once, as ours do before the clock starts
     barrier.wait()
     began = time.monotonic()
-    TRAIN[name](model, data, worker, n_sync)
+    TRAIN[name](model, data, worker, n_sync, count)
     line.put((began, time.monotonic()))
     barrier.wait()
     if name != "hogwild":
         torch.distributed.destroy_process_group()
 
 
-def theirs(name: str, workers: int, n_sync: int, data: Data) -> float:
+def theirs(name: str, workers: int, n_sync: int, count: int, data: Data) -> float:
     """Minibatches a second of a rival."""
-    model = models.build("lenet", {}, (1, 28, 28), 10, 32)
+    model = models.build("lenet", {}, (1, 28, 28), 10)
     if name == "hogwild":
         model.share_memory()
     context: Any = torch.multiprocessing.get_context("forkserver")  # the one that our runs have started
@@ -146,7 +150,7 @@ def theirs(name: str, workers: int, n_sync: int, data: Data) -> float:
         crew = [
             context.Process(
                 target=member,
-                args=(name, worker, workers, n_sync, model, data, os.path.join(folder, "store"), barrier, line),
+                args=(name, worker, workers, n_sync, count, model, data, os.path.join(folder, "store"), barrier, line),
             )
             for worker in range(workers)
         ]
@@ -155,7 +159,7 @@ def theirs(name: str, workers: int, n_sync: int, data: Data) -> float:
         times = [line.get(timeout=120) for _ in crew]
         for process in crew:
             process.join()
-    return workers * MINIBATCHES / (max(end for _, end in times) - min(began for began, _ in times))
+    return workers * count / (max(end for _, end in times) - min(began for began, _ in times))
 
 
 def tensors() -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -175,19 +179,21 @@ def synthetic() -> dict[str, Tensor]:
     return {"train_images": images, "train_labels": labels, "test_images": images[:100], "test_labels": labels[:100]}
 
 
-def main() -> None:
+def measure(tiny: bool) -> Iterator[Row]:
     """Rates, and ours over each rival's, within one repetition."""
+    cases, count, repeats = (((2, 2),), 4, 1) if tiny else (CASES, MINIBATCHES, REPEATS)
     task, data = tensors()
-    print(f"{task['dataset']}, lenet, minibatches of 32, {MINIBATCHES} of each worker")
-    for workers, n_sync in CASES:
-        rivals = ["hogwild", "ddp", "local sgd"]
-        rates: dict[str, list[float]] = {name: [] for name in ("asgd", "our hogwild", *rivals)}
-        for _ in range(REPEATS):
-            rates["asgd"].append(ours(task, workers, {"name": "asgd", "n_sync": n_sync}))
-            for name in rivals:
-                rates[name].append(theirs(name, workers, n_sync, data))
-            rates["our hogwild"].append(ours(task, workers, {"name": "hogwild", "n_sync": n_sync}))
-        print(f"workers {workers}, n_sync {n_sync}: asgd {statistics.median(rates['asgd']):.0f} minibatches/s")
-        for name in ("our hogwild", *rivals):
-            ratios = [mine / other for mine, other in zip(rates["asgd"], rates[name], strict=True)]
-            print(f"    against {name}: {spread(rates[name], 1, 'minibatches/s')}, ratio {spread(ratios)}", flush=True)
+    dataset = "fashion-mnist" if task["dataset"] == "fashion-mnist" else "noise of its shape"
+    for workers, n_sync in cases:
+        rates: dict[str, list[float]] = {name: [] for name in ("asgd", *NAMES)}
+        for _ in range(repeats):
+            rates["asgd"].append(ours(task, workers, {"name": "asgd", "n_sync": n_sync}, count))
+            for name in TRAIN:
+                rates[name].append(theirs(name, workers, n_sync, count, data))
+            rates["our hogwild"].append(ours(task, workers, {"name": "hogwild", "n_sync": n_sync}, count))
+        case = f"lenet on {dataset}, batch 32, {workers} worker{'s' * (workers > 1)}, n_sync {n_sync}"
+        for name, rate in rates.items():
+            yield Row(f"{name}: {case}", rate, "minibatches a second", told=False)
+            if name != "asgd":
+                ratios = [mine / other for mine, other in zip(rates["asgd"], rate, strict=True)]
+                yield Row(f"asgd against {NAMES[name]}: {case}", ratios, "times", told=name in TRAIN)

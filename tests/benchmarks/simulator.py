@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from asgd_lab.backends.build import build_task
@@ -22,7 +22,7 @@ from asgd_lab.record.run import RunDirectory
 from asgd_lab.scenario import Scenario
 from tests.benchmarks import plain
 from tests.benchmarks.plain import System
-from tests.benchmarks.report import spread
+from tests.benchmarks.report import Row
 
 ROUNDS = 40_000
 ROUNDS_A_WORKER = 12  # at least
@@ -88,33 +88,29 @@ def memory(workers: int, rounds: int, record: str) -> dict[str, float]:
     return found
 
 
-def main() -> None:
-    for workers in (16, 1000, 10_000):
-        system = System(workers, max(ROUNDS, ROUNDS_A_WORKER * workers))
+def measure(tiny: bool) -> Iterator[Row]:
+    """Rounds a CPU second, beside those by hand, and memory."""
+    crews, least, repeats = ((4,), 200, 1) if tiny else ((16, 1000, 10_000), ROUNDS, REPEATS)
+    for workers in crews:
+        system = System(workers, max(least, ROUNDS_A_WORKER * workers))
         took: dict[str, list[float]] = {"ours": [], "plain": [], "tuned": [], "recording": []}
-        for _ in range(REPEATS):
+        for _ in range(repeats):
             took["ours"].append(ours(system, "summary"))
             took["plain"].append(by_hand(plain.plain, system))
             took["tuned"].append(by_hand(plain.tuned, system))
             took["recording"].append(ours(system, "all"))
-        rates = [system.rounds / seconds for seconds in took["ours"]]
-        ratios = {
-            name: [other / mine for other, mine in zip(took[name], took["ours"], strict=True)]
-            for name in ("plain", "tuned")
-        }
+        what = f"timing only, shared link and server queue, {workers:,} workers"
+        yield Row(f"simulated rounds a CPU second, {what}", [system.rounds / seconds for seconds in took["ours"]])
+        for name in ("plain", "tuned"):
+            ratios = [other / mine for other, mine in zip(took[name], took["ours"], strict=True)]
+            yield Row(f"the same, against {name} simpy by hand, {workers:,} workers", ratios, "times")
         kept = [mine / recorded for mine, recorded in zip(took["ours"], took["recording"], strict=True)]
-        print(
-            f"{workers} workers, {system.rounds} rounds: {spread(rates, 1e-3, 'thousand rounds/s')}; "
-            f"{spread(ratios['plain'], 1, 'times plain simpy')}, {spread(ratios['tuned'], 1, 'times tuned simpy')}; "
-            f"recording on/off {spread(kept)}",
-            flush=True,
-        )
-    for rounds in (30, 300):
+        yield Row(f"the same while recording, trace.json not counted, {workers:,} workers", kept, "times")
+    workers, lengths = (20, (3,)) if tiny else (MEMORY_WORKERS, (30, 300))
+    for rounds in lengths:
         for record in ("summary", "all"):
-            found = memory(MEMORY_WORKERS, rounds, record)
-            print(
-                f"memory, {MEMORY_WORKERS} workers, {rounds} rounds each, record {record}: "
-                f"{found['peak_mb']:.0f} MB, of which {found['before_mb']:.0f} MB before the workers were made; "
-                f"{found['seconds']:.0f} s",
-                flush=True,
-            )
+            found = memory(workers, rounds, record)
+            what = f"of {workers:,} workers, {rounds} rounds each, record: {record}"
+            yield Row(f"peak memory {what}", [found["peak_mb"]], "MB")
+            yield Row(f"memory before the workers are made, {what}", [found["before_mb"]], "MB", told=False)
+            yield Row(f"seconds {what}", [found["seconds"]], "s", told=False)

@@ -7,9 +7,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from tests.benchmarks.report import spread
+from tests.benchmarks.report import Row
 
 REPEATS = 5
 SCENARIO = """
@@ -23,10 +24,12 @@ hardware: {{compute: {{step_s: 0.05}}}}
 """
 
 
-def main() -> None:
-    for workers, device in ((2, "cpu"), (32, "emulated")):
+def measure(tiny: bool) -> Iterator[Row]:
+    """Seconds to the first minibatch, and to the end of the command."""
+    crews, repeats = (((2, "emulated"),), 1) if tiny else (((2, "cpu"), (32, "emulated")), REPEATS)
+    for workers, device in crews:
         whole, ready = [], []
-        for _ in range(REPEATS):
+        for _ in range(repeats):
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "startup.yaml"
                 path.write_text(SCENARIO.format(workers=workers, device=device))
@@ -39,8 +42,6 @@ def main() -> None:
                 whole.append(time.time() - began)
                 summary = json.loads((Path(folder) / "run" / "summary.json").read_text())
                 ready.append(summary["started_unix_s"] - began)
-        print(
-            f"{workers} {device} workers: {spread(ready, 1.0, 's')} to the first minibatch's start, "
-            f"{spread(whole, 1.0, 's')} to the end of the command",
-            flush=True,
-        )
+        what = f"{workers} {'real' if device == 'cpu' else device} worker{'s' * (workers > 1)}"
+        yield Row(f"from the command to the first minibatch, {what}", ready, "s")
+        yield Row(f"from the command to its end, {what}, a minibatch each", whole, "s", told=False)

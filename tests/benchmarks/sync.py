@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from asgd_lab.backends.run import execute
 from asgd_lab.record import tables
 from asgd_lab.scenario import Scenario
-from tests.benchmarks.report import spread
+from tests.benchmarks.report import Row
 
 SIZES = {"1 thousand": 1_000, "215 thousand": 215_000, "61 million": 61_000_000}
 ROUNDS = {1_000: 2000, 215_000: 1000, 61_000_000: 25}
@@ -50,7 +51,7 @@ def idle(num_classes: int, size: int) -> nn.Module:
     return Idle(num_classes, size)
 
 
-def gaps(workers: int, size: int) -> list[float]:
+def gaps(workers: int, size: int, rounds: int) -> list[float]:
     """Seconds between one Train and the next, of all workers, without the first tenth."""
     scenario = Scenario.model_validate(
         {
@@ -65,7 +66,7 @@ def gaps(workers: int, size: int) -> list[float]:
             },
             "algorithm": {"name": "asgd", "n_sync": 1},
             "workers": workers,
-            "budget": {"minibatches": workers * ROUNDS[size]},
+            "budget": {"minibatches": workers * rounds},
             "backend": "process",
         }
     )
@@ -94,12 +95,12 @@ def baseline(size: int, rounds: int) -> list[float]:
     return found[rounds // 10 :]
 
 
-def baselines(count: int, size: int) -> list[float]:
+def baselines(count: int, size: int, rounds: int) -> list[float]:
     """The same in `count` processes at once, which start together when all are ready."""
     code = (
         "import sys; from tests.benchmarks.sync import baseline; baseline(10, 10); "
         "print('ready', flush=True); sys.stdin.readline(); "
-        f"print(*baseline({size}, {ROUNDS[size]}))"
+        f"print(*baseline({size}, {rounds}))"
     )
     crew = [
         subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -115,7 +116,7 @@ def baselines(count: int, size: int) -> list[float]:
     return [float(word) for process in crew for word in process.communicate()[0].split()]
 
 
-def round_trips(clients: int) -> list[float]:
+def round_trips(clients: int, rounds: int) -> list[float]:
     """Seconds of two round trips of 64 bytes over pipes, of `clients` processes at once, to one that only answers."""
     context = multiprocessing.get_context("fork")
     there, back = ([os.pipe() for _ in range(clients)] for _ in range(2))
@@ -123,13 +124,13 @@ def round_trips(clients: int) -> list[float]:
 
     def client(number: int) -> None:
         found = []
-        for _ in range(2_000):
+        for _ in range(rounds):
             began = time.perf_counter()
             for _ in range(2):
                 os.write(there[number][1], bytes(64))
                 os.read(back[number][0], 64)
             found.append(time.perf_counter() - began)
-        theirs.send(found[200:])
+        theirs.send(found[rounds // 10 :])
         os.write(there[number][1], b"over")
 
     crew = [context.Process(target=client, args=(number,)) for number in range(clients)]
@@ -151,18 +152,22 @@ def round_trips(clients: int) -> list[float]:
     return found
 
 
-def main() -> None:
-    for name, size in SIZES.items():
-        for workers in (1, 2):
+def measure(tiny: bool) -> Iterator[Row]:
+    """Microseconds of ours, and over those of the baseline."""
+    for name, size in list(SIZES.items())[: 2 if tiny else None]:
+        size, rounds = (min(size, 20_000), 10) if tiny else (size, ROUNDS[size])
+        small = size < SMALL
+        against = "two round trips over pipes" if small else "two copies and one axpy"
+        for workers in (2,) if tiny else (1, 2):
             ours, theirs = [], []
-            for _ in range(REPEATS):
-                small = size < SMALL
-                theirs.append(statistics.median(round_trips(workers) if small else baselines(workers, size)))
-                ours.append(statistics.median(gaps(workers, size)))
-            ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
-            print(
-                f"{name} parameters, {workers} worker{'s' * (workers > 1)}: sync {spread(ours, 1e6, 'µs')}, "
-                f"{'two pipe round trips' if small else 'two copies and one axpy'} {spread(theirs, 1e6, 'µs')}, "
-                f"ratio {spread(ratios)}",
-                flush=True,
+            for _ in range(1 if tiny else REPEATS):
+                other = round_trips(workers, rounds) if small else baselines(workers, size, rounds)
+                theirs.append(1e6 * statistics.median(other))
+                ours.append(1e6 * statistics.median(gaps(workers, size, rounds)))
+            what = (
+                f"end of one Train to the start of the next, {name} parameters, {workers} worker{'s' * (workers > 1)}"
             )
+            yield Row(what, ours, "µs")
+            yield Row(f"{against}, {name} parameters, {workers} at once", theirs, "µs", told=False)
+            ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
+            yield Row(f"{what}, against {against}", ratios, "times")

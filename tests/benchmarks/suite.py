@@ -1,0 +1,19 @@
+"""All benchmarks, in the order in which `make bench` runs them."""
+
+from __future__ import annotations
+
+from tests.benchmarks import (
+    batched,
+    chaos,
+    driver,
+    gradients,
+    network,
+    recording,
+    rivals,
+    simulator,
+    startup,
+    sync,
+)
+
+MODULES = (driver, sync, rivals, recording, chaos, gradients, batched, network, simulator, startup)
+BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in MODULES}

@@ -1,0 +1,79 @@
+"""Each benchmark runs, at sizes that mean nothing; README's numbers are those that were kept."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks.__main__ import main
+from tests.benchmarks.report import Row, kept, read, spread, write
+from tests.benchmarks.suite import BENCHMARKS
+from tests.benchmarks.table import README, RESULTS, block, refreshed, table
+
+KEYS = {"benchmark", "what", "median", "low", "high", "n", "unit", "told", "date", "machine"}
+
+
+def test_every_benchmark_of_the_folder_is_in_the_suite() -> None:
+    folder = Path(__file__).parent / "benchmarks"
+    found = {path.stem for path in folder.glob("*.py") if "def measure(" in path.read_text(encoding="utf-8")}
+    assert found == set(BENCHMARKS)
+    mute = {path.stem for path in folder.glob("*.py")} - found
+    assert mute == {"__init__", "__main__", "memory", "plain", "planned", "report", "suite", "table"}
+
+
+SLOW = {"network"}  # 61 million parameters, whatever the sizes
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in BENCHMARKS]
+)
+def test_the_benchmark_runs_and_what_it_measures_is_kept(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results.json"
+    main([name, "--tiny", "--results", str(results)])
+    rows = read(results)
+    said = capsys.readouterr().out
+    assert rows
+    assert any(row["told"] for row in rows)
+    assert len({row["what"] for row in rows}) == len(rows)
+    for row in rows:
+        assert (set(row), row["benchmark"]) == (KEYS, name)
+        assert math.isfinite(row["median"])
+        assert f"{row['what']}: {spread(row)} (n = {row['n']})" in said
+    assert not list(tmp_path.glob("*.new"))
+
+
+def test_a_benchmark_that_runs_again_takes_the_place_of_its_own_rows_alone(tmp_path: Path) -> None:
+    results = tmp_path / "results.json"
+    for name, value in [("a", 1.0), ("b", 2.0), ("a", 3.0)]:
+        write(results, name, [kept(name, Row("it", [value]))])
+    assert {row["benchmark"]: row["median"] for row in read(results)} == {"a": 3.0, "b": 2.0}
+
+
+def test_a_row_is_written_with_its_quartiles() -> None:
+    row = kept("a", Row("it", [1.0, 2.004, 3.0, 4.0, 51_437.2], "µs"))
+    assert (row["n"], spread(row)) == (5, "3 [2, 4] µs")
+    assert spread(kept("a", Row("it", [51_437.2]))) == "51,400"
+    assert spread(kept("a", Row("it", [242_234]))) == "242,234"
+
+
+def test_readme_tells_what_was_kept() -> None:
+    rows = read(RESULTS)
+    assert rows
+    assert all(set(row) == KEYS for row in rows)
+    assert {row["benchmark"] for row in rows} == set(BENCHMARKS)
+    text = README.read_text(encoding="utf-8")
+    assert block(text) == table(rows), "run `make bench-table`"
+
+
+def test_the_table_is_written_between_its_comments_and_nothing_else_changes() -> None:
+    text, rows = README.read_text(encoding="utf-8"), read(RESULTS)
+    changed = [row | {"median": 12345.678} for row in json.loads(json.dumps(rows))]
+    new = refreshed(text, changed)
+    assert new != text
+    assert block(new) == table(changed)
+    assert refreshed(new, rows) == text
