@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,15 @@ import torch
 from asgd_lab import display
 from asgd_lab.backends.replay import repeat
 from asgd_lab.backends.run import execute
-from asgd_lab.errors import RunFailed, ScenarioError
+from asgd_lab.errors import RunFailed
 from asgd_lab.record import machine
-from asgd_lab.record.run import read_summary
+from asgd_lab.record.run import read_manifest, read_summary
 from asgd_lab.scenario import Document, Scenario
 
 
 def replay(run_dir: Path) -> None:
     """Repeat the run in `run_dir`; RunFailed if any bit of it comes out otherwise, ScenarioError if it cannot be."""
-    manifest = _manifest(run_dir)
+    manifest = read_manifest(run_dir)
     (point,) = Document.read(str(run_dir / "scenario.yaml")).points()
     console = display.console()
     scenario = point.scenario
@@ -53,14 +52,6 @@ def _again(run_dir: Path, scenario: Scenario, manifest: dict[str, Any]) -> None:
         if summary[name] != recorded[name]:
             what = f"{name} is {summary[name]} here and {recorded[name]} in the record"
             raise RunFailed(f"{run_dir}: {what}; {_elsewhere(manifest)}")
-
-
-def _manifest(run_dir: Path) -> dict[str, Any]:
-    try:
-        manifest: dict[str, Any] = json.loads((run_dir / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ScenarioError(f"{run_dir}: is not a run directory: {error}") from None
-    return manifest
 
 
 def _elsewhere(manifest: dict[str, Any]) -> str:

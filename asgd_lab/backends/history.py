@@ -6,6 +6,7 @@ A row is an event of the protocol, and when it happened: `sent_ns` (the request 
 
 from __future__ import annotations
 
+import os
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -35,9 +36,8 @@ def digest(parameters: Tensor) -> int:
 
 
 def read(path: Path) -> list[Happened]:
-    """All that was committed; ScenarioError if there is no such file, or it is not of this kind."""
-    try:
-        rows = read_rows(path, FORMAT).tolist()
-    except (OSError, ValueError) as error:
-        raise ScenarioError(f"{path.parent}: has no record of its events: {error}") from error
+    """All that was committed; ScenarioError if there is no such file, or it is not of this kind, or damaged."""
+    if not os.path.lexists(path):
+        raise ScenarioError(f"{path.parent}: has no record of its events: {path.name} is missing")
+    rows = read_rows(path, FORMAT).tolist()
     return [Happened(Event._make(row[:9]), *row[9:]) for row in rows]

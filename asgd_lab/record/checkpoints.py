@@ -1,30 +1,27 @@
 """Checkpoints of a run: folders that are complete or not there, of arrays and numbers alone; nothing in them is code.
 
 `checkpoints/VERSION/` holds `server.npz` (the parameters, and the rule's vectors), `worker-W.npz` for every worker that
-was in, and `state.json`: how many events had happened by then, and how many rows each file of the run had.
+was in, and `state.json`: how many events had happened by then, how many rows each file of the run had, and checksums
+of all that it stands on.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import removal
-from asgd_lab.record.rowfile import count_rows
+from asgd_lab.record import removal, rowfile, whole
+from asgd_lab.record.rowfile import Extent
+from asgd_lab.record.whole import Arrays
 
 FOLDER = "checkpoints"
 UNFINISHED = "unfinished"
 EVENTS, PARTS = "events.rows", "parts"  # of the run directory: what happened, and the rows of each process
-Arrays = dict[str, npt.NDArray[Any]]
+ROW_FILES, COPIES = {".effects", ".minibatches", ".snapshots", ".distances"}, "*.*.npz"  # of parts
 
 
 class State(NamedTuple):
@@ -36,7 +33,9 @@ class State(NamedTuple):
     elapsed_ns: int  # of the run's own clock
     workers: list[int]  # who was in
     rows: dict[str, int]  # of each file of rows, by its name
-    files: dict[str, int | None] = {}  # CRC-32 of each file beside it; an earlier version wrote none  # noqa: RUF012
+    # Checksums: of those rows and events, and of each file beside this one. An earlier version wrote none.
+    row_checksums: dict[str, int | None] = {}  # noqa: RUF012
+    files: dict[str, str | None] = {}  # noqa: RUF012
 
 
 def begin(run_dir: Path) -> Path:
@@ -49,39 +48,51 @@ def begin(run_dir: Path) -> Path:
 
 def write(folder: Path, name: str, arrays: Mapping[str, Any]) -> None:
     """One file of a checkpoint, on the disk when this returns."""
-    part = folder / f"{name}.npz.part"
-    with part.open("wb") as file:
-        np.savez(file, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, folder / f"{name}.npz")
+    whole.write_arrays(folder / f"{name}.npz", arrays)
 
 
-def commit(run_dir: Path, state: State, keep: int) -> Path:
-    """Make the unfinished one a checkpoint, and remove all but the newest `keep`."""
+def commit(
+    run_dir: Path, *, version: int, minibatches: int, elapsed_ns: int, workers: list[int], keep: int
+) -> Path:  # fmt: skip
+    """Make the unfinished one a checkpoint of this state, and remove all but the newest `keep`.
+
+    The rows that it stands on are on the disk when this returns. Those of a later version are of a past that a resume
+    has given up: their rows are gone.
+    """
     unfinished = run_dir / FOLDER / UNFINISHED
-    state = state._replace(files={path.name: _crc_of(path) for path in sorted(unfinished.glob("*.npz"))})
-    with (unfinished / "state.json").open("w", encoding="utf-8") as file:
-        json.dump({**state._asdict(), "crc32": _crc(state)}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    _sync(unfinished)
-    path = run_dir / FOLDER / f"{state.version:012d}"
+    parts = [path for path in (run_dir / PARTS).iterdir() if path.suffix in ROW_FILES]
+    copies = list((run_dir / PARTS).glob(COPIES))
+    extents = {path.name: rowfile.extent(path) for path in [run_dir / EVENTS, *parts]}
+    for each in (run_dir / EVENTS, *parts, *copies):
+        whole.sync(each)
+    state = State(
+        version, minibatches, extents[EVENTS].rows, elapsed_ns, workers,
+        {name: each.rows for name, each in extents.items() if name != EVENTS},
+        {name: each.crc for name, each in extents.items()},
+        {path.name: whole.seal_of(path) for path in sorted([*unfinished.glob("*.npz"), *copies])},
+    )  # fmt: skip
+    whole.write_json(unfinished / "state.json", state._asdict())
+    path = run_dir / FOLDER / f"{version:012d}"
     removal.clear(run_dir, f"{FOLDER}/{path.name}")
     if path.exists():  # the user's own files are in it
         for each in sorted(unfinished.iterdir(), key=lambda each: each.name == "state.json"):  # it vouches for the rest
             os.replace(each, path / each.name)
     else:
         os.replace(unfinished, path)
-    _sync(path.parent)
-    for old in all_of(run_dir)[:-keep]:
+    whole.sync(path.parent)
+    earlier = [each for each in all_of(run_dir) if _version(each) <= version]
+    for old in {*all_of(run_dir)} - {*earlier[-keep:]}:
         removal.clear(run_dir, f"{FOLDER}/{old.name}")
     return path
 
 
 def all_of(run_dir: Path) -> list[Path]:
     """Those that were committed, oldest first; a file of them may have been damaged since."""
-    return sorted((run_dir / FOLDER).glob("[0-9]*"))
+    return sorted((path for path in (run_dir / FOLDER).glob("[0-9]*") if path.name.isdecimal()), key=_version)
+
+
+def _version(path: Path) -> int:
+    return int(path.name)
 
 
 def newest(run_dir: Path, to_go_on: bool = False) -> Path | None:
@@ -100,13 +111,9 @@ def usable(run_dir: Path, to_go_on: bool = False) -> tuple[Path | None, list[str
     damaged: list[str] = []
     for path in reversed(all_of(run_dir)):
         try:
-            state = state_of(path)
-            for name in ("server", *(f"worker-{worker}" for worker in state.workers)):
-                if state.files and state.files.get(f"{name}.npz") != _crc_of(path / f"{name}.npz"):
-                    raise ScenarioError(f"{path}: {name}.npz is damaged: its checksum is another")
-                read(path, name)
+            state = check(path)
             if to_go_on:
-                _check_rows(run_dir, path, state)
+                _check_parts(run_dir, path, state)
         except ScenarioError as error:
             damaged.append(str(error))
         else:
@@ -114,58 +121,44 @@ def usable(run_dir: Path, to_go_on: bool = False) -> tuple[Path | None, list[str
     return None, damaged
 
 
-def _check_rows(run_dir: Path, path: Path, state: State) -> None:
-    files = {run_dir / EVENTS: state.events, **{run_dir / PARTS / name: rows for name, rows in state.rows.items()}}
-    for file, rows in files.items():
-        try:
-            found = count_rows(file)
-        except (OSError, ValueError) as error:
-            raise ScenarioError(f"{path}: cannot be gone on from: {error}") from error
-        if found < rows:
-            raise ScenarioError(f"{path}: cannot be gone on from: {file} has {found:,} rows, and had {rows:,}")
+def check(path: Path) -> State:
+    """What the checkpoint is of; ScenarioError if one of its files is damaged, or is not the one that was written."""
+    state = state_of(path)
+    for name in ("server", *(f"worker-{worker}" for worker in state.workers)):
+        read(path, name, state)
+    return state
+
+
+def _check_parts(run_dir: Path, path: Path, state: State) -> None:
+    """The rows and copies of parameters that it stands on."""
+    try:
+        for name, rows in {EVENTS: state.events, **state.rows}.items():
+            folder = run_dir if name == EVENTS else run_dir / PARTS
+            rowfile.check(folder / name, Extent(rows, state.row_checksums.get(name)))
+        for name, seal in state.files.items():
+            if fnmatch(name, COPIES):
+                _read(run_dir / PARTS / name, seal)
+    except ScenarioError as error:
+        raise ScenarioError(f"{path}: cannot be gone on from: {error}") from error
 
 
 def state_of(path: Path) -> State:
     """What the checkpoint at `path` is of; ScenarioError if it cannot be read, or is not what was written."""
+    stored = whole.read_json(path / "state.json")
     try:
-        stored = json.loads((path / "state.json").read_text(encoding="utf-8"))
-        crc = stored.pop("crc32", None)  # what an earlier version wrote has none
-        state = State(**stored)
-        if crc is not None and crc != _crc(state):
-            raise ValueError("its checksum is another")
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ScenarioError(f"{path}: state.json is damaged: {error}") from error
-    return state
+        return State(**stored)
+    except TypeError as error:
+        raise whole.damaged(path / "state.json", error) from error
 
 
-def _crc_of(path: Path) -> int | None:
-    """CRC-32 of a file's bytes; None where there is no such file."""
-    crc = 0
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                crc = zlib.crc32(chunk, crc)
-    except OSError:
-        return None
-    return crc
+def read(path: Path, name: str, state: State | None = None) -> Arrays:
+    """The arrays of one file; ScenarioError if it is damaged, or not the one that was written."""
+    files, file = (state or state_of(path)).files, path / f"{name}.npz"
+    return _read(file, files.get(file.name)) if files else whole.read_arrays(file)
 
 
-def _crc(state: State) -> int:
-    return zlib.crc32(json.dumps(state, sort_keys=True).encode())
-
-
-def read(path: Path, name: str) -> Arrays:
-    """The arrays of one file; ScenarioError if it cannot be read."""
-    try:
-        with np.load(path / f"{name}.npz", allow_pickle=False) as stored:
-            return {key: stored[key] for key in stored.files}
-    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise ScenarioError(f"{path}: {name}.npz is damaged: {error}") from error
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _read(file: Path, seal: str | None) -> Arrays:
+    arrays = whole.read_arrays(file)
+    if whole.seal_of(file) != seal:
+        raise whole.damaged(file, "it is of another checkpoint")
+    return arrays

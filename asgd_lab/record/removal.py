@@ -20,12 +20,12 @@ _FILES = re.compile(
     "|".join(
         (
             r"(scenario\.yaml|(manifest|summary|trace)\.json|(effects|minibatches|evals|distances)\.parquet)(\.new|\.part)?",
-            r"events\.rows",
+            r"events\.rows(\.new)?",
             r"logs/(run|server|worker-\d+)\.log",
-            rf"parts/{_PROCESS}\.(effects|minibatches|snapshots|distances|\d+\.npy)",
-            r"parts/final\.npz",
+            rf"parts/{_PROCESS}\.(effects|minibatches|snapshots|distances|\d+\.np[yz])(\.new)?",
+            r"parts/final\.npz(\.new)?",
             r"checkpoints/final\.npz(\.new)?",
-            r"checkpoints/(\d+|unfinished)/((server|worker-\d+)\.npz(\.part)?|state\.json)",
+            r"checkpoints/(\d+|unfinished)/((server|worker-\d+)\.npz|state\.json)(\.part|\.new)?",
         )
     )
 )
@@ -72,6 +72,12 @@ def remove_file(run_dir: Path, name: str) -> None:
     assert _FILES.fullmatch(name), name
     with contextlib.suppress(FileNotFoundError):
         (run_dir / name).unlink()
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what was written aside and cannot be completed."""
+    assert path.suffix == ".new", path
+    path.unlink(missing_ok=True)
 
 
 def _named(run_dir: Path, folder: str = "") -> Iterator[tuple[str, int]]:

@@ -4,24 +4,49 @@ What a process stored in a shared mapping outlives it, SIGKILL included. One pro
 it meanwhile and see whole rows only (the count is one aligned 8-byte store after the row's, in program order: x86 keeps
 that order for readers on other cores too). Space is reserved before it is used, because a store into a mapping that the
 disk cannot back would kill the writer instead of telling it.
+
+Each row ends in the CRC-32 of all rows up to and with it. So a changed, missing or repeated row is found, by one
+number the whole of what came before a row is known, and what lies behind the last counted row does not matter. The
+count stands beside its complement, in one word. Files of format 0, of earlier versions, have none of this; they are
+read, and `cut` writes them anew.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import mmap
 import os
 import re
 import struct
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-_HEADER = struct.Struct("Q56s")  # count, the rows' format
+from asgd_lab.errors import ScenarioError
+from asgd_lab.record import whole
+
+_MAGIC = b"rows"
+_HEADER = struct.Struct("Q4sI44sI")  # count, magic, format version, the rows' format, CRC-32 of the three
+_FIXED = struct.Struct("4sI44s")
+_EARLIER = struct.Struct("Q56s")  # format 0: count, the rows' format
 _HEADER_BYTES = _HEADER.size
+_CRC_BYTES = 4
+_ONE = 0xFFFF_FFFF
+"""Of the word that counts, the lower half is the count and the upper its complement: one row more is this much less."""
 _CHUNK_BYTES = 1 << 20
 _TYPES = {"b": "i1", "B": "u1", "h": "i2", "H": "u2", "i": "i4", "I": "u4", "q": "i8", "Q": "u8", "f": "f4", "d": "f8"}
+
+
+class Extent(NamedTuple):
+    """How many rows, and the CRC-32 of all of them; None where an earlier version wrote them."""
+
+    rows: int
+    crc: int | None
 
 
 class RowFile:
@@ -33,12 +58,15 @@ class RowFile:
     def __init__(self, path: Path | str, format: str, go_on: bool = False) -> None:
         row_type(format)  # refuses a format that could not be read back
         row = struct.Struct("=" + format)
-        self._width, self._pack = row.size, row.pack_into
+        self._width, self._pack = row.size + _CRC_BYTES, row.pack
         # An existing file may hold what a killed writer left: never write over it.
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | (0 if go_on else os.O_EXCL), 0o644)
+        try:
+            self._crc = self._begin(path, format)
+        except BaseException:
+            os.close(self._descriptor)
+            raise
         written = os.fstat(self._descriptor).st_size
-        if written < _HEADER_BYTES:
-            os.write(self._descriptor, _HEADER.pack(0, format.encode()))
         self._size = max(1, -(-written // _CHUNK_BYTES)) * _CHUNK_BYTES
         os.posix_fallocate(self._descriptor, 0, self._size)
         self._map = mmap.mmap(self._descriptor, self._size)
@@ -47,23 +75,36 @@ class RowFile:
         self._header = mmap.mmap(self._descriptor, _HEADER_BYTES)
         self._counter = memoryview(self._header).cast("Q")
 
+    def _begin(self, path: Path | str, format: str) -> int:
+        """Write the header of a new file, or read that of the one that is there; the checksum of its rows."""
+        if not os.fstat(self._descriptor).st_size:
+            os.write(self._descriptor, _header(0, format))
+        found = extent(Path(path), format)
+        if found.crc is None:
+            raise ScenarioError(f"{path}: is of an earlier format, which can be read and not written")
+        return found.crc
+
     def __len__(self) -> int:
-        return self._counter[0]
+        return self._counter[0] & _ONE
 
     def add(self, *values: float) -> None:
         """Append one row."""
-        count = self._counter[0]
-        offset = _HEADER_BYTES + count * self._width
-        while offset + self._width > self._size:
+        word = self._counter[0]
+        offset = _HEADER_BYTES + (word & _ONE) * self._width
+        end = offset + self._width
+        while end > self._size:
             self._grow()
-        self._pack(self._map, offset, *values)
-        self._counter[0] = count + 1
+        row = self._pack(*values)
+        crc = zlib.crc32(row, self._crc)
+        self._map[offset:end] = row + crc.to_bytes(_CRC_BYTES, "little")
+        self._counter[0] = word - _ONE
+        self._crc = crc
 
     def close(self) -> None:
         """Trim the file to its rows; it may be called twice."""
         if self._descriptor < 0:
             return
-        os.ftruncate(self._descriptor, _HEADER_BYTES + self._counter[0] * self._width)
+        os.ftruncate(self._descriptor, _HEADER_BYTES + len(self) * self._width)
         self._counter.release()
         self._header.close()
         self._map.close()
@@ -76,62 +117,164 @@ class RowFile:
         self._size += _CHUNK_BYTES
 
 
-def count_rows(path: Path) -> int:
-    """How many rows a file has, whatever they are; its writer may be at work. ValueError if it is shorter than them."""
-    with path.open("rb") as file:
-        header = file.read(_HEADER_BYTES)
-        size = os.fstat(file.fileno()).st_size
-    if len(header) < _HEADER_BYTES:
-        return 0
-    count, format = _HEADER.unpack(header)
-    _check_size(path, size, int(count), _type_of(path, format).itemsize)
-    return int(count)
+def extent(path: Path | str, format: str | None = None) -> Extent:
+    """How many rows a file has, whatever they are, and their checksum; they are not looked at.
+
+    Its writer may be at work. ScenarioError if its header is damaged, or the file shorter than that says.
+    """
+    with _named(path), whole.opened(path) as file:
+        header = _seen_header(path, file, format)
+        width = row_type(header.format).itemsize + (_CRC_BYTES if header.version else 0)
+        _check_size(path, file, header.rows, width)
+        if header.version == 0:
+            return Extent(header.rows, None)
+        file.seek(_HEADER_BYTES + header.rows * width - _CRC_BYTES)
+        return Extent(header.rows, int.from_bytes(file.read(_CRC_BYTES), "little") if header.rows else 0)
 
 
-def _type_of(path: Path | str, format: bytes) -> np.dtype[Any]:
-    try:
-        return row_type(format.rstrip(b"\0").decode("ascii"))
-    except ValueError as error:
-        raise ValueError(f"{path}: is damaged: its header names no rows") from error
-
-
-def _check_size(path: Path | str, size: int, count: int, width: int) -> None:
-    if size < _HEADER_BYTES + count * width:
-        raise ValueError(f"{path}: is damaged: it has {size:,} bytes, too few for its {count:,} rows")
+def check(path: Path, up_to: Extent) -> None:
+    """ScenarioError unless the file begins with these very rows."""
+    found = _read(path, rows=up_to.rows).crc
+    if up_to.crc is not None and found != up_to.crc:
+        raise whole.damaged(path, f"its first {up_to.rows:,} rows are others")
 
 
 def cut(path: Path, rows: int) -> None:
-    """Keep the first `rows` of a file that nobody writes; ValueError if it has fewer."""
-    with path.open("r+b") as file:
-        header = file.read(_HEADER_BYTES)
-        count, format = _HEADER.unpack(header) if len(header) == _HEADER_BYTES else (0, b"")
-        if count < rows:
-            raise ValueError(f"{path}: has {count} rows, of {rows}")
-        width = row_type(format.rstrip(b"\0").decode()).itemsize if format else 0
-        file.truncate(_HEADER_BYTES + rows * width)
-        file.seek(0)
-        file.write(_HEADER.pack(rows, format.rstrip(b"\0")))
+    """Keep the first `rows` of a file that nobody writes; ScenarioError if it has fewer, or if one is damaged."""
+    found = _read(path, rows=rows)
+    format, version = found.header.format, found.header.version
+    if version == 0:
+        whole.write(path, _header(rows, format) + _with_checksums(found.rows))
+        return
+    with path.open("r+b") as file:  # the count first: what lies behind it does not matter
+        file.write(_header(rows, format))
+        file.flush()
+        file.truncate(_HEADER_BYTES + rows * (row_type(format).itemsize + _CRC_BYTES))
+        os.fsync(file.fileno())
 
 
 def read_rows(path: Path | str, format: str) -> npt.NDArray[Any]:
-    """A copy of the counted rows, fields f0, f1, ... (`.tolist()` gives tuples); the writer may be at work, or dead."""
-    dtype = row_type(format)
-    with open(path, "rb") as file:
-        if os.fstat(file.fileno()).st_size < _HEADER_BYTES:  # its writer died before the header was complete
-            return np.empty(0, dtype)
-        # The count first, then as much of the file as it needs: a writer grows the file in between.
-        with mmap.mmap(file.fileno(), _HEADER_BYTES, access=mmap.ACCESS_READ) as header:
-            count, stored = _HEADER.unpack(header)
-        if stored.rstrip(b"\0") != format.encode():
-            raise ValueError(f"{path}: its rows are {stored.rstrip(bytes(1))!r}, not {format!r}")
-        _check_size(path, os.fstat(file.fileno()).st_size, count, dtype.itemsize)
-        with mmap.mmap(file.fileno(), _HEADER_BYTES + count * dtype.itemsize, access=mmap.ACCESS_READ) as rows:
-            return np.ndarray(count, dtype, rows, _HEADER_BYTES).copy()
+    """A copy of the counted rows, fields f0, f1, ... (`.tolist()` gives tuples); the writer may be at work, or dead.
+
+    ScenarioError if one of them is not as it was written.
+    """
+    return _read(path, format).rows
 
 
 def row_type(format: str) -> np.dtype[Any]:
     """numpy's type of one row; ValueError for a format with anything but plain numbers."""
-    if not re.fullmatch(rf"(\d*[{''.join(_TYPES)}])+", format) or len(format) > 56:
-        raise ValueError(f"row format {format!r}: numbers only, at most 56 letters of {', '.join(_TYPES)}")
+    if not re.fullmatch(rf"(\d*[{''.join(_TYPES)}])+", format) or len(format) > 44:
+        raise ValueError(f"row format {format!r}: numbers only, at most 44 letters of {', '.join(_TYPES)}")
     letters = "".join(letter * int(times or 1) for times, letter in re.findall(r"(\d*)(\w)", format))
     return np.dtype([(f"f{index}", _TYPES[letter]) for index, letter in enumerate(letters)])
+
+
+class _Header(NamedTuple):
+    rows: int
+    format: str
+    version: int
+
+
+class _Found(NamedTuple):
+    header: _Header
+    rows: npt.NDArray[Any]
+    crc: int | None  # as of Extent
+
+
+@contextlib.contextmanager
+def _named(path: Path | str) -> Iterator[None]:
+    """Whatever is wrong with the file is said of it."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise whole.damaged(path, error) from error
+
+
+def _header(count: int, format: str) -> bytes:
+    fixed = _MAGIC, whole.VERSION, format.encode()
+    return _HEADER.pack(_word(count), *fixed, zlib.crc32(_FIXED.pack(*fixed)))
+
+
+def _word(count: int) -> int:
+    return (_ONE << 32) - count * _ONE
+
+
+def _read_header(path: Path | str, content: bytes, format: str | None = None) -> _Header:
+    if len(content) < _HEADER_BYTES:
+        raise ValueError("it has no whole header")
+    word, magic, version, stored, crc = _HEADER.unpack(content)
+    if magic == _MAGIC:
+        if version != whole.VERSION:
+            whole.check_version(path, version)
+        if crc != zlib.crc32(content[8:-4]) or word != _word(word & _ONE):
+            raise ValueError("its header is not what was written")
+        header = _Header(word & _ONE, stored.rstrip(b"\0").decode("ascii"), version)
+    else:
+        count, stored = _EARLIER.unpack(content)
+        try:
+            header = _Header(count, stored.rstrip(b"\0").decode("ascii"), 0)
+            row_type(header.format)
+        except ValueError as error:
+            raise ValueError("its header names no rows") from error
+    if format is not None and header.format != format:
+        raise ValueError(f"its rows are {header.format!r}, not {format!r}")
+    return header
+
+
+def _seen_header(path: Path | str, file: BinaryIO, format: str | None = None) -> _Header:
+    """The header of a file whose writer may be at work, so that the count is taken by one 8-byte load."""
+    if not os.fstat(file.fileno()).st_size:  # its writer died before the header was complete
+        return _Header(0, format or "q", whole.VERSION)
+    content = file.read(_HEADER_BYTES)
+    if len(content) == _HEADER_BYTES:
+        with (
+            mmap.mmap(file.fileno(), _HEADER_BYTES, access=mmap.ACCESS_READ) as header,
+            memoryview(header) as view,
+            view.cast("Q") as words,
+        ):
+            content = struct.pack("Q", words[0]) + content[8:]
+    return _read_header(path, content, format)
+
+
+def _read(path: Path | str, format: str | None = None, rows: int | None = None) -> _Found:
+    """All counted rows, or the first of them. ScenarioError if there are fewer, or they are not what was written."""
+    with _named(path), whole.opened(path) as file:
+        # The count first, then as much of the file as it needs: a writer grows the file in between.
+        header = _seen_header(path, file, format)
+        count = header.rows if rows is None else rows
+        if count > header.rows:
+            raise ValueError(f"it has {header.rows:,} rows, and had {count:,}")
+        plain = row_type(header.format)
+        dtype = np.dtype([("row", plain), ("crc", "<u4")]) if header.version else plain
+        _check_size(path, file, header.rows, dtype.itemsize)
+        file.seek(_HEADER_BYTES)
+        stored = np.frombuffer(bytearray(file.read(count * dtype.itemsize)), dtype)
+    if not header.version:
+        return _Found(header, stored, None)
+    kept = np.ascontiguousarray(stored["row"])
+    crc = zlib.crc32(kept.tobytes())
+    if count and crc != stored["crc"][-1]:
+        where = next(n for n, made in enumerate(_checksums(kept)) if made != stored["crc"][n])
+        raise whole.damaged(path, f"row {where:,} of {header.rows:,} is not what was written")
+    return _Found(header, kept, crc)
+
+
+def _checksums(rows: npt.NDArray[Any]) -> Iterator[int]:
+    """The CRC-32 of all rows up to each."""
+    width, content = rows.dtype.itemsize, memoryview(rows.tobytes())
+    pieces = (content[at : at + width] for at in range(0, len(content), width))
+    checksums = itertools.accumulate(pieces, lambda crc, row: zlib.crc32(row, crc), initial=0)
+    next(checksums)
+    return checksums
+
+
+def _with_checksums(rows: npt.NDArray[Any]) -> bytes:
+    checked = np.empty(len(rows), np.dtype([("row", rows.dtype), ("crc", "<u4")]))
+    checked["row"], checked["crc"] = rows, np.fromiter(_checksums(rows), np.uint32, len(rows))
+    return checked.tobytes()
+
+
+def _check_size(path: Path | str, file: BinaryIO, rows: int, width: int) -> None:
+    size = os.fstat(file.fileno()).st_size
+    if rows and size < _HEADER_BYTES + rows * width:
+        raise ValueError(f"it has {size:,} bytes, too few for its {rows:,} rows")

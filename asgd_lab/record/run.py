@@ -7,9 +7,6 @@ refused.
 from __future__ import annotations
 
 import hashlib
-import io
-import json
-import math
 import os
 import re
 from collections.abc import Mapping
@@ -22,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import checkpoints, machine, removal, trace
+from asgd_lab.record import checkpoints, machine, removal, trace, whole
 from asgd_lab.record.holding import unusable
 from asgd_lab.record.tables import DISTANCES, EFFECTS, EVALS, MINIBATCHES, TABLES, NoRows, Recording, Rows
 
@@ -97,7 +94,7 @@ class RunDirectory:
             "arithmetic": machine.arithmetic(),
             "commit": machine.commit(),
         }
-        _write_json(path / "manifest.json", manifest)
+        whole.write_json(path / "manifest.json", manifest)
         rows = Rows if self.recording.every else NoRows
         self.effects, self.minibatches = (rows(table.file(path), table) for table in (EFFECTS, MINIBATCHES))
         self.distances = Rows(DISTANCES.file(path), DISTANCES) if self._far else None
@@ -130,7 +127,7 @@ class RunDirectory:
         with ExitStack() as parts:  # runs its callbacks last to first, each whatever the others raise
             parts.push(seal)
             parts.callback(trace.write, self.path)
-            parts.callback(_write_json, self.path / "summary.json", {"status": status, **summary})
+            parts.callback(whole.write_json, self.path / "summary.json", {"status": status, **summary})
             if params is not None:
                 parts.callback(_write_params, self.path, params)
             for rows in (self.effects, self.minibatches, self.evals, self.distances):
@@ -140,9 +137,8 @@ class RunDirectory:
 
 def mark(run_dir: Path, status: Status, **facts: Any) -> None:
     """Write into a run's manifest how it ended, and when. `facts` join it."""
-    path = run_dir / "manifest.json"
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    _write_json(path, {**manifest, "status": status, **facts, "finished": _now()})
+    manifest = read_manifest(run_dir)
+    whole.write_json(run_dir / "manifest.json", {**manifest, "status": status, **facts, "finished": _now()})
 
 
 def default_directory(scenario_name: str, root: Path | str = "runs") -> Path:
@@ -174,11 +170,12 @@ def file_name(text: str) -> str:
 def final_params(run_dir: Path | str) -> npt.NDArray[np.float32]:
     """The final server parameters of a finished run, flat."""
     path = Path(run_dir) / "checkpoints" / "final.npz"
+    if not os.path.lexists(path):
+        raise ScenarioError(f"{run_dir}: has no final parameters (checkpoints/final.npz is missing)")
     try:
-        with np.load(path) as archive:
-            return np.asarray(archive["params"], dtype=np.float32)
-    except FileNotFoundError:
-        raise ScenarioError(f"{run_dir}: has no final parameters (checkpoints/final.npz is missing)") from None
+        return np.asarray(whole.read_arrays(path)["params"], dtype=np.float32)
+    except KeyError as error:
+        raise whole.damaged(path, "it holds no parameters") from error
 
 
 def saved_params(path: Path | str) -> npt.NDArray[np.float32]:
@@ -197,23 +194,18 @@ def saved_params(path: Path | str) -> npt.NDArray[np.float32]:
 
 def read_summary(run_dir: Path | str) -> dict[str, Any]:
     """The summary of a finished run."""
-    try:
-        summary: dict[str, Any] = json.loads((Path(run_dir) / "summary.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ScenarioError(f"{run_dir}: is not a finished run; summary.json is missing") from None
-    return summary
+    path = Path(run_dir) / "summary.json"
+    if not os.path.lexists(path):
+        raise ScenarioError(f"{run_dir}: is not a finished run; summary.json is missing")
+    return whole.read_json(path)
 
 
-def read_manifest(run_dir: Path) -> dict[str, Any]:
+def read_manifest(run_dir: Path | str) -> dict[str, Any]:
     """The manifest of a run; ScenarioError where there is none that can be read."""
-    path = run_dir / "manifest.json"
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(manifest, dict):
-            raise ValueError("no mapping")
-    except (OSError, ValueError, RecursionError) as error:
-        raise ScenarioError(f"{path}: is damaged: {error}") from None
-    return manifest
+    path = Path(run_dir) / "manifest.json"
+    if not os.path.lexists(path):
+        raise ScenarioError(f"{run_dir}: is not a run directory; manifest.json is missing")
+    return whole.read_json(path)
 
 
 def _check_empty(path: Path) -> None:
@@ -236,34 +228,8 @@ def _claim(path: Path, scenario_yaml: str) -> None:
 
 
 def _write_params(path: Path, params: npt.NDArray[np.float32]) -> None:
-    archive = io.BytesIO()
-    np.savez(archive, params=params)
     (path / "checkpoints").mkdir(exist_ok=True)
-    _write_whole(path / "checkpoints" / "final.npz", archive.getbuffer())
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False, default=str)
-    _write_whole(path, f"{text}\n".encode())
-
-
-def _write_whole(path: Path, content: bytes | memoryview) -> None:
-    unfinished = path.with_name(path.name + ".new")
-    unfinished.write_bytes(content)
-    os.replace(unfinished, path)
-
-
-def _finite(value: Any) -> Any:
-    """JSON knows no infinity and no NaN: they become null."""
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value
+    whole.write_arrays(path / "checkpoints" / "final.npz", {"params": params})
 
 
 def _now() -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from asgd_lab.record import tables, tracks
+from asgd_lab.record import tables, tracks, whole
 from asgd_lab.record.tables import KINDS
 from asgd_lab.record.tracks import DOWN, PUSH, UP, Indices
 
@@ -202,10 +202,8 @@ def _names(events: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 def _counters(run_dir: Path) -> Iterator[dict[str, Any]]:
     """Each server's and link's means over the parts of the run, from the beginning of each part on."""
-    try:
-        summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return
+    path = run_dir / "summary.json"
+    summary = whole.read_json(path) if path.exists() else {}
     resources = summary.get("resources", ())
     if resources:
         yield _process(RESOURCES_PID)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import struct
@@ -17,6 +16,7 @@ from asgd_lab.backends import history
 from asgd_lab.backends.replay import repeat
 from asgd_lab.errors import ScenarioError
 from asgd_lab.protocol.events import Event, Kind
+from asgd_lab.record import whole
 from asgd_lab.record.rowfile import RowFile
 from asgd_lab.scenario import Scenario
 from tests.cli.harness import asgd_lab
@@ -63,7 +63,12 @@ def test_a_simulated_run_repeats_too(tmp_path: Path, backend: str) -> None:
     run(tmp_path / "run", backend=backend, workers=3)
     assert asgd_lab("replay", tmp_path / "run").status == 0
     path = tmp_path / "run" / "summary.json"
+    summary = whole.read_json(path)
     path.write_text(path.read_text().replace('"params_sha256": "', '"params_sha256": "0'))
+    said = asgd_lab("replay", tmp_path / "run")
+    assert said.status == 2
+    assert "summary.json: is damaged" in said.err
+    whole.write_json(path, {**summary, "params_sha256": "0"})
     said = asgd_lab("replay", tmp_path / "run")
     assert said.status == 1
     assert "params_sha256 is" in said.err
@@ -144,9 +149,9 @@ def test_other_final_parameters_are_found_and_the_environment_is_named(tmp_path:
     params[0] = np.nextafter(params[0], np.float32(1))
     np.savez(path, params=params)
     manifest = tmp_path / "run" / "manifest.json"
-    facts = json.loads(manifest.read_text())
+    facts = whole.read_json(manifest)
     facts["versions"]["numpy"] = "0.1"
-    manifest.write_text(json.dumps(facts))
+    whole.write_json(manifest, facts)
     said = asgd_lab("replay", tmp_path / "run")
     assert said.status == 1
     assert "the final parameters, version" in said.err

@@ -209,7 +209,7 @@ def test_a_run_starts_from_another_runs_end_or_checkpoint(tmp_path: Path) -> Non
     assert started_from(tmp_path / "run") == saved[newer]
     for path in (older, newer):
         (path / "state.json").unlink()
-    with pytest.raises(ScenarioError, match=r"state\.json is damaged"):
+    with pytest.raises(ScenarioError, match=r"state\.json: is missing"):
         started_from(tmp_path / "run")
 
 

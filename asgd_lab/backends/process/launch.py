@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import torch
 import torch.multiprocessing
@@ -24,9 +23,9 @@ from asgd_lab.backends.process.memory import SharedTensors, Stack
 from asgd_lab.backends.process.plan import Plan
 from asgd_lab.backends.process.preload import preload
 from asgd_lab.backends.process.restoring import go_back
-from asgd_lab.errors import ScenarioError
+from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.hardware.costs import check_memory
-from asgd_lab.record import removal
+from asgd_lab.record import removal, whole
 from asgd_lab.record.checkpoints import newest, state_of
 from asgd_lab.record.load import LoadMeter
 from asgd_lab.record.run import RunDirectory
@@ -84,11 +83,16 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
     except KeyboardInterrupt:  # another one: nobody is waited for, but what they recorded is
         interrupted = True
     load = meter.read()
-    outcome = _join(plan, record, interrupted, crew, began_ns)
+    try:
+        outcome = _join(plan, record, interrupted, crew, began_ns)
+    except ScenarioError as error:  # the run was begun: what is left of it is kept
+        raise RunFailed(f"what the processes recorded cannot be read: {error}") from error
     outcome.facts["machine_load"] = load._asdict()
     try:
         if task.size:
             _evaluate(task, parts, record, outcome)
+    except ScenarioError as error:
+        raise RunFailed(f"what the processes recorded cannot be read: {error}") from error
     except KeyboardInterrupt:
         outcome.status = "interrupted"
     finally:
@@ -124,8 +128,8 @@ def _join(plan: Plan, record: RunDirectory, interrupted: bool, crew: Crew, began
     statistics = Statistics(scenario.workers)
     params, end_ns = None, None
     if final.exists():
-        with np.load(final) as stored:
-            params, end_ns = stored["params"], int(stored["end_ns"])
+        stored = whole.read_arrays(final)
+        params, end_ns = stored["params"], int(stored["end_ns"])
     server, end_ns = outcomes.gather(plan, record, statistics, end_ns)
     board = plan.board
     started_ns = int(board.server[Board.START_NS])

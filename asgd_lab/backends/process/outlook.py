@@ -10,6 +10,7 @@ from asgd_lab.backends.process import snapshots
 from asgd_lab.backends.process.board import Board
 from asgd_lab.backends.process.ledger import Ledger
 from asgd_lab.backends.process.plan import DISTANCE_ROW, Plan
+from asgd_lab.record import whole
 from asgd_lab.record.rowfile import RowFile
 
 
@@ -55,7 +56,8 @@ class Outlook:
         """Leave the final parameters and the end of the run's clock for the parent."""
         params = self._params()
         final = params.numpy() if params is not None else np.empty(0, np.float32)
-        np.savez(self._plan.parts / "final.npz", params=final, end_ns=np.int64(self._ledger.end_ns))
+        arrays = {"params": final, "end_ns": np.int64(self._ledger.end_ns)}
+        whole.write_arrays(self._plan.parts / "final.npz", arrays, durable=False)
 
     def _params(self) -> Tensor | None:
         parameters = self._server.parameters

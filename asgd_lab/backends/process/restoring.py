@@ -10,7 +10,6 @@ import torch
 from asgd_lab.backends.build import Worker
 from asgd_lab.backends.process.ledger import Ledger
 from asgd_lab.backends.process.plan import Plan
-from asgd_lab.errors import ScenarioError
 from asgd_lab.record import checkpoints, removal
 from asgd_lab.record.rowfile import cut
 
@@ -47,22 +46,22 @@ def restore(plan: Plan, worker: Worker) -> int | None:
 
 
 def go_back(plan: Plan, checkpoint: Path) -> None:
-    """Forget what came after the checkpoint, and put its versions where the server expects them."""
+    """Forget what came after the checkpoint, and put its versions where the server expects them.
+
+    All that is read of it is read before anything is changed.
+    """
     state = checkpoints.state_of(checkpoint)
-    try:
-        for path in plan.parts.iterdir():
-            if path.name in state.rows:
-                cut(path, state.rows[path.name])
-            elif path.suffix != ".npy" and path != plan.distances:  # a push's last measurement counts
-                removal.remove_file(plan.run_dir, f"parts/{path.name}")
-        cut(plan.events, state.events)
-    except (OSError, ValueError) as error:
-        raise ScenarioError(f"--resume: {checkpoint}: cannot be gone on from: {error}") from error
+    arrays = checkpoints.read(checkpoint, "server", state)
+    for path in sorted(plan.parts.iterdir()):
+        if path.name in state.rows:
+            cut(path, state.rows[path.name])
+        elif path.suffix in checkpoints.ROW_FILES and path != plan.distances:  # a push's last measurement counts
+            removal.remove_file(plan.run_dir, f"parts/{path.name}")
+    cut(plan.events, state.events)
     ledger = Ledger(plan)
     ledger.close()
     parameters = ledger.server.parameters
     if parameters is not None:
-        arrays = checkpoints.read(checkpoint, "server")
         parameters.current.copy_(torch.from_numpy(arrays["params"]))
         for index, vector in enumerate(parameters.state):
             vector.copy_(torch.from_numpy(arrays[f"state.{index}"]))

@@ -15,7 +15,6 @@ from asgd_lab.backends.process.channel import Answer, Ask, Request
 from asgd_lab.backends.process.clock import now_ns
 from asgd_lab.hardware.costs import nanoseconds
 from asgd_lab.record import checkpoints
-from asgd_lab.record.rowfile import count_rows
 
 if TYPE_CHECKING:
     from asgd_lab.backends.process.server import ServerProcess
@@ -102,8 +101,7 @@ class Saver:
             arrays["params"] = server.parameters.current.numpy()
             arrays |= {f"state.{index}": each.numpy() for index, each in enumerate(server.parameters.state)}
         checkpoints.write(run_dir / checkpoints.FOLDER / checkpoints.UNFINISHED, "server", arrays)
-        state = checkpoints.State(
-            server.version, server.minibatches, len(self._process.ledger), clock_ns, sorted(server.members),
-            {path.name: count_rows(path) for path in self._plan.parts.iterdir() if path.suffix != ".npy"},
+        checkpoints.commit(
+            run_dir, version=server.version, minibatches=server.minibatches, elapsed_ns=clock_ns,
+            workers=sorted(server.members), keep=self._keep,
         )  # fmt: skip
-        checkpoints.commit(run_dir, state, self._keep)

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from asgd_lab.backends.process.plan import SNAPSHOT_ROW, Plan
+from asgd_lab.record import whole
 from asgd_lab.record.rowfile import RowFile, read_rows
 
 _SUFFIX = ".snapshots"
@@ -46,7 +46,8 @@ class Snapshots:
     def take(self, time_ns: int, version: int, minibatches: int, params: Tensor) -> None:
         """Keep a copy; `minibatches` are those in the server's parameters."""
         number = len(self._rows)
-        np.save(_file(self._folder, self._owner, number), params.cpu().numpy())
+        path = _file(self._folder, self._owner, number)
+        whole.write_arrays(path, {"params": params.cpu().numpy()}, durable=False)
         self._rows.add(time_ns, version, minibatches, number)
 
 
@@ -70,9 +71,13 @@ def read(folder: Path) -> Iterator[Snapshot]:
     """Every snapshot in the folder, owner by owner, in order of time."""
     for index in sorted(folder.glob("*" + _SUFFIX)):
         for time_ns, version, minibatches, number in read_rows(index, SNAPSHOT_ROW).tolist():
-            stored = torch.from_numpy(np.load(_file(folder, index.stem, number)))
+            path = _file(folder, index.stem, number)
+            earlier = path.with_suffix(".npy")  # of an earlier version, whose run went on from a checkpoint
+            is_earlier = earlier.exists() and not path.exists()
+            params = whole.read_array(earlier) if is_earlier else whole.read_arrays(path)["params"]
+            stored = torch.from_numpy(params)
             yield Snapshot(index.stem, time_ns, version, minibatches, stored.clone())  # a clone is aligned
 
 
 def _file(folder: Path, owner: str, number: int) -> Path:
-    return folder / f"{owner}.{number}.npy"
+    return folder / f"{owner}.{number}.npz"
