@@ -10,18 +10,18 @@ from typing import Any
 
 import pandas as pd
 
-from asgd_lab.backends.run import with_samples
+from asgd_lab.backends.resuming import how_far
+from asgd_lab.backends.run import resolved
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record.replications import COURSE, Estimate, difference, estimate, metrics
 from asgd_lab.record.run import read_summary
-from asgd_lab.record.standing import standing
-from asgd_lab.scenario import Document, Point
+from asgd_lab.scenario import Point
 from asgd_lab.scenario.writing import brief
 
 
 def recorded(point: Point, path: Path) -> dict[str, Any] | None:
     """The summary of this very run, if it is done; ScenarioError if something else is in its place."""
-    if standing(path, _text(point)) != "done":
+    if how_far(path, resolved(point.scenario)) != "done":
         return None
     summary = read_summary(path)
     final = {name: math.nan if value is None else value for name, value in summary["final"].items()}
@@ -32,10 +32,6 @@ def check_folder(folder: Path) -> None:
     """A sweep does not go on in the directory of a single run."""
     if (folder / "manifest.json").exists():
         raise ScenarioError(f"--resume: {folder} holds a single run, not a sweep; choose another --out")
-
-
-def _text(point: Point) -> str:
-    return Document.dump(with_samples(point.scenario))
 
 
 @dataclass(frozen=True, slots=True)

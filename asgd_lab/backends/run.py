@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from asgd_lab.backends.outcome import Outcome, Watch
+from asgd_lab.backends.resuming import how_far
 from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.hardware import fit
 from asgd_lab.record import checkpoints, removal, tables
 from asgd_lab.record.holding import taken
 from asgd_lab.record.run import Beginning, RunDirectory, Status
-from asgd_lab.record.standing import standing
 from asgd_lab.record.summary import params_sha256
-from asgd_lab.scenario import Document, Scenario
+from asgd_lab.scenario import Document, Scenario, anchored
 from asgd_lab.scenario.scaling import scaled
 
 Backend = Callable[[Scenario, RunDirectory, Watch | None], Outcome]
@@ -53,11 +53,11 @@ def execute(
     what an earlier try of it wrote is removed. A run that cannot begin leaves the directory as it was.
     A failed run raises `RunFailed` after everything that was recorded has been written; an interrupted one returns.
     """
-    scenario = with_samples(scenario)
+    scenario = resolved(scenario)
     beginning: Beginning = "go on" if go_on else "anew" if anew else "new"
     with taken(out, "--out" if beginning == "new" else "--resume") as made:
         try:
-            if beginning != "new" and standing(out, Document.dump(scenario)) == "done":
+            if beginning != "new" and how_far(out, scenario) == "done":
                 raise ScenarioError(f"--resume: the run in {out} has come to its end meanwhile")
             if go_on:
                 checkpoints.newest(out, to_go_on=True)  # refuses what cannot be gone on from
@@ -106,6 +106,11 @@ def _carry_out(scenario: Scenario, record: RunDirectory, watch: Watch | None) ->
     return {"status": outcome.status, **summary}
 
 
+def resolved(scenario: Scenario) -> Scenario:
+    """The scenario as it is recorded: it depends neither on the current directory nor on another run's tables."""
+    return with_samples(anchored(scenario))
+
+
 def with_samples(scenario: Scenario) -> Scenario:
     """The scenario with the step times of the recorded run that its hardware names, if it names one."""
     compute = scenario.hardware.compute
@@ -113,7 +118,7 @@ def with_samples(scenario: Scenario) -> Scenario:
         return scenario
     try:
         samples = fit.step_times_s(tables.read(compute.run, "effects"), tables.read(compute.run, "minibatches"))
-    except ScenarioError as error:
+    except (ScenarioError, OSError) as error:
         raise ScenarioError.at("hardware.compute.run", str(error)) from error
     if not len(samples):
         raise ScenarioError.at(

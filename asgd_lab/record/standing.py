@@ -15,8 +15,14 @@ from asgd_lab.record.run import mark, read_manifest
 CLAIM = {"scenario.yaml", "manifest.json.new"}  # all that is there of a run killed before it had its manifest
 
 
-def standing(path: Path, scenario_yaml: str) -> Literal["nothing", "unfinished", "done"]:
-    """How far this scenario's run at `path` has come; ScenarioError if anything else is there, or it is going on."""
+State = Literal["nothing", "claimed", "unfinished", "done"]
+
+
+def standing(path: Path) -> State:
+    """How far the run at `path` has come; ScenarioError if anything else is there, or it is going on.
+
+    Of a run that was killed as it began there is no more than a claim, whose scenario may be empty.
+    """
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(held(path, "--resume"))
@@ -24,10 +30,10 @@ def standing(path: Path, scenario_yaml: str) -> Literal["nothing", "unfinished",
             if os.path.islink(path):
                 raise ScenarioError(f"--resume: {path} is a broken symbolic link; choose another --out") from None
             return "nothing"
-        return _standing(path, scenario_yaml)
+        return _standing(path)
 
 
-def _standing(path: Path, scenario_yaml: str) -> Literal["nothing", "unfinished", "done"]:
+def _standing(path: Path) -> State:
     try:
         names = {each.name for each in path.iterdir()}
     except OSError as error:
@@ -38,13 +44,10 @@ def _standing(path: Path, scenario_yaml: str) -> Literal["nothing", "unfinished"
     files = ["scenario.yaml"] if claimed else ["scenario.yaml", "manifest.json"]
     if not all((path / name).is_file() for name in files):
         raise ScenarioError(f"--resume: {path} holds something else than this run; choose another --out")
-    recorded = (path / "scenario.yaml").read_bytes()
-    if recorded != scenario_yaml.encode() and not (claimed and not recorded):
-        raise ScenarioError(f"--resume: {path} holds a run of another scenario; choose another --out")
     if not claimed and read_manifest(path).get("status") == "done":
         return "done"
     removal.check(path)
-    return "unfinished"
+    return "claimed" if claimed else "unfinished"
 
 
 def abandoned(run_dir: Path, failure: str) -> None:

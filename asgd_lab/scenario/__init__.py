@@ -1,7 +1,20 @@
 """Scenarios: from a YAML file to frozen, validated values; every error names file, line, key. No torch here."""
 
+from asgd_lab.scenario.anchoring import anchored, folders
 from asgd_lab.scenario.document import Document, as_assignment, parse_assignment
+from asgd_lab.scenario.identity import first_difference
 from asgd_lab.scenario.points import Point, Points
 from asgd_lab.scenario.schema import Scenario, json_schema
 
-__all__ = ["Document", "Point", "Points", "Scenario", "as_assignment", "json_schema", "parse_assignment"]
+__all__ = [
+    "Document",
+    "Point",
+    "Points",
+    "Scenario",
+    "anchored",
+    "as_assignment",
+    "first_difference",
+    "folders",
+    "json_schema",
+    "parse_assignment",
+]

@@ -19,6 +19,11 @@ Rate = Annotated[float, Field(ge=1)]  # bytes a second
 Text = Annotated[str, Field(min_length=1)]
 
 
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """Marks a key whose text is the path of a folder, which depends on the current directory unless it is absolute."""
+
+
 class Part(BaseModel):
     """A mapping of the scenario: no key it does not know, no text for a number, no truth value for a count, no nan."""
 

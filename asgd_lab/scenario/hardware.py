@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from asgd_lab.scenario import presets
-from asgd_lab.scenario.base import Count, Delay, Part, Positive, Rate, Seconds, Text, refuse
+from asgd_lab.scenario.base import Count, Delay, Folder, Part, Positive, Rate, Seconds, Text, refuse
 
 _HAS_CV = ("lognormal", "gamma")
 
@@ -24,7 +24,7 @@ class Compute(Part):
     """Coefficient of variation (standard deviation / mean); only with distribution lognormal or gamma."""
     samples_s: Annotated[list[Seconds], Field(min_length=1)] | None = None
     """Measured times of minibatches, in seconds; only with distribution empirical."""
-    run: Text | None = None
+    run: Annotated[Text | None, Folder()] = None
     """A run directory whose recorded minibatches are the samples; only with distribution empirical."""
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from asgd_lab.scenario.base import BareName, Count, Delay, Part, Seconds, Text, refuse
+from asgd_lab.scenario.base import BareName, Count, Delay, Folder, Part, Seconds, Text, refuse
 
 
 class Budget(Part):
@@ -38,7 +38,7 @@ class WarmStart(Part):
 
     minibatches: Count | None = None
     """Local minibatches of one worker before the run's clock starts."""
-    run: Text | None = None
+    run: Annotated[Text | None, Folder()] = None
     """A run directory whose final parameters are taken, or those of its last checkpoint, or a checkpoint in one;
     relative to the current directory."""
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from asgd_lab.scenario.base import BareName, Count, NonNegative, Part, Positive, Seconds, Text, refuse
+from asgd_lab.scenario.base import BareName, Count, Folder, NonNegative, Part, Positive, Seconds, Text, refuse
 from asgd_lab.scenario.words import meant
 
 
@@ -170,7 +170,7 @@ class Classification(Part):
     dataset_options: dict[str, Any] = Field(default={})
     """Keywords for the data set's factory; of image-folder: resize, crop, flip, colours, ten_crops, test_samples,
     statistics_samples, threads, ahead."""
-    data_folder: Text | None = None
+    data_folder: Annotated[Text | None, Folder()] = None
     """Where the data set's files are; null: the folders that are searched by default."""
     model: Annotated[Text, Field(examples=["mlp", "lenet", "resnet18", "my_package.my_module:make_model"])] = "mlp"
     """mlp, lenet, small, krizhevsky (2012), any classification model of torchvision, or package.module:factory."""

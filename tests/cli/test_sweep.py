@@ -309,7 +309,8 @@ def test_resume_refuses_a_run_of_another_scenario_before_anything_is_removed(bow
     before = contents(Path("out"))
     bowl.write_text(bowl.read_text().replace("curvature: [1.0, 4.0]", "curvature: [1.0, 3.0]"))
     said = asgd_lab("run", bowl, *options, "--resume")
-    refused = "--resume: out/algorithm.n_sync=1 holds a run of another scenario; choose another --out\n"
+    refused = "--resume: out/algorithm.n_sync=1 holds a run of another scenario: task.curvature.1 is 4.0 there and "
+    refused += "3.0 here; choose another --out\n"
     assert (said.status, said.err) == (2, refused)
     assert contents(Path("out")) == before
 
