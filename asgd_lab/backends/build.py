@@ -64,7 +64,11 @@ def build_task(scenario: Scenario, data: dict[str, Tensor] | None = None, *, che
     It is tried out with real minibatches, unless the process that started this one has `checked` it.
     """
     data = tasks.load(scenario.task) if data is None else data
-    return tasks.build(scenario.task, scenario.seed, data, scenario.workers, checked=checked)
+    task = tasks.build(scenario.task, scenario.seed, data, scenario.workers, checked=checked)
+    if scenario.budget.target_error is not None and not checked and not task.has_error:
+        message = "needs a task with an error: one class a label, and an output for each class; use minibatches"
+        raise ScenarioError.at("budget.target_error", message)
+    return task
 
 
 def build_budget(scenario: Scenario) -> Budget:

@@ -32,7 +32,7 @@ from asgd_lab.record.run import RunDirectory
 from asgd_lab.record.summary import Statistics
 from asgd_lab.record.tables import KINDS
 from asgd_lab.scenario import Scenario
-from asgd_lab.tasks.base import Task
+from asgd_lab.tasks.base import Learner, Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,6 +61,7 @@ class Inline:
         self._shared = self.initial.clone() if algorithm.shared else None
         self.server = build_server(task, algorithm, budget, self.initial, self.mailboxes)
         self.workers: dict[int, Worker] = {}
+        self.first: Learner | None = None  # of worker 0, also when it has left: evaluations take its buffers
         self._ahead: dict[int, FetchGrant | None] = {}  # started fetches, and what they were granted
         self.ready: set[int] = set()  # whose turn it may be; the others wait for a grant
         self._observe, self._minibatch = observe, minibatch
@@ -84,6 +85,8 @@ class Inline:
         entry.replica.incarnation, entry.replica.sequence = self.server.standing(worker)
         entry.replica.minibatches = self.server.taken(worker)
         self.workers[worker] = entry
+        if worker == 0:
+            self.first = entry.learner
         self.ready.add(worker)
 
     def kill(self, worker: int) -> None:
@@ -244,7 +247,7 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
     params = lab.parameters.numpy() if task.size else None
     outcome = Outcome(book.statistics, book.end, lab.server.version, params, {}, {"clock": "effects"}, status)
     if params is not None:
-        outcome.evaluate(task, record)
+        outcome.evaluate(task, record, {} if lab.first is None else lab.first.buffers())
     return outcome
 
 

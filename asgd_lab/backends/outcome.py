@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from asgd_lab.record.run import RunDirectory
 from asgd_lab.record.summary import Statistics
@@ -55,10 +56,10 @@ class Outcome:
     status: Literal["done", "interrupted", "failed"] = "done"
     failure: str | None = None
 
-    def evaluate(self, task: Task, record: RunDirectory) -> None:
-        """Evaluate the last version, for the table and the summary."""
+    def evaluate(self, task: Task, record: RunDirectory, buffers: Mapping[str, Tensor]) -> None:
+        """Evaluate the last version, for the table and the summary; `buffers` are the first worker's."""
         assert self.params is not None
-        for split, metric, value in task.evaluate(torch.from_numpy(self.params).clone()):
+        for split, metric, value in task.evaluate(torch.from_numpy(self.params).clone(), buffers):
             self.final[f"{split}_{metric}"] = value
             minibatches = self.statistics.minibatches
             record.evals.add((self.makespan_ns, self.updates, minibatches, "server", split, metric, value))

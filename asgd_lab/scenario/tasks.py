@@ -166,18 +166,23 @@ class Classification(Part):
     """The images: digits (8 x 8, comes with scikit-learn), fashion-mnist (28 x 28, read from data_folder), two or three
     of these at a time at 14 x 14, of 100 or 1,000 classes and without limit (fashion-mnist-pairs, -triples),
     image-folder (files in train/CLASS and val/CLASS of data_folder, such as ILSVRC 2012), or
-    package.module:factory, which returns a dict of tensors train_images, train_labels, test_images, test_labels."""
+    package.module:factory, which returns a dict of tensors train_images, train_labels, test_images, test_labels, of any
+    shape whose first dimension is samples. Inputs that are integers or booleans keep their type (uint8, as pixels are,
+    becomes float32); floating point becomes float32; labels that are integers become int64."""
     dataset_options: dict[str, Any] = Field(default={})
     """Keywords for the data set's factory; of image-folder: resize, crop, flip, colours, ten_crops, test_samples,
     statistics_samples, threads, ahead."""
     data_folder: Annotated[Text | None, Folder()] = None
     """Where the data set's files are; null: the folders that are searched by default."""
     model: Annotated[Text, Field(examples=["mlp", "lenet", "resnet18", "my_package.my_module:make_model"])] = "mlp"
-    """mlp, lenet, small, krizhevsky (2012), any classification model of torchvision, or package.module:factory."""
+    """mlp, lenet, small, krizhevsky (2012), any classification model of torchvision, or package.module:factory. It is
+    put into training mode; layers that its factory or its own train() leaves in evaluation mode stay so."""
     model_options: dict[str, Any] = Field(default={})
     """Keywords for the model's factory."""
     loss: Text | None = Field(default=None, examples=["my_package.my_module:my_loss"])
-    """package.module:function of outputs and labels, which returns the mean over the minibatch; null: cross-entropy."""
+    """package.module:function of what the model returns and labels, which returns the mean over the minibatch, or a
+    tuple (sum, weight); null: cross-entropy. An evaluation calls it once a minibatch of batch_size, the last one
+    shorter: of sums and weights it is the exact mean, and a mean counts as often as its minibatch has samples."""
     batch_size: Count = 32
     """Samples in a minibatch of one worker."""
     data: Division = SharedData(name="shared")
@@ -191,9 +196,11 @@ class Classification(Part):
     clip: Clip | None = None
     """What limits each minibatch's gradient; null: nothing."""
     batch_norm: Literal["local", "server"] = "local"
-    """Whose the running statistics of BatchNorm are. local: each replica's own, and evaluation estimates them anew on
-    training samples. server: they are parameters like the others, fetched, pushed and evaluated; only with push:
-    delta."""
+    """Whose the running statistics of BatchNorm are. local: each replica's own, which evaluates it; for the server's
+    parameters they are estimated anew on training samples, but for layers in evaluation mode. Other buffers that
+    training changes are each replica's own too; the server's parameters are evaluated with those of worker 0. server:
+    they are parameters like the others, fetched, pushed and evaluated, as are all buffers of floating point; only with
+    push: delta."""
     train_samples: Count | None = None
     """Train on only so many samples, the first ones; null: on all, and on a million of pairs or triples."""
     size_bytes: Count | None = None

@@ -108,6 +108,11 @@ class Task(Protocol):
         """What advances many of its learners together; a `ScenarioError` where the task allows no such thing."""
         ...
 
+    @property
+    def has_error(self) -> bool:
+        """Whether minibatches have an error: known once it has been checked."""
+        ...
+
     def check(self) -> None:
         """Try it out before anything is started; a `ScenarioError` says what cannot be trained."""
         ...

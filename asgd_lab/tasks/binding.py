@@ -54,16 +54,24 @@ class Bound:
         self._names = {name: self._same.index(name) for name in dict.fromkeys(self._same)}
         floating = [index for index in self._names.values() if _is_floating(self._slots[index])]
         self._shared = floating if shares_buffers else []
+        self.shared = frozenset(name for name, index in self._names.items() if index in self._shared)
+        """The buffers that lie in the vector."""
         self._place: Place | None = None
 
     def place(self, vector: Tensor, buffers: Mapping[str, Tensor]) -> Place:
         """A new place over `vector`, with clones of these buffers; those that lie in the vector are its own."""
         views = self._layout.views(vector)
         count = len(self._parameters)
-        found: dict[str, Tensor] = {name: each.detach().to(vector.device, copy=True) for name, each in buffers.items()}
+        found = {name: self._typed(name, each).to(vector.device, copy=True) for name, each in buffers.items()}
         names = {index: name for name, index in self._names.items()}
         found |= {names[index]: views[count + number] for number, index in enumerate(self._shared)}
         return Place(views[:count], [found.get(name) for name in self._same])
+
+    def _typed(self, name: str, value: Tensor) -> Tensor:
+        """In the type of the module's buffer: files have not all of them."""
+        owner, attribute, _ = self._slots[self._names[name]]
+        now = owner[attribute]
+        return value.detach() if now is None else value.detach().to(now.dtype)
 
     def bind(self, place: Place) -> None:
         """From now on the module computes with this replica's parameters and buffers."""
@@ -120,9 +128,9 @@ class Bound:
         for full, value in buffers.items():
             owner, name, _ = self._slots[self._names[full]]
             here = owner[name]
-            if here is not None and here.shape == value.shape and here.dtype == value.dtype:
+            if here is not None and here.shape == value.shape:
                 with torch.no_grad():
-                    here.copy_(value)
+                    here.copy_(value)  # in the buffer's own type
             else:  # the module had put another tensor there
                 owner[name] = value.to(place.views[0].device, copy=True)
 

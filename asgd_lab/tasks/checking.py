@@ -32,6 +32,7 @@ class _Found(NamedTuple):
 
     loss: Tensor
     gradients: dict[str, Tensor]  # of the parameters that get one
+    has_error: bool
     leaves: list[Tensor]  # of the loss's graph: whatever a gradient reaches
 
 
@@ -55,8 +56,11 @@ def check_memory(model: nn.Module) -> None:
                 raise ScenarioError.at("task.model", message)
 
 
-def check_network(network: Network, name: str, minibatches: Sequence[Minibatch]) -> None:
-    """A `ScenarioError` says in one line why the model cannot be trained; two minibatches, which are not changed."""
+def check_network(network: Network, name: str, minibatches: Sequence[Minibatch]) -> bool:
+    """Whether an error is defined for the model's outputs; a `ScenarioError` says in one line why it cannot be trained.
+
+    Two minibatches are tried, which are not changed.
+    """
     plain = network.fresh(minibatches[0][0].device).model
     check_memory(plain)
     device = minibatches[0][0].device
@@ -86,6 +90,7 @@ def check_network(network: Network, name: str, minibatches: Sequence[Minibatch])
                 "tensor that was made from them, such as a view or a product; make it in forward()"
             )
         raise ScenarioError.at("task.model", message)
+    return expected[0].has_error
 
 
 def _minibatch(
@@ -96,7 +101,8 @@ def _minibatch(
         write()
     inputs, labels = (each.clone() for each in minibatch)
     seed_all(key(network.recipe.seed, "model", 0, step))
-    loss = tried(network.recipe.objective, name, model, inputs, labels)
+    outputs, loss = tried(network.recipe.objective, name, model, inputs, labels)
+    has_error = network.recipe.objective.defines_error(outputs, labels)
     for parameter in model.parameters():
         parameter.grad = None
     try:
@@ -104,11 +110,11 @@ def _minibatch(
     except Exception as error:
         raise ScenarioError.at("task.model", f"{name} cannot learn: {one_line(error)}") from error
     gradients = {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
-    return _Found(loss.detach().clone(), gradients, list(_leaves(loss)))
+    return _Found(loss.detach().clone(), gradients, has_error, list(_leaves(loss)))
 
 
-def tried(objective: Objective, name: str, model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
-    """The loss of a minibatch; a `ScenarioError` names what the model or the loss cannot take or does not return."""
+def tried(objective: Objective, name: str, model: nn.Module, inputs: Tensor, labels: Tensor) -> tuple[Any, Tensor]:
+    """Outputs and loss of a minibatch; a `ScenarioError` says what the model or the loss cannot take or return."""
     shape = tuple(inputs.shape[1:])
     try:
         outputs = model(inputs)
@@ -118,7 +124,7 @@ def tried(objective: Objective, name: str, model: nn.Module, inputs: Tensor, lab
         ) from error
     if objective.own is None:
         check_outputs(objective, name, outputs, labels)
-    return check_loss(objective, outputs, labels)
+    return outputs, check_loss(objective, outputs, labels)
 
 
 def _check_inside(name: str, plain: nn.Module, expected: Sequence[_Found]) -> None:

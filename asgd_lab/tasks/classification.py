@@ -28,7 +28,7 @@ from asgd_lab.tasks.feeds import Order, Source, source_of, walk
 from asgd_lab.tasks.hidden import modes_of, python_state, restore_modes
 from asgd_lab.tasks.measuring import estimated, measure
 from asgd_lab.tasks.network import Network, NetworkLearner, Recipe, default_generator, undisturbed
-from asgd_lab.tasks.objective import Objective
+from asgd_lab.tasks.objective import IGNORED, Objective
 from asgd_lab.tasks.optimizers import grouped, optimizer
 from asgd_lab.tasks.parts import divided
 from asgd_lab.tasks.randomness import untouched
@@ -102,6 +102,14 @@ class ClassificationConfig(Protocol):
         ...
 
 
+def _check_classes(split: str, labels: Tensor) -> None:
+    """A `ScenarioError` where cross-entropy knows no such class."""
+    wrong = labels[(labels < 0) & (labels != IGNORED)]
+    if len(wrong):
+        message = f"{split}_labels has {int(wrong[0])}; classes are 0 or more, and {IGNORED} where there is none"
+        raise ScenarioError.at("task.dataset", message)
+
+
 @final
 class ClassificationTask:
     """The network at its initial parameters, the data, and what makes an optimizer."""
@@ -117,13 +125,16 @@ class ClassificationTask:
         own = None
         if config.loss is not None:
             own = imported("task.loss", config.loss, "it takes outputs and labels, and returns a mean")
-        if labels.is_floating_point():
+        if labels.is_floating_point() or labels.is_complex():
             if own is None:
                 raise ScenarioError.at("task.loss", "is missing: labels that are no classes need a loss of their own")
             classes, num_classes = None, math.prod(labels.shape[1:])
         else:
             seen = data.get("classes", 1 + max(labels.max(), data["test_labels"].max()))
             classes = num_classes = int(seen)
+            if own is None:
+                for split in ("train", "test"):
+                    _check_classes(split, data[f"{split}_labels"])
         shape = self._source_on(torch.device("cpu")).shape
         self._objective = Objective(own, labels, classes)
         self._make = grouped(optimizer(config.optimizer), config.biases)
@@ -139,14 +150,14 @@ class ClassificationTask:
         self.size_bytes = config.size_bytes or 4 * self.size
         self._evaluating: dict[str, Bound] = {}
         self._name = config.model
-        self._learners = 0
+        self._learners, self.has_error = 0, False
 
     def check(self) -> None:
         """A `ScenarioError` where the model does not train as in a plain loop; two real minibatches are tried."""
         device = torch.device("cpu")
         order = self._order(0, device)
         feed, labels = self._source_on(device).feed(self._seed, 0, order), self._data_on(device)["train_labels"]
-        check_network(
+        self.has_error = check_network(
             self.network, self._name, [(feed(step), labels.index_select(0, order(step))) for step in range(2)]
         )
 

@@ -134,7 +134,7 @@ def _check_samples(config: DatasetConfig, samples: int) -> None:
 
 
 def _users(config: DatasetConfig) -> Data:
-    """The user's own: inputs of any shape as float32; labels as integers, or as float32 for a loss of their own."""
+    """The user's own, see `_kept`: inputs and labels of any shape, each with samples in its first dimension."""
     name = config.dataset
     factory = imported("task.dataset", name, f"it returns a dict of {', '.join(_FILES)}")
     try:
@@ -145,19 +145,40 @@ def _users(config: DatasetConfig) -> Data:
         found = sorted(map(str, made)) if isinstance(made, dict) else type(made).__name__
         message = f"{name} returned {found}; it must be a dict of tensors {', '.join(_FILES)}"
         raise ScenarioError.at("task.dataset", message)
+    for part, value in made.items():
+        if value.layout != torch.strided or value.is_quantized:
+            raise ScenarioError.at("task.dataset", f"{name}: {part} is {value.layout}; it must be a dense tensor")
     for split in ("train", "test"):
         images, labels = made[f"{split}_images"], made[f"{split}_labels"]
-        if images.dim() < 2 or not len(labels) or len(images) != len(labels):
+        if not images.dim() or not labels.dim() or not len(labels) or len(images) != len(labels):
             message = f"{name} has {split}_images of {tuple(images.shape)} for labels of {tuple(labels.shape)}"
             raise ScenarioError.at("task.dataset", f"{message}; both must have samples in their first dimension")
     _check_samples(config, len(made["train_labels"]))
     kept = {part: value[: config.train_samples] if part.startswith("train") else value for part, value in made.items()}
+    return {part: _kept(part, value) for part, value in kept.items()}
 
-    def plain(part: str, value: Tensor) -> Tensor:
-        is_class = part.endswith("labels") and not value.is_floating_point()
-        return value.detach().to("cpu", torch.int64 if is_class else torch.float32).contiguous()
 
-    return {part: plain(part, value) for part, value in kept.items()}
+# torch computes with none of these.
+_WIDER = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
+
+
+def _kept(part: str, value: Tensor) -> Tensor:
+    """As the task keeps it. Floating point and pixels (uint8) become float32, as the parameters are: of float64 that
+    keeps seven digits. Complex numbers stay. Other inputs keep their type, and every value; labels become int64.
+    """
+    value = value.detach().cpu()
+    if value.is_complex():
+        return value.contiguous()
+    is_input = part.endswith("images")
+    if value.is_floating_point() or (is_input and value.dtype == torch.uint8):
+        kept = value.to(torch.float32)
+        if value.dtype == torch.float64 and not torch.equal(kept.isfinite(), value.isfinite()):
+            raise ScenarioError.at("task.dataset", f"{part} has values beyond what float32 holds, 3.4e38")
+        return kept.contiguous()
+    kept = value.to(_WIDER.get(value.dtype, value.dtype) if is_input else torch.int64)
+    if value.dtype == torch.uint64 and bool((kept < 0).any()):
+        raise ScenarioError.at("task.dataset", f"{part} has integers beyond 2**63 - 1, which torch has no type for")
+    return kept.contiguous()
 
 
 def _digits(config: DatasetConfig) -> dict[str, Pixels]:

@@ -47,6 +47,11 @@ def undisturbed(*generators: torch.Generator) -> Iterator[None]:
             each.set_state(state)
 
 
+def plain(buffer: Tensor) -> Tensor:
+    """In a type that files have, with the same values."""
+    return buffer.to(torch.float32) if buffer.dtype == torch.bfloat16 else buffer
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """What a network learns with, beside its data."""
@@ -124,12 +129,19 @@ class NetworkLearner:
         self.optimizer = self._make(self._weights)
 
     def buffers(self) -> Buffers:
-        """The replica's own, such as BatchNorm's statistics; they are what it trains with, not copies."""
-        return self._bound.buffers(self._place)
+        """Its own that are not as at the start, such as BatchNorm's statistics; what it trains with, not copies."""
+        start, shared = self._network.buffers, self._bound.shared
+        found = self._bound.buffers(self._place)
+        return {
+            name: buffer
+            for name, buffer in found.items()
+            if name not in shared and not (name in start and torch.equal(buffer.cpu(), start[name]))
+        }
 
     def state(self) -> dict[str, Tensor]:
         """The local optimizer's, and the model's buffers."""
-        return state_of(self.optimizer) | {f"model.{name}": buffer for name, buffer in self.buffers().items()}
+        found = self._bound.buffers(self._place)
+        return state_of(self.optimizer) | {f"model.{name}": plain(buffer) for name, buffer in found.items()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go on with them."""
@@ -145,7 +157,7 @@ class NetworkLearner:
         with undisturbed(self._generator):
             NetworkLearner(
                 self._network, self._network.fresh(scratch.device), self.worker, scratch, gradients, self._labels,
-                self.order, self._feed, self.buffers(),
+                self.order, self._feed, self._bound.buffers(self._place),
             ).minibatch(0)  # fmt: skip
 
 

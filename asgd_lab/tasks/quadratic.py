@@ -171,6 +171,8 @@ class QuadraticTask:
         """A loop: most of a step is the noise, which each replica draws from its own stream."""
         return OneByOne()
 
+    has_error = False
+
     def check(self) -> None:
         """Nothing can be wrong with it."""
 

@@ -72,6 +72,8 @@ class TimingTask:
         """Nothing to gain."""
         return OneByOne()
 
+    has_error = False
+
     def check(self) -> None:
         """Nothing can be wrong with it."""
 

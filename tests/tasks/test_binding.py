@@ -351,7 +351,7 @@ def test_replicas_that_take_turns_train_as_a_plain_loop_each(name: str) -> None:
         assert [each[worker] for each in losses] == pytest.approx(expected, rel=rounding["rtol"], abs=0.0)
         for parameter, view in zip(model.parameters(), task.network.layout.views(vectors[worker]), strict=False):
             assert torch.allclose(parameter.detach(), view, **rounding)
-        theirs, ours = dict(model.named_buffers()), learner.buffers()
+        theirs, ours = dict(model.named_buffers()), {**task.network.buffers, **learner.buffers()}
         assert theirs.keys() == ours.keys()
         assert all(torch.equal(theirs[buffer], ours[buffer]) for buffer in theirs)
 

@@ -178,9 +178,10 @@ def lateness(board: Board, makespan_ns: int) -> dict[str, float | None]:
 def _evaluate(task: Task, parts: Path, record: RunDirectory, outcome: Outcome) -> None:
     """Evaluate the snapshots that the processes left, and the final parameters."""
     for snapshot in snapshots.read(parts):
-        for split, metric, value in task.evaluate(snapshot.params):
+        of_replica = snapshot.owner != "server"
+        for split, metric, value in task.evaluate(snapshot.params, snapshot.buffers, of_replica=of_replica):
             record.evals.add(
                 (snapshot.time_ns, snapshot.version, snapshot.minibatches, snapshot.owner, split, metric, value)
             )
     if outcome.params is not None:
-        outcome.evaluate(task, record)
+        outcome.evaluate(task, record, snapshots.buffers_of_first(parts))

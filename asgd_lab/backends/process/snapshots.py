@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from asgd_lab.backends.build import Worker
 from asgd_lab.backends.process.plan import SNAPSHOT_ROW, Plan
 from asgd_lab.record import whole
 from asgd_lab.record.rowfile import RowFile, read_rows
+from asgd_lab.tasks.network import plain
 
 _SUFFIX = ".snapshots"
+_BUFFERS = "buffers"  # what worker 0 keeps for the server's parameters
+_OF_BUFFER = "buffer."
 
 
 class Snapshot(NamedTuple):
@@ -23,7 +28,8 @@ class Snapshot(NamedTuple):
     time_ns: int
     version: int
     minibatches: int
-    params: Tensor  # (P,)
+    params: Tensor  # (P,); empty where only buffers were kept
+    buffers: dict[str, Tensor]  # what training wrote into the model's buffers: a replica's own, or worker 0's
 
 
 class Snapshots:
@@ -43,20 +49,49 @@ class Snapshots:
         self._next = (minibatches // self._every + 1) * self._every
         return not goes_on
 
-    def take(self, time_ns: int, version: int, minibatches: int, params: Tensor) -> None:
+    def take(
+        self, time_ns: int, version: int, minibatches: int, params: Tensor, buffers: Mapping[str, Tensor] | None = None
+    ) -> None:
         """Keep a copy; `minibatches` are those in the server's parameters."""
         number = len(self._rows)
-        path = _file(self._folder, self._owner, number)
-        whole.write_arrays(path, {"params": params.cpu().numpy()}, durable=False)
+        arrays = {"params": params.cpu().numpy()}
+        arrays |= {_OF_BUFFER + name: plain(buffer).cpu().numpy() for name, buffer in (buffers or {}).items()}
+        whole.write_arrays(_file(self._folder, self._owner, number), arrays, durable=False)
         self._rows.add(time_ns, version, minibatches, number)
 
 
-def of_replica(plan: Plan, worker: int) -> Snapshots | None:
-    """What worker `worker` keeps: every W-th part of what the scenario says over all W workers."""
-    evaluate = plan.scenario.evaluate
-    if evaluate is None or "replicas" not in evaluate.parameters:
-        return None
-    return Snapshots(plan.parts, f"replica-{worker}", evaluate.interval(plan.scenario.workers) / plan.scenario.workers)
+class OfWorker:
+    """What a worker keeps: its replica, every W-th part of what the scenario says over all W workers.
+
+    Worker 0 keeps its buffers as well, for evaluations of the server's parameters: at the end, and where these are
+    evaluated on the way as often as a replica would be.
+    """
+
+    def __init__(self, plan: Plan, number: int) -> None:
+        evaluate, workers = plan.scenario.evaluate, plan.scenario.workers
+        every = math.inf if evaluate is None else evaluate.interval(workers) / workers
+        whose = [] if evaluate is None else evaluate.parameters
+        self._replica = Snapshots(plan.parts, f"replica-{number}", every) if "replicas" in whose else None
+        keeps_buffers = not number and plan.size
+        every = every if "server" in whose else math.inf
+        self._buffers = Snapshots(plan.parts, _BUFFERS, every) if keeps_buffers else None
+
+    def look(self, worker: Worker, time_ns: int, in_server: int) -> bool:
+        """After a Train: keep what is due; was anything? `in_server` are the minibatches in the server's parameters."""
+        replica, kept = worker.replica, False
+        if self._replica is not None and replica.vectors is not None and self._replica.due(replica.minibatches):
+            kept, buffers = True, worker.learner.buffers()
+            self._replica.take(time_ns, replica.version, in_server, replica.vectors.params, buffers)
+        if self._buffers is not None and self._buffers.due(replica.minibatches):
+            kept = True
+            self.end(worker, time_ns)
+        return kept
+
+    def end(self, worker: Worker, time_ns: int) -> None:
+        """Keep the last buffers."""
+        if self._buffers is not None:
+            replica, buffers = worker.replica, worker.learner.buffers()
+            self._buffers.take(time_ns, replica.version, replica.minibatches, torch.empty(0), buffers)
 
 
 def of_server(plan: Plan) -> Snapshots | None:
@@ -68,15 +103,41 @@ def of_server(plan: Plan) -> Snapshots | None:
 
 
 def read(folder: Path) -> Iterator[Snapshot]:
-    """Every snapshot in the folder, owner by owner, in order of time."""
+    """Every snapshot in the folder, owner by owner, in order of time.
+
+    The server's have the buffers that worker 0 kept last before them, or first where it kept none before.
+    """
     for index in sorted(folder.glob("*" + _SUFFIX)):
+        if index.stem == _BUFFERS:
+            continue
         for time_ns, version, minibatches, number in read_rows(index, SNAPSHOT_ROW).tolist():
-            path = _file(folder, index.stem, number)
-            earlier = path.with_suffix(".npy")  # of an earlier version, whose run went on from a checkpoint
-            is_earlier = earlier.exists() and not path.exists()
-            params = whole.read_array(earlier) if is_earlier else whole.read_arrays(path)["params"]
-            stored = torch.from_numpy(params)
-            yield Snapshot(index.stem, time_ns, version, minibatches, stored.clone())  # a clone is aligned
+            params, buffers = _stored(folder, index.stem, number)
+            if index.stem == "server":
+                buffers = buffers_of_first(folder, time_ns)
+            yield Snapshot(index.stem, time_ns, version, minibatches, params, buffers)
+
+
+def buffers_of_first(folder: Path, time_ns: int | None = None) -> dict[str, Tensor]:
+    """What worker 0 kept last, of all or up to that time."""
+    index = folder / (_BUFFERS + _SUFFIX)
+    rows = read_rows(index, SNAPSHOT_ROW).tolist() if index.exists() else []
+    if not rows:
+        return {}
+    before = [number for when, _, _, number in rows if time_ns is None or when <= time_ns]
+    return _stored(folder, _BUFFERS, before[-1] if before else rows[0][3])[1]
+
+
+def _stored(folder: Path, owner: str, number: int) -> tuple[Tensor, dict[str, Tensor]]:
+    path = _file(folder, owner, number)
+    earlier = path.with_suffix(".npy")  # of an earlier version, whose run went on from a checkpoint
+    if earlier.exists() and not path.exists():
+        return torch.from_numpy(whole.read_array(earlier)).clone(), {}
+    arrays = whole.read_arrays(path)
+    buffers = {name.removeprefix(_OF_BUFFER): array for name, array in arrays.items() if name.startswith(_OF_BUFFER)}
+    return (
+        torch.from_numpy(arrays["params"]).clone(),  # a clone is aligned
+        {name: torch.from_numpy(array) for name, array in buffers.items()},
+    )
 
 
 def _file(folder: Path, owner: str, number: int) -> Path:

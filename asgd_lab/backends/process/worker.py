@@ -10,6 +10,7 @@ costs of client and link. A minibatch whose mathematics took longer than stated 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import sys
@@ -25,7 +26,7 @@ from asgd_lab.backends.process.clock import now_ns, precise_timers, wait_out
 from asgd_lab.backends.process.link import Link, Out, Over
 from asgd_lab.backends.process.plan import EFFECT_ROW, FATAL, KIND, MINIBATCH_ROW, Plan, settle
 from asgd_lab.backends.process.restoring import restore, save
-from asgd_lab.backends.process.snapshots import of_replica
+from asgd_lab.backends.process.snapshots import OfWorker
 from asgd_lab.backends.process.stretch import NotFinite, Stretch
 from asgd_lab.errors import ProtocolError
 from asgd_lab.hardware.costs import Costs
@@ -95,13 +96,14 @@ class WorkerProcess:
         self.effects = RowFile(plan.parts / f"{name}.effects", EFFECT_ROW, go_on=True)
         self.minibatches = RowFile(plan.parts / f"{name}.minibatches", MINIBATCH_ROW, go_on=True) if keep else None
         self.stretch = Stretch(plan, number, self.minibatches)
-        self.snapshots = of_replica(plan, number)
+        self.snapshots = OfWorker(plan, number)
         self.words = plan.board.words_of(number)
         self.orders = plan.board.words_of_server()
         is_coupled = self.algorithm.program is programs.coupled and not self.algorithm.gate.collects
         self.eager = is_coupled and not self.emulated
         # Whose answers may lie there before they are waited for.
         self.overlapped = getattr(self.algorithm.program, "func", None) is programs.overlapped
+        self.start_ns = 0  # of the run's clock
         self.in_vain = 0  # lives in a row that ended before their first push because of a loss
         self._build()
         self.restored = restore(plan, self.worker) if process == 0 else None  # the last fetch of a life to go on with
@@ -125,10 +127,10 @@ class WorkerProcess:
         """Until the program ends, or the run does; a life that was given up is followed by another."""
         self.worker.learner.warm_up()
         try:
-            while not self._live():
-                self._build()
-        except Over:
-            pass
+            with contextlib.suppress(Over):
+                while not self._live():
+                    self._build()
+            self.snapshots.end(self.worker, now_ns() - self.start_ns)
         finally:
             self.effects.close()
             if self.minibatches is not None:
@@ -206,9 +208,7 @@ class WorkerProcess:
         if self.orders[STOP] and done < replica.steps:
             raise Over
         replica.trained(self.stretch.loss_sum, self.stretch.error_sum)
-        if self.snapshots is not None and replica.vectors is not None and self.snapshots.due(replica.minibatches):
-            in_server = self.orders[Board.MINIBATCHES]
-            self.snapshots.take(ended - self.start_ns, replica.version, in_server, replica.vectors.params)
+        if self.snapshots.look(self.worker, ended - self.start_ns, self.orders[Board.MINIBATCHES]):
             ended = now_ns()
         return ended
 

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 from asgd_lab.backends.outcome import Progress, Watch
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
     from asgd_lab.backends.sim.simulation import Simulation
     from asgd_lab.protocol.replica import Replica
+    from asgd_lab.tasks.base import Learner
 
 WATCH_EVERY = 256  # pushes between two looks at the host's clock
 WATCH_S = 0.2
@@ -38,23 +41,26 @@ class Look:
             self._next = (server.minibatches // self._every + 1) * self._every
             current = sim.shards.current
             assert current is not None
-            self._evaluate("server", server.version, current)
+            self._evaluate("server", server.version, current, sim.workers[0].learner.buffers())
         if self._watch is not None and sim.pushes % WATCH_EVERY == 0 and time.monotonic() > self._watched_s + WATCH_S:
             self._watched_s = time.monotonic()
             now_s, error = sim.clock.now * 1e-9, server.training_error
             self._watch(Progress(now_s, server.version, server.minibatches, -1, error=error))
 
-    def at_replica(self, replica: Replica) -> None:
+    def at_replica(self, replica: Replica, learner: Learner) -> None:
         """After a worker's minibatches: evaluate if it is due."""
         worker = replica.worker
         if self._at_replicas and replica.minibatches >= self._next_of[worker] and replica.vectors is not None:
             every = self._every / len(self._next_of)
             self._next_of[worker] = (replica.minibatches // every + 1) * every
-            self._evaluate(f"replica-{worker}", replica.version, replica.vectors.params)
+            whose, params = f"replica-{worker}", replica.vectors.params
+            self._evaluate(whose, replica.version, params, learner.buffers(), of_replica=True)
 
-    def _evaluate(self, whose: str, version: int, params: Tensor) -> None:
+    def _evaluate(
+        self, whose: str, version: int, params: Tensor, buffers: Mapping[str, Tensor], of_replica: bool = False
+    ) -> None:
         """One owner's parameters into the table, beside the minibatches that are in the server's by now."""
         sim = self._sim
-        for split, metric, value in sim.task.evaluate(params):
+        for split, metric, value in sim.task.evaluate(params, buffers, of_replica=of_replica):
             row = (sim.clock.now, version, sim.server.minibatches, whose, split, metric, value)
             sim.record.evals.add(row)

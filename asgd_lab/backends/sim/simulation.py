@@ -123,7 +123,7 @@ class Simulation:
             failure=self._failure,
         )
         if outcome.params is not None and self._failure is None:
-            outcome.evaluate(self.task, self.record)
+            outcome.evaluate(self.task, self.record, self.workers[0].learner.buffers())
         return outcome
 
     def deadlock(self) -> None:

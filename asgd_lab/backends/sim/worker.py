@@ -20,6 +20,7 @@ from asgd_lab.backends.sim.sharing import Class, Sharing
 from asgd_lab.errors import ProtocolError
 from asgd_lab.hardware.steps import StepTimes
 from asgd_lab.protocol import effects
+from asgd_lab.tasks.base import Learner
 
 if TYPE_CHECKING:
     from asgd_lab.backends.sim.numerics import Computation
@@ -83,6 +84,11 @@ class SimWorker(Alarm):
         self._job: list[Any] | None = None  # the minibatches' place on a device that is shared
         self._since = 0  # the worker's own time when it began to wait
         self._still_until = self._late = 0
+
+    @property
+    def learner(self) -> Learner:
+        """What trains its replica."""
+        return self._entry.learner
 
     @property
     def minibatches(self) -> int:
@@ -257,7 +263,7 @@ class SimWorker(Alarm):
         if sim.rows.any:
             sim.rows.minibatches(replica, self._begun, now, computed.ends_ns, losses, errors)
         replica.trained(sum(losses), sum(errors))
-        sim.look.at_replica(replica)
+        sim.look.at_replica(replica, self._entry.learner)
 
     # ------------------------------------------------------------------ ends
 
