@@ -2,27 +2,67 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from asgd_lab import display
+from asgd_lab import display, tasks
+from asgd_lab.backends.inputs import changes, inputs
 from asgd_lab.backends.replay import repeat
 from asgd_lab.backends.run import execute
-from asgd_lab.errors import RunFailed
-from asgd_lab.record import machine
+from asgd_lab.errors import RunFailed, ScenarioError
+from asgd_lab.record import machine, sources
+from asgd_lab.record.provenance import recorded_here
 from asgd_lab.record.run import read_manifest, read_summary
-from asgd_lab.scenario import Document, Scenario
+from asgd_lab.scenario import Document, Scenario, anchored
+from asgd_lab.trust import is_trusted, trusting
 
 
 def replay(run_dir: Path) -> None:
-    """Repeat the run in `run_dir`; RunFailed if any bit of it comes out otherwise, ScenarioError if it cannot be."""
+    """Repeat the run in `run_dir`; RunFailed if any bit of it comes out otherwise, ScenarioError if it cannot be.
+
+    Code that the user's own record names is imported from where it was found then, whatever the current directory is.
+    """
     manifest = read_manifest(run_dir)
+    recorded = manifest.get("inputs") or {}
+    with trusting(is_trusted() or recorded_here(run_dir)), contextlib.ExitStack() as stack:
+        run_dir = Path(os.path.abspath(run_dir)) if recorded.get("code") else run_dir
+        if is_trusted() and recorded.get("code"):
+            stack.enter_context(_as_there(recorded))
+        try:
+            _replay(run_dir, manifest, recorded)
+        finally:
+            for line in sources.changed(recorded.get("code", {})):
+                display.say(display.console(), f"{run_dir}: {line}")
+
+
+@contextlib.contextmanager
+def _as_there(recorded: Mapping[str, Any]) -> Iterator[None]:
+    """Import as it was done there: options of the user's code may be paths that start at the recorded folder."""
+    path, here = list(sys.path), os.getcwd()
+    sys.path[:] = [*sources.roots(recorded["code"]), *path, *([] if here in path else [here])]
+    try:
+        with contextlib.suppress(OSError):
+            os.chdir(recorded["folder"])
+        yield
+    finally:
+        os.chdir(here)
+        sys.path[:] = path
+
+
+def _replay(run_dir: Path, manifest: dict[str, Any], recorded: Mapping[str, Any]) -> None:
     (point,) = Document.read(str(run_dir / "scenario.yaml")).points()
     console = display.console()
-    scenario = point.scenario
+    scenario = anchored(point.scenario)
+    if not tasks.untrusted(scenario.task):  # else what comes next refuses it
+        for line in changes(recorded, inputs(scenario)):
+            raise ScenarioError(f"{run_dir}: {line}; put it back to repeat the run")
     if scenario.backend.name == "process":
         with display.bars(console, live=display.is_live(console)) as shown:
             bar = shown.add_task("events", total=None)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from asgd_lab.backends.inputs import changes, inputs, moved
 from asgd_lab.errors import ScenarioError
+from asgd_lab.record import checkpoints, sources
+from asgd_lab.record.run import read_manifest
 from asgd_lab.record.standing import standing
 from asgd_lab.scenario import Document, Scenario, anchored, first_difference
 
@@ -22,11 +25,14 @@ def how_far(path: Path, scenario: Scenario) -> Literal["nothing", "unfinished", 
     if state == "claimed" and not file.stat().st_size:
         return "unfinished"
     recorded = anchored(Document.read(file).scenario())
-    difference = first_difference(recorded, scenario)
+    there, here = read_manifest(path).get("inputs") or {} if state != "claimed" else {}, inputs(scenario)
+    difference = first_difference(recorded, scenario, moved(there, here))
     if difference is not None:
-        key, there, here = difference
         raise ScenarioError(
-            f"--resume: {path} holds a run of another scenario: {key} is {there} there and {here} here; "
-            "choose another --out"
+            f"--resume: {path} holds a run of another scenario: {difference.key} is {difference.one} there and "
+            f"{difference.other} here; choose another --out"
         )
+    if state == "done" or checkpoints.all_of(path):  # else it is made anew, with what there is now
+        for line in [*changes(there, here), *sources.changed(there.get("code", {}))]:
+            raise ScenarioError(f"--resume: {path}: {line}; put it back, or choose another --out")
     return "done" if state == "done" else "unfinished"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from asgd_lab.backends.inputs import inputs
 from asgd_lab.backends.outcome import Outcome, Watch
 from asgd_lab.backends.resuming import how_far
 from asgd_lab.errors import RunFailed, ScenarioError
@@ -66,6 +68,7 @@ def execute(
                 Document.dump(scenario),
                 record=scenario.record,
                 facts={"seed": scenario.seed, "backend": scenario.backend.name},
+                inputs=functools.partial(inputs, scenario),
                 distances=scenario.backend.distances,
                 beginning=beginning,
             )
@@ -85,7 +88,7 @@ def _carry_out(scenario: Scenario, record: RunDirectory, watch: Watch | None) ->
     except BaseException as error:
         status: Status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         if record.begun or record.beginning == "new":  # else an earlier try of it stays as it was
-            record.begin()
+            record.begin(early=True)
             record.finish({"failure": f"{type(error).__name__}: {error}"}, status, None)
         raise
     params = outcome.params if outcome.params is not None else np.empty(0, np.float32)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import checkpoints, machine, removal, trace, whole
+from asgd_lab.record import checkpoints, machine, provenance, removal, trace, whole
 from asgd_lab.record.holding import unusable
 from asgd_lab.record.tables import DISTANCES, EFFECTS, EVALS, MINIBATCHES, TABLES, NoRows, Recording, Rows
 
@@ -42,11 +42,13 @@ class RunDirectory:
 
     def __init__(
         self, path: Path, scenario_yaml: str, *, record: str = "all", facts: Mapping[str, Any] | None = None,
-        distances: bool = False, beginning: Beginning = "new",
+        distances: bool = False, beginning: Beginning = "new", inputs: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:  # fmt: skip
-        """ScenarioError if the run is `new` and `path` holds anything. `facts` join the manifest."""
+        """ScenarioError if the run is `new` and `path` holds anything. `facts` join the manifest, and what the run
+        reads, which `inputs` says when it begins."""
         self.path, self.recording, self.begun = path, Recording.named(record), False
         self._scenario_yaml, self._facts, self._far, self.beginning = scenario_yaml, facts or {}, distances, beginning
+        self._inputs = inputs
         if beginning == "new":
             _check_empty(path)
 
@@ -65,12 +67,17 @@ class RunDirectory:
         directory.begin()
         return directory
 
-    def begin(self) -> None:
+    def begin(self, early: bool = False) -> None:
         """Write the first files of the run. One that begins anew loses what its earlier try had written; one that goes
-        on loses what was made of its rows, which is made again. Called again, it does nothing."""
+        on loses what was made of its rows, which is made again. Called again, it does nothing.
+
+        A run that has ended `early` has not read all its inputs.
+        """
         if self.begun:
             return
         path, facts = self.path, dict(self._facts)
+        if not early:
+            facts["inputs"] = self._inputs()
         if self.beginning == "go on":
             earlier = read_manifest(path)
             for table in TABLES.values():
@@ -93,6 +100,9 @@ class RunDirectory:
             "machine": machine.machine(),
             "arithmetic": machine.arithmetic(),
             "commit": machine.commit(),
+            "signature": provenance.signature(
+                (path / "scenario.yaml").read_bytes(), facts.get("inputs", {}).get("code", {})
+            ),
         }
         whole.write_json(path / "manifest.json", manifest)
         rows = Rows if self.recording.every else NoRows

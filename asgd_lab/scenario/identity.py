@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from asgd_lab.scenario.schema import Scenario
@@ -18,12 +19,14 @@ class Difference(NamedTuple):
     other: str
 
 
-def first_difference(one: Scenario, other: Scenario) -> Difference | None:
-    """Where they differ first, in the order of the schema; None where they state the same."""
-    return _first(one.model_dump(), other.model_dump(), "")
+def first_difference(one: Scenario, other: Scenario, ignored: Collection[str] = ()) -> Difference | None:
+    """Where they differ first, in the order of the schema, beside `ignored` keys; None where they state the same."""
+    return _first(one.model_dump(), other.model_dump(), "", ignored)
 
 
-def _first(one: Any, other: Any, key: str) -> Difference | None:
+def _first(one: Any, other: Any, key: str, ignored: Collection[str]) -> Difference | None:
+    if key in ignored:
+        return None
     if isinstance(one, dict) and isinstance(other, dict):
         pairs = [(name, one.get(name, _ABSENT), other.get(name, _ABSENT)) for name in dict.fromkeys([*one, *other])]
     elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
@@ -32,7 +35,7 @@ def _first(one: Any, other: Any, key: str) -> Difference | None:
         same = one is other or (one == other and isinstance(one, bool) == isinstance(other, bool))
         return None if same else Difference(key, _shown(one), _shown(other))
     for part, here, there in pairs:
-        found = _first(here, there, f"{key}.{part}" if key else str(part))
+        found = _first(here, there, f"{key}.{part}" if key else str(part), ignored)
         if found is not None:
             return found
     return None

@@ -9,12 +9,25 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.tasks import datasets
 from asgd_lab.tasks.base import Data, Learner, Task, near
 from asgd_lab.tasks.classification import ClassificationTask
+from asgd_lab.tasks.digest import digest
 from asgd_lab.tasks.optimizers import optimizer
 from asgd_lab.tasks.quadratic import QuadraticTask, expected_loss
 from asgd_lab.tasks.timing import TimingTask
 from asgd_lab.tasks.users import Named, refusal, untrusted
 
-__all__ = ["Data", "Learner", "Named", "Task", "build", "check_rest", "expected_loss", "load", "refusal", "untrusted"]
+__all__ = [
+    "Data",
+    "Learner",
+    "Named",
+    "Task",
+    "build",
+    "check_rest",
+    "digest_of",
+    "expected_loss",
+    "load",
+    "refusal",
+    "untrusted",
+]
 
 _TASKS: dict[str, Callable[[Any, int, Data, int], Task]] = {
     "classification": lambda config, seed, data, workers: ClassificationTask(config, seed, data, workers),
@@ -22,10 +35,30 @@ _TASKS: dict[str, Callable[[Any, int, Data, int], Task]] = {
     "timing": lambda config, seed, data, workers: TimingTask(config),
 }
 
+_digests: dict[str, str] = {}  # of the data that were read last
+
 
 def load(config: Any) -> Data:
     """The data's tensors, none where the task has no data; they are never written to, so processes may share them."""
-    return datasets.read(config) if config.name == "classification" else {}
+    if config.name != "classification":
+        return {}
+    data = datasets.read(config)
+    _digests.clear()
+    _digests[_source(config)] = digest(data, config.data_folder)
+    return data
+
+
+def digest_of(config: Any) -> str | None:
+    """The digest of the data as this process has read them last; None where the task has none."""
+    if config.name != "classification":
+        return None
+    if _source(config) not in _digests:
+        load(config)
+    return _digests[_source(config)]
+
+
+def _source(config: Any) -> str:
+    return repr((config.dataset, config.data_folder, config.dataset_options, config.train_samples))
 
 
 def build(config: Any, seed: int, data: Data, workers: int = 1, *, checked: bool = False) -> Task:

@@ -1,0 +1,43 @@
+"""What a run reads beside its scenario, and its digests: data, the parameters it starts from, the user's sources."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from asgd_lab import tasks
+from asgd_lab.record import sources
+from asgd_lab.record.run import saved_params
+from asgd_lab.record.summary import params_sha256
+from asgd_lab.scenario import Scenario
+
+_KEYS = {"data": "task.data_folder", "warm_start": "warm_start.run"}
+
+
+def inputs(scenario: Scenario) -> dict[str, Any]:
+    """As the manifest has them. Code counts once it is imported: ask when the task has been built."""
+    found: dict[str, Any] = {"folder": os.getcwd(), "code": sources.used(scenario.task.model_dump())}
+    data = tasks.digest_of(scenario.task)
+    if data is not None:
+        found["data"] = {"sha256": data}
+    warm = scenario.warm_start
+    if warm is not None and warm.run is not None and scenario.task.name != "timing":
+        found["warm_start"] = {"run": warm.run, "params_sha256": params_sha256(saved_params(warm.run))}
+    return found
+
+
+def changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """A line for data or a warm start that is not the recorded one; what a record does not have may be any."""
+    lines = []
+    if "data" in recorded and recorded["data"] != now.get("data"):
+        lines.append("task.dataset: the data have changed since")
+    old, new = recorded.get("warm_start"), now.get("warm_start")
+    if old is not None and (new is None or old["params_sha256"] != new["params_sha256"]):
+        lines.append(f"warm_start.run: the parameters in {old['run']} have changed since")
+    return lines
+
+
+def moved(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> set[str]:
+    """Keys whose paths may differ, since what they lead to is the same."""
+    return {key for part, key in _KEYS.items() if part in recorded and part in now and not changes(recorded, now)}

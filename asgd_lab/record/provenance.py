@@ -1,0 +1,78 @@
+"""Whether a run was recorded by this user on this machine, so that the code it names may be imported unasked.
+
+A manifest can be forged, so it does not say so itself: it carries a signature (HMAC-SHA-256) of the scenario and of the
+files that code was imported from, by a random key that only this user can read. Without the key nobody can sign another
+scenario. A signed scenario that somebody has copied still names files of this user alone. Other files of the directory
+are not signed. A recorded scenario that was edited, be it by the user, needs --trust.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from asgd_lab.errors import ScenarioError
+
+_KEY_BYTES = 32
+
+
+def signature(scenario_yaml: bytes, code: Mapping[str, Any]) -> str | None:
+    """What only this user can make of them; None where no key can be kept."""
+    key = _key(make=True)
+    return None if key is None else _signed(key, scenario_yaml, code)
+
+
+def recorded_here(run_dir: Path) -> bool:
+    """Whether this user signed the run's scenario, and all files that its code came from are still in their places."""
+    key = _key(make=False)
+    try:
+        manifest = json.loads((run_dir / "manifest.json").read_text(encoding="utf-8"))
+        scenario_yaml = (run_dir / "scenario.yaml").read_bytes()
+        code, signed = manifest["inputs"]["code"], manifest["signature"]
+        if key is None or not isinstance(signed, str):
+            return False
+        if not hmac.compare_digest(signed.encode(), _signed(key, scenario_yaml, code).encode()):
+            return False
+        return all(os.path.isfile(each["file"]) for each in code.values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ScenarioError):
+        return False
+
+
+def _signed(key: bytes, scenario_yaml: bytes, code: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(scenario_yaml).hexdigest()
+    return hmac.new(key, json.dumps([digest, code], sort_keys=True).encode(), hashlib.sha256).hexdigest()
+
+
+def _key(make: bool) -> bytes | None:
+    """The user's key, from $XDG_STATE_HOME/asgd-lab/key; None where there is none, or others can read it."""
+    path = _state_home() / "asgd-lab" / "key"
+    try:
+        if make and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            own = path.with_name(f"key.{secrets.token_hex(8)}.new")
+            descriptor = os.open(own, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(secrets.token_bytes(_KEY_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(own, path)  # of two at once the later one's stays, and the other's first run is not signed by it
+        with path.open("rb") as file:
+            about = os.fstat(file.fileno())
+            if about.st_uid != os.geteuid() or stat.S_IMODE(about.st_mode) & 0o077 or not stat.S_ISREG(about.st_mode):
+                return None
+            key = file.read(_KEY_BYTES + 1)
+    except (OSError, ValueError):
+        return None
+    return key if len(key) == _KEY_BYTES else None
+
+
+def _state_home() -> Path:
+    given = os.environ.get("XDG_STATE_HOME", "")
+    return Path(given) if os.path.isabs(given) else Path(os.path.expanduser("~")) / ".local" / "state"
