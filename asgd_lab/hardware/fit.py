@@ -15,6 +15,8 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
+from asgd_lab.errors import ScenarioError
+
 TRIMMED = 0.1  # of the values, at either end
 
 
@@ -82,7 +84,7 @@ def _step_times_s(
     trains = effects[effects["kind"] == "train"]
     if not len(minibatches):  # a task without minibatches records how long whole Trains took
         whole = trains[trains["steps"] > 0]
-        return np.empty(0), np.asarray((whole["end_s"] - whole["start_s"]) / whole["steps"], np.float64)
+        return np.empty(0), _times(np.asarray((whole["end_s"] - whole["start_s"]) / whole["steps"], np.float64))
     firsts, laters = [], []
     for worker, mine in minibatches.groupby("worker"):
         ends = np.sort(mine["time_s"].to_numpy())
@@ -93,4 +95,13 @@ def _step_times_s(
         times = ends - np.maximum(before, start)
         firsts.append(times[is_first])
         laters.append(times[~is_first])
-    return np.concatenate(firsts), np.concatenate(laters)
+    return _times(np.concatenate(firsts)), _times(np.concatenate(laters))
+
+
+def _times(times: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """ScenarioError unless all of them are times that a minibatch can take."""
+    wrong = times[~(np.isfinite(times) & (times > 0))]
+    if len(wrong):
+        message = f"{len(wrong):,} of {len(times):,} recorded step times are not finite and positive: the first is"
+        raise ScenarioError(f"{message} {wrong[0]:g} s")
+    return times

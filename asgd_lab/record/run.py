@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import checkpoints, machine, provenance, removal, trace, whole
+from asgd_lab.record import checkpoints, machine, provenance, removal, sealing, trace, whole
 from asgd_lab.record.holding import unusable
 from asgd_lab.record.tables import DISTANCES, EFFECTS, EVALS, MINIBATCHES, TABLES, NoRows, Recording, Rows
 
@@ -146,9 +146,10 @@ class RunDirectory:
 
 
 def mark(run_dir: Path, status: Status, **facts: Any) -> None:
-    """Write into a run's manifest how it ended, and when. `facts` join it."""
+    """Write into a run's manifest how it ended, when, and the hashes of what it left. `facts` join it."""
     manifest = read_manifest(run_dir)
-    whole.write_json(run_dir / "manifest.json", {**manifest, "status": status, **facts, "finished": _now()})
+    ended = {"status": status, **facts, "finished": _now(), "files": sealing.seals(run_dir)}
+    whole.write_json(run_dir / "manifest.json", {**manifest, **ended})
 
 
 def default_directory(scenario_name: str, root: Path | str = "runs") -> Path:
@@ -180,7 +181,7 @@ def file_name(text: str) -> str:
 def final_params(run_dir: Path | str) -> npt.NDArray[np.float32]:
     """The final server parameters of a finished run, flat."""
     path = Path(run_dir) / "checkpoints" / "final.npz"
-    if not os.path.lexists(path):
+    if not sealing.check(run_dir, "checkpoints/final.npz") and not os.path.lexists(path):
         raise ScenarioError(f"{run_dir}: has no final parameters (checkpoints/final.npz is missing)")
     try:
         return np.asarray(whole.read_arrays(path)["params"], dtype=np.float32)
@@ -191,11 +192,14 @@ def final_params(run_dir: Path | str) -> npt.NDArray[np.float32]:
 def saved_params(path: Path | str) -> npt.NDArray[np.float32]:
     """The server's parameters in the directory of a run, final or its last checkpoint's, or in a checkpoint."""
     path = Path(path)
-    if (path / "checkpoints" / "final.npz").exists():
+    final = path / "checkpoints" / "final.npz"
+    if sealing.check(path, "checkpoints/final.npz") or os.path.lexists(final):
         return final_params(path)
-    checkpoint = path if (path / "server.npz").exists() else checkpoints.newest(path)
-    if checkpoint is None:
+    found = [path] if os.path.lexists(path / "server.npz") else checkpoints.all_of(path)
+    if not found:
         raise ScenarioError(f"{path}: has neither final parameters nor a checkpoint")
+    checkpoint = found[-1]
+    checkpoints.check(checkpoint)  # where it is damaged, an older one would be another start
     arrays = checkpoints.read(checkpoint, "server")
     if "params" not in arrays:
         raise ScenarioError(f"{checkpoint}: is of a run without parameters")
@@ -205,7 +209,7 @@ def saved_params(path: Path | str) -> npt.NDArray[np.float32]:
 def read_summary(run_dir: Path | str) -> dict[str, Any]:
     """The summary of a finished run."""
     path = Path(run_dir) / "summary.json"
-    if not os.path.lexists(path):
+    if not sealing.check(run_dir, path.name) and not os.path.lexists(path):
         raise ScenarioError(f"{run_dir}: is not a finished run; summary.json is missing")
     return whole.read_json(path)
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from asgd_lab.errors import ScenarioError
+from asgd_lab.record import sealing, whole
 from asgd_lab.record.removal import remove_file
 
 if TYPE_CHECKING:
@@ -148,9 +149,7 @@ class Rows:
             return
         self._sink.close()
         waiting = [_batch(self._table, self._rows)] if self._rows else []
-        finished = self._path.with_name(self._path.name + ".new")
-        _write_parquet(finished, self._table, chain(_journalled(self._journal_path), waiting))
-        os.replace(finished, self._path)
+        _write_parquet(self._path, self._table, chain(_journalled(self._journal_path), waiting))
         remove_file(self._journal_path.parent, self._journal_path.name)
 
 
@@ -175,17 +174,13 @@ class NoRows:
 
 def read(run_dir: Path | str, name: str) -> pd.DataFrame:
     """One table of a run, `kind` as a category; of a run that was killed, the rows that had been flushed."""
-    import pyarrow as pa
 
     table = TABLES[name]
-    batches = list(_stored(table.file(Path(run_dir))))
-    frame: pd.DataFrame = pa.Table.from_batches(batches, schema=_schema(table)).to_pandas()
-    return frame
+    return _frame(table, run_dir, list(_stored(table.file(Path(run_dir)))))
 
 
 def first(run_dir: Path | str, name: str, rows: int) -> tuple[pd.DataFrame, int]:
     """The first rows, and how many come after them: for tables that need not fit in memory."""
-    import pyarrow as pa
 
     path = TABLES[name].file(Path(run_dir))
     kept, count = [], 0
@@ -194,8 +189,17 @@ def first(run_dir: Path | str, name: str, rows: int) -> tuple[pd.DataFrame, int]
         count += kept[-1].num_rows
         if count == rows:
             break
-    frame: pd.DataFrame = pa.Table.from_batches(kept, schema=_schema(TABLES[name])).to_pandas()
-    return frame, _count(path) - count
+    return _frame(TABLES[name], run_dir, kept), _count(path) - count
+
+
+def _frame(table: Table, run_dir: Path | str, batches: list[Any]) -> pd.DataFrame:
+    import pyarrow as pa
+
+    try:
+        frame: pd.DataFrame = pa.Table.from_batches(batches, schema=_schema(table)).to_pandas()
+    except Exception as error:
+        raise _unreadable(table.file(Path(run_dir)), error) from error
+    return frame
 
 
 def _journal(path: Path) -> Path:
@@ -251,16 +255,17 @@ def _write_parquet(path: Path, table: Table, batches: Iterator[Any]) -> None:
     import pyarrow.parquet as pq
 
     schema = _schema(table)
-    with pq.ParquetWriter(path, schema, version="2.6", compression="zstd", compression_level=1) as writer:
+    options = {"version": "2.6", "compression": "zstd", "compression_level": 1, "write_page_checksum": True}
+    with whole.replacing(path) as file, pq.ParquetWriter(file, schema, **options) as writer:
         waiting, count = [], 0
         for batch in batches:
             waiting.append(batch)
             count += batch.num_rows
             if count >= GROUP_ROWS:
                 joined = pa.Table.from_batches(waiting, schema=schema)
-                whole = count - count % GROUP_ROWS
-                writer.write_table(joined.slice(0, whole), row_group_size=GROUP_ROWS)
-                waiting, count = joined.slice(whole).to_batches(), count - whole
+                full = count - count % GROUP_ROWS
+                writer.write_table(joined.slice(0, full), row_group_size=GROUP_ROWS)
+                waiting, count = joined.slice(full).to_batches(), count - full
         if count:
             writer.write_table(pa.Table.from_batches(waiting, schema=schema), row_group_size=GROUP_ROWS)
 
@@ -287,17 +292,27 @@ def _count(path: Path) -> int:
 
 
 def _stored(path: Path) -> Iterator[Any]:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if path.exists():
+    if sealing.check(path.parent, path.name) or os.path.lexists(path):
         try:
-            with pq.ParquetFile(path) as file:
-                yield from file.iter_batches(batch_size=GROUP_ROWS)
-        except (pa.ArrowInvalid, OSError) as error:
-            why = str(error).splitlines()[0]
-            raise ScenarioError(f"{path.parent} cannot be read: {path.name} is not a whole table: {why}") from error
+            with whole.opened(path) as source, pq.ParquetFile(source, page_checksum_verification=True) as file:
+                left = file.metadata.num_rows
+                if left != sum(file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)):
+                    raise ValueError("its footer contradicts itself")
+                for batch in file.iter_batches(batch_size=GROUP_ROWS):
+                    left -= batch.num_rows
+                    yield batch
+                if left:
+                    raise ValueError(f"it lacks {left:,} rows")
+        except Exception as error:  # what a file of unknown bytes makes a reader raise is not stated anywhere
+            raise _unreadable(path, error) from error
     elif _journal(path).exists():
         yield from _journalled(_journal(path))
     else:
         raise ScenarioError(f"{path.parent}: is not a run directory; {path.name} is missing")
+
+
+def _unreadable(path: Path, error: Exception) -> ScenarioError:
+    why = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return ScenarioError(f"{path.parent} cannot be read: {path.name} is not a whole table: {why}")

@@ -16,7 +16,7 @@ from asgd_lab.backends import history
 from asgd_lab.backends.replay import repeat
 from asgd_lab.errors import ScenarioError
 from asgd_lab.protocol.events import Event, Kind
-from asgd_lab.record import whole
+from asgd_lab.record import sealing, whole
 from asgd_lab.record.rowfile import RowFile
 from asgd_lab.scenario import Scenario
 from tests.cli.harness import asgd_lab
@@ -70,8 +70,19 @@ def test_a_simulated_run_repeats_too(tmp_path: Path, backend: str) -> None:
     assert "summary.json: is damaged" in said.err
     whole.write_json(path, {**summary, "params_sha256": "0"})
     said = asgd_lab("replay", tmp_path / "run")
+    assert said.status == 2
+    assert "summary.json: is damaged: it is not the file that the run wrote" in said.err
+    sealed(tmp_path / "run")
+    said = asgd_lab("replay", tmp_path / "run")
     assert said.status == 1
     assert "params_sha256 is" in said.err
+
+
+def sealed(out: Path) -> dict[str, Any]:
+    """Make the manifest vouch for what is there: what is left to find is a record that contradicts itself."""
+    manifest = whole.read_json(out / "manifest.json") | {"files": sealing.seals(out)}
+    whole.write_json(out / "manifest.json", manifest)
+    return manifest
 
 
 def tampered(out: Path, change: Callable[[int, Event], Event | None]) -> None:
@@ -149,7 +160,7 @@ def test_other_final_parameters_are_found_and_the_environment_is_named(tmp_path:
     params[0] = np.nextafter(params[0], np.float32(1))
     np.savez(path, params=params)
     manifest = tmp_path / "run" / "manifest.json"
-    facts = whole.read_json(manifest)
+    facts = sealed(tmp_path / "run")
     facts["versions"]["numpy"] = "0.1"
     whole.write_json(manifest, facts)
     said = asgd_lab("replay", tmp_path / "run")

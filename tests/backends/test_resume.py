@@ -23,7 +23,7 @@ from asgd_lab.backends.outcome import Progress
 from asgd_lab.backends.replay import repeat
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import checkpoints, tables
+from asgd_lab.record import checkpoints, tables, whole
 from asgd_lab.record.run import final_params, read_summary
 from asgd_lab.scenario import Document, Scenario
 
@@ -205,10 +205,13 @@ def test_a_run_starts_from_another_runs_end_or_checkpoint(tmp_path: Path) -> Non
 
     assert started_from(tmp_path / "run") == final_params(tmp_path / "run").tobytes()
     assert started_from(older) == saved[older]
-    (tmp_path / "run" / "checkpoints" / "final.npz").unlink()  # as in a run that was killed with all its processes
+    (tmp_path / "run" / "checkpoints" / "final.npz").unlink()
+    with pytest.raises(ScenarioError, match=r"final\.npz: is missing, and the run wrote it"):
+        started_from(tmp_path / "run")
+    manifest = whole.read_json(tmp_path / "run" / "manifest.json")
+    whole.write_json(tmp_path / "run" / "manifest.json", {**manifest, "files": {}})  # as of a run that was killed
     assert started_from(tmp_path / "run") == saved[newer]
-    for path in (older, newer):
-        (path / "state.json").unlink()
+    (newer / "state.json").unlink()
     with pytest.raises(ScenarioError, match=r"state\.json: is missing"):
         started_from(tmp_path / "run")
 

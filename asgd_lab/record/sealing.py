@@ -1,0 +1,57 @@
+"""The hashes of a run's files, which its manifest keeps from the end of the run on, and whoever reads one asks for.
+
+A checksum inside a file finds what has happened to its bytes; this also finds another run's file of the same name, and
+one that is gone. The scenario is not among them: it is compared as values, and may be commented. Nothing reads
+trace.json and the logs.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from asgd_lab.errors import ScenarioError
+from asgd_lab.record import whole
+
+MANIFEST = "manifest.json"
+SEALED = (
+    "summary.json",
+    "effects.parquet",
+    "minibatches.parquet",
+    "evals.parquet",
+    "distances.parquet",
+    "events.rows",
+    "checkpoints/final.npz",
+)
+
+
+def seals(run_dir: Path) -> dict[str, str]:
+    """SHA-256 of each file that a run has, by its name in the run directory; they are on the disk by then."""
+    found = {}
+    for name in SEALED:
+        if (run_dir / name).is_file():
+            whole.sync(run_dir / name)
+            found[name] = whole.sha256(run_dir / name)
+    return found
+
+
+def check(run_dir: Path | str, name: str) -> bool:
+    """Whether the file is the one that the run wrote: ScenarioError if it is not, False if nothing is known of it.
+
+    Nothing is known while the run goes on, of earlier versions' runs, and of a folder without a manifest.
+    """
+    path = Path(run_dir) / name
+    if not os.path.lexists(Path(run_dir) / MANIFEST):
+        return False
+    known = whole.read_json(Path(run_dir) / MANIFEST).get("files", {}).get(name)
+    if known is None:
+        return False
+    if not os.path.lexists(path):
+        raise ScenarioError(f"{path}: is missing, and the run wrote it")
+    try:
+        found = whole.sha256(path)
+    except OSError as error:
+        raise whole.damaged(path, error) from error
+    if found != known:
+        raise whole.damaged(path, "it is not the file that the run wrote")
+    return True
