@@ -17,6 +17,7 @@ import torch
 from rich.console import Console
 
 from asgd_lab import display, sweep, tasks
+from asgd_lab.backends import room
 from asgd_lab.backends.build import build_task, initial_parameters
 from asgd_lab.backends.outcome import Progress
 from asgd_lab.backends.process import launch
@@ -58,7 +59,7 @@ class Request:
 
         Code that is not trusted is refused; if `partly`, all else is checked, and what was left out is returned.
         """
-        seen: list[Any] = []
+        seen: list[tuple[Any, int]] = []  # what was built already, and how many parameters it has
         untrusted: tasks.Named = []
         for point in self.points:
             scenario = point.scenario
@@ -66,10 +67,11 @@ class Request:
                 if scenario.backend.name == "process":
                     launch.check(scenario)
             named = (scenario.task, scenario.warm_start, scenario.hardware.compute, scenario.hardware.device)
-            if named in seen:
-                continue
-            seen.append(named)
+            known = next((size for other, size in seen if other == named), None)
             with self.located(point):
+                if known is not None:
+                    room.check(scenario, known)
+                    continue
                 left = tasks.untrusted(scenario.task)
                 if left and not partly:
                     raise ScenarioError.at(left[0][0], tasks.refusal(left))
@@ -77,8 +79,11 @@ class Request:
                 if left:
                     tasks.check_rest(scenario.task, scenario.seed, left, scenario.workers)
                     untrusted += [each for each in left if each not in untrusted]
+                    seen.append((named, 0))
                     continue
                 task = build_task(scenario)
+                seen.append((named, task.size))
+                room.check(scenario, task.size)
                 check_memory(scenario.hardware, task.size_bytes)
                 if scenario.warm_start is not None and scenario.warm_start.run is not None:
                     initial_parameters(scenario, task)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from asgd_lab.backends import room
 from asgd_lab.backends.build import (
     Worker,
     build_algorithm,
@@ -227,6 +228,7 @@ class _Book:
 def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) -> Outcome:
     """Run the scenario with everybody in turn. Its tables order effects; they time nothing."""
     task = build_task(scenario)
+    room.check(scenario, task.size)
     initial = initial_parameters(scenario, task)
     record.begin()
     book = _Book(record, scenario.workers, task.size_bytes)

@@ -83,7 +83,7 @@ class Downpour(_Apart):
 
     name: Literal["downpour"]
     """This algorithm's name."""
-    depth: Count = 1
+    depth: Annotated[int, Field(ge=1, le=1000)] = 1
     """Pushes that a worker may have under way at once."""
 
 

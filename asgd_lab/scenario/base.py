@@ -10,8 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJson
 from pydantic_core import PydanticCustomError, core_schema
 
 Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
+MOST = 1e30  # of a number that is computed with: its product with others still has a place among 32-bit floats
+Positive = Annotated[float, Field(gt=0, le=MOST)]
+NonNegative = Annotated[float, Field(ge=0, le=MOST)]
+Size = Annotated[int, Field(ge=0, le=10**15)]  # bytes: a petabyte
 MOST_S = 1e9  # 31 years: a few of them fit a clock of 64-bit nanoseconds
 Seconds = Annotated[float, Field(gt=0, le=MOST_S)]
 Delay = Annotated[float, Field(ge=0, le=MOST_S)]

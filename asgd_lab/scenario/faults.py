@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from asgd_lab.errors import shortened
 from asgd_lab.scenario import places
+from asgd_lab.scenario.base import MOST
 from asgd_lab.scenario.keys import Path, dotted, split
 from asgd_lab.scenario.places import Place
 from asgd_lab.scenario.words import either, meant
@@ -101,6 +102,10 @@ def _translated(error: Mapping[str, Any]) -> Iterator[Fault]:
             name = value["name"]
             hint = meant(name, place.names)
             yield Fault((*path, "name"), f"must be {either(place.names)}; got {show(name)}{hint}")
+        case "less_than_equal" if error["ctx"]["le"] >= MOST:
+            yield Fault(path, f"must be at most {MOST:g}; got {show(value)}")
+        case "greater_than_equal" if error["ctx"]["ge"] <= -MOST:
+            yield Fault(path, f"must be at least {-MOST:g}; got {show(value)}")
         case "finite_number":
             yield Fault(path, f"must be finite: {place.expected}; got {show(value)}")
         case _:

@@ -66,7 +66,7 @@ class SlowPhases(Part):
     """Mean seconds from the end of one slow phase to the start of the next (exponential)."""
     length_s: Seconds
     """Mean seconds that one lasts (exponential)."""
-    factor: Annotated[float, Field(gt=1)]
+    factor: Annotated[float, Field(gt=1, le=1e6)]
     """How many times as long a minibatch takes meanwhile."""
 
 
@@ -179,7 +179,7 @@ class Server(Part):
     one_sided_fetch: bool = False
     """Whether a fetch reads the parameters past the server (RDMA): it then costs no time there, and overtakes all that
     queues there, the worker's own pushes included."""
-    count: Count = 1
+    count: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Servers, each with an equal slice of the vector; the first one decides the order of the versions for all."""
     independent: bool = False
     """Whether each server makes versions of its slice by itself, as DistBelief's shards do."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from asgd_lab.scenario.base import MOST
 from asgd_lab.scenario.schema import json_schema
 from asgd_lab.scenario.words import either
 
@@ -135,5 +136,7 @@ def _plain(bound: float) -> float:
 
 def _range(schema: Mapping[str, Any]) -> str:
     words = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
-    bounds = [f"{word} {_plain(schema[key])}" for key, word in words.items() if key in schema]
+    # A bound that only a machine cares about is told to whoever goes beyond it.
+    stated = {key: schema[key] for key in words if key in schema and abs(schema[key]) < MOST}
+    bounds = [f"{words[key]} {_plain(bound)}" for key, bound in stated.items()]
     return ", " + " and ".join(bounds) if bounds else ""

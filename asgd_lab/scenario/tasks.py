@@ -8,14 +8,30 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from asgd_lab.scenario.base import BareName, Count, Folder, NonNegative, Part, Positive, Seconds, Text, refuse
+from asgd_lab.scenario.base import (
+    MOST,
+    BareName,
+    Count,
+    Folder,
+    NonNegative,
+    Part,
+    Positive,
+    Seconds,
+    Size,
+    Text,
+    refuse,
+)
 from asgd_lab.scenario.words import meant
 
 
 def not_finite(value: object, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every nan and infinity inside a free-form value, by its dotted key."""
+    """Every nan, infinity and number beyond `MOST` inside a free-form value, by its dotted key."""
     if isinstance(value, float) and not math.isfinite(value):
         yield key, "must be a finite number; got " + ("nan" if math.isnan(value) else "an infinity")
+    elif isinstance(value, int | float) and abs(value) > MOST:
+        yield key, f"must be between {-MOST:g} and {MOST:g}; got {value:.3g}"
+    elif isinstance(value, int) and abs(value) >= 2**63:
+        yield key, f"is a whole number of more than 64 bits; write it as {value:.3e}"
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for part, item in items:
         yield from not_finite(item, f"{key}.{part}" if key else str(part))
@@ -149,7 +165,7 @@ class Quadratic(Part):
     """The variance of one sample's gradient noise in each coordinate; a minibatch of B samples has noise / B."""
     batch_size: Count = 1
     """Samples in a minibatch."""
-    start: float = 1.0
+    start: Annotated[float, Field(ge=-MOST, le=MOST)] = 1.0
     """The initial value of every coordinate."""
     optimizer: Optimizer = SGD
     """The optimizer of the local steps."""
@@ -201,9 +217,9 @@ class Classification(Part):
     training changes are each replica's own too; the server's parameters are evaluated with those of worker 0. server:
     they are parameters like the others, fetched, pushed and evaluated, as are all buffers of floating point; only with
     push: delta."""
-    train_samples: Count | None = None
+    train_samples: Annotated[int, Field(ge=1, le=10**8)] | None = None
     """Train on only so many samples, the first ones; null: on all, and on a million of pairs or triples."""
-    size_bytes: Count | None = None
+    size_bytes: Annotated[Size, Field(ge=1)] | None = None
     """What one push or one fetch moves, in bytes, where a small network stands for a large one; null: its own vector.
     Only with backend sim."""
     scale: Count = 1
@@ -225,7 +241,7 @@ class Timing(Part):
 
     name: Literal["timing"]
     """This task's name."""
-    size_bytes: Annotated[int, Field(ge=0)]
+    size_bytes: Size
     """What one push or one fetch moves, in bytes."""
     step_s: Seconds | None = None
     """The mean time of one minibatch, in seconds; null: hardware.compute, or the preset that gives it, says so."""

@@ -1105,7 +1105,7 @@ HARDWARE = [
         "slow phase that is not slower",
         8,
         "hardware.slow_phases.factor",
-        "must be a number, above 1; got 1.0",
+        "must be a number, above 1 and at most 1000000; got 1.0",
         hardware="hardware: {slow_phases: {every_s: 5, length_s: 1, factor: 1.0}}",
     ),
     bad(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 Data = dict[str, Any]
 
 counts = st.integers(1, 10**12)
-positive = st.floats(1e-300, 1e300) | st.integers(1, 10**6)
+positive = st.floats(1e-300, 1e30) | st.integers(1, 10**6)
 non_negative = st.just(0.0) | positive
 seconds = st.floats(1e-300, 1e9) | st.integers(1, 10**6)
 delays = st.just(0.0) | seconds
@@ -25,8 +25,8 @@ options = st.dictionaries(
     st.text("abcdefgh_", min_size=1, max_size=8).filter(lambda key: key != "name"),
     st.none()
     | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.integers(-(2**63) + 1, 2**63 - 1)
+    | st.floats(-1e30, 1e30)
     | words
     | st.lists(shares),
     max_size=4,
@@ -69,7 +69,7 @@ classifications = mapping(
         "model_options": options,
         "batch_size": counts,
         "optimizer": optimizers,
-        "train_samples": st.none() | counts,
+        "train_samples": st.none() | st.integers(1, 10**8),
         "loss": st.none() | st.just("package.module:loss"),
         "data": divisions,
         "schedule": st.none() | schedules,
@@ -101,7 +101,7 @@ def algorithms(draw: st.DrawFn) -> Data:
     name = draw(st.sampled_from(["asgd", "downpour", "ssp", "sync_sgd", "sgd", "hogwild"]))
     data: Data = {"name": name}
     if name == "downpour" and draw(st.booleans()):
-        data["depth"] = draw(counts)
+        data["depth"] = draw(st.integers(1, 1000))
     if name in ("asgd", "downpour") and draw(st.booleans()):
         data |= {"n_fetch": draw(counts), "n_push": draw(counts)}
     elif name != "sgd" or draw(st.booleans()):
@@ -128,7 +128,7 @@ computes = st.one_of(
     mapping(None, distribution=st.just("empirical"), samples_s=st.lists(seconds, min_size=1, max_size=9)),
     mapping(None, distribution=st.just("empirical"), run=texts),
 )
-slow_phases = mapping(None, every_s=seconds, length_s=seconds, factor=st.floats(1, 1e9, exclude_min=True))
+slow_phases = mapping(None, every_s=seconds, length_s=seconds, factor=st.floats(1, 1e6, exclude_min=True))
 rates = st.none() | st.floats(1, 1e300) | st.integers(1, 10**12)
 parts = {
     "speeds": st.lists(positive, min_size=1, max_size=4),

@@ -8,11 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 import torch.multiprocessing
 
 from asgd_lab import tasks, trust
+from asgd_lab.backends import room
 from asgd_lab.backends.build import build_algorithm, build_task, initial_parameters
 from asgd_lab.backends.outcome import Outcome, Watch
 from asgd_lab.backends.process import outcomes, snapshots
@@ -50,8 +50,7 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
     initial = initial_parameters(scenario, task)
     workers = scenario.workers
     algorithm = build_algorithm(scenario)
-    shared = workers * (1 + algorithm.depth) + 2 + 2 * algorithm.rule.states
-    _check_memory(workers, workers + (1 if algorithm.shared else shared), task.size)
+    room.check(scenario, task.size)
     if scenario.backend.device == "emulated":
         check_memory(scenario.hardware, task.size_bytes)
     record.begin()
@@ -109,17 +108,6 @@ def check(scenario: Scenario) -> None:
         raise ScenarioError.at("workers", message)
     if scenario.backend.device == "cuda" and not torch.cuda.is_available():
         raise ScenarioError.at("backend.device", "cuda needs a GPU and torch finds none here; use cpu or emulated")
-
-
-def _check_memory(workers: int, vectors: int, size: int) -> None:
-    """Too little memory for the vectors would end processes without a word."""
-    needed, available = 4 * size * vectors, psutil.virtual_memory().available
-    if needed > available:
-        message = (
-            f"{workers} workers with {size:,} parameters need {needed / 1e9:.1f} GB for their vectors, "
-            f"and {available / 1e9:.1f} GB are free; use fewer"
-        )
-        raise ScenarioError.at("workers", message)
 
 
 def _join(plan: Plan, record: RunDirectory, interrupted: bool, crew: Crew, began_ns: int) -> Outcome:

@@ -13,6 +13,7 @@ from typing import Any
 
 from simpy.core import StopSimulation
 
+from asgd_lab.backends import room
 from asgd_lab.backends.build import build_algorithm, build_task, build_worker, initial_parameters
 from asgd_lab.backends.outcome import Outcome, Watch
 from asgd_lab.backends.sim import report
@@ -47,6 +48,7 @@ class Simulation:
 
     def __init__(self, scenario: Scenario, record: RunDirectory, task: Task) -> None:
         check_memory(scenario.hardware, task.size_bytes)
+        room.check(scenario, task.size)
         self.scenario, self.record, self.task = scenario, record, task
         self.clock = Clock()
         self.algorithm = build_algorithm(scenario)
