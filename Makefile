@@ -6,7 +6,7 @@ DEMO := runs/demo
 PAPER := runs/paper
 REPRODUCE = $(BIN)/asgd-lab run scenarios/paper/$(1).yaml --out $(PAPER)$(2)/$(1) --resume
 
-.PHONY: demo test test-whole bench bench-table paper paper-full fashion-mnist clean
+.PHONY: demo test test-fast slow-list test-whole bench bench-table paper paper-full fashion-mnist clean
 
 demo: .venv/installed
 	rm -rf $(DEMO)
@@ -17,6 +17,13 @@ test: .venv/installed
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/pytest -q -n 2 --dist loadgroup
+
+# What fits into a minute on two cores: all but tests/slow.txt, which `make slow-list` measures anew, alone on the machine.
+test-fast: .venv/installed
+	$(BIN)/pytest -q -n 2 --dist loadgroup -m 'not slow'
+
+slow-list: .venv/installed
+	$(BIN)/pytest -q -n 2 --dist loadgroup --measure-slow
 
 # Every case of the enumerations that `make test` samples.
 test-whole: .venv/installed

@@ -13,7 +13,10 @@ import signal
 import tempfile
 
 import hypothesis
+import pytest
 import torch
+
+from tests import slow
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -22,3 +25,18 @@ os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="asgd-lab-tests-")  # the
 atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 hypothesis.settings.register_profile("lab", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("lab")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(slow.OPTION, action="store_true", help="write slow.txt from what the tests take")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption(slow.OPTION) and not hasattr(config, "workerinput"):
+        if config.option.markexpr or config.option.keyword or config.args_source != pytest.Config.ArgsSource.TESTPATHS:
+            raise pytest.UsageError(f"{slow.OPTION} needs all tests: what was not run would be called fast")
+        config.pluginmanager.register(slow.Measuring())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    slow.mark(items)

@@ -24,12 +24,7 @@ def test_every_benchmark_of_the_folder_is_in_the_suite() -> None:
     assert mute == {"__init__", "__main__", "memory", "plain", "planned", "report", "suite", "table"}
 
 
-SLOW = {"network"}  # 61 million parameters, whatever the sizes
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in BENCHMARKS]
-)
+@pytest.mark.parametrize("name", BENCHMARKS)
 def test_the_benchmark_runs_and_what_it_measures_is_kept(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

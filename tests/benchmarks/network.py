@@ -38,10 +38,10 @@ def tree(root: Path, pictures: int) -> None:
             Image.fromarray(pixels).save(root / split / f"{number:04}" / "0.jpeg", quality=85)
 
 
-def ours(root: Path, workers: int, batch: int) -> float:
+def ours(root: Path, workers: int, batch: int, model: str) -> float:
     """Seconds a minibatch, of each worker, synchronisation every second one."""
     (point,) = Document.read(SCENARIO).points({
-        "task.data_folder": str(root), "task.batch_size": batch, "workers": workers,
+        "task.data_folder": str(root), "task.model": model, "task.batch_size": batch, "workers": workers,
         "backend.device": "cpu", "backend.checkpoint": None,
         "algorithm.n_sync": MINIBATCHES, "budget": {"minibatches": workers * MINIBATCHES}, "evaluate": None,
         "task.dataset_options": {"ten_crops": False, "test_samples": 1, "threads": 1}, "record": "summary",
@@ -77,11 +77,12 @@ def decoded(root: Path, pictures: int) -> float:
 def measure(tiny: bool) -> Iterator[Row]:
     """Seconds, and ratios."""
     pictures, batch, repeats = (8, 2, 1) if tiny else (PICTURES, BATCH, REPEATS)
+    model = "small" if tiny else "krizhevsky"
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         tree(root, pictures)
         found = [
-            (bare(pictures, batch), ours(root, 1, batch), ours(root, 2, batch), decoded(root, pictures))
+            (bare(pictures, batch), ours(root, 1, batch, model), ours(root, 2, batch, model), decoded(root, pictures))
             for _ in range(repeats)
         ]
     loop, one, two, rate = zip(*found, strict=True)
