@@ -1,16 +1,20 @@
-"""`asgd-lab` and `python -m asgd_lab` are the command line. Signals are heard before anything heavy is imported."""
+"""`asgd-lab` and `python -m asgd_lab` are the command line. First come signals and output.
+
+Nothing heavy is imported before.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 
-from asgd_lab import interrupts
+from asgd_lab import interrupts, output
 
 
 def main() -> None:
     """The program."""
     interrupts.quit_at_once()
+    output.install()
     from asgd_lab.cli import main as program
 
     program()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from asgd_lab import display, interrupts
+from asgd_lab import display, interrupts, output
 from asgd_lab.backends.process.preload import MODULES, POOL_MODULES, preload
 from asgd_lab.catalogue import CATALOGUE
 from asgd_lab.columns import Described
@@ -43,8 +43,11 @@ def main() -> None:
     """The program."""
     try:
         app(prog_name="asgd-lab")
+    except SystemExit as end:
+        lost = output.finish()
+        raise SystemExit(end.code or (FAILED if lost else 0)) from None
     finally:
-        # All is said and written: another Ctrl-C could only disturb the interpreter's own last steps.
+        # All is said and written: a signal could only disturb the interpreter's own last steps.
         interrupts.ignore()
 
 
@@ -162,6 +165,7 @@ def tensorboard(
     with _reported():
         from asgd_lab.figures import scalars
 
+        interrupts.heed()
         console = display.console()
         for each in (each for path in paths for each in scalars.write(path, out)):
             said = each.why if each.folder is None else f"{each.run_dir}: {each.scalars} scalars in {each.folder}"
@@ -179,6 +183,7 @@ def validate(scenario: ScenarioFile, trust: Trust = False, assignments: Assignme
     with _reported(trust=trust):
         from asgd_lab.running import Request
 
+        interrupts.heed()
         document, overrides = Document.read(scenario), _parsed(assignments)
         points = document.points(overrides)
         untrusted = Request(document, overrides, points).check(partly=True)
@@ -242,6 +247,7 @@ def _as_written(message: str, options: Mapping[str, Any]) -> str:
 
 
 def _end(status: int, *lines: str) -> NoReturn:
+    output.hurry()
     for line in lines:
         typer.echo(" ".join(line.splitlines()), err=True)
     raise typer.Exit(status)

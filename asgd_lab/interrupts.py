@@ -9,24 +9,31 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
+
+from asgd_lab import output
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 INTERRUPTED = 130
 
 
 def quit_at_once() -> None:
-    """From now on such a signal ends the program with one line."""
+    """From now on such a signal ends the program, with one line."""
     for number in SIGNALS:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, _quit)
 
 
 def heed() -> None:
-    """From now on such a signal raises KeyboardInterrupt. Where `quit_at_once` was never called nothing changes."""
+    """The work begins: such a signal raises KeyboardInterrupt, and no reader of what is printed is waited for.
+
+    Where `quit_at_once` was never called nothing changes for signals.
+    """
+    output.hurry()
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
             if signal.getsignal(number) is _quit:
@@ -55,6 +62,7 @@ def ignored() -> Iterator[None]:
 
 def _quit(number: int, frame: FrameType | None) -> None:
     try:
-        os.write(2, b"interrupted\n")
+        if select.select([], [2], [], 0)[1]:  # nobody is waited for
+            os.write(2, b"interrupted\n")
     finally:
         os._exit(INTERRUPTED)
