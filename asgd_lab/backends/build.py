@@ -23,7 +23,8 @@ from asgd_lab.tasks.base import Learner, Task
 
 WARM_UP_WORKER = -1  # the data order of a warm start is nobody else's
 _WARMED_BYTES = 2**26
-_warmed: dict[Hashable, Tensor] = {}  # the points of a sweep begin with the same minibatches of one worker
+# The points of a sweep begin with the same minibatches of one worker.
+_warmed: dict[Hashable, tuple[Tensor, dict[str, Tensor]]] = {}
 
 
 def build_rule(links: Sequence[object], workers: int) -> Rule:
@@ -78,7 +79,10 @@ def build_budget(scenario: Scenario) -> Budget:
 
 
 def initial_parameters(scenario: Scenario, task: Task) -> Tensor:
-    """(P,) the parameters at version 0: the task's own, or those of the scenario's warm start."""
+    """(P,) the parameters at version 0: the task's own, or those of the scenario's warm start.
+
+    Of a warm start in this scenario, learners made afterwards have the buffers too.
+    """
     params = task.initial()
     warm = scenario.warm_start
     if warm is None or not task.size:
@@ -96,15 +100,24 @@ def initial_parameters(scenario: Scenario, task: Task) -> Tensor:
         return params.copy_(loaded)
     key = (scenario.task.model_dump_json(), scenario.seed, warm.minibatches, torch.get_num_threads())
     if key in _warmed:
-        return params.copy_(_warmed[key])
+        warmed, buffers = _warmed[key]
+        task.start_with(buffers)
+        return params.copy_(warmed)
     learner = task.learner(WARM_UP_WORKER, params)
     for step in range(warm.minibatches or 0):
         learner.minibatch(step)
-    if params.nbytes + sum(each.nbytes for each in _warmed.values()) > _WARMED_BYTES:
+    buffers = {name: each.clone() for name, each in learner.buffers().items()}
+    task.start_with(buffers)
+    size_bytes = _bytes_of(params, buffers)
+    if size_bytes + sum(_bytes_of(*each) for each in _warmed.values()) > _WARMED_BYTES:
         _warmed.clear()
-    if params.nbytes <= _WARMED_BYTES:
-        _warmed[key] = params.clone()
+    if size_bytes <= _WARMED_BYTES:
+        _warmed[key] = params.clone(), buffers
     return params
+
+
+def _bytes_of(params: Tensor, buffers: Mapping[str, Tensor]) -> int:
+    return params.nbytes + sum(each.nbytes for each in buffers.values())
 
 
 @dataclass(slots=True, eq=False)

@@ -13,6 +13,7 @@ from typing import Any, Protocol, final
 from torch import Tensor
 
 Data = dict[str, Tensor]
+START = "start."  # in data, before the names of buffers that a warm start has changed
 
 
 class Learner(Protocol):
@@ -115,6 +116,18 @@ class Task(Protocol):
 
     def check(self) -> None:
         """Try it out before anything is started; a `ScenarioError` says what cannot be trained."""
+        ...
+
+    def check_resume(self) -> None:
+        """A `ScenarioError` where a learner that goes on from a checkpoint would take other steps than before."""
+        ...
+
+    def start_with(self, buffers: Mapping[str, Tensor]) -> None:
+        """From now on learners start with these buffers, as a warm start left them."""
+        ...
+
+    def start(self) -> Data:
+        """These buffers, as what a task of another process takes beside its data."""
         ...
 
     def evaluate(

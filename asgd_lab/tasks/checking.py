@@ -93,6 +93,31 @@ def check_network(network: Network, name: str, minibatches: Sequence[Minibatch])
     return expected[0].has_error
 
 
+def check_evaluation(network: Network, name: str, minibatch: Minibatch, shorter: int) -> bool:
+    """Whether the model evaluates whole minibatches alone, such as one that keeps buffers of their size.
+
+    A `ScenarioError` where it evaluates not even these, or where nothing can be cut off what it returns.
+    """
+    inputs, labels = minibatch
+    bound = network.fresh(inputs.device)
+    bound.bind(bound.place(network.initial().to(inputs.device), network.buffers))
+    bound.model.eval()
+    objective = network.recipe.objective
+    with untouched(), torch.no_grad():
+        try:
+            objective.sums(outputs := bound.model(inputs.clone()), labels.clone())
+        except Exception as error:
+            raise ScenarioError.at("task.model", f"{name} cannot be evaluated: {one_line(error)}") from error
+        try:
+            objective.sums(bound.model(inputs[:shorter].clone()), labels[:shorter].clone())
+        except Exception as error:
+            if not isinstance(outputs, Tensor) or not outputs.dim() or len(outputs) != len(labels):
+                message = f"{name} cannot be evaluated on {shorter} samples, as the last minibatch may have: "
+                raise ScenarioError.at("task.model", message + one_line(error)) from error
+            return True
+    return False
+
+
 def _minibatch(
     network: Network, name: str, model: nn.Module, write: Callable[[], None], step: int, minibatch: Minibatch
 ) -> _Found:

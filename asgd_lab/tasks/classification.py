@@ -21,18 +21,18 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import generator, key
 from asgd_lab.tasks import models
 from asgd_lab.tasks.adjusting import adjusting, adjusting_rows
-from asgd_lab.tasks.base import Batch, Data, OptimizerConfig
+from asgd_lab.tasks.base import START, Batch, Data, OptimizerConfig
 from asgd_lab.tasks.binding import Bound
-from asgd_lab.tasks.checking import check_network
+from asgd_lab.tasks.checking import check_evaluation, check_network
 from asgd_lab.tasks.feeds import Order, Source, source_of, walk
 from asgd_lab.tasks.hidden import modes_of, python_state, restore_modes
-from asgd_lab.tasks.measuring import estimated, measure
-from asgd_lab.tasks.network import Network, NetworkLearner, Recipe, default_generator, undisturbed
+from asgd_lab.tasks.measuring import estimated, filled, measure
+from asgd_lab.tasks.network import Network, NetworkLearner, Recipe, default_generator, plain, undisturbed
 from asgd_lab.tasks.objective import IGNORED, Objective
 from asgd_lab.tasks.optimizers import grouped, optimizer
 from asgd_lab.tasks.parts import divided
 from asgd_lab.tasks.randomness import untouched
-from asgd_lab.tasks.sharing import may_share
+from asgd_lab.tasks.sharing import may_share, resumes
 from asgd_lab.tasks.users import imported
 
 _SAMPLE = 2048  # training images on which `evaluate` measures and re-estimates
@@ -146,20 +146,40 @@ class ClassificationTask:
         adjust = adjusting(config.schedule, config.clip)
         recipe = Recipe(factory, self._objective, self._make, adjust, seed, self._shares_buffers)
         self.network = Network(recipe)
+        self._warmed: Data = {}
+        self.start_with({name.removeprefix(START): each for name, each in data.items() if name.startswith(START)})
         self.size = self.network.layout.size
         self.size_bytes = config.size_bytes or 4 * self.size
         self._evaluating: dict[str, Bound] = {}
         self._name = config.model
-        self._learners, self.has_error = 0, False
+        self._learners, self.has_error, self._whole = 0, False, False
 
     def check(self) -> None:
         """A `ScenarioError` where the model does not train as in a plain loop; two real minibatches are tried."""
         device = torch.device("cpu")
         order = self._order(0, device)
         feed, labels = self._source_on(device).feed(self._seed, 0, order), self._data_on(device)["train_labels"]
-        self.has_error = check_network(
-            self.network, self._name, [(feed(step), labels.index_select(0, order(step))) for step in range(2)]
-        )
+        minibatches = [(feed(step), labels.index_select(0, order(step))) for step in range(2)]
+        self.has_error = check_network(self.network, self._name, minibatches)
+        ends = (len(self._data["cpu"]["test_labels"]), min(len(labels), _SAMPLE))
+        shorter = min(size % self._batch_size or self._batch_size for size in ends)
+        self._whole = check_evaluation(self.network, self._name, minibatches[0], shorter)
+
+    def check_resume(self) -> None:
+        """A `ScenarioError` where a learner that goes on from a checkpoint would take other steps."""
+        with untouched():
+            if not resumes(self.network, self._learner, torch.device("cpu")):
+                message = f"{self._name} keeps something from one minibatch to the next that no checkpoint has: it is"
+                raise ScenarioError.at("backend.checkpoint", f"{message} no parameter and no buffer; register_buffer()")
+
+    def start_with(self, buffers: Mapping[str, Tensor]) -> None:
+        """From now on learners start with these buffers, as a warm start left them."""
+        self._warmed |= {START + name: plain(each).detach().cpu().clone() for name, each in buffers.items()}
+        self.network.buffers |= {name.removeprefix(START): each for name, each in self._warmed.items()}
+
+    def start(self) -> Data:
+        """These buffers, as what a task of another process takes beside its data."""
+        return dict(self._warmed)
 
     def initial(self) -> Tensor:
         """The network's own initialisation, drawn from the seed's stream."""
@@ -225,17 +245,20 @@ class ClassificationTask:
                 bound.bind(bound.place(vector, buffers | statistics))
             bound.model.eval()
             everything = torch.arange(len(data["test_labels"]), device=params.device)
-            return [
-                (split, metric, value)
-                for split, index in (("test", everything), ("train", sample))
-                for metric, value in measure(
-                    bound.model, self._objective, source, split, index, data[f"{split}_labels"][index], self._batch_size
-                ).items()
-            ]
+            found = []
+            for split, index in (("test", everything), ("train", sample)):
+                labels = data[f"{split}_labels"][index]
+                metrics = measure(
+                    bound.model, self._objective, source, split, index, labels, self._batch_size, self._whole
+                )
+                found += [(split, metric, value) for metric, value in metrics.items()]
+            return found
 
     def _inputs(self, source: Source, sample: Tensor) -> Iterator[Tensor]:
-        # Minibatches of nearly equal size: BatchNorm cannot learn from a last one of one sample.
-        chunks = torch.tensor_split(sample, -(-len(sample) // self._batch_size))
+        if self._whole:
+            chunks = tuple(filled(chunk, self._batch_size) for chunk in torch.split(sample, self._batch_size))
+        else:  # of nearly equal size: BatchNorm cannot learn from a last one of one sample
+            chunks = torch.tensor_split(sample, -(-len(sample) // self._batch_size))
         return (source.views("train", chunk)[0] for chunk in chunks)
 
     @contextlib.contextmanager

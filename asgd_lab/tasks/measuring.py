@@ -15,16 +15,21 @@ from asgd_lab.tasks.objective import Objective
 
 
 def measure(
-    model: nn.Module, objective: Objective, source: Source, split: str, index: Tensor, labels: Tensor, batch_size: int
-) -> dict[str, float]:
+    model: nn.Module, objective: Objective, source: Source, split: str, index: Tensor, labels: Tensor, batch_size: int,
+    whole: bool = False,
+) -> dict[str, float]:  # fmt: skip
     """Error, where one is defined, and loss of these samples; of several views the first's, and their average's.
 
-    They are taken in minibatches, the last of which may be shorter. Of image files also the top-5 error, where it is
+    They are taken in minibatches, the last of which may be shorter; for a model that takes `whole` ones alone it is
+    filled up, and the outputs of what it is filled with are left out. Of image files also the top-5 error, where it is
     not always 0 or there are several views.
     """
     wrong, labelled, loss, weight = Counter[str](), 0, 0.0, 0.0
     for chunk, classes in zip(torch.split(index, batch_size), torch.split(labels, batch_size), strict=True):
-        outputs = [model(view) for view in source.views(split, chunk)]
+        taken = filled(chunk, batch_size) if whole else chunk
+        outputs = [model(view) for view in source.views(split, taken)]
+        if len(taken) > len(chunk):
+            outputs = [each[: len(chunk)] for each in outputs]
         found = objective.sums(outputs[0], classes)
         loss, weight = loss + found.loss, weight + found.weight
         if not found.labels:
@@ -42,6 +47,11 @@ def measure(
     return {name: count / labelled for name, count in wrong.items()} | {
         "loss": loss / weight if weight else float("nan")
     }
+
+
+def filled(chunk: Tensor, batch_size: int) -> Tensor:
+    """As many samples as a minibatch has: these again and again."""
+    return chunk.repeat(-(-batch_size // len(chunk)))[:batch_size]
 
 
 def estimated(bound: Bound, inputs: Iterable[Tensor]) -> Buffers:

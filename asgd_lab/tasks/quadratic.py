@@ -176,6 +176,16 @@ class QuadraticTask:
     def check(self) -> None:
         """Nothing can be wrong with it."""
 
+    def check_resume(self) -> None:
+        """Nothing is kept beside parameters and optimizer."""
+
+    def start_with(self, buffers: Mapping[str, Tensor]) -> None:
+        """There are none."""
+
+    def start(self) -> dict[str, Tensor]:
+        """None."""
+        return {}
+
     def evaluate(
         self, params: Tensor, buffers: Mapping[str, Tensor] | None = None, *, of_replica: bool = False
     ) -> list[tuple[str, str, float]]:

@@ -1,4 +1,5 @@
-"""Whether replicas may share a module: tried out with two of them, in turns and one after the other.
+"""Whether a module keeps what it should not: replicas try to share one, in turns and one after the other, or go on in
+another.
 
 What a module keeps beside parameters and buffers, replicas that share it would share, and processes would not.
 """
@@ -35,6 +36,18 @@ def may_share(network: Network, learner: MakeLearner, device: torch.device) -> b
         if not _same(alone.state() | {"": alone.params}, shared.state() | {"": shared.params}):
             return False
     return True
+
+
+def resumes(network: Network, learner: MakeLearner, device: torch.device) -> bool:
+    """Whether a learner in a new module, with the state of one that has trained, goes on as that one does."""
+    vector = _vector(network, 0, device)
+    before = learner(network.fresh(device), 0, vector)
+    for step in range(_STEPS):
+        before.minibatch(step)
+    after = learner(network.fresh(device), 0, vector.clone())
+    after.load({name: value.clone() for name, value in before.state().items()})
+    same = before.minibatch(_STEPS) == after.minibatch(_STEPS)
+    return same and _same(before.state() | {"": before.params}, after.state() | {"": after.params})
 
 
 def _vector(network: Network, worker: int, device: torch.device) -> Tensor:

@@ -214,6 +214,38 @@ TRAINED: dict[str, Callable[[int], nn.Module]] = {
 }  # fmt: skip
 
 
+class Stateful(Head):
+    """Keeps a hidden state of a minibatch's size."""
+
+    state: Tensor
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.register_buffer("state", torch.zeros(10, WIDTH))
+
+    def hidden(self, x: Tensor) -> Tensor:
+        found = super().hidden(x) + 0.5 * self.state
+        if self.training:
+            self.state = found.detach()
+        return found
+
+
+class Packed(Head):
+    """Reads sequences of different lengths, none of which is empty: zeros would be."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.lstm = nn.LSTM(8, WIDTH, batch_first=True)
+
+    def hidden(self, x: Tensor) -> Tensor:
+        lengths = x.flatten(1, 2).ne(0).any(2).sum(1) - x[:, 0, 0, 0].gt(0).long()
+        packed = nn.utils.rnn.pack_padded_sequence(x.flatten(1, 2), lengths, batch_first=True, enforce_sorted=False)
+        return self.lstm(packed)[1][0][-1]  # type: ignore[no-any-return]
+
+
+TRAINED |= {"stateful": Stateful, "packed": Packed}
+
+
 class OnlyInAList(Head):
     def __init__(self, num_classes: int) -> None:
         super().__init__(num_classes)
@@ -303,6 +335,16 @@ REFUSED: dict[str, tuple[Callable[[int], nn.Module], str]] = {
 }
 
 
+class OnlyTrains(Head):
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            raise ValueError("no evaluation")
+        return super().forward(x)
+
+
+REFUSED["only_trains"] = (OnlyTrains, "cannot be evaluated: ValueError: no evaluation")
+
+
 @pytest.fixture(autouse=True)
 def own_models(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("ways")
@@ -366,8 +408,8 @@ def test_what_a_vector_cannot_hold_is_refused_in_one_line(name: str) -> None:
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_replica_is_evaluated_as_the_plain_model_with_its_own_buffers(name: str) -> None:
-    if name == "counting":
-        return  # what it counts is no buffer
+    if name in ("counting", "stateful"):
+        return  # what it counts is no buffer; a plain model evaluates no shorter minibatches
     task, steps = task_of(name), 7
     params = task.initial()
     learner = task.learner(0, params)
@@ -395,3 +437,30 @@ def test_only_what_shares_more_than_parameters_and_buffers_gets_modules_of_its_o
             separate.add(name)
     # The old styles of normalising weights, and compiled code, keep in attributes what they compute.
     assert {"counting"} <= separate <= {"counting", "weight_norm_old", "spectral_norm_old", "scripted"}
+
+
+def test_a_model_of_whole_minibatches_is_evaluated_on_every_sample() -> None:
+    """Eight samples are fewer than a minibatch of ten; sixty are six of them."""
+    task = task_of("stateful")
+    params = task.initial()
+    learner = task.learner(0, params)
+    for step in range(5):
+        learner.minibatch(step)
+    found = {row[:2]: row[2] for row in task.evaluate(params, learner.buffers(), of_replica=True)}
+    _, model = plain_loop(Stateful, 0, 5)
+    data = pictures()
+    with torch.no_grad():
+        outputs = model.eval()(torch.cat([data["test_images"], data["test_images"][:2]]))[:8]
+    assert found["test", "loss"] == pytest.approx(cross_entropy(outputs, data["test_labels"]).item(), rel=1e-5)
+    assert ("train", "error") in found
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_what_no_checkpoint_would_have_is_refused_where_there_are_checkpoints(name: str) -> None:
+    task = task_of(name)
+    if name != "counting":
+        task.check_resume()
+        return
+    with pytest.raises(ScenarioError, match="keeps something from one minibatch to the next") as caught:
+        task.check_resume()
+    assert caught.value.key == "backend.checkpoint"

@@ -14,7 +14,7 @@ from asgd_lab import tasks
 from asgd_lab.streams import key
 from asgd_lab.tasks.feeds import walk
 from asgd_lab.tasks.randomness import untouched
-from tests.backends.scenarios import DIGITS, run
+from tests.backends.scenarios import DIGITS, run, scenario
 from tests.tasks.configs import Classification, pictures
 
 STEPS = 40
@@ -168,3 +168,23 @@ def test_a_resumed_learner_has_its_buffers_to_the_bit() -> None:
     assert learner.buffers().keys() == {"mean", "seen", "table"}
     assert all(torch.equal(value, other.buffers()[name]) for name, value in learner.buffers().items())
     assert other.buffers()["seen"].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("backend", ["inline", "sim", "process"])
+def test_a_warm_start_leaves_its_buffers_to_the_workers(tmp_path: Path, backend: str) -> None:
+    task = {**DIGITS, "model": "tests.tasks.test_buffers:standardising", "optimizer": {"name": "SGD", "lr": 1e-9}}
+    summary = run(
+        tmp_path / "run", task=task, algorithm={"name": "sgd", "n_sync": 1}, budget={"minibatches": 1},
+        warm_start={"minibatches": 12}, backend=backend,
+    )  # fmt: skip
+    built = tasks.build(scenario(task=task).task, 0, tasks.load(scenario(task=task).task))
+    params = built.initial()
+    warm = built.learner(-1, params)
+    for step in range(12):
+        warm.minibatch(step)
+    built.start_with(warm.buffers())
+    learner = built.learner(0, params)
+    learner.minibatch(0)
+    assert learner.buffers()["seen"] == 13
+    expected = {row[:2]: row[2] for row in built.evaluate(params, learner.buffers())}
+    assert summary["final"]["test_loss"] == pytest.approx(expected["test", "loss"], rel=1e-4)

@@ -48,6 +48,8 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
     data = tasks.load(scenario.task)
     task = build_task(scenario, data)
     initial = initial_parameters(scenario, task)
+    if scenario.backend.checkpoint is not None:
+        task.check_resume()
     workers = scenario.workers
     algorithm = build_algorithm(scenario)
     room.check(scenario, task.size)
@@ -62,7 +64,7 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
         Stack("asgd-lab-versions", 1 if algorithm.shared else workers + 2, task.size),
         Stack("asgd-lab-mailboxes", workers * algorithm.depth, 0 if algorithm.shared else task.size),
         Stack("asgd-lab-states", 2 * algorithm.rule.states, task.size),
-        SharedTensors(data), Board(workers), record.path, resumed,
+        SharedTensors(data | task.start()), Board(workers), record.path, resumed,
         0 if resumed is None else state_of(resumed).elapsed_ns, parts, logs, tuple(sys.path),
         trust.is_trusted(),
     )  # fmt: skip
