@@ -17,7 +17,7 @@ from asgd_lab.record.rowfile import RowFile, read_rows
 from asgd_lab.tasks.network import plain
 
 _SUFFIX = ".snapshots"
-_BUFFERS = "buffers"  # what worker 0 keeps for the server's parameters
+_BUFFERS = "worker-0"  # keeps its buffers, for the evaluations of the server's parameters
 _OF_BUFFER = "buffer."
 
 
