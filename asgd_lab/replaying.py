@@ -16,11 +16,12 @@ from asgd_lab import display, tasks
 from asgd_lab.backends.inputs import changes, inputs
 from asgd_lab.backends.replay import repeat
 from asgd_lab.backends.run import execute
+from asgd_lab.backends.verification import Contradiction, real_run, sealed, simulated_run
 from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.record import machine, sources
 from asgd_lab.record.provenance import recorded_here
 from asgd_lab.record.run import read_manifest, read_summary
-from asgd_lab.scenario import Document, Scenario, anchored
+from asgd_lab.scenario import Document, Scenario, anchored, values_sha256
 from asgd_lab.trust import is_trusted, trusting
 
 
@@ -63,35 +64,49 @@ def _replay(run_dir: Path, manifest: dict[str, Any], recorded: Mapping[str, Any]
     if not tasks.untrusted(scenario.task):  # else what comes next refuses it
         for line in changes(recorded, inputs(scenario)):
             raise ScenarioError(f"{run_dir}: {line}; put it back to repeat the run")
-    if scenario.backend.name == "process":
-        with display.bars(console, live=display.is_live(console)) as shown:
-            bar = shown.add_task("events", total=None)
-            verdict = repeat(scenario, run_dir, lambda done, total: shown.update(bar, completed=done, total=total))
-        if verdict.difference is not None:
-            raise RunFailed(f"{run_dir}: {verdict.difference}; {_elsewhere(manifest)}")
-        final = (
-            "the final parameters are the same bits" if verdict.final else "there are no final parameters to compare"
-        )
-        display.say(
-            console,
-            f"{run_dir}: {verdict.events} events, {verdict.versions} versions: {verdict.pushes} pushes and "
-            f"{verdict.digests} hashes on the way are the recorded ones; {final}",
-        )
-    else:
-        _again(run_dir, scenario, manifest)
-        display.say(console, f"{run_dir}: the same final parameters, bit for bit")
+    verify = _real if scenario.backend.name == "process" else _simulated
+    try:
+        if "scenario_sha256" in manifest and manifest["scenario_sha256"] != _stated(run_dir):
+            raise Contradiction("scenario.yaml: states other values than the scenario that was run")
+        said, left = verify(run_dir, scenario)
+        left += sealed(run_dir)
+    except Contradiction as error:
+        raise RunFailed(f"{run_dir}: {error}; {_elsewhere(manifest)}") from error
+    display.say(console, f"{run_dir}: {said}" + "".join(f"; {line}" for line in left))
 
 
-def _again(run_dir: Path, scenario: Scenario, manifest: dict[str, Any]) -> None:
-    """A simulated run is a function of its scenario."""
-    recorded = read_summary(run_dir)
+def _stated(run_dir: Path) -> str:
+    return values_sha256((run_dir / "scenario.yaml").read_text(encoding="utf-8"))
+
+
+def _real(run_dir: Path, scenario: Scenario) -> tuple[str, list[str]]:
+    """Repeat a run as its server was told, and look its files up; what is the same, and what was not compared."""
+    console = display.console()
+    with display.bars(console, live=display.is_live(console)) as shown:
+        bar = shown.add_task("events", total=None)
+        verdict = repeat(scenario, run_dir, lambda done, total: shown.update(bar, completed=done, total=total))
+    if verdict.difference is not None:
+        raise Contradiction(verdict.difference)
+    left = real_run(run_dir, verdict.made, verdict.versions, verdict.params, verdict.final)
+    final = "the final parameters are the same bits" if verdict.final else "there are no final parameters to compare"
+    return (
+        f"{verdict.events} events, {verdict.versions} versions: {verdict.pushes} pushes and "
+        f"{verdict.digests} hashes on the way are the recorded ones; {final}"
+    ), left
+
+
+def _simulated(run_dir: Path, scenario: Scenario) -> tuple[str, list[str]]:
+    """Simulate it again, since a simulated run is a function of its scenario, and compare all that there is of it."""
+    status = read_summary(run_dir).get("status")
+    if status != "done":
+        raise ScenarioError(
+            f"{run_dir}: is {status}: a simulation that has not come to its end is not repeated; run it again"
+        )
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        summary = execute(scenario, Path(folder) / "run")
-    for name in ("updates", "minibatches", "makespan_s", "params_sha256"):
-        if summary[name] != recorded[name]:
-            what = f"{name} is {summary[name]} here and {recorded[name]} in the record"
-            raise RunFailed(f"{run_dir}: {what}; {_elsewhere(manifest)}")
+        execute(scenario, Path(folder) / "run")
+        left = simulated_run(run_dir, Path(folder) / "run")
+    return "the same final parameters, bit for bit, and the same summary and tables", left
 
 
 def _elsewhere(manifest: dict[str, Any]) -> str:

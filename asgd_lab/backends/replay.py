@@ -8,10 +8,14 @@ at the end the final parameters.
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -26,12 +30,15 @@ from asgd_lab.backends.build import (
     initial_parameters,
 )
 from asgd_lab.backends.history import digest
+from asgd_lab.backends.verification import FINAL, Made
 from asgd_lab.errors import ProtocolError, ScenarioError
 from asgd_lab.protocol.effects import Effect, Fetch, Start, Train, Wait
 from asgd_lab.protocol.events import Event, Kind, Why, feed
-from asgd_lab.protocol.grants import FetchGrant, Grant, PushGrant
+from asgd_lab.protocol.grants import DROPPED, FetchGrant, Grant, PushGrant
 from asgd_lab.protocol.replica import Arrived, Replica
-from asgd_lab.record.run import final_params
+from asgd_lab.record import whole
+from asgd_lab.record.summary import Statistics
+from asgd_lab.record.tables import Recording
 from asgd_lab.scenario import Scenario
 
 FETCH = -1  # among the buffers of pushes
@@ -47,6 +54,8 @@ class Verdict:
     digests: int  # versions on the way whose bytes were compared
     final: bool  # were the final parameters there to be compared?
     difference: str | None
+    made: Made
+    params: npt.NDArray[np.float32]  # (P,) the last version
 
 
 class Differs(Exception):
@@ -56,8 +65,8 @@ class Differs(Exception):
 class _Life:
     """One incarnation of a worker: its program, what it has submitted, and what it was answered."""
 
-    def __init__(self, worker: Worker) -> None:
-        self.worker, self.replica = worker, worker.replica
+    def __init__(self, worker: Worker, minibatch: Callable[[int, int, int, float, float], None]) -> None:
+        self.worker, self.replica, self.minibatch = worker, worker.replica, minibatch
         self.fetches = 0
         self.submitted: dict[int, tuple[int, Arrived | None]] = {}  # by buffer: the number, and of a push what it says
         self.buffers: dict[int, int] = {}  # of pushes that are not answered, by their number
@@ -99,6 +108,7 @@ class _Life:
             loss_sum = error_sum = 0.0
             for step in range(replica.minibatches, replica.minibatches + replica.steps):
                 loss, error = self.worker.learner.minibatch(step)
+                self.minibatch(replica.sequence + 1, replica.worker, step, loss, error)
                 loss_sum += loss
                 error_sum += error
             replica.trained(loss_sum, error_sum)
@@ -141,6 +151,8 @@ class Repetition:
         )
         self.lives: dict[int, _Life] = {}
         self.pushes = self.digests = 0
+        self.recording = Recording.named(scenario.record)
+        self.made = Made(Statistics(scenario.workers))
 
     def tell(self, event: Event) -> None:
         """Let it happen; Differs if it does not."""
@@ -187,7 +199,7 @@ class Repetition:
         replica = entry.replica
         replica.incarnation, replica.sequence = self.server.standing(worker)
         replica.minibatches = self.server.taken(worker)
-        return _Life(entry)
+        return _Life(entry, self._minibatch)
 
     def _resumed(self, before: _Life) -> _Life:
         """A new process with what a checkpoint has of a life; the fetch that is not granted is asked again."""
@@ -214,8 +226,22 @@ class Repetition:
                 raise Differs(f"{where}, which made or went into version {self.server.version + 1}: "
                               f"its {name} is {here!r} here and {there!r} in the record")  # fmt: skip
 
+    def _minibatch(self, round: int, worker: int, step: int, loss: float, error: float) -> None:
+        if self.recording.keep_round(round):
+            self.made.minibatches.append((worker, step, loss, error))
+
+    def _count(self, grant: PushGrant) -> None:
+        if grant.version == DROPPED:
+            self.made.statistics.dropped(grant.steps)
+            return
+        self.made.statistics.applied(grant.staleness, grant.steps)
+        if self.recording.keep_round(grant.sequence):
+            self.made.applied.append((grant.version, grant.staleness, grant.steps))
+
     def _deliver(self, grants: list[Grant]) -> None:
         for grant in grants:
+            if isinstance(grant, PushGrant):
+                self._count(grant)
             life = self.lives.get(grant.worker)
             if life is None or (isinstance(grant, PushGrant) and grant.incarnation != life.replica.incarnation):
                 continue  # it died while its push was collected
@@ -250,18 +276,14 @@ def repeat(scenario: Scenario, run_dir: Path, watch: Any = None) -> Verdict:
             what = f"{Kind(event.kind).name.lower()} {event.number} of worker {event.worker}"
             difference = f"event {index} ({what}, {happened.ended_ns * 1e-9:.6f} s): {error}"
             break
-    final = False
-    if difference is None and repetition.task.size:
-        try:
-            recorded = torch.from_numpy(final_params(run_dir))
-        except ScenarioError:
-            pass
-        else:
-            final = True
-            if recorded.numpy().tobytes() != repetition.parameters.numpy().tobytes():
-                difference = f"the final parameters, version {repetition.server.version}, are others"
-    versions = repetition.server.version
-    return Verdict(len(past), versions, repetition.pushes, repetition.digests, final, difference)
+    final = os.path.lexists(run_dir / FINAL) and bool(repetition.task.size)
+    params = repetition.parameters.numpy()
+    if difference is None and final:
+        recorded = whole.read_arrays(run_dir / FINAL).get("params")
+        if recorded is None or recorded.tobytes() != params.tobytes():
+            difference = f"{FINAL}: the final parameters, version {repetition.server.version}, are others"
+    versions, made = repetition.server.version, repetition.made
+    return Verdict(len(past), versions, repetition.pushes, repetition.digests, final, difference, made, params)
 
 
 def _exchange(which: int) -> str:

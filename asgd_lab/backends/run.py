@@ -18,7 +18,7 @@ from asgd_lab.record import checkpoints, removal, tables
 from asgd_lab.record.holding import taken
 from asgd_lab.record.run import Beginning, RunDirectory, Status
 from asgd_lab.record.summary import params_sha256
-from asgd_lab.scenario import Document, Scenario, anchored
+from asgd_lab.scenario import Document, Scenario, anchored, values_sha256
 from asgd_lab.scenario.scaling import scaled
 
 Backend = Callable[[Scenario, RunDirectory, Watch | None], Outcome]
@@ -63,11 +63,13 @@ def execute(
                 raise ScenarioError(f"--resume: the run in {out} has come to its end meanwhile")
             if go_on:
                 checkpoints.newest(out, to_go_on=True)  # refuses what cannot be gone on from
+            text = (out / "scenario.yaml").read_text(encoding="utf-8") if go_on else Document.dump(scenario)
+            facts = {"seed": scenario.seed, "backend": scenario.backend.name, "scenario_sha256": values_sha256(text)}
             record = RunDirectory(
                 out,
                 Document.dump(scenario),
                 record=scenario.record,
-                facts={"seed": scenario.seed, "backend": scenario.backend.name},
+                facts=facts,
                 inputs=functools.partial(inputs, scenario),
                 distances=scenario.backend.distances,
                 beginning=beginning,

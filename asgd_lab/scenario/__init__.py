@@ -2,7 +2,7 @@
 
 from asgd_lab.scenario.anchoring import anchored, folders
 from asgd_lab.scenario.document import Document, as_assignment, parse_assignment
-from asgd_lab.scenario.identity import first_difference
+from asgd_lab.scenario.identity import first_difference, values_sha256
 from asgd_lab.scenario.points import Point, Points
 from asgd_lab.scenario.schema import Scenario, json_schema
 
@@ -17,4 +17,5 @@ __all__ = [
     "folders",
     "json_schema",
     "parse_assignment",
+    "values_sha256",
 ]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from asgd_lab.scenario.schema import Scenario
+from asgd_lab.scenario.source import Source
 
 _ABSENT = object()
 _LONGEST = 60  # characters of a value that are shown
@@ -17,6 +20,12 @@ class Difference(NamedTuple):
     key: str
     one: str
     other: str
+
+
+def values_sha256(text: str) -> str:
+    """The hash of what a file says: its comments, its layout and the order of its keys are not in it."""
+    values = Source(where=lambda line: f"line {line}").parse(text).data
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def first_difference(one: Scenario, other: Scenario, ignored: Collection[str] = ()) -> Difference | None:

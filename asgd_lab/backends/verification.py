@@ -1,0 +1,159 @@
+"""What a record claims, looked up in its files and compared with what a repetition has made.
+
+A `Repetition` of a real run gives the pushes, versions and minibatches; a second simulation gives a whole directory.
+Nothing is believed because another file says so, and what could not be compared is told.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from asgd_lab.errors import ScenarioError
+from asgd_lab.record import sealing, tables, whole
+from asgd_lab.record.summary import Statistics, params_sha256
+
+FINAL = "checkpoints/final.npz"
+OF_THIS_MACHINE = {"startup_s", "started_unix_s", "machine_load"}  # what a summary says that no scenario decides
+
+
+class Contradiction(Exception):
+    """A file of the record says something else than what was repeated, or than another of its files."""
+
+
+@dataclass(slots=True)
+class Made:
+    """What a repetition has made: counts, and rows of kept rounds."""
+
+    statistics: Statistics
+    applied: list[tuple[int, int, int]] = field(default_factory=list)  # version, staleness, steps
+    minibatches: list[tuple[int, int, float, float]] = field(default_factory=list)  # worker, step, loss, error
+
+
+def real_run(
+    run_dir: Path, made: Made, updates: int, params: npt.NDArray[np.float32], has_final: bool
+) -> list[str]:  # fmt: skip
+    """Compare a repeated real run with its summary and tables; a line for each thing that could not be compared.
+
+    The times of a real run are its own: of them only the manifest's hashes speak.
+    """
+    left = ["its times were not repeated"]
+    summary = _summary(run_dir)
+    if "updates" not in summary:
+        left.append("it has no summary to compare")
+    else:
+        own = made.statistics.summary(
+            backend="process", seed=0, makespan_ns=0, updates=updates, final={}, params_sha256=params_sha256(params)
+        )
+        if params.size and not has_final and summary.get("status") == "done":
+            raise ScenarioError(f"{run_dir}: has no final parameters ({FINAL} is missing), and came to its end")
+        for name in ("updates", "minibatches", "pushes", "dropped", "dropped_minibatches", "params_sha256"):
+            _compare(f"summary.json: {name}", own[name], summary[name])
+        _compare("summary.json: staleness", own["staleness"], summary["staleness"])
+        _evaluations(run_dir, summary, updates)
+    effects = tables.read(run_dir, "effects")
+    rows = effects[(effects["kind"] == "apply") & (effects["version"] > 0)]
+    recorded = Counter(zip(*(rows[name].tolist() for name in ("version", "staleness", "steps")), strict=True))
+    _within("effects.parquet: an application (version, staleness, steps)", made.applied, recorded, exactly=True)
+    minibatches = tables.read(run_dir, "minibatches")
+    names = ("worker", "step", "loss", "error")
+    found = Counter(zip(*(_bits(minibatches[name]) for name in names), strict=True))
+    repeated = [(worker, step, *_bits(numbers)) for worker, step, *numbers in made.minibatches]
+    _within("minibatches.parquet: a minibatch (worker, step, and the bits of loss and error)", repeated, found)
+    more = len(minibatches) - len(repeated)
+    if more:
+        left.append(f"{more:,} minibatches that nobody pushed were not repeated")
+    return left
+
+
+def simulated_run(run_dir: Path, here: Path) -> list[str]:
+    """Compare a simulated run with the directory of the same run simulated `here`; what could not be compared."""
+    there, own = _summary(run_dir), whole.read_json(here / "summary.json")
+    left = []
+    for name in sorted(own.keys() - OF_THIS_MACHINE):
+        if name in there:
+            _compare(f"summary.json: {name}", own[name], there[name])
+        else:
+            left.append(f"its summary has no {name}")
+    for name, table in tables.TABLES.items():
+        if table.file(here).exists():
+            left += _table(name, tables.read(run_dir, name), tables.read(here, name))
+    if (here / FINAL).exists():
+        ours, theirs = (whole.read_arrays(folder / FINAL).get("params") for folder in (here, run_dir))
+        if ours is None or theirs is None or ours.tobytes() != theirs.tobytes():
+            raise Contradiction(f"{FINAL}: the final parameters are others")
+    return left
+
+
+def sealed(run_dir: Path) -> list[str]:
+    """Contradiction if a file is not the one that the run wrote; a line if the manifest knows none of them."""
+    try:
+        known = [name for name in sealing.SEALED if sealing.check(run_dir, name)]
+    except ScenarioError as error:
+        raise Contradiction(str(error)) from error
+    return [] if known else ["its manifest knows no hashes of its files"]
+
+
+def _summary(run_dir: Path) -> dict[str, Any]:
+    path = run_dir / "summary.json"
+    return whole.read_json(path) if path.exists() or path.is_symlink() else {}
+
+
+def _compare(what: str, here: Any, there: Any) -> None:
+    if here != there:
+        raise Contradiction(f"{what} is {_shown(here)} here and {_shown(there)} in the record")
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 100 else f"{text[:100]}..."
+
+
+def _evaluations(run_dir: Path, summary: Mapping[str, Any], updates: int) -> None:
+    """The last evaluations of the server's parameters stand in the table and in the summary."""
+    evals = tables.read(run_dir, "evals")
+    last = evals[(evals["parameters"] == "server") & (evals["version"] == updates)]
+    for name, value in summary["final"].items():
+        rows = last[last["split"] + "_" + last["metric"] == name]
+        values = [None if np.isnan(each) else each for each in rows["value"].tolist()]
+        if values and value not in values:
+            raise Contradiction(
+                f"evals.parquet: {name} of the last version is {values[-1]}, and summary.json has {value}"
+            )
+
+
+def _within(
+    what: str, made: Iterable[tuple[Any, ...]], recorded: Counter[tuple[Any, ...]], exactly: bool = False
+) -> None:
+    """Each row that was made stands in the table, as often; and no other, if `exactly`."""
+    own = Counter(made)
+    for row in own - recorded:
+        raise Contradiction(f"{what} {row} is not in the record")
+    if exactly:
+        for row in recorded - own:
+            raise Contradiction(f"{what} {row} is in the record, and was not repeated")
+
+
+def _table(name: str, there: pd.DataFrame, here: pd.DataFrame) -> list[str]:
+    """Contradiction unless every column that both have is the same to the bit; a line a column that one has not."""
+    if len(there) != len(here):
+        raise Contradiction(f"{name}.parquet: has {len(there):,} rows in the record and {len(here):,} here")
+    for column in here.columns:
+        if column in there and (unequal := np.flatnonzero(_bits(here[column]) != _bits(there[column]))).size:
+            row = int(unequal[0])
+            values = f"{here[column].iloc[row]} here and {there[column].iloc[row]} in the record"
+            raise Contradiction(f"{name}.parquet: row {row:,}: {column} is {values}")
+    return [f"{name}.parquet has no column {column}" for column in here.columns if column not in there]
+
+
+def _bits(values: Any) -> Any:
+    """Numbers by their bits, so that NaN is itself; everything else as it is."""
+    array = np.asarray(values)
+    return array.view(np.int64) if array.dtype == np.float64 else array

@@ -1,0 +1,154 @@
+"""Replay believes no file because another one says so: each claim of a record is changed, and named.
+
+The manifest is made to vouch for what was changed, so that nothing but the comparison itself can find it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from asgd_lab.record import sealing, whole
+from tests.cli.harness import Said, asgd_lab
+from tests.whole import sample
+
+from .scenarios import DIGITS, run
+
+BACKENDS: dict[str, Any] = {
+    "process": {"name": "process", "digest_every_updates": 5}, "sim": {"name": "sim"}, "inline": {"name": "inline"},
+}  # fmt: skip
+SUMMARY = ("updates", "minibatches", "pushes", "dropped", "dropped_minibatches", "params_sha256", "staleness", "final")
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A run of each backend."""
+    folder = tmp_path_factory.mktemp("records")
+    for name, backend in BACKENDS.items():
+        run(folder / name, backend=backend, workers=2, task=DIGITS, budget={"minibatches": 60})
+    return {name: folder / name for name in BACKENDS}
+
+
+def summary(key: str) -> Callable[[Path], None]:
+    def change(out: Path) -> None:
+        facts = whole.read_json(out / "summary.json")
+        value = facts[key]
+        if isinstance(value, dict):
+            name = next(iter(value))
+            value = {**value, name: (value[name] or 0) + 0.5}
+        facts[key] = value + 1 if isinstance(value, int) else f"0{value}" if isinstance(value, str) else value
+        whole.write_json(out / "summary.json", facts)
+
+    return change
+
+
+def table(name: str, column: str, kind: str | None = None) -> Callable[[Path], None]:
+    """Change the last value of a column (of rows of a kind) by one, or by one bit."""
+
+    def change(out: Path) -> None:
+        path = out / f"{name}.parquet"
+        frame = pd.read_parquet(path)
+        rows = frame.index if kind is None else frame.index[(frame["kind"] == kind) & (frame["version"] > 0)]
+        values = frame[column].to_numpy().copy()
+        values[rows[-1]] = values[rows[-1]] + 1 if values.dtype.kind == "i" else np.nextafter(values[rows[-1]], 9.0)
+        frame[column] = values
+        schema = pq.read_schema(path)
+        pq.write_table(pa.Table.from_pandas(frame, schema=schema, preserve_index=False), path)
+
+    return change
+
+
+def parameters(out: Path) -> None:
+    arrays = whole.read_arrays(out / "checkpoints" / "final.npz")
+    arrays["params"][-1] = np.nextafter(arrays["params"][-1], np.float32(9))
+    whole.write_arrays(out / "checkpoints" / "final.npz", arrays)
+
+
+def scenario(out: Path) -> None:
+    path = out / "scenario.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace("minibatches: 60", "minibatches: 61"), encoding="utf-8")
+
+
+CLAIMS: dict[str, Callable[[Path], None]] = {
+    **{f"summary.json: {key}": summary(key) for key in SUMMARY},
+    "effects.parquet: staleness": table("effects", "staleness", "apply"),
+    "effects.parquet: steps": table("effects", "steps", "apply"),
+    "minibatches.parquet: loss": table("minibatches", "loss"),
+    "minibatches.parquet: error": table("minibatches", "error"),
+    "minibatches.parquet: step": table("minibatches", "step"),
+    "evals.parquet: value": table("evals", "value"),
+    "final.npz: params": parameters,
+    "scenario.yaml: values": scenario,
+}
+
+
+def changed(record: Path, out: Path, change: Callable[[Path], None]) -> Said:
+    shutil.copytree(record, out)
+    change(out)
+    manifest = whole.read_json(out / "manifest.json") | {"files": sealing.seals(out)}
+    whole.write_json(out / "manifest.json", manifest)
+    return asgd_lab("replay", out)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_record_that_nobody_changed_is_the_same(records: dict[str, Path], tmp_path: Path, backend: str) -> None:
+    said = changed(records[backend], tmp_path / "run", lambda out: None)
+    assert said.status == 0, said.err
+
+
+@pytest.mark.parametrize(
+    ("backend", "claim"), sample([(backend, claim) for backend in BACKENDS for claim in CLAIMS], 20)
+)
+def test_each_claim_of_a_record_is_compared(records: dict[str, Path], tmp_path: Path, backend: str, claim: str) -> None:
+    said = changed(records[backend], tmp_path / "run", CLAIMS[claim])
+    assert said.status == 1, (claim, said)
+    assert said.err.count("\n") == 1
+    named = claim.partition(":")[0]
+    assert named in said.err or (claim == "summary.json: final" and "evals.parquet" in said.err)
+
+
+def test_a_comment_in_a_recorded_scenario_changes_nothing(records: dict[str, Path], tmp_path: Path) -> None:
+    def comment(out: Path) -> None:
+        path = out / "scenario.yaml"
+        path.write_text("# mine\n" + path.read_text(encoding="utf-8"), encoding="utf-8")
+
+    assert changed(records["sim"], tmp_path / "run", comment).status == 0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_final_parameters_that_are_missing_or_of_another_run_are_never_called_the_same(
+    records: dict[str, Path], tmp_path: Path, backend: str
+) -> None:
+    said = changed(records[backend], tmp_path / "missing", lambda out: (out / "checkpoints" / "final.npz").unlink())
+    assert said.status in (1, 2)
+    assert "final.npz is missing" in said.err or "final.npz: is missing" in said.err
+
+    def garbage(out: Path) -> None:
+        (out / "checkpoints" / "final.npz").write_bytes(b"garbage")
+
+    said = changed(records[backend], tmp_path / "garbage", garbage)
+    assert said.status == 2
+    assert "final.npz: is damaged" in said.err
+
+
+def test_what_could_not_be_compared_is_said(records: dict[str, Path], tmp_path: Path) -> None:
+    said = changed(records["process"], tmp_path / "run", lambda out: None)
+    assert "its times were not repeated" in said.out
+
+    def unsealed(out: Path) -> None:
+        for name in ("summary.json", "checkpoints/final.npz"):  # as of a run that was killed
+            (out / name).unlink()
+        whole.write_json(out / "manifest.json", whole.read_json(out / "manifest.json") | {"status": "running"})
+
+    said = changed(records["process"], tmp_path / "killed", unsealed)
+    assert said.status == 0
+    for words in ("no final parameters to compare", "no summary to compare"):
+        assert words in said.out.replace("\n", " ")
