@@ -81,7 +81,7 @@ def measure(tiny: bool) -> Iterator[Row]:
     for name, model, batch, steps in cases:
         steps = 40 if tiny else steps
         data = tasks.load(scenario(model, batch, steps, 1, "sequential").task)
-        bare(model, batch, steps, data)
+        bare(model, batch, steps // 10, data)
         for workers in crews:
             loops = [bare(model, batch, steps, data)]
             ratios: dict[str, list[float]] = {mode: [] for mode in MODES}
