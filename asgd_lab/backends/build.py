@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from asgd_lab import tasks
-from asgd_lab.errors import ScenarioError
+from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.protocol import algorithms, rules
 from asgd_lab.protocol.algorithms import Algorithm
 from asgd_lab.protocol.effects import Program
@@ -19,7 +19,7 @@ from asgd_lab.protocol.rules import Rule
 from asgd_lab.protocol.server import Budget, Server
 from asgd_lab.record.run import saved_params
 from asgd_lab.scenario import Scenario
-from asgd_lab.tasks.base import Learner, Task
+from asgd_lab.tasks.base import Learner, Task, one_line
 
 WARM_UP_WORKER = -1  # the data order of a warm start is nobody else's
 _WARMED_BYTES = 2**26
@@ -105,7 +105,10 @@ def initial_parameters(scenario: Scenario, task: Task) -> Tensor:
         return params.copy_(warmed)
     learner = task.learner(WARM_UP_WORKER, params)
     for step in range(warm.minibatches or 0):
-        learner.minibatch(step)
+        try:
+            learner.minibatch(step)
+        except Exception as error:
+            raise RunFailed(f"the warm start's minibatch {step} failed: {one_line(error)}") from error
     buffers = {name: each.clone() for name, each in learner.buffers().items()}
     task.start_with(buffers)
     size_bytes = _bytes_of(params, buffers)

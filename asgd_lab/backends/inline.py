@@ -22,6 +22,7 @@ from asgd_lab.backends.build import (
     build_worker,
     initial_parameters,
 )
+from asgd_lab.backends.failing import logged, minibatch_failed
 from asgd_lab.backends.outcome import Outcome, Watch
 from asgd_lab.errors import ProtocolError, RunFailed
 from asgd_lab.protocol.algorithms import Algorithm
@@ -111,7 +112,10 @@ class Inline:
             loss_sum = error_sum = 0.0
             replica = entry.replica
             for step in range(replica.minibatches, replica.minibatches + replica.steps):
-                loss, error = entry.learner.minibatch(step)
+                try:
+                    loss, error = entry.learner.minibatch(step)
+                except Exception as raised:
+                    raise minibatch_failed(worker, step, raised) from raised
                 loss_sum += loss
                 error_sum += error
                 if self._minibatch is not None:
@@ -241,14 +245,17 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
         book.observe,
         book.minibatch,
     )
-    status: Literal["done", "interrupted"] = "done"
+    status: Literal["done", "interrupted", "failed"] = "done"
+    failure = None
     try:
         lab.run()
     except KeyboardInterrupt:
         status = "interrupted"
+    except RunFailed as error:
+        status, failure = "failed", logged(record.path, error)
     params = lab.parameters.numpy() if task.size else None
-    outcome = Outcome(book.statistics, book.end, lab.server.version, params, {}, {"clock": "effects"}, status)
-    if params is not None:
+    outcome = Outcome(book.statistics, book.end, lab.server.version, params, {}, {"clock": "effects"}, status, failure)
+    with outcome.evaluating(record):
         outcome.evaluate(task, record, {} if lab.first is None else lab.first.buffers())
     return outcome
 

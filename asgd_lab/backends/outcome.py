@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -12,6 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from asgd_lab.backends.failing import evaluation_failed, logged
+from asgd_lab.errors import RunFailed
 from asgd_lab.record.run import RunDirectory
 from asgd_lab.record.summary import Statistics
 from asgd_lab.tasks import Task
@@ -56,9 +59,30 @@ class Outcome:
     status: Literal["done", "interrupted", "failed"] = "done"
     failure: str | None = None
 
+    @contextlib.contextmanager
+    def evaluating(self, record: RunDirectory) -> Iterator[None]:
+        """Save the parameters; what evaluating them raises inside is then the run's failure, if it has none."""
+        if self.params is not None:
+            with contextlib.suppress(OSError):  # tried again at the end, which says so
+                record.save_params(self.params)
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self.status == "done":
+                self.status = "interrupted"
+        except Exception as error:
+            failed = evaluation_failed(error)
+            if not isinstance(failed, RunFailed):
+                raise
+            failed.__cause__ = failed.__cause__ or error
+            said = logged(record.path, failed)
+            if self.failure is None:
+                self.status, self.failure = "failed", said
+
     def evaluate(self, task: Task, record: RunDirectory, buffers: Mapping[str, Tensor]) -> None:
-        """Evaluate the last version, for the table and the summary; `buffers` are the first worker's."""
-        assert self.params is not None
+        """Evaluate the last version, if there is one, for the table and the summary; with the first worker's buffers"""
+        if self.params is None:
+            return
         for split, metric, value in task.evaluate(torch.from_numpy(self.params).clone(), buffers):
             self.final[f"{split}_{metric}"] = value
             minibatches = self.statistics.minibatches

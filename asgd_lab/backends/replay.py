@@ -29,6 +29,7 @@ from asgd_lab.backends.build import (
     build_worker,
     initial_parameters,
 )
+from asgd_lab.backends.failing import minibatch_failed
 from asgd_lab.backends.history import digest
 from asgd_lab.backends.verification import FINAL, Made
 from asgd_lab.errors import ProtocolError, ScenarioError
@@ -107,7 +108,10 @@ class _Life:
         if type(effect) is Train:
             loss_sum = error_sum = 0.0
             for step in range(replica.minibatches, replica.minibatches + replica.steps):
-                loss, error = self.worker.learner.minibatch(step)
+                try:
+                    loss, error = self.worker.learner.minibatch(step)
+                except Exception as raised:
+                    raise minibatch_failed(replica.worker, step, raised) from raised
                 self.minibatch(replica.sequence + 1, replica.worker, step, loss, error)
                 loss_sum += loss
                 error_sum += error

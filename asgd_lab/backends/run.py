@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from asgd_lab.backends.failing import logged
 from asgd_lab.backends.inputs import inputs
 from asgd_lab.backends.outcome import Outcome, Watch
 from asgd_lab.backends.resuming import how_far
@@ -91,7 +92,12 @@ def _carry_out(scenario: Scenario, record: RunDirectory, watch: Watch | None) ->
         status: Status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         if record.begun or record.beginning == "new":  # else an earlier try of it stays as it was
             record.begin(early=True)
-            record.finish({"failure": f"{type(error).__name__}: {error}"}, status, None)
+            failure = f"{type(error).__name__}: {error}"
+            if isinstance(error, RunFailed):
+                failure = logged(record.path, error)
+            record.finish({"failure": failure}, status, None)
+            if isinstance(error, RunFailed):
+                raise RunFailed(failure) from error
         raise
     params = outcome.params if outcome.params is not None else np.empty(0, np.float32)
     summary = outcome.statistics.summary(

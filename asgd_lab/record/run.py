@@ -110,6 +110,10 @@ class RunDirectory:
         self.distances = Rows(DISTANCES.file(path), DISTANCES) if self._far else None
         self.evals = Rows(EVALS.file(path), EVALS)
 
+    def save_params(self, params: npt.NDArray[np.float32]) -> None:
+        """Write the final parameters, before anything is done that may fail."""
+        _write_params(self.path, params)
+
     def withdraw(self, failure: str) -> None:
         """The run cannot be: remove what was written for it. What an earlier command recorded stays."""
         if not self.begun:

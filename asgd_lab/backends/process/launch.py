@@ -14,6 +14,7 @@ import torch.multiprocessing
 from asgd_lab import tasks, trust
 from asgd_lab.backends import room
 from asgd_lab.backends.build import build_algorithm, build_task, initial_parameters
+from asgd_lab.backends.failing import evaluation_failed
 from asgd_lab.backends.outcome import Outcome, Watch
 from asgd_lab.backends.process import outcomes, snapshots
 from asgd_lab.backends.process.board import Board
@@ -90,12 +91,9 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
         raise RunFailed(f"what the processes recorded cannot be read: {error}") from error
     outcome.facts["machine_load"] = load._asdict()
     try:
-        if task.size:
-            _evaluate(task, parts, record, outcome)
-    except ScenarioError as error:
-        raise RunFailed(f"what the processes recorded cannot be read: {error}") from error
-    except KeyboardInterrupt:
-        outcome.status = "interrupted"
+        with outcome.evaluating(record):
+            if task.size:
+                _evaluate(task, parts, record, outcome)
     finally:
         plan.close()
         if outcome.status == "done" or scenario.backend.checkpoint is None:  # else it may go on
@@ -167,11 +165,18 @@ def lateness(board: Board, makespan_ns: int) -> dict[str, float | None]:
 
 def _evaluate(task: Task, parts: Path, record: RunDirectory, outcome: Outcome) -> None:
     """Evaluate the snapshots that the processes left, and the final parameters."""
-    for snapshot in snapshots.read(parts):
-        of_replica = snapshot.owner != "server"
-        for split, metric, value in task.evaluate(snapshot.params, snapshot.buffers, of_replica=of_replica):
-            record.evals.add(
-                (snapshot.time_ns, snapshot.version, snapshot.minibatches, snapshot.owner, split, metric, value)
-            )
-    if outcome.params is not None:
-        outcome.evaluate(task, record, snapshots.buffers_of_first(parts))
+    try:
+        for snapshot in snapshots.read(parts):
+            of_replica = snapshot.owner != "server"
+            try:
+                found = task.evaluate(snapshot.params, snapshot.buffers, of_replica=of_replica)
+            except Exception as error:
+                raise evaluation_failed(error) from error
+            for split, metric, value in found:
+                record.evals.add(
+                    (snapshot.time_ns, snapshot.version, snapshot.minibatches, snapshot.owner, split, metric, value)
+                )
+        buffers = snapshots.buffers_of_first(parts)
+    except ScenarioError as error:
+        raise RunFailed(f"what the processes recorded cannot be read: {error}") from error
+    outcome.evaluate(task, record, buffers)

@@ -14,6 +14,7 @@ import contextlib
 import errno
 import socket
 import sys
+import traceback
 from typing import NamedTuple
 
 import torch
@@ -35,6 +36,7 @@ from asgd_lab.protocol.effects import Effect, Fetch, Push, Start, Train, Wait
 from asgd_lab.protocol.events import Why
 from asgd_lab.protocol.replica import Delta
 from asgd_lab.record.rowfile import RowFile
+from asgd_lab.tasks.base import one_line
 
 STOP, STATE, SHOWN = Board.STOP, Board.STATE, Board.SHOWN
 FETCHING, TRAINING, PUSHING, LEFT = (Board.STATES.index(name) for name in ("fetching", "training", "pushing", "left"))
@@ -49,11 +51,13 @@ def main(plan: Plan, number: int, process: int, end: socket.socket) -> None:
     settle(plan, f"worker-{number}")
     try:
         WorkerProcess(plan, number, process, end).run()
-    except (NotFinite, OSError) as error:  # a loss that the scenario does not stand, or no disk any more
-        if isinstance(error, OSError) and error.errno not in NO_ROOM:
-            raise
-        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        sys.exit(FATAL)
+    except Exception as error:
+        # A loss that the scenario does not stand, or no disk any more: another try would end likewise.
+        is_fatal = isinstance(error, NotFinite) or (isinstance(error, OSError) and error.errno in NO_ROOM)
+        if not is_fatal:
+            traceback.print_exc()
+        print(one_line(error), file=sys.stderr, flush=True)  # the last line, which the parent shows
+        sys.exit(FATAL if is_fatal else 1)
 
 
 class UnderWay(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from asgd_lab.backends.failing import evaluation_failed
 from asgd_lab.backends.outcome import Progress, Watch
 
 if TYPE_CHECKING:
@@ -61,6 +62,10 @@ class Look:
     ) -> None:
         """One owner's parameters into the table, beside the minibatches that are in the server's by now."""
         sim = self._sim
-        for split, metric, value in sim.task.evaluate(params, buffers, of_replica=of_replica):
+        try:
+            found = sim.task.evaluate(params, buffers, of_replica=of_replica)
+        except Exception as error:
+            raise evaluation_failed(error) from error
+        for split, metric, value in found:
             row = (sim.clock.now, version, sim.server.minibatches, whose, split, metric, value)
             sim.record.evals.add(row)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from asgd_lab.backends.build import Worker
+from asgd_lab.backends.failing import minibatch_failed
 from asgd_lab.backends.sim.probe import faster_batched
 from asgd_lab.errors import ScenarioError
 from asgd_lab.scenario import Scenario
@@ -35,11 +36,11 @@ def chosen(scenario: Scenario, task: Task) -> Sequential | Batched:
 class Computation:
     """One round's minibatches, which end at `ends_ns` from their common start."""
 
-    __slots__ = ("_batched", "_found", "ends_ns", "first", "learner")
+    __slots__ = ("_batched", "_found", "_worker", "ends_ns", "first", "learner")
 
     def __init__(self, worker: Worker, ends_ns: list[int], batched: Batched | None) -> None:
         self.learner: Learner = worker.learner
-        self.first, self.ends_ns = worker.replica.minibatches, ends_ns
+        self.first, self.ends_ns, self._worker = worker.replica.minibatches, ends_ns, worker.replica.worker
         self._batched = batched
         self._found: Taken | None = None
 
@@ -52,10 +53,14 @@ class Computation:
             return self._found
         losses, errors = [], []
         minibatch = self.learner.minibatch
-        for step in range(self.first, self.first + len(self.ends_ns)):
-            loss, error = minibatch(step)
-            losses.append(loss)
-            errors.append(error)
+        step = self.first
+        try:
+            for step in range(self.first, self.first + len(self.ends_ns)):
+                loss, error = minibatch(step)
+                losses.append(loss)
+                errors.append(error)
+        except Exception as raised:
+            raise minibatch_failed(self._worker, step, raised) from raised
         return losses, errors
 
     def found(self, results: Taken) -> None:
@@ -96,6 +101,9 @@ class Batched:
         """Compute all that is pending."""
         rounds = list(self.pending)
         self.pending.clear()
-        found = self._batch.advance([(each.learner, each.first, len(each.ends_ns)) for each in rounds])
+        try:
+            found = self._batch.advance([(each.learner, each.first, len(each.ends_ns)) for each in rounds])
+        except Exception as raised:
+            raise minibatch_failed(None, None, raised) from raised
         for each, results in zip(rounds, found, strict=True):
             each.found(results)

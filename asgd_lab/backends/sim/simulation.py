@@ -15,6 +15,7 @@ from simpy.core import StopSimulation
 
 from asgd_lab.backends import room
 from asgd_lab.backends.build import build_algorithm, build_task, build_worker, initial_parameters
+from asgd_lab.backends.failing import logged
 from asgd_lab.backends.outcome import Outcome, Watch
 from asgd_lab.backends.sim import report
 from asgd_lab.backends.sim.accounts import Account
@@ -29,6 +30,7 @@ from asgd_lab.backends.sim.push import Push
 from asgd_lab.backends.sim.rows import Rows
 from asgd_lab.backends.sim.shards import Shards
 from asgd_lab.backends.sim.worker import SimWorker
+from asgd_lab.errors import RunFailed
 from asgd_lab.hardware.costs import check_memory, nanoseconds
 from asgd_lab.hardware.steps import StepTimes
 from asgd_lab.protocol.grants import DROPPED, FetchGrant, Grant, PushGrant
@@ -111,6 +113,9 @@ class Simulation:
         except KeyboardInterrupt:
             status = "interrupted"
             self._stop_workers(self.clock.now)
+        except RunFailed as error:
+            self._failure = logged(self.record.path, error)
+            self._stop_workers(self.clock.now)
         finally:
             gc.unfreeze()
         parameters = self.shards.current
@@ -124,7 +129,7 @@ class Simulation:
             status="failed" if self._failure is not None else status,
             failure=self._failure,
         )
-        if outcome.params is not None and self._failure is None:
+        with outcome.evaluating(self.record):
             outcome.evaluate(self.task, self.record, self.workers[0].learner.buffers())
         return outcome
 

@@ -1,0 +1,39 @@
+"""Somebody's code that raises in the middle of a run: one line for the screen, the traceback for the run's log.
+
+What the run has by then is kept; no other file catches what a model, a loss or an optimizer raises.
+"""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+from asgd_lab.errors import ProtocolError, RunFailed
+from asgd_lab.tasks.base import one_line
+
+
+def minibatch_failed(worker: int | None, step: int | None, error: Exception) -> Exception:
+    """What to raise from `error`; bugs of our own stay what they are."""
+    if isinstance(error, ProtocolError):
+        return error
+    who = "several workers' minibatches" if worker is None else f"worker {worker}: minibatch {step}"
+    return RunFailed(f"{who} failed: {error if isinstance(error, RunFailed) else one_line(error)}")
+
+
+def evaluation_failed(error: Exception) -> Exception:
+    """The same of an evaluation."""
+    return error if isinstance(error, ProtocolError | RunFailed) else RunFailed(f"evaluation failed: {one_line(error)}")
+
+
+def logged(run_dir: Path, failure: RunFailed) -> str:
+    """The failure's line, once the traceback of its cause is in the run's log."""
+    if failure.__cause__ is None:
+        return str(failure)
+    log = run_dir / "logs" / "run.log"
+    try:
+        log.parent.mkdir(exist_ok=True)
+        with log.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.writelines(traceback.format_exception(failure.__cause__))
+    except OSError as error:
+        return f"{failure}; the traceback could not be written: {one_line(error)}"
+    return f"{failure}; the traceback is in {log}"
