@@ -15,7 +15,7 @@ from pathlib import Path
 
 from asgd_lab.errors import ScenarioError
 
-_PROCESS = r"(server|worker-\d+(-\d+)?|replica-\d+)"
+_PROCESS = r"(server|buffers|worker-\d+(-\d+)?|replica-\d+)"
 _FILES = re.compile(
     "|".join(
         (

@@ -52,10 +52,9 @@ def main(plan: Plan, number: int, process: int, end: socket.socket) -> None:
     try:
         WorkerProcess(plan, number, process, end).run()
     except Exception as error:
-        # A loss that the scenario does not stand, or no disk any more: another try would end likewise.
+        # A loss that the scenario does not stand, or no disk any more, which end every try.
         is_fatal = isinstance(error, NotFinite) or (isinstance(error, OSError) and error.errno in NO_ROOM)
-        if not is_fatal:
-            traceback.print_exc()
+        traceback.print_exc()
         print(one_line(error), file=sys.stderr, flush=True)  # the last line, which the parent shows
         sys.exit(FATAL if is_fatal else 1)
 
