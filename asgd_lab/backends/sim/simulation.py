@@ -110,11 +110,9 @@ class Simulation:
             with self.clock.interruptible(), contextlib.suppress(StopSimulation):
                 self.clock.go_on()
                 self.deadlock()  # whatever ends a run does not come here
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, RunFailed) as error:
             status = "interrupted"
-            self._stop_workers(self.clock.now)
-        except RunFailed as error:
-            self._failure = logged(self.record.path, error)
+            self._failure = logged(self.record.path, error) if isinstance(error, RunFailed) else None
             self._stop_workers(self.clock.now)
         finally:
             gc.unfreeze()
