@@ -269,6 +269,8 @@ def repeat(scenario: Scenario, run_dir: Path, watch: Any = None) -> Verdict:
         raise ScenarioError(f"{run_dir}: was computed on GPUs, whose bits are not promised; replay repeats CPU runs")
     torch.set_num_threads(1)
     past = history.read(run_dir / history.FILE)
+    if not past:
+        raise ScenarioError(f"{run_dir / history.FILE}: holds no events; there is nothing to repeat")
     repetition, difference = Repetition(scenario), None
     for index, happened in enumerate(past):
         if watch is not None and index % 256 == 0:
