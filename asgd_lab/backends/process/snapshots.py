@@ -83,15 +83,16 @@ class OfWorker:
             kept, buffers = True, worker.learner.buffers()
             self._replica.take(time_ns, replica.version, in_server, replica.vectors.params, buffers)
         if self._buffers is not None and self._buffers.due(replica.minibatches):
-            kept = True
-            self.end(worker, time_ns)
+            kept = self.end(worker, time_ns) or kept
         return kept
 
-    def end(self, worker: Worker, time_ns: int) -> None:
-        """Keep the last buffers."""
-        if self._buffers is not None:
-            replica, buffers = worker.replica, worker.learner.buffers()
-            self._buffers.take(time_ns, replica.version, replica.minibatches, torch.empty(0), buffers)
+    def end(self, worker: Worker, time_ns: int) -> bool:
+        """Keep the last buffers, if training has written into any; has it?"""
+        replica, buffers = worker.replica, worker.learner.buffers()
+        if self._buffers is None or not buffers:
+            return False
+        self._buffers.take(time_ns, replica.version, replica.minibatches, torch.empty(0), buffers)
+        return True
 
 
 def of_server(plan: Plan) -> Snapshots | None:
