@@ -91,6 +91,8 @@ def _contradictions(scenario: Scenario) -> Iterator[tuple[str, str]]:
         )
     if backend.name == "process":
         yield from _only_simulated(scenario)
+    if scenario.algorithm.push == "gradient":
+        yield from _gradients(scenario)
     if scenario.faults is not None:
         yield from _faults(scenario, scenario.faults)
     if backend.distances:
@@ -144,6 +146,25 @@ def _contradictions(scenario: Scenario) -> Iterator[tuple[str, str]]:
         )
     if scenario.hardware.host.workers > 1 and scenario.hardware.host.workers % scenario.hardware.device.workers:
         yield "hardware.device.workers", "must divide hardware.host.workers: a device belongs to one host"
+
+
+def _gradients(scenario: Scenario) -> Iterator[tuple[str, str]]:
+    """What shapes a worker's own steps only, and is lost where the server is sent the sum of its gradients."""
+    task, algorithm = scenario.task, scenario.algorithm
+    if isinstance(task, Timing):
+        return
+    lost = "does not reach the server beside push: gradient, which sends the sum of the gradients"
+    if task.optimizer.options.get("weight_decay"):
+        yield "task.optimizer.weight_decay", f"{lost}; remove it, or use push: delta"
+    for key in ("schedule", "biases"):
+        if getattr(task, key, None) is not None:
+            yield f"task.{key}", f"{lost}; remove it, or use push: delta"
+    seen = scenario.evaluate is not None and "replicas" in scenario.evaluate.parameters
+    if algorithm.n_fetch == 1 and not seen:
+        for key in ("momentum", "nesterov", "dampening"):
+            if task.optimizer.options.get(key):
+                what = "changes nothing beside push: gradient where a fetch follows each minibatch"
+                yield f"task.optimizer.{key}", f"{what}; remove it, or give the rule a momentum"
 
 
 def _distances(scenario: Scenario) -> Iterator[tuple[str, str]]:

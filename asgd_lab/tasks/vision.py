@@ -1,29 +1,44 @@
-"""The only way to torchvision: everything else asks this file, and asks late, because the import takes seconds.
+"""The way to torchvision, for this package and for the code that a user brings: importing this file opens it.
 
 The wheels of torchvision on PyPI are built with CUDA. Beside a CPU-only torch their compiled operators do not load,
 and the import stops with "operator torchvision::nms does not exist", although datasets and classification models use
 none of them. Declaring the schemas of the two missing operators is enough. Where the compiled operators do load, a
-second declaration would be the error: hence only after a failure.
+second declaration would be the error: so it is done when torchvision has tried to load them, and not before. Whoever
+never imports torchvision pays for the comparison of a name.
 """
 
 from __future__ import annotations
 
-import functools
+import contextlib
+import importlib
+import sys
+from collections.abc import Sequence
 from types import ModuleType
+from typing import final
 
 import torch
 
+_NEEDS_SCHEMAS = "torchvision._meta_registrations"  # imported after the compiled operators
 
-@functools.cache
+
+@final
+class _Schemas:
+    """Among the finders of modules: finds none, and declares the operators in time."""
+
+    @classmethod
+    def find_spec(cls, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> None:
+        if name == _NEEDS_SCHEMAS:
+            for operator in ("nms", "qnms"):
+                with contextlib.suppress(RuntimeError):  # declared already
+                    if not hasattr(torch.ops.torchvision, operator):
+                        schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+                        torch.library.define(f"torchvision::{operator}", schema)
+
+
+if _Schemas not in sys.meta_path:
+    sys.meta_path.insert(0, _Schemas)
+
+
 def torchvision() -> ModuleType:
-    """The module, imported on the first call."""
-    try:
-        import torchvision as module
-    except RuntimeError as error:
-        if "torchvision::nms" not in str(error):
-            raise
-        for name in ("nms", "qnms"):
-            torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        import torchvision as module
-    assert isinstance(module, ModuleType)
-    return module
+    """The module, imported on the first call, which takes seconds."""
+    return importlib.import_module("torchvision")
