@@ -97,6 +97,7 @@ def run(
             _find_sources(out)
         _preload(points, jobs)
         request = _checked(document, overrides, points)
+        display.warn(request.warnings())
         failures = request.run(out, jobs, resume)
     for failure in failures:
         typer.echo(" ".join(failure.splitlines()), err=True)
@@ -186,7 +187,9 @@ def validate(scenario: ScenarioFile, trust: Trust = False, assignments: Assignme
         interrupts.heed()
         document, overrides = Document.read(scenario), _parsed(assignments)
         points = document.points(overrides)
-        untrusted = Request(document, overrides, points).check(partly=True)
+        request = Request(document, overrides, points)
+        untrusted = request.check(partly=True)
+        display.warn(request.warnings())
         runs = f"{len(points)} run{'s' if len(points) > 1 else ''}"
         typer.echo(f"{scenario}: valid{' as far as it was checked' if untrusted else ''}; {runs}")
         for key, name in untrusted:

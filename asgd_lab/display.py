@@ -8,7 +8,7 @@ import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,7 @@ SHOWN_WORKERS = 16  # of more workers, how many are in each state
 BAR_NAME_WIDTH = 48  # a longer name takes several lines
 BUSY = 0.8  # the share of its time above which a server or a link is worth a word
 SHOWN_RESOURCES = 4
+MOST_WARNINGS = 20
 STYLES = {"starting": "dim", "fetching": "cyan", "training": "green", "pushing": "yellow", "left": "dim"}
 
 
@@ -157,6 +158,17 @@ def _workers(looks: Sequence[WorkerLook]) -> Columns | Text:
         for number, look in enumerate(looks)
     ]
     return Columns(headings, rows, headings[1:], lines=False, left=frozenset({"state"}))
+
+
+def warn(lines: Iterable[str], known: Collection[str] = (), about: str = "") -> None:
+    """Say on standard error what is allowed but hardly meant, but for what is known."""
+    new = [line for line in lines if line not in known]
+    for line in [
+        *new[:MOST_WARNINGS],
+        *([f"and {len(new) - MOST_WARNINGS:,} more"] if len(new) > MOST_WARNINGS else []),
+    ]:
+        with contextlib.suppress(OSError):
+            print(f"warning: {about}{line}", file=sys.stderr, flush=True)
 
 
 def result(summary: Mapping[str, Any]) -> Pairs:

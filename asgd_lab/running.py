@@ -30,7 +30,7 @@ from asgd_lab.record.checkpoints import all_of, usable
 from asgd_lab.record.holding import taken
 from asgd_lab.record.removal import remove_if_empty
 from asgd_lab.record.run import default_directory, file_name
-from asgd_lab.scenario import Document, Point
+from asgd_lab.scenario import Document, Point, warnings
 from asgd_lab.scenario.keys import covers
 from asgd_lab.trust import is_trusted
 
@@ -89,6 +89,11 @@ class Request:
                     initial_parameters(scenario, task)
         return untrusted
 
+    def warnings(self) -> list[str]:
+        """What of the points is allowed but hardly meant, each thing once."""
+        found = [line for point in self.points for line in warnings.before(point.scenario)]
+        return list(dict.fromkeys([*found, *warnings.alike(self.points)]))
+
     def run(self, out: Path | None, jobs: int, resume: bool) -> list[str]:
         """Run every point, those that are not measured in up to `jobs` processes; return a line a failed one.
 
@@ -145,6 +150,7 @@ def _run_alone(console: Console, request: Request, place: Place, resume: bool) -
         except KeyboardInterrupt:
             raise KeyboardInterrupt(place.kept) from None
     console.print(display.result(summary))
+    display.warn(summary.get("warnings", ()), known=request.warnings())
 
 
 def _execute(console: Console, request: Request, place: Place, resume: bool) -> dict[str, Any]:
@@ -244,5 +250,6 @@ class _Sweep:
         else:
             self.summaries[name] = word
             said = display.brief(word)
+            display.warn(word.get("warnings", ()), known=warnings.before(place.point.scenario), about=f"{name}: ")
         number = len(self.summaries) + len(self.failures)
         display.say(self.console, f"[{number}/{len(self.places)}] {name}: {said}")

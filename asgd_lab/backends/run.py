@@ -19,7 +19,7 @@ from asgd_lab.record import checkpoints, removal, tables
 from asgd_lab.record.holding import taken
 from asgd_lab.record.run import Beginning, RunDirectory, Status
 from asgd_lab.record.summary import params_sha256
-from asgd_lab.scenario import Document, Scenario, anchored, values_sha256
+from asgd_lab.scenario import Document, Scenario, anchored, values_sha256, warnings
 from asgd_lab.scenario.scaling import scaled
 
 Backend = Callable[[Scenario, RunDirectory, Watch | None], Outcome]
@@ -75,7 +75,7 @@ def execute(
                 distances=scenario.backend.distances,
                 beginning=beginning,
             )
-            return _carry_out(scaled(scenario), record, watch)
+            return _carry_out(scenario, record, watch)
         finally:
             if made:
                 removal.remove_if_empty(out)
@@ -83,7 +83,7 @@ def execute(
 
 def _carry_out(scenario: Scenario, record: RunDirectory, watch: Watch | None) -> dict[str, Any]:
     try:
-        outcome = BACKENDS[scenario.backend.name]()(scenario, record, watch)
+        outcome = BACKENDS[scenario.backend.name]()(scaled(scenario), record, watch)
         record.begin()
     except ScenarioError as error:
         record.withdraw(str(error))
@@ -109,6 +109,9 @@ def _carry_out(scenario: Scenario, record: RunDirectory, watch: Watch | None) ->
         params_sha256=params_sha256(params),
     )
     summary |= outcome.facts
+    finite = bool(np.isfinite(params).all())
+    told = warnings.after(scenario, outcome.makespan_ns * 1e-9, outcome.final, finite)
+    summary["warnings"] = warnings.before(scenario) + (told if outcome.status == "done" else [])
     if outcome.failure is not None:
         summary["failure"] = outcome.failure
     record.finish(summary, outcome.status, outcome.params)

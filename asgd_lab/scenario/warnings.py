@@ -1,0 +1,134 @@
+"""What of a scenario, or of a finished run, is allowed but hardly meant: pure functions to lines `key: sentence`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from asgd_lab.scenario.hardware import Hardware
+from asgd_lab.scenario.points import Point
+from asgd_lab.scenario.running import Kill, ServerDown
+from asgd_lab.scenario.schema import Scenario
+
+
+def before(scenario: Scenario) -> list[str]:
+    """What can be told before the run."""
+    found = [
+        *_rounds(scenario),
+        *_never(scenario),
+        *_learning(scenario),
+        *_ignored(scenario),
+    ]
+    return [f"{key}: {sentence}" for key, sentence in found]
+
+
+def after(scenario: Scenario, makespan_s: float, final: Mapping[str, float], finite: bool) -> list[str]:
+    """What only the run could tell; `finite` is whether all of its parameters are finite numbers."""
+    found: list[tuple[str, str]] = []
+    lost = [name for name, value in final.items() if value is None or not math.isfinite(value)]
+    if not finite or lost:
+        what = "the final parameters are" if not finite else f"{', '.join(lost)} is"
+        found.append(("task.optimizer", f"{what} not finite: training has diverged; use a lower rate, or task.clip"))
+    if scenario.backend.name != "inline" and scenario.budget.seconds is None:
+        found += _later(scenario, makespan_s)
+    return [f"{key}: {sentence}" for key, sentence in found]
+
+
+def alike(points: Sequence[Point]) -> list[str]:
+    """Points of a sweep that are the same run under two names."""
+    first: dict[str, str] = {}
+    found = []
+    for point in points:
+        said = point.scenario.model_dump_json()
+        if said in first:
+            found.append(f"sweep: {point.name} is the same run as {first[said]}")
+        first.setdefault(said, point.name)
+    return found
+
+
+def _rounds(scenario: Scenario) -> Iterator[tuple[str, str]]:
+    """Workers that get nothing of the budget."""
+    algorithm, minibatches = scenario.algorithm, scenario.budget.minibatches
+    if minibatches is None or scenario.workers == 1:
+        return
+    busy = math.ceil(minibatches / algorithm.n_fetch)
+    if busy < scenario.workers:
+        key = "workers" if algorithm.n_fetch == 1 else "algorithm"
+        yield (
+            key,
+            f"at most {busy:,} of {scenario.workers:,} workers train: a round takes {algorithm.n_fetch:,} of the "
+            f"budget's {minibatches:,} minibatches",
+        )
+
+
+def _never(scenario: Scenario) -> Iterator[tuple[str, str]]:
+    """What would happen only after the end."""
+    budget, backend, evaluate = scenario.budget, scenario.backend, scenario.evaluate
+    minibatches, versions = budget.minibatches, _versions(scenario)
+    if minibatches is not None:
+        if evaluate is not None and evaluate.interval(scenario.workers) > minibatches:
+            yield "evaluate", f"nothing is evaluated on the way: the budget is {minibatches:,} minibatches"
+        if budget.target_error is not None and budget.target_window > minibatches:
+            yield "budget.target_error", f"is never reached: its window is wider than {minibatches:,} minibatches"
+        bound = getattr(scenario.algorithm, "bound", None)
+        if bound is not None and bound and bound * scenario.algorithm.n_fetch >= minibatches:
+            yield "algorithm.bound", f"never holds a worker back within {minibatches:,} minibatches"
+    checkpoint = backend.checkpoint
+    if checkpoint is not None:
+        if versions is not None and (checkpoint.every_updates or 0) > versions:
+            yield "backend.checkpoint", f"none is saved: the run makes at most {versions:,} versions"
+        if budget.seconds is not None and (checkpoint.every_s or 0.0) >= budget.seconds:
+            yield "backend.checkpoint", f"none is saved: the run ends after {budget.seconds:g} s"
+    if versions is not None and (backend.digest_every_updates or 0) > versions:
+        yield "backend.digest_every_updates", f"none is recorded: the run makes at most {versions:,} versions"
+    if budget.seconds is not None:
+        yield from _later(scenario, budget.seconds)
+
+
+def _later(scenario: Scenario, end_s: float) -> Iterator[tuple[str, str]]:
+    for index, each in enumerate(scenario.faults.schedule if scenario.faults is not None else ()):
+        if each.at_s >= end_s:
+            yield f"faults.schedule.{index}", f"never happens: it is due at {each.at_s:g} s, and the end is {end_s:g} s"
+
+
+def _learning(scenario: Scenario) -> Iterator[tuple[str, str]]:
+    task, minibatches, versions = scenario.task, scenario.budget.minibatches, _versions(scenario)
+    schedule = getattr(task, "schedule", None)
+    if schedule is not None:
+        end = minibatches if schedule.clock == "steps" else versions
+        for key in ("length", "every", "warmup"):
+            if end is not None and (getattr(schedule, key) or 0) > end:
+                yield (
+                    f"task.schedule.{key}",
+                    f"is beyond the end of the run, which has at most {end:,} {schedule.clock}",
+                )
+    warm = scenario.warm_start.minibatches if scenario.warm_start is not None else None
+    if warm is not None and minibatches is not None and warm > minibatches:
+        yield "warm_start.minibatches", f"is more than the run itself takes, {minibatches:,}"
+    optimizer = getattr(task, "optimizer", None)
+    if optimizer is not None and optimizer.options.get("lr") == 0:
+        yield "task.optimizer.lr", "is 0: nothing is learned"
+
+
+def _ignored(scenario: Scenario) -> Iterator[tuple[str, str]]:
+    """Keys that have no effect beside others."""
+    backend, hardware, faults = scenario.backend, scenario.hardware, scenario.faults
+    if backend.name == "process" and backend.device != "emulated" and hardware != Hardware():
+        yield "hardware", f"is for simulated and emulated runs; a real one on {backend.device} ignores it"
+    if len(hardware.speeds) > scenario.workers:
+        yield "hardware.speeds", f"has {len(hardware.speeds):,} for {scenario.workers:,} workers; the rest is ignored"
+    for index, each in enumerate(faults.schedule if faults is not None else ()):
+        if isinstance(each, Kill) and each.repair_s and faults is not None and faults.on_death != "restart":
+            yield f"faults.schedule.{index}.repair_s", f"is ignored: on_death is {faults.on_death}"
+        if not isinstance(each, ServerDown) and getattr(each, "factor", None) == 1:
+            yield f"faults.schedule.{index}.factor", "is 1: nothing is slower"
+
+
+def _versions(scenario: Scenario) -> int | None:
+    """How many versions the run can make at most, where the budget says."""
+    budget = scenario.budget
+    counts = [budget.updates] if budget.updates is not None else []
+    if budget.minibatches is not None:
+        # Each worker may push what is left of its last round.
+        counts.append(budget.minibatches // scenario.algorithm.n_push + scenario.workers)
+    return min(counts, default=None)
