@@ -70,6 +70,9 @@ class Memory:
     def begin(self) -> None:
         """There is nothing to write."""
 
+    def save_params(self, params: Any) -> None:
+        """They are in the outcome."""
+
 
 @dataclass
 class Run:
