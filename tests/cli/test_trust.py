@@ -106,11 +106,14 @@ def test_validate_without_trust_still_checks_the_rest(folder: Path) -> None:
     assert not ran(), f"{folder} holds a mark"
 
 
-def test_replay_and_resume_of_a_record_import_its_code_only_if_it_is_trusted(folder: Path) -> None:
+def test_replay_and_resume_of_a_strangers_record_import_its_code_only_if_it_is_trusted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = written(KEYS["model"], backend="sim")
     with trusting(True):
         execute(Document.read(path).points()[0].scenario, folder / "record")
     Path("mark").unlink()
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder / "another user's"))  # whose key did not sign the record
     del sys.modules["trap"]
     sys.path.remove(str(folder))
     for command in (["replay", "record"], ["run", path, "--resume", "--out", "record"]):
