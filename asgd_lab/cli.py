@@ -19,7 +19,7 @@ from asgd_lab import display, interrupts, output
 from asgd_lab.backends.process.preload import MODULES, POOL_MODULES, preload
 from asgd_lab.catalogue import CATALOGUE
 from asgd_lab.columns import Described
-from asgd_lab.errors import RunFailed, ScenarioError
+from asgd_lab.errors import RunFailed, ScenarioError, refusal
 from asgd_lab.hints import Command
 from asgd_lab.options import Assignments, Backend, Out, ScenarioFile, Trust, Version
 from asgd_lab.record.machine import usable_cores
@@ -237,6 +237,8 @@ def _reported(options: Mapping[str, Any] | None = None, *, trust: bool = False) 
         _end(WRONG_INPUT, *(_as_written(line, given) for line in error.args))
     except RunFailed as error:
         _end(FAILED, str(error))
+    except (OSError, MemoryError) as error:
+        _end(FAILED, refusal(error) or "")
     except KeyboardInterrupt as error:
         _end(INTERRUPTED, f"interrupted{error}")
 

@@ -61,3 +61,15 @@ def _line(text: str) -> str:
     joined = " ".join(shortened(text, 4 * MOST_CHARACTERS).splitlines())
     printable = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in joined)
     return shortened(printable, MOST_CHARACTERS)
+
+
+def refusal(error: BaseException) -> str | None:
+    """One line on what the operating system has refused: files, processes, memory. None for any other error."""
+    words = " ".join(str(error).split())
+    if isinstance(error, OSError):
+        where = "" if error.filename is None else f"{error.filename}: "
+        return f"{where}{error.strerror}" if error.strerror else words
+    # torch tells of memory by a RuntimeError, of a GPU's by a class of its own.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in words:
+        return f"out of memory{words and ': '}{words}"
+    return None

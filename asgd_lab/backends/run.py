@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from asgd_lab.backends.failing import logged
 from asgd_lab.backends.inputs import inputs
 from asgd_lab.backends.outcome import Outcome, Watch
 from asgd_lab.backends.resuming import how_far
-from asgd_lab.errors import RunFailed, ScenarioError
+from asgd_lab.errors import RunFailed, ScenarioError, refusal
 from asgd_lab.hardware import fit
 from asgd_lab.record import checkpoints, removal, tables
 from asgd_lab.record.holding import taken
@@ -54,9 +55,18 @@ def execute(
 
     With `go_on`, `out` holds this very run, unfinished, and its last checkpoint is where it goes on from; with `anew`,
     what an earlier try of it wrote is removed. A run that cannot begin leaves the directory as it was.
-    A failed run raises `RunFailed` after everything that was recorded has been written; an interrupted one returns.
+    A failed run raises `RunFailed` after everything that was recorded has been written, also if what failed it was the
+    operating system, which refused a file, a process or memory; an interrupted one returns.
     """
-    scenario = resolved(scenario)
+    try:
+        return _execute(resolved(scenario), out, watch, go_on, anew)
+    except Exception as error:
+        if (line := refusal(error)) is None:
+            raise
+        raise RunFailed(line) from error
+
+
+def _execute(scenario: Scenario, out: Path, watch: Watch | None, go_on: bool, anew: bool) -> dict[str, Any]:
     beginning: Beginning = "go on" if go_on else "anew" if anew else "new"
     with taken(out, "--out" if beginning == "new" else "--resume") as made:
         try:
@@ -91,11 +101,12 @@ def _carry_out(scenario: Scenario, record: RunDirectory, watch: Watch | None) ->
     except BaseException as error:
         status: Status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         if record.begun or record.beginning == "new":  # else an earlier try of it stays as it was
-            record.begin(early=True)
-            failure = f"{type(error).__name__}: {error}"
-            if isinstance(error, RunFailed):
-                failure = logged(record.path, error)
-            record.finish({"failure": failure}, status, None)
+            failure = refusal(error) or f"{type(error).__name__}: {error}"
+            with contextlib.suppress(OSError):  # what has ended the run may refuse this as well
+                record.begin(early=True)
+                if isinstance(error, RunFailed):
+                    failure = logged(record.path, error)
+                record.finish({"failure": failure}, status, None)
             if isinstance(error, RunFailed):
                 raise RunFailed(failure) from error
         raise

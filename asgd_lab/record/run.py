@@ -152,8 +152,12 @@ class RunDirectory:
 def mark(run_dir: Path, status: Status, **facts: Any) -> None:
     """Write into a run's manifest how it ended, when, and the hashes of what it left. `facts` join it."""
     manifest = read_manifest(run_dir)
-    ended = {"status": status, **facts, "finished": _now(), "files": sealing.seals(run_dir)}
-    whole.write_json(run_dir / "manifest.json", {**manifest, **ended})
+    ended = {"status": status, **facts, "finished": _now()}
+    try:
+        whole.write_json(run_dir / "manifest.json", {**manifest, **ended, "files": sealing.seals(run_dir)})
+    except OSError:  # a full disk: the words, without indentation, fit where the manifest of the running run is
+        whole.overwrite_json(run_dir / "manifest.json", {**manifest, **ended, "status": "failed"})
+        raise
 
 
 def default_directory(scenario_name: str, root: Path | str = "runs") -> Path:

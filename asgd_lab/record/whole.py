@@ -116,9 +116,22 @@ def check_version(path: Path | str, version: Any) -> None:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write an object, indented, with `format` and `crc32` after its own keys. What is not finite becomes null."""
+    write(path, f"{_text(value, indent=2)}\n".encode())
+
+
+def overwrite_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write an object into the space that the file has, for a disk that has no more; OSError if it is too long."""
+    text = _text(value, separators=(",", ":")).encode()
+    with path.open("r+b") as file:
+        size = os.fstat(file.fileno()).st_size
+        if len(text) > size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        file.write(text.ljust(size))
+
+
+def _text(value: Mapping[str, Any], **layout: Any) -> str:
     plain = {**_finite(value), "format": VERSION}
-    text = json.dumps({**plain, "crc32": _checksum(plain)}, indent=2, ensure_ascii=False, allow_nan=False)
-    write(path, f"{text}\n".encode())
+    return json.dumps({**plain, "crc32": _checksum(plain)}, ensure_ascii=False, allow_nan=False, **layout)
 
 
 def read_json(path: Path) -> dict[str, Any]:

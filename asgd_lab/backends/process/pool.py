@@ -132,17 +132,24 @@ class Pool:
 def main(line: Connection) -> None:
     """A process of the pool. Ctrl-C is the parent's to hear, who breaks the line."""
     interrupts.ignore()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # raises KeyboardInterrupt
     torch.set_num_threads(1)
-    jobs: SimpleQueue[Job] = SimpleQueue()
+    jobs: SimpleQueue[Job | None] = SimpleQueue()
     threading.Thread(target=_listen, args=(line, jobs), daemon=True).start()
+    # Only a run is interrupted: elsewhere a destructor, which swallows it, might be what is interrupted.
     with contextlib.suppress(KeyboardInterrupt, OSError):
-        while True:
-            line.send(_run(jobs.get(), line))
+        while (job := jobs.get()) is not None:
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # raises KeyboardInterrupt
+            try:
+                if not jobs.empty():  # the line broke before the listener could interrupt anything
+                    return
+                word = _run(job, line)
+            finally:
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            line.send(word)
             gc.collect()  # what the run has left in cycles of references
 
 
-def _listen(line: Connection, jobs: SimpleQueue[Job]) -> None:
+def _listen(line: Connection, jobs: SimpleQueue[Job | None]) -> None:
     runner = threading.main_thread().ident
     assert runner is not None
     try:
@@ -151,6 +158,7 @@ def _listen(line: Connection, jobs: SimpleQueue[Job]) -> None:
     except (EOFError, OSError):
         pass
     finally:
+        jobs.put(None)  # there are no more jobs
         signal.pthread_kill(runner, signal.SIGTERM)
 
 

@@ -7,10 +7,13 @@ torch operation would hang in the child: the fork server runs none.
 from __future__ import annotations
 
 import contextlib
+import os
+import resource
 import sys
+import tempfile
 import types
 from collections.abc import Iterator, Sequence
-from multiprocessing import forkserver
+from multiprocessing import forkserver, util
 
 from asgd_lab import interrupts
 
@@ -20,13 +23,41 @@ POOL_MODULES = [  # what whole runs need besides
     *("torch._dynamo", "asgd_lab.backends.process.pool", "asgd_lab.backends.sim", "asgd_lab.backends.inline"),
     *("pyarrow.parquet", "pyarrow.pandas_compat"),
 ]
+LONGEST_PATH = 70  # of a temporary folder, in which a socket still has a name
 
 
 def preload(modules: Sequence[str] = MODULES) -> None:
     """Start the fork server unless it runs. It is deaf to signals that end a run: they are the parent's to hear."""
     forkserver.set_forkserver_preload(list(modules))
+    _raise_limit()
     with interrupts.ignored():
+        _make_short_directory()
         forkserver.ensure_running()
+
+
+def _raise_limit() -> None:
+    """Take as many descriptors as this program may: it needs some for each worker. Children inherit the limit."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _make_short_directory() -> None:
+    """A socket's path has at most 107 bytes: where the temporary folder's own is long, the fork server's is elsewhere.
+
+    multiprocessing makes its private directory at the first use, and removes it at the end.
+    """
+    usual = tempfile.gettempdir()
+    if len(os.fsencode(usual)) <= LONGEST_PATH:
+        return
+    for folder in ("/tmp", "/var/tmp", "/dev/shm"):
+        if os.access(folder, os.W_OK | os.X_OK):
+            tempfile.tempdir = folder
+            try:
+                util.get_temp_dir()
+            finally:
+                tempfile.tempdir = usual
+            return
 
 
 @contextlib.contextmanager
