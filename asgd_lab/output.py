@@ -64,10 +64,14 @@ class Pipe(io.RawIOBase):
             try:
                 while self._waiting and self._is_ready(patience_s):
                     # A pipe that is ready has room for so much; a terminal takes it a line or so at a time.
-                    del self._waiting[: os.write(self._fd, self._waiting[: select.PIPE_BUF])]
+                    part = bytes(self._waiting[: select.PIPE_BUF])
+                    del self._waiting[: len(part)]  # before the write: an interrupt just after it must not repeat it
+                    size = os.write(self._fd, part)
+                    self._waiting[:0] = part[size:]
                     taken = True
                 return taken
             except BlockingIOError:  # whoever shares the descriptor made it non-blocking
+                self._waiting[:0] = part
                 return taken
             except BrokenPipeError:
                 pass
@@ -95,8 +99,8 @@ def install() -> None:
         if earlier is not None:
             with contextlib.suppress(OSError):
                 earlier.flush()
-        buffer = io.BufferedWriter(Pipe(descriptor))
-        stream = io.TextIOWrapper(buffer, encoding, errors="backslashreplace", line_buffering=True)
+        # No buffer in between, which would repeat what an interrupted write has written.
+        stream = io.TextIOWrapper(Pipe(descriptor), encoding, errors="backslashreplace", line_buffering=True)  # type: ignore[type-var]
         setattr(sys, name, stream)
 
 
@@ -120,7 +124,7 @@ def finish() -> bool:
 
 def _pipes() -> Iterable[Pipe]:
     for stream in (sys.stdout, sys.stderr):
-        raw = getattr(getattr(stream, "buffer", None), "raw", None)
-        if isinstance(raw, Pipe):
+        pipe = getattr(stream, "buffer", None)
+        if isinstance(pipe, Pipe):
             stream.flush()
-            yield raw
+            yield pipe

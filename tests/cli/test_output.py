@@ -141,7 +141,7 @@ def test_what_is_done_and_its_exit_status_do_not_depend_on_who_hears_of_it(
 
 
 def written(pipe: Pipe, text: str) -> None:
-    stream = io.TextIOWrapper(io.BufferedWriter(pipe), "ascii", errors="backslashreplace", line_buffering=True)
+    stream = io.TextIOWrapper(pipe, "ascii", errors="backslashreplace", line_buffering=True)  # type: ignore[type-var]
     stream.write(text)
     stream.flush()
     stream.detach()
@@ -179,6 +179,24 @@ def test_what_the_encoding_lacks_is_written_as_an_escape(tmp_path: Path) -> None
     with (tmp_path / "heard").open("wb") as file:
         written(Pipe(file.fileno()), NAME)
     assert (tmp_path / "heard").read_bytes() == rb"gr\xf6\xdfe \u2713 \udcff"
+
+
+def test_an_interrupt_just_after_a_write_does_not_repeat_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+
+    def interrupted(descriptor: int, data: bytes) -> int:
+        write(descriptor, data)
+        raise KeyboardInterrupt
+
+    with (tmp_path / "heard").open("wb") as file:
+        stream = io.TextIOWrapper(Pipe(file.fileno()), line_buffering=True)  # type: ignore[type-var]
+        monkeypatch.setattr(os, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            stream.write("once\n")
+        monkeypatch.undo()
+        stream.write("then\n")
+        stream.detach()
+    assert (tmp_path / "heard").read_text() == "once\nthen\n"
 
 
 def test_a_command_that_only_prints_fails_if_the_disk_is_full(folder: Path) -> None:
