@@ -65,11 +65,18 @@ def build_task(scenario: Scenario, data: dict[str, Tensor] | None = None, *, che
     It is tried out with real minibatches, unless the process that started this one has `checked` it.
     """
     data = tasks.load(scenario.task) if data is None else data
-    task = tasks.build(scenario.task, scenario.seed, data, scenario.workers, checked=checked)
-    if scenario.budget.target_error is not None and not checked and not task.has_error:
+    task = tasks.build(scenario.task, scenario.seed, data, scenario.workers, checked=True)
+    if not checked:
+        check_task(scenario, task)
+    return task
+
+
+def check_task(scenario: Scenario, task: Task) -> None:
+    """Try a task out with two real minibatches; a `ScenarioError` says what does not fit."""
+    task.check()
+    if scenario.budget.target_error is not None and not task.has_error:
         message = "needs a task with an error: one class a label, and an output for each class; use minibatches"
         raise ScenarioError.at("budget.target_error", message)
-    return task
 
 
 def build_budget(scenario: Scenario) -> Budget:

@@ -13,7 +13,7 @@ import torch.multiprocessing
 
 from asgd_lab import tasks, trust
 from asgd_lab.backends import room
-from asgd_lab.backends.build import build_algorithm, build_task, initial_parameters
+from asgd_lab.backends.build import build_algorithm, build_task, check_task, initial_parameters
 from asgd_lab.backends.failing import evaluation_failed
 from asgd_lab.backends.outcome import Outcome, Watch
 from asgd_lab.backends.process import outcomes, snapshots
@@ -47,13 +47,14 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
     resumed = newest(record.path, to_go_on=True)
     preload()
     data = tasks.load(scenario.task)
-    task = build_task(scenario, data)
+    task = build_task(scenario, data, checked=True)
+    room.check(scenario, task.size)  # before anything of its size is computed with
+    check_task(scenario, task)
     initial = initial_parameters(scenario, task)
     if scenario.backend.checkpoint is not None:
         task.check_resume()
     workers = scenario.workers
     algorithm = build_algorithm(scenario)
-    room.check(scenario, task.size)
     if scenario.backend.device == "emulated":
         check_memory(scenario.hardware, task.size_bytes)
     record.begin()
