@@ -180,8 +180,10 @@ def test_a_bug_in_one_point_is_a_failure_with_a_log(tmp_path: Path, monkeypatch:
     Path(tmp_path / "fragile.py").write_text(
         "import torch\n"
         "class Fragile(torch.nn.Linear):\n"
+        "    calls = 0\n"
         "    def forward(self, x):\n"
-        "        if self.training and len(x) == 8: raise ValueError('worn out')\n"
+        "        Fragile.calls += self.training\n"
+        "        if Fragile.calls > 25 and len(x) == 8: raise ValueError('worn out')\n"  # after the start's checks
         "        return super().forward(x.flatten(1))\n"
         "def make(num_classes):\n"
         "    return Fragile(64, num_classes)\n"
