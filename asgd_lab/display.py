@@ -181,7 +181,10 @@ def result(summary: Mapping[str, Any]) -> Pairs:
         ("makespan", f"{_seconds(summary)} s" if _timed(summary) else "this backend has no clock"),
         ("minibatches", f"{summary['minibatches']:,}" + (f", {_rate(summary)} a second" if _timed(summary) else "")),
         ("updates", f"{summary['updates']:,}; pushes dropped: {summary['dropped']:,}"),
-        ("staleness", f"mean {staleness['mean']:.2f}, max {staleness['max']}"),
+        (
+            "others' pushes" if "staleness_counts" in summary else "staleness",
+            f"mean {staleness['mean']:.2f}, max {staleness['max']}",
+        ),
         ("utilisation", f"workers {busy['workers']:.0%}, server {busy['server']:.0%}"),
         *_where_time_goes(summary),
         *((name.replace("_", " "), f"{value:.4g}") for name, value in summary["final"].items()),

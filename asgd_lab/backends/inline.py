@@ -30,9 +30,9 @@ from asgd_lab.protocol.effects import Effect, Fetch, Push, Start, Train, Wait
 from asgd_lab.protocol.grants import DROPPED, FetchGrant, Grant, PushGrant
 from asgd_lab.protocol.replica import Replica
 from asgd_lab.protocol.server import Budget
+from asgd_lab.record.columns import KINDS
 from asgd_lab.record.run import RunDirectory
 from asgd_lab.record.summary import Statistics
-from asgd_lab.record.tables import KINDS
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks.base import Learner, Task
 
@@ -204,7 +204,7 @@ class _Book:
             self.end = self.now
             row = (-1, what.sequence, APPLY, self.now, self.now, 0, what.version, what.staleness, what.steps)
             if self.record.recording.keep_round(what.sequence):
-                self.record.effects.add((*row, self.size_bytes, 0))
+                self.record.effects.add((*row, self.size_bytes, 0, what.worker, what.incarnation))
             self._note(worker, Push, what.version, what.staleness, what.steps, self.size_bytes)
         else:
             self.now += 1
@@ -226,7 +226,7 @@ class _Book:
         round = replica.sequence + (what is not Push)
         if self.record.recording.keep_round(round):
             row = (worker, round, kind, begun, self.now, 0, version, staleness, steps, size, -1)
-            self.record.effects.add(row)
+            self.record.effects.add((*row, worker, replica.incarnation))
 
 
 def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) -> Outcome:

@@ -123,6 +123,8 @@ def _carry_out(scenario: Scenario, record: RunDirectory, watch: Watch | None) ->
     finite = bool(np.isfinite(params).all())
     told = warnings.after(scenario, outcome.makespan_ns * 1e-9, outcome.final, finite)
     summary["warnings"] = warnings.before(scenario) + (told if outcome.status == "done" else [])
+    if scenario.algorithm.name == "hogwild":
+        summary["staleness_counts"] = "pushes of others during the round, not versions: steps read what is there"
     if outcome.failure is not None:
         summary["failure"] = outcome.failure
     record.finish(summary, outcome.status, outcome.params)

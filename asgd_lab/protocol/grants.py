@@ -22,7 +22,7 @@ class PushGrant(NamedTuple):
     incarnation: int  # whose push it was; a later incarnation of the worker is not meant
     sequence: int
     version: int
-    staleness: int  # versions made between the fetch of its oldest center and its application
+    staleness: int  # versions made between the fetch of its oldest center and its application, or its being dropped
     steps: int
 
 

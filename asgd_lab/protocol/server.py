@@ -314,4 +314,5 @@ class Server:
 
     def _dropped(self, arrived: Arrived) -> PushGrant:
         self._let_go(arrived)
-        return PushGrant(arrived.worker, arrived.incarnation, arrived.sequence, DROPPED, DROPPED, arrived.steps)
+        staleness = self.version - arrived.base
+        return PushGrant(arrived.worker, arrived.incarnation, arrived.sequence, DROPPED, staleness, arrived.steps)

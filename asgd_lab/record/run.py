@@ -20,8 +20,9 @@ import numpy.typing as npt
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record import checkpoints, machine, provenance, removal, sealing, trace, whole
+from asgd_lab.record.columns import DISTANCES, EFFECTS, EVALS, MINIBATCHES, TABLES
 from asgd_lab.record.holding import unusable
-from asgd_lab.record.tables import DISTANCES, EFFECTS, EVALS, MINIBATCHES, TABLES, NoRows, Recording, Rows
+from asgd_lab.record.tables import NoRows, Recording, Rows
 
 Status = Literal["done", "interrupted", "failed"]
 

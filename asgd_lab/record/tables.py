@@ -14,74 +14,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record import sealing, whole
+from asgd_lab.record.columns import GROUP_ROWS, KINDS, SAMPLED_EVERY, TABLES, Row, Table
 from asgd_lab.record.removal import remove_file
 
 if TYPE_CHECKING:
     import pandas as pd
-
-KINDS = ("fetch", "train", "push", "apply", "grant", "adopt", "measure", "to_host", "up", "down", "to_device")
-GROUP_ROWS = 65_536
-SAMPLED_EVERY = 100
-
-Row = tuple[int | float | str, ...]
-
-
-class Table(NamedTuple):
-    """A table's name and columns: count, clock (nanoseconds in, seconds out), kind (KINDS' index), number or text."""
-
-    name: str
-    columns: tuple[tuple[str, str], ...]
-    flush_rows: int = GROUP_ROWS
-
-    def file(self, directory: Path) -> Path:
-        """Where a run directory keeps this table."""
-        return directory / f"{self.name}.parquet"
-
-
-EFFECTS = Table(
-    "effects",
-    (
-        ("worker", "count"),
-        ("round", "count"),
-        ("kind", "kind"),
-        ("start_s", "clock"),
-        ("end_s", "clock"),
-        ("wait_s", "clock"),
-        ("version", "count"),
-        ("staleness", "count"),
-        ("steps", "count"),
-        ("bytes", "count"),
-        ("shard", "count"),  # the server whose row it is; -1 in a worker's
-    ),
-)
-MINIBATCHES = Table(
-    "minibatches",
-    (("worker", "count"), ("step", "count"), ("time_s", "clock"), ("loss", "number"), ("error", "number")),
-)
-EVALS = Table(
-    "evals",
-    (
-        ("time_s", "clock"),
-        ("version", "count"),
-        ("minibatches", "count"),
-        ("parameters", "text"),
-        ("split", "text"),
-        ("metric", "text"),
-        ("value", "number"),
-    ),
-    flush_rows=1,  # an evaluation costs far more than a write: none waits in memory
-)
-DISTANCES = Table(
-    "distances",
-    (("time_s", "clock"), ("worker", "count"), ("version", "count"), ("staleness", "count"), ("distance", "number")),
-)
-TABLES = {table.name: table for table in (EFFECTS, MINIBATCHES, EVALS, DISTANCES)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +119,14 @@ def read(run_dir: Path | str, name: str) -> pd.DataFrame:
     """One table of a run, `kind` as a category; of a run that was killed, the rows that had been flushed."""
 
     table = TABLES[name]
-    return _frame(table, run_dir, list(_stored(table.file(Path(run_dir)))))
+    return _frame(table, run_dir, list(_stored(table.file(Path(run_dir)), table)))
+
+
+def columns_of(run_dir: Path | str, name: str) -> list[str]:
+    """The columns that a run's table has on the disk; an earlier version's may lack some that `read` adds."""
+    table = TABLES[name]
+    found = next((batch.schema.names for batch in _batches(table.file(Path(run_dir)))), None)
+    return list(_schema(table).names) if found is None else [each for each in _schema(table).names if each in found]
 
 
 def first(run_dir: Path | str, name: str, rows: int) -> tuple[pd.DataFrame, int]:
@@ -184,12 +134,12 @@ def first(run_dir: Path | str, name: str, rows: int) -> tuple[pd.DataFrame, int]
 
     path = TABLES[name].file(Path(run_dir))
     kept, count = [], 0
-    for batch in _stored(path):
+    for batch in _stored(path, TABLES[name]):
         kept.append(batch.slice(0, rows - count))
         count += kept[-1].num_rows
         if count == rows:
             break
-    return _frame(TABLES[name], run_dir, kept), _count(path) - count
+    return _frame(TABLES[name], run_dir, kept), _count(path, TABLES[name]) - count
 
 
 def _frame(table: Table, run_dir: Path | str, batches: list[Any]) -> pd.DataFrame:
@@ -283,15 +233,37 @@ def _journalled(path: Path) -> Iterator[Any]:
             return
 
 
-def _count(path: Path) -> int:
+def _count(path: Path, table: Table) -> int:
     import pyarrow.parquet as pq
 
     if path.exists():
         return int(pq.read_metadata(path).num_rows)
-    return sum(batch.num_rows for batch in _stored(path))
+    return sum(batch.num_rows for batch in _stored(path, table))
 
 
-def _stored(path: Path) -> Iterator[Any]:
+def _stored(path: Path, table: Table) -> Iterator[Any]:
+    """Batches with all columns of the table; an earlier version wrote neither clients nor incarnations."""
+    for batch in _batches(path):
+        yield batch if batch.num_columns == len(table.columns) else _completed(batch, table, path)
+
+
+def _completed(batch: Any, table: Table, path: Path) -> Any:
+    import pyarrow as pa
+
+    columns = []
+    for name in _schema(table).names:
+        if name in batch.schema.names:
+            columns.append(batch.column(name))
+        elif name == "client":  # -1 in a server's row: which push it applied is not known
+            columns.append(batch.column("worker"))
+        elif name == "incarnation":
+            columns.append(pa.array(np.full(batch.num_rows, -1)))
+        else:
+            raise _unreadable(path, ValueError(f"it has no column {name}"))
+    return pa.RecordBatch.from_arrays(columns, names=_schema(table).names)
+
+
+def _batches(path: Path) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
     if sealing.check(path.parent, path.name) or os.path.lexists(path):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from asgd_lab.record import tables, tracks, whole
-from asgd_lab.record.tables import KINDS
+from asgd_lab.record.columns import KINDS
 from asgd_lab.record.tracks import DOWN, PUSH, UP, Indices
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from asgd_lab.record.tables import KINDS
+from asgd_lab.record.columns import KINDS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -121,12 +121,13 @@ class _Added(_Together):
 
 
 class Ssp(_Together):
-    """Stale synchronous parallel (Ho et al. 2013): as asgd, but nobody gets more than `bound` ahead of the slowest."""
+    """Stale synchronous parallel (Ho et al. 2013): as asgd, but nobody begins a round too far ahead of the slowest."""
 
     name: Literal["ssp"]
     """This algorithm's name."""
     bound: Annotated[int, Field(ge=0)]
-    """How many synchronisations the fastest worker may be ahead of the slowest; 0 is lock-step."""
+    """How many rounds a worker may be ahead of the slowest when it begins one, so that their counts of pushes differ by
+    bound + 1 at most; with 0, nobody begins a round before all have pushed the one before."""
     rule: Rule = Field(default=[rules.Scale(name="scale")])
     push: Push = "delta"
 
@@ -151,7 +152,11 @@ class SyncSgd(_Together):
 
 
 class Hogwild(_Added):
-    """Hogwild (Niu et al. 2011): steps straight in shared parameters, no lock, no copy; cannot be replayed."""
+    """Hogwild (Niu et al. 2011): steps straight in shared parameters, no lock, no copy; cannot be replayed.
+
+    What is recorded as its staleness are the pushes that others told of during a worker's round. How old the parameters
+    were that a step read is not known: every step reads them as they are.
+    """
 
     name: Literal["hogwild"]
     """This algorithm's name."""

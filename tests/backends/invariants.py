@@ -22,7 +22,7 @@ from asgd_lab.backends.sim.servers import _SERVED, Gauge, OnCores, _InOrder
 from asgd_lab.backends.sim.sharing import Capacity
 from asgd_lab.backends.sim.simulation import Simulation
 from asgd_lab.protocol.grants import DROPPED
-from asgd_lab.record.tables import KINDS
+from asgd_lab.record.columns import KINDS
 
 if TYPE_CHECKING:
     from tests.backends.virtual import Run

@@ -13,8 +13,9 @@ from asgd_lab.backends.build import build_task
 from asgd_lab.backends.outcome import Outcome
 from asgd_lab.backends.sim.simulation import Simulation
 from asgd_lab.hardware.steps import StepTimes
+from asgd_lab.record.columns import EFFECTS, KINDS
 from asgd_lab.record.run import RunDirectory
-from asgd_lab.record.tables import EFFECTS, KINDS, Recording
+from asgd_lab.record.tables import Recording
 from asgd_lab.scenario import Scenario
 from asgd_lab.scenario.hardware import Compute
 from asgd_lab.tasks import Task

@@ -12,7 +12,7 @@ import pytest
 import asgd_lab
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record import removal
-from asgd_lab.record.tables import TABLES
+from asgd_lab.record.columns import TABLES
 
 PACKAGE = Path(asgd_lab.__file__).parent
 REMOVERS = {"rmtree", "unlink", "rmdir", "remove", "removedirs", "move", "truncate"}

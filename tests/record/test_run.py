@@ -17,7 +17,7 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.record import machine, run, tables
 from asgd_lab.record.run import RunDirectory, default_directory, file_name, final_params, read_summary
 
-EFFECT = (0, 100, 0, 0, 1, 0, 0, -1, -1, 4, -1)
+EFFECT = (0, 100, 0, 0, 1, 0, 0, -1, -1, 4, -1, 0, 1)
 SUMMARY = {"backend": "sim", "makespan_s": 1.5, "final": {"test_loss": float("nan"), "test_error": np.float32(0.5)}}
 FILES = ["checkpoints", "effects.parquet", "evals.parquet", "manifest.json", "minibatches.parquet"]
 FILES += ["scenario.yaml", "summary.json", "trace.json"]
@@ -126,7 +126,7 @@ KILLED = """
 import sys
 from asgd_lab.record.run import RunDirectory
 directory = RunDirectory.create(sys.argv[1], "name: toy")
-directory.effects.extend([(0, number, 0, 0, 1, 0, 0, -1, -1, 4, -1) for number in range(70_000)])
+directory.effects.extend([(0, number, 0, 0, 1, 0, 0, -1, -1, 4, -1, 0, 1) for number in range(70_000)])
 directory.evals.add((5, 1, 1, "server", "test", "error", 0.25))
 print("ready", flush=True)
 sys.stdin.read()

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record import tables
-from asgd_lab.record.tables import EFFECTS, EVALS, KINDS, MINIBATCHES, NoRows, Recording, Rows, Table
+from asgd_lab.record.columns import EFFECTS, EVALS, GROUP_ROWS, KINDS, MINIBATCHES, Table
+from asgd_lab.record.tables import NoRows, Recording, Rows
 
 COUNTS = st.integers(-1, 2**62)
 CLOCKS = st.integers(0, 2**50)  # 13 days: nanoseconds survive float64 seconds
@@ -39,6 +40,8 @@ def effect(number: int, worker: int = 0) -> tuple[int, ...]:
         2,
         64,
         -1,
+        worker,
+        1,
     )
 
 
@@ -93,7 +96,7 @@ def test_rows_come_back_around_a_full_group(tmp_path: Path) -> None:
     for extra in (-1, 0, 1):
         directory = tmp_path / str(extra)
         directory.mkdir()
-        count = tables.GROUP_ROWS + extra
+        count = GROUP_ROWS + extra
         rows = Rows(EFFECTS.file(directory), EFFECTS)
         rows.extend(effect(number) for number in range(count))
         rows.close()
@@ -198,13 +201,14 @@ def test_reading_what_is_no_run_directory_says_so(tmp_path: Path) -> None:
 KILLED = """
 import sys
 from pathlib import Path
-from asgd_lab.record.tables import EFFECTS, EVALS, Rows
+from asgd_lab.record.columns import EFFECTS, EVALS
+from asgd_lab.record.tables import Rows
 directory = Path(sys.argv[1])
 effects = Rows(EFFECTS.file(directory), EFFECTS._replace(flush_rows=10))
 evals = Rows(EVALS.file(directory), EVALS)
 evals.add((5, 1, 2, "server", "test", "error", 0.5))
 for number in range(47):
-    effects.add((0, number, number % 5, 0, 1, 0, -1, -1, 1, 4, -1))
+    effects.add((0, number, number % 5, 0, 1, 0, -1, -1, 1, 4, -1, 0, 1))
 print("ready", flush=True)
 sys.stdin.read()
 """

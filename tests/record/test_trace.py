@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 
 from asgd_lab.record import trace, tracks
+from asgd_lab.record.columns import EFFECTS, KINDS
 from asgd_lab.record.run import read_summary
-from asgd_lab.record.tables import EFFECTS, KINDS, Rows
+from asgd_lab.record.tables import Rows
 from tests.backends.scenarios import TIMING, run
 
 FETCH, TRAIN, PUSH, APPLY = (KINDS.index(kind) for kind in ("fetch", "train", "push", "apply"))
@@ -34,7 +35,7 @@ def read(directory: Path) -> dict[str, Any]:
 
 def written(directory: Path, rows: list[tuple[int, ...]], **options: int) -> dict[str, Any]:
     effects = Rows(EFFECTS.file(directory), EFFECTS)
-    effects.extend(rows)
+    effects.extend((*row, row[0], 1) for row in rows)
     effects.close()
     trace.write(directory, **options)
     return read(directory)

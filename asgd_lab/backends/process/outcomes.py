@@ -68,8 +68,8 @@ def _served(plan: Plan, server: Server, statistics: Statistics, record: RunDirec
         if event.kind == Kind.PUSH:
             pushes[worker, event.number] = (sent, begun, ended)
         elif event.kind == Kind.FETCH:
-            round = server.standing(worker)[1] + 1
-            yield SERVER, round, GRANT, begun, ended, begun - sent, -1, -1, 0, size, 0
+            incarnation, sequence = server.standing(worker)
+            yield SERVER, sequence + 1, GRANT, begun, ended, begun - sent, -1, -1, 0, size, 0, worker, incarnation
         for grant in feed(server, event):
             if not isinstance(grant, PushGrant):
                 continue
@@ -82,7 +82,8 @@ def _served(plan: Plan, server: Server, statistics: Statistics, record: RunDirec
             if record.distances is not None and grant.version != DROPPED:
                 record.distances.add((ended, grant.worker, grant.version, grant.staleness, far[push]))
             what = (grant.version, grant.staleness, grant.steps)
-            yield SERVER, grant.sequence, APPLY, begun, ended, begun - sent, *what, size, 0
+            who = (grant.worker, grant.incarnation)
+            yield SERVER, grant.sequence, APPLY, begun, ended, begun - sent, *what, size, 0, *who
 
 
 def _minibatches(parts: Path) -> list[Row]:

@@ -13,10 +13,10 @@ from asgd_lab import interrupts, trust
 from asgd_lab.backends import history
 from asgd_lab.backends.process.board import Board
 from asgd_lab.backends.process.memory import SharedTensors, Stack
-from asgd_lab.record.tables import KINDS
+from asgd_lab.record.columns import KINDS
 from asgd_lab.scenario import Scenario
 
-EFFECT_ROW = "11q"  # the columns of effects, times in nanoseconds
+EFFECT_ROW = "13q"  # the columns of effects, times in nanoseconds
 DISTANCE_ROW = "2qd"  # the worker, its push's number, and how far the center has moved since that push's fetch
 MINIBATCH_ROW = "4q2d"  # the round, then the columns of minibatches
 SNAPSHOT_ROW = "4q"  # time_ns, version, minibatches, and the number of the vector in the snapshots' folder

@@ -308,9 +308,8 @@ class WorkerProcess:
         start = self.start_ns
         if round is None:  # a fetch opens the round that the next push closes; measuring has closed it already
             round = self.replica.sequence + (kind != MEASURE)
-        self.effects.add(
-            self.number, round, kind, begun - start, ended - start, waited, version, staleness, steps, size, -1
-        )
+        what = (waited, version, staleness, steps, size, -1, self.number, self.replica.incarnation)
+        self.effects.add(self.number, round, kind, begun - start, ended - start, *what)
 
 
 def _device(kind: str, worker: int) -> torch.device:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from asgd_lab.hardware.costs import Costs
+from asgd_lab.record.columns import KINDS
 from asgd_lab.record.run import RunDirectory
-from asgd_lab.record.tables import KINDS
 
 if TYPE_CHECKING:
     from asgd_lab.backends.sim.exchange import Exchange, Slice
@@ -38,7 +38,7 @@ class Rows:
         round, steps = replica.sequence + 1, replica.steps
         if self.keeps(round):
             row = (replica.worker, round, TRAIN, begun, ended, 0, replica.version, -1, steps, 0, NOT_OF_ONE)
-            self._add(row)
+            self._add((*row, replica.worker, replica.incarnation))
 
     def minibatches(
         self, replica: Replica, begun: int, ended: int, ends_ns: Sequence[int], losses: Sequence[float],
@@ -61,28 +61,29 @@ class Rows:
         if not self.keeps(round):
             return
         _, version, steps = fetch.grant
-        size = self._size if steps else 0
+        size, who = self._size if steps else 0, (NOT_OF_ONE, worker, replica.incarnation)
         waited = fetch.released - fetch.arrived - (fetch.served - fetch.started)
-        self._add((worker, round, FETCH, fetch.begun, fetch.done, waited, version, -1, steps, size, NOT_OF_ONE))
+        self._add((worker, round, FETCH, fetch.begun, fetch.done, waited, version, -1, steps, size, *who))
         landed, copy_ns = fetch.landed, self._costs.to_device_ns
         if steps and landed > fetch.released + fetch.way.latency_ns:
-            self._add((worker, round, DOWN, fetch.released, landed, 0, version, -1, 0, size, NOT_OF_ONE))
+            self._add((worker, round, DOWN, fetch.released, landed, 0, version, -1, 0, size, *who))
         if steps and copy_ns:
-            self._add((worker, round, TO_DEVICE, landed, landed + copy_ns, 0, version, -1, 0, size, NOT_OF_ONE))
+            self._add((worker, round, TO_DEVICE, landed, landed + copy_ns, 0, version, -1, 0, size, *who))
 
     def push(self, push: Push) -> None:
         """A push that is done, and what it passed."""
         grant, worker = push.grant, push.worker.number
         round, size, sent = grant.sequence, self._size, push.sent
+        who = (NOT_OF_ONE, worker, grant.incarnation)
         if not self.keeps(round):
             return
         waited = push.released - push.arrived - (push.served - push.started)
-        row = (PUSH, push.begun, push.done, waited, grant.version, grant.staleness, grant.steps, size, NOT_OF_ONE)
+        row = (PUSH, push.begun, push.done, waited, grant.version, grant.staleness, grant.steps, size, *who)
         self._add((worker, round, *row))
         if push.arrived > sent + push.way.latency_ns:
-            self._add((worker, round, UP, sent, push.arrived, 0, -1, -1, 0, size, NOT_OF_ONE))
+            self._add((worker, round, UP, sent, push.arrived, 0, -1, -1, 0, size, *who))
         if self._costs.to_host_ns:
-            self._add((worker, round, TO_HOST, sent - self._costs.to_host_ns, sent, 0, -1, -1, 0, size, NOT_OF_ONE))
+            self._add((worker, round, TO_HOST, sent - self._costs.to_host_ns, sent, 0, -1, -1, 0, size, *who))
 
     def apply(self, push: Push, grant: PushGrant) -> None:
         """The server's side of a push."""
@@ -92,7 +93,7 @@ class Rows:
         elif self.keeps(grant.sequence):
             started = push.started
             row = (APPLY, started, push.served, started - push.arrived, grant.version, grant.staleness, grant.steps)
-            self._add((SERVER, grant.sequence, *row, self._size, 0))
+            self._add((SERVER, grant.sequence, *row, self._size, 0, grant.worker, grant.incarnation))
 
     def distance(self, push: Push, grant: PushGrant) -> None:
         """How far what it started from was when it was applied."""
@@ -105,7 +106,8 @@ class Rows:
         if self.keeps(grant.sequence):
             started = slice.started
             row = (APPLY, started, slice.served, started - slice.arrived, grant.version, grant.staleness, grant.steps)
-            self._add((SERVER, grant.sequence, *row, round(slice.way.bytes), slice.index))
+            who = (slice.index, grant.worker, grant.incarnation)
+            self._add((SERVER, grant.sequence, *row, round(slice.way.bytes), *who))
 
     def grant(self, fetch: Fetch) -> None:
         """The server's side of a fetch, where it takes time."""
@@ -120,6 +122,8 @@ class Rows:
         self._grant(slice.of, slice, round(slice.way.bytes), slice.index)
 
     def _grant(self, of: Exchange, part: Exchange | Slice, size: int, shard: int) -> None:
-        number, started, served = of.worker.replica.sequence + 1, part.started, part.served
+        replica, started, served = of.worker.replica, part.started, part.served
+        number = replica.sequence + 1
         if started < served and self.keeps(number):
-            self._add((SERVER, number, GRANT, started, served, started - part.arrived, -1, -1, 0, size, shard))
+            who = (shard, replica.worker, replica.incarnation)
+            self._add((SERVER, number, GRANT, started, served, started - part.arrived, -1, -1, 0, size, *who))
