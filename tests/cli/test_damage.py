@@ -178,7 +178,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path
             out = folder / f"{kind}-{seed}"
             if kind == "interrupted":
                 (point,) = Document.read(str(folder / "it.yaml")).points()
-                assert execute(point.scenario, out, interrupt)["status"] == "interrupted"
+                for _ in range(10):  # on a busy machine a run may end before anybody looks at it
+                    status = execute(point.scenario, out, interrupt)["status"]
+                    if status == "interrupted" and len(checkpoints.all_of(out)) == 2:
+                        break
+                    shutil.rmtree(out)
                 assert len(checkpoints.all_of(out)) == 2
             else:
                 assert asgd_lab("run", folder / "it.yaml", "--out", out, "--jobs", "1").status == 0
