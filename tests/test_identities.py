@@ -211,7 +211,7 @@ class Watched:
         inner, watched = self.task.learner(worker, params, gradients), self
 
         class Inner:
-            reset_momentum, warm_up = inner.reset_momentum, inner.warm_up
+            reset_momentum, warm_up, buffers = inner.reset_momentum, inner.warm_up, inner.buffers
 
             def minibatch(self, step: int) -> tuple[float, float]:
                 before = params.double()

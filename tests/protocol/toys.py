@@ -20,6 +20,9 @@ class CountingLearner:
             self.gradients[self.worker] -= 1.0
         return 1.0, 0.5
 
+    def buffers(self) -> dict[str, Tensor]:
+        return {}
+
     def reset_momentum(self) -> None:
         pass
 
@@ -37,5 +40,5 @@ class Counting:
     def learner(self, worker: int, params: Tensor, gradients: Tensor | None = None) -> CountingLearner:
         return CountingLearner(worker, params, gradients)
 
-    def evaluate(self, params: Tensor) -> list[tuple[str, str, float]]:
+    def evaluate(self, *_: object) -> list[tuple[str, str, float]]:
         return [("test", "sum", float(params.sum()))]

@@ -15,7 +15,7 @@ from torch import Tensor
 from asgd_lab.backends.replay import repeat
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import checkpoints
+from asgd_lab.record import checkpoints, whole
 from asgd_lab.record.run import final_params
 from asgd_lab.tasks import build
 from asgd_lab.tasks.optimizer_state import load_state, state_of
@@ -40,7 +40,7 @@ CASES = [(name, options) for name in _classes() for options in [{}, *OPTIONS.get
 def through_a_file(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     path.mkdir()
     checkpoints.write(path, "worker-0", {name: value.numpy() for name, value in state.items()})
-    return {name: torch.from_numpy(value) for name, value in checkpoints.read(path, "worker-0").items()}
+    return {name: torch.from_numpy(value) for name, value in whole.read_arrays(path / "worker-0.npz").items()}
 
 
 def step(weights: list[Tensor], made: torch.optim.Optimizer, number: int) -> None:

@@ -262,6 +262,9 @@ class MarkingLearner:
             self.gradients[self.worker] -= 2.0**step
         return 1.0, 0.5
 
+    def buffers(self) -> dict[str, Tensor]:
+        return {}
+
     def reset_momentum(self) -> None:
         pass
 
@@ -280,7 +283,7 @@ class Marking:
     def learner(self, worker: int, params: Tensor, gradients: Tensor | None = None) -> MarkingLearner:
         return MarkingLearner(worker, params, gradients)
 
-    def evaluate(self, params: Tensor) -> list[tuple[str, str, float]]:
+    def evaluate(self, *_: object) -> list[tuple[str, str, float]]:
         return []
 
 
