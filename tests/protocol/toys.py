@@ -40,5 +40,5 @@ class Counting:
     def learner(self, worker: int, params: Tensor, gradients: Tensor | None = None) -> CountingLearner:
         return CountingLearner(worker, params, gradients)
 
-    def evaluate(self, *_: object) -> list[tuple[str, str, float]]:
+    def evaluate(self, params: Tensor, *_: object) -> list[tuple[str, str, float]]:
         return [("test", "sum", float(params.sum()))]
