@@ -56,8 +56,9 @@ paper: .venv/installed
 EXPERIMENTS := figures-3-and-4 figure-2 other-costs server-rules plain-fashion-mnist figure-1 figure-2-free-server \
   figure-2-double-rate figure-1-with-schedule triple-rate figure-1-one-client ringing learning-rate momentum \
   sequential without-staleness one-minibatch
+CORES = $(shell $(BIN)/python -c 'from asgd_lab.record.machine import usable_cores; print(usable_cores())')
 paper-full: .venv/installed
-	$(MAKE) --jobs $(shell nproc) $(EXPERIMENTS:%=three-seeds-%)
+	$(MAKE) --jobs $(CORES) $(EXPERIMENTS:%=three-seeds-%)
 	$(BIN)/python analysis/paper/collect.py $(PAPER)-full analysis/paper/tables
 	$(BIN)/python analysis/paper/paper.py analysis/paper/tables analysis/figures
 

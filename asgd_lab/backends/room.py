@@ -1,11 +1,10 @@
-"""Whether a run's vectors fit into this machine's memory, said before any of them is made."""
+"""Whether a run's vectors fit into the memory that this process may use, said before any of them is made."""
 
 from __future__ import annotations
 
-import psutil
-
 from asgd_lab.backends.build import build_algorithm
 from asgd_lab.errors import ScenarioError
+from asgd_lab.record.machine import free_memory_bytes
 from asgd_lab.scenario import Scenario
 
 _WORKER_BYTES = 10_000  # objects of a worker without any vector, at least
@@ -27,7 +26,7 @@ def check(scenario: Scenario, size: int) -> None:
         vectors = workers + workers * (1 + algorithm.depth) + 2 + 2 * algorithm.rule.states
     else:
         vectors = workers * (1 + algorithm.depth) + 2 + algorithm.rule.states
-    needed, available = 4 * size * vectors, psutil.virtual_memory().available
+    needed, available = 4 * size * vectors, free_memory_bytes()
     if scenario.backend.name != "process":
         needed += _WORKER_BYTES * (workers + workers * (algorithm.depth - 1) // 10)
     if needed > available:

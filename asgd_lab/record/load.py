@@ -7,11 +7,13 @@ from typing import NamedTuple
 
 import psutil
 
+from asgd_lab.record import cgroups
+
 BUSY = 0.05  # of the machine's cores; above it a measurement is of a slower machine than the one it names
 
 
 class Load(NamedTuple):
-    """Shares of the CPU time of all cores of the machine."""
+    """Shares of the CPU time of all cores of the machine, or of a container's quota, where others take more of that."""
 
     others: float  # of processes that are not this one or started by it
     steal: float  # that its host had no core for (of a virtual machine)
@@ -37,8 +39,12 @@ class LoadMeter:
         possible_s = (ended.time_s - began.time_s) * (psutil.cpu_count() or 1)
         if possible_s <= 0:
             return Load(0.0, 0.0)
-        others_s = (ended.busy_s - began.busy_s) - (ended.own_s - began.own_s)
-        return Load(max(0.0, others_s) / possible_s, max(0.0, ended.steal_s - began.steal_s) / possible_s)
+        own_s = ended.own_s - began.own_s
+        others = [0.0, (ended.busy_s - began.busy_s - own_s) / possible_s]
+        if began.quota is not None and ended.quota is not None:
+            allowed_s = (ended.time_s - began.time_s) * ended.quota.cores
+            others.append((ended.quota.taken_s - began.quota.taken_s - own_s) / allowed_s)
+        return Load(max(others), max(0.0, ended.steal_s - began.steal_s) / possible_s)
 
 
 class _Times(NamedTuple):
@@ -46,12 +52,13 @@ class _Times(NamedTuple):
     busy_s: float  # of all processes
     steal_s: float
     own_s: float
+    quota: cgroups.Quota | None
 
 
 def _now() -> _Times:
     all_ = psutil.cpu_times()
     busy_s = sum(getattr(all_, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq"))
-    return _Times(time.monotonic(), busy_s, getattr(all_, "steal", 0.0), _own_s())
+    return _Times(time.monotonic(), busy_s, getattr(all_, "steal", 0.0), _own_s(), cgroups.cpu_quota())
 
 
 def _own_s() -> float:

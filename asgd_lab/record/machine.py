@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import math
 import os
 import platform
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 import psutil
 
 import asgd_lab
+from asgd_lab.record import cgroups
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "simpy", "pandas", "pyarrow")
 
@@ -27,12 +29,16 @@ def versions() -> dict[str, str | None]:
 
 
 def machine() -> dict[str, Any]:
-    """The processor, the cores there are and those this process may use, memory in bytes, and the platform."""
+    """The processor, cores, memory and platform; cores and memory are what there is and what this process may use."""
+    memory_bytes, limit_bytes = psutil.virtual_memory().total, cgroups.memory_limit_bytes()
+    quota = cgroups.cpu_quota()
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
         "usable_cores": usable_cores(),
-        "memory_bytes": psutil.virtual_memory().total,
+        "cpu_quota": None if quota is None else quota.cores,
+        "memory_bytes": memory_bytes,
+        "usable_memory_bytes": memory_bytes if limit_bytes is None else min(memory_bytes, limit_bytes),
         "platform": platform.platform(),
     }
 
@@ -48,9 +54,19 @@ def arithmetic() -> dict[str, Any]:
     }
 
 
-def usable_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+def usable_cores(root: Path = cgroups.ROOT) -> int:
+    """The cores that this process may use: by its affinity, and by the quotas of its control groups.
+
+    A quota's last part of a core counts as one.
+    """
+    cores, quota = len(os.sched_getaffinity(0)), cgroups.cpu_quota(root)
+    return cores if quota is None else max(1, min(cores, math.ceil(quota.cores)))
+
+
+def free_memory_bytes(root: Path = cgroups.ROOT) -> int:
+    """The memory that this process may still take: of the machine's, and of what its control groups may hold."""
+    available, left = psutil.virtual_memory().available, cgroups.memory_left_bytes(root)
+    return available if left is None else min(available, left)
 
 
 @functools.cache
