@@ -299,12 +299,10 @@ def _checked(document: Document, overrides: Mapping[str, Any], points: Sequence[
 
 def _compare(documents: list[Document], overrides: Mapping[str, Any], out: Path | None, repeats: int) -> None:
     import pandas as pd
-    import torch
 
     from asgd_lab.compare import compare, write
     from asgd_lab.record.run import default_directory
 
-    torch.set_num_threads(1)
     console = display.console()
     folder = out or default_directory("compare")
     rows: list[dict[str, Any]] = []

@@ -10,8 +10,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from asgd_lab import display, tasks
 from asgd_lab.backends.inputs import changes, inputs
 from asgd_lab.backends.replay import repeat
@@ -102,7 +100,6 @@ def _simulated(run_dir: Path, scenario: Scenario) -> tuple[str, list[str]]:
         raise ScenarioError(
             f"{run_dir}: is {status}: a simulation that has not come to its end is not repeated; run it again"
         )
-    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         execute(scenario, Path(folder) / "run")
         left = simulated_run(run_dir, Path(folder) / "run")

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from rich.console import Console
 
 from asgd_lab import display, sweep, tasks
@@ -23,6 +22,7 @@ from asgd_lab.backends.outcome import Progress
 from asgd_lab.backends.process import launch
 from asgd_lab.backends.process.pool import Job, Pool
 from asgd_lab.backends.run import execute, with_samples
+from asgd_lab.backends.settings import settled
 from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.hardware.costs import check_memory
 from asgd_lab.overview import overview, results
@@ -54,6 +54,7 @@ class Request:
                 error = ScenarioError.at((swept or [error.key])[-1], f"{error} (at the sweep's point {point.name})")
             raise self.document.located(error, self.overrides) from None
 
+    @settled()
     def check(self, *, partly: bool = False) -> tasks.Named:
         """Find now what of the points cannot be built, not after hours, at the last of them.
 
@@ -99,7 +100,6 @@ class Request:
 
         With `resume`, what `out` holds of the same points is kept where it is done, and made anew where it is not.
         """
-        torch.set_num_threads(1)  # what a run computes must not depend on the cores of the machine
         console = display.console()
         folder = out or default_directory(self.points[0].scenario.name)
         failures: list[str] = []

@@ -105,7 +105,7 @@ def initial_parameters(scenario: Scenario, task: Task) -> Tensor:
             message = f"{warm.run} has {loaded.numel()} parameters; this task has {params.numel()}"
             raise ScenarioError.at("warm_start.run", message)
         return params.copy_(loaded)
-    key = (scenario.task.model_dump_json(), scenario.seed, warm.minibatches, torch.get_num_threads())
+    key = (scenario.task.model_dump_json(), scenario.seed, warm.minibatches)
     if key in _warmed:
         warmed, buffers = _warmed[key]
         task.start_with(buffers)

@@ -31,6 +31,7 @@ from asgd_lab.backends.build import (
 )
 from asgd_lab.backends.failing import minibatch_failed
 from asgd_lab.backends.history import digest
+from asgd_lab.backends.settings import settled
 from asgd_lab.backends.verification import FINAL, Made
 from asgd_lab.errors import ProtocolError, ScenarioError
 from asgd_lab.protocol.effects import Effect, Fetch, Start, Train, Wait
@@ -261,13 +262,13 @@ class Repetition:
             replica.vectors.center = self.server.parameters.vector(self.server.parameters.pinned(grant.worker))
 
 
+@settled()
 def repeat(scenario: Scenario, run_dir: Path, watch: Any = None) -> Verdict:
     """Repeat the run in `run_dir` that the process backend has recorded; `watch(done, all)` is told how far it is."""
     if build_algorithm(scenario).shared:
         raise ScenarioError(f"{run_dir}: is a run of hogwild, whose updates have no order that could be repeated")
     if scenario.backend.device == "cuda":
         raise ScenarioError(f"{run_dir}: was computed on GPUs, whose bits are not promised; replay repeats CPU runs")
-    torch.set_num_threads(1)
     past = history.read(run_dir / history.FILE)
     if not past:
         raise ScenarioError(f"{run_dir / history.FILE}: holds no events; there is nothing to repeat")

@@ -14,6 +14,7 @@ from asgd_lab.backends.failing import logged
 from asgd_lab.backends.inputs import inputs
 from asgd_lab.backends.outcome import Outcome, Watch
 from asgd_lab.backends.resuming import how_far
+from asgd_lab.backends.settings import settled
 from asgd_lab.errors import RunFailed, ScenarioError, refusal
 from asgd_lab.hardware import fit
 from asgd_lab.record import checkpoints, removal, tables
@@ -48,6 +49,7 @@ BACKENDS: dict[str, Callable[[], Backend]] = {"inline": _inline, "sim": _sim, "p
 """By name; each is imported when it is asked for."""
 
 
+@settled()
 def execute(
     scenario: Scenario, out: Path, watch: Watch | None = None, go_on: bool = False, anew: bool = False
 ) -> dict[str, Any]:
@@ -57,6 +59,9 @@ def execute(
     what an earlier try of it wrote is removed. A run that cannot begin leaves the directory as it was.
     A failed run raises `RunFailed` after everything that was recorded has been written, also if what failed it was the
     operating system, which refused a file, a process or memory; an interrupted one returns.
+
+    It may be called in any thread. Its bits do not depend on what the caller has said to torch; runs of several threads
+    of one process take turns.
     """
     try:
         return _execute(resolved(scenario), out, watch, go_on, anew)

@@ -22,8 +22,6 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
-import torch
-
 from asgd_lab import interrupts
 from asgd_lab.backends.outcome import Progress
 from asgd_lab.backends.process.preload import POOL_MODULES, preload, without_main
@@ -132,7 +130,6 @@ class Pool:
 def main(line: Connection) -> None:
     """A process of the pool. Ctrl-C is the parent's to hear, who breaks the line."""
     interrupts.ignore()
-    torch.set_num_threads(1)
     jobs: SimpleQueue[Job | None] = SimpleQueue()
     threading.Thread(target=_listen, args=(line, jobs), daemon=True).start()
     # Only a run is interrupted: elsewhere a destructor, which swallows it, might be what is interrupted.
