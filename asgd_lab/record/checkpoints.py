@@ -3,6 +3,9 @@
 `checkpoints/VERSION/` holds `server.npz` (the parameters, and the rule's vectors), `worker-W.npz` for every worker that
 was in, and `state.json`: how many events had happened by then, how many rows each file of the run had, and checksums
 of all that it stands on.
+
+Until all of that is written it lies in `checkpoints/unfinished-NUMBER/`. One that is abandoned is removed, whoever
+still writes a part of it; no later one has its number, and so its folder.
 """
 
 from __future__ import annotations
@@ -38,38 +41,54 @@ class State(NamedTuple):
     files: dict[str, str | None] = {}  # noqa: RUF012
 
 
-def begin(run_dir: Path) -> Path:
-    """An empty folder to write the next one into."""
-    path = run_dir / FOLDER / UNFINISHED
-    removal.clear(run_dir, f"{FOLDER}/{UNFINISHED}")
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+def begin(run_dir: Path, number: int) -> None:
+    """Make an empty folder for checkpoint `number`, which no other has; earlier unfinished ones are abandoned."""
+    abandon(run_dir)
+    _unfinished(run_dir, number).mkdir(parents=True)
 
 
-def write(folder: Path, name: str, arrays: Mapping[str, Any]) -> None:
-    """One file of a checkpoint, on the disk when this returns."""
-    whole.write_arrays(folder / f"{name}.npz", arrays)
+def abandon(run_dir: Path) -> None:
+    """Remove what is unfinished."""
+    for path in sorted((run_dir / FOLDER).glob(f"{UNFINISHED}*")):
+        removal.clear(run_dir, f"{FOLDER}/{path.name}")
+
+
+def write(run_dir: Path, number: int, name: str, arrays: Mapping[str, Any]) -> bool:
+    """Write one file of checkpoint `number`: it is on the disk when this returns. False if that one is abandoned."""
+    folder = _unfinished(run_dir, number)
+    try:
+        whole.write_arrays(folder / f"{name}.npz", arrays)
+    except FileNotFoundError:
+        if folder.exists():
+            raise
+        return False
+    return True
+
+
+def _unfinished(run_dir: Path, number: int) -> Path:
+    return run_dir / FOLDER / f"{UNFINISHED}-{number}"
 
 
 def commit(
-    run_dir: Path, *, version: int, minibatches: int, elapsed_ns: int, workers: list[int], keep: int
+    run_dir: Path, number: int, *, version: int, minibatches: int, elapsed_ns: int, workers: list[int], keep: int
 ) -> Path:  # fmt: skip
-    """Make the unfinished one a checkpoint of this state, and remove all but the newest `keep`.
+    """Make the unfinished `number` a checkpoint of this state, and remove all but the newest `keep`.
 
     The rows that it stands on are on the disk when this returns. Those of a later version are of a past that a resume
     has given up: their rows are gone.
     """
-    unfinished = run_dir / FOLDER / UNFINISHED
+    unfinished = _unfinished(run_dir, number)
     parts = [path for path in (run_dir / PARTS).iterdir() if path.suffix in ROW_FILES]
     copies = list((run_dir / PARTS).glob(COPIES))
     extents = {path.name: rowfile.extent(path) for path in [run_dir / EVENTS, *parts]}
+    written = [f"{name}.npz" for name in _names(workers)]  # a worker that is out may have written a part as well
     for each in (run_dir / EVENTS, *parts, *copies):
         whole.sync(each)
     state = State(
         version, minibatches, extents[EVENTS].rows, elapsed_ns, workers,
         {name: each.rows for name, each in extents.items() if name != EVENTS},
         {name: each.crc for name, each in extents.items()},
-        {path.name: whole.seal_of(path) for path in sorted([*unfinished.glob("*.npz"), *copies])},
+        {path.name: whole.seal_of(path) for path in sorted([*(unfinished / name for name in written), *copies])},
     )  # fmt: skip
     whole.write_json(unfinished / "state.json", state._asdict())
     path = run_dir / FOLDER / f"{version:012d}"
@@ -124,9 +143,13 @@ def usable(run_dir: Path, to_go_on: bool = False) -> tuple[Path | None, list[str
 def check(path: Path) -> State:
     """What the checkpoint is of; ScenarioError if one of its files is damaged, or is not the one that was written."""
     state = state_of(path)
-    for name in ("server", *(f"worker-{worker}" for worker in state.workers)):
+    for name in _names(state.workers):
         read(path, name, state)
     return state
+
+
+def _names(workers: list[int]) -> list[str]:
+    return ["server", *(f"worker-{worker}" for worker in workers)]
 
 
 def _check_parts(run_dir: Path, path: Path, state: State) -> None:

@@ -25,11 +25,11 @@ _FILES = re.compile(
             rf"parts/{_PROCESS}\.(effects|minibatches|snapshots|distances|\d+\.np[yz])(\.new)?",
             r"parts/final\.npz(\.new)?",
             r"checkpoints/final\.npz(\.new)?",
-            r"checkpoints/(\d+|unfinished)/((server|worker-\d+)\.npz|state\.json)(\.part|\.new)?",
+            r"checkpoints/(\d+|unfinished(-\d+)?)/((server|worker-\d+)\.npz|state\.json)(\.part|\.new)?",
         )
     )
 )
-_FOLDERS = re.compile(r"logs|parts|checkpoints(/(\d+|unfinished))?")
+_FOLDERS = re.compile(r"logs|parts|checkpoints(/(\d+|unfinished(-\d+)?))?")
 
 
 def is_ours(name: str) -> bool:

@@ -24,6 +24,7 @@ OURS = [
     *("parts/replica-2.snapshots", "parts/replica-2.17.npy", "parts/server.0.npy"),
     *("checkpoints/final.npz", "checkpoints/000000000030/server.npz", "checkpoints/000000000030/state.json"),
     *("checkpoints/unfinished/worker-0.npz.part", "checkpoints/unfinished/state.json"),
+    *("checkpoints/unfinished-17/worker-0.npz.new", "checkpoints/unfinished-17/server.npz"),
 ]
 THEIRS = [
     *("notes.txt", "scenario.yaml.bak", "my.parquet", "manifest.json~", "trace.json.gz", "figures/effects.parquet"),

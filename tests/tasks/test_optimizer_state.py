@@ -38,9 +38,10 @@ CASES = [(name, options) for name in _classes() for options in [{}, *OPTIONS.get
 
 
 def through_a_file(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    path.mkdir()
-    checkpoints.write(path, "worker-0", {name: value.numpy() for name, value in state.items()})
-    return {name: torch.from_numpy(value) for name, value in whole.read_arrays(path / "worker-0.npz").items()}
+    checkpoints.begin(path, 1)
+    assert checkpoints.write(path, 1, "worker-0", {name: value.numpy() for name, value in state.items()})
+    (file,) = path.rglob("worker-0.npz")
+    return {name: torch.from_numpy(value) for name, value in whole.read_arrays(file).items()}
 
 
 def step(weights: list[Tensor], made: torch.optim.Optimizer, number: int) -> None:

@@ -22,10 +22,10 @@ class Ask(IntEnum):
     FETCH = 1
     PUSH = 2
     LEAVE = 3
-    SAVED = 4  # its part of checkpoint `number` is written
+    SAVED = 4  # its part of checkpoint `number` is written, as it was told with this `detail`
     AGAIN = 5  # the server is new: say this, and then again what is not answered
     OUT = 6  # this life is over: the worker was given up meanwhile
-    SAVE = 7  # write your part of checkpoint `number` when all that you wait for is a fetch
+    SAVE = 7  # write your part of checkpoint `number` when all that you wait for is a fetch; `detail` counts these
 
 
 class Request(NamedTuple):

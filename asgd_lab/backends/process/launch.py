@@ -26,8 +26,7 @@ from asgd_lab.backends.process.preload import preload
 from asgd_lab.backends.process.restoring import go_back
 from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.hardware.costs import check_memory
-from asgd_lab.record import removal, whole
-from asgd_lab.record.checkpoints import newest, state_of
+from asgd_lab.record import checkpoints, removal, whole
 from asgd_lab.record.load import LoadMeter
 from asgd_lab.record.run import RunDirectory
 from asgd_lab.record.summary import Statistics
@@ -44,7 +43,7 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
     """
     began_ns = now_ns()
     check(scenario)
-    resumed = newest(record.path, to_go_on=True)
+    resumed = checkpoints.newest(record.path, to_go_on=True)
     preload()
     data = tasks.load(scenario.task)
     task = build_task(scenario, data, checked=True)
@@ -67,7 +66,7 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
         Stack("asgd-lab-mailboxes", workers * algorithm.depth, 0 if algorithm.shared else task.size),
         Stack("asgd-lab-states", 2 * algorithm.rule.states, task.size),
         SharedTensors(data | task.start()), Board(workers), record.path, resumed,
-        0 if resumed is None else state_of(resumed).elapsed_ns, parts, logs, tuple(sys.path),
+        0 if resumed is None else checkpoints.state_of(resumed).elapsed_ns, parts, logs, tuple(sys.path),
         trust.is_trusted(),
     )  # fmt: skip
     if resumed is not None:
@@ -97,6 +96,7 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
                 _evaluate(task, parts, record, outcome)
     finally:
         plan.close()
+        checkpoints.abandon(record.path)
         if outcome.status == "done" or scenario.backend.checkpoint is None:  # else it may go on
             removal.clear(record.path, "parts")
     return outcome

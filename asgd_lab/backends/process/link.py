@@ -22,12 +22,12 @@ class Out(Exception):
 class Link:
     """Requests under way, by what they ask and their number, and the answers that were not waited for yet."""
 
-    def __init__(self, end: socket.socket, save: Callable[[int], None]) -> None:
+    def __init__(self, end: socket.socket, save: Callable[[int], bool]) -> None:
         self._end, self._save = end, save
         self.incarnation = 0
         self._asked: dict[tuple[int, int], Request] = {}
         self._answers: dict[tuple[int, int], Answer] = {}
-        self._to_save: int | None = None
+        self._to_save: Answer | None = None
 
     def ask(self, request: Request) -> tuple[int, int]:
         """Send a request; what `wait` needs to know it by."""
@@ -45,9 +45,9 @@ class Link:
         while key not in self._answers:
             self._listen()
             if self._to_save is not None and key[0] == Ask.FETCH and len(self._asked) == 1:
-                checkpoint, self._to_save = self._to_save, None
-                self._save(checkpoint)
-                self._send(Request(Ask.SAVED, self.incarnation, checkpoint, now_ns()))
+                told, self._to_save = self._to_save, None
+                if self._save(told.number):
+                    self._send(Request(Ask.SAVED, self.incarnation, told.number, now_ns(), detail=told.detail))
         return self._answers.pop(key)
 
     def call(self, request: Request) -> Answer:
@@ -83,6 +83,6 @@ class Link:
             if answer.incarnation == self.incarnation:
                 raise Out
         elif answer.to == Ask.SAVE:
-            self._to_save = answer.number
+            self._to_save = answer
         elif self._asked.pop((answer.to, answer.number), None) is not None:  # else an answer heard twice
             self._answers[answer.to, answer.number] = answer

@@ -16,16 +16,15 @@ from asgd_lab.record.rowfile import cut
 LEARNER, KEPT = "learner.", "kept."
 
 
-def save(plan: Plan, worker: Worker, fetches: int) -> None:
-    """Between two rounds: its place, the local optimizer, and work that is not pushed yet."""
+def save(plan: Plan, worker: Worker, fetches: int, checkpoint: int) -> bool:
+    """Between two rounds: its place, the local optimizer, and work that is not pushed yet. False if nobody wants it."""
     replica = worker.replica
     whole, sums = replica.place()
     kept = replica.vectors.kept() if replica.vectors is not None and replica.unpushed else []
     arrays = {"place": np.array([*whole, fetches], np.int64), "sums": np.array(sums)}
     arrays |= {f"{KEPT}{index}": vector.cpu().numpy() for index, vector in enumerate(kept)}
     arrays |= {f"{LEARNER}{name}": value.cpu().numpy() for name, value in worker.learner.state().items()}
-    folder = plan.run_dir / checkpoints.FOLDER / checkpoints.UNFINISHED
-    checkpoints.write(folder, f"worker-{replica.worker}", arrays)
+    return checkpoints.write(plan.run_dir, checkpoint, f"worker-{replica.worker}", arrays)
 
 
 def restore(plan: Plan, worker: Worker) -> int | None:

@@ -4,10 +4,14 @@ When one is due, the server keeps the fetches that come; a worker that waits for
 before, and writes down what outlives a round: its place, its local optimizer, work that it has not pushed. When all
 have, the server writes the parameters and how far the record has come, and lets everybody go on. So the record up to
 there, these files and the scenario are the whole state of the run.
+
+A gate may let a worker go on while it writes. So each word to write is numbered: only the answer to the last one
+counts, and none after a grant. Then no member is writing when the checkpoint is committed.
 """
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from asgd_lab.backends.process import channel
@@ -34,7 +38,9 @@ class Saver:
         self._number = 0
         self.under_way = False
         self.held: list[tuple[int, Request]] = []
+        self._told: dict[int, int] = {}  # the last word of each worker that has not answered it
         self._saved: set[int] = set()
+        self._count = itertools.count()
 
     @property
     def due_ns(self) -> int | None:
@@ -49,9 +55,10 @@ class Saver:
         by_updates = self._every_updates is not None and server.version >= self._version + self._every_updates
         if not by_updates and (self._every_ns is None or clock_ns < self._time_ns + self._every_ns):
             return
-        checkpoints.begin(self._plan.run_dir)
-        self.under_way = True
         self._number = now_ns()
+        checkpoints.begin(self._plan.run_dir, self._number)
+        self.under_way = True
+        self._told.clear()
         self._saved.clear()
         for worker in sorted(server.waiting):
             self._tell(worker)
@@ -61,18 +68,19 @@ class Saver:
         self.held.append((worker, request))
         self._tell(worker)
 
-    def saved(self, worker: int, number: int) -> None:
-        """A worker has."""
-        if self.under_way and number == self._number:
+    def saved(self, worker: int, number: int, told: int) -> None:
+        """A worker has, as it was told then."""
+        if self.under_way and number == self._number and self._told.get(worker) == told:
             self._saved.add(worker)
 
     def granted(self, worker: int) -> None:
-        """It goes on: what it has written is of the past."""
+        """It goes on: what it has written, or is writing, is of the past."""
+        self._told.pop(worker, None)
         self._saved.discard(worker)
 
     def gone(self, worker: int) -> None:
         """It is out, and so is what it had asked."""
-        self._saved.discard(worker)
+        self.granted(worker)
         self.held = [item for item in self.held if item[0] != worker]
 
     def finish(self, clock_ns: int) -> list[tuple[int, Request]]:
@@ -91,7 +99,9 @@ class Saver:
 
     def _tell(self, worker: int) -> None:
         incarnation = self._process.server.standing(worker)[0]
-        channel.answer(self._process.ends[worker], Answer(Ask.SAVE, self._number, incarnation))
+        self._told[worker] = told = next(self._count)
+        self._saved.discard(worker)
+        channel.answer(self._process.ends[worker], Answer(Ask.SAVE, self._number, incarnation, detail=told))
 
     def _write(self, clock_ns: int) -> None:
         server, run_dir = self._process.server, self._plan.run_dir
@@ -100,8 +110,8 @@ class Saver:
             self._process.ledger.digest(clock_ns)
             arrays["params"] = server.parameters.current.numpy()
             arrays |= {f"state.{index}": each.numpy() for index, each in enumerate(server.parameters.state)}
-        checkpoints.write(run_dir / checkpoints.FOLDER / checkpoints.UNFINISHED, "server", arrays)
+        checkpoints.write(run_dir, self._number, "server", arrays)
         checkpoints.commit(
-            run_dir, version=server.version, minibatches=server.minibatches, elapsed_ns=clock_ns,
+            run_dir, self._number, version=server.version, minibatches=server.minibatches, elapsed_ns=clock_ns,
             workers=sorted(server.members), keep=self._keep,
         )  # fmt: skip

@@ -251,7 +251,7 @@ class ServerProcess:
             self._out(worker, Why(request.detail))
             return
         if kind == Ask.SAVED:
-            self.saver.saved(worker, number)
+            self.saver.saved(worker, number, request.detail)
             return
         known = self.ledger.fetches[worker] if kind == Ask.FETCH else self.server.standing(worker)[1]
         if number <= known:  # said again to a new server

@@ -289,9 +289,9 @@ class WorkerProcess:
         sent = due if self.overlapped else answer.released_ns
         return wait_out(self.words, Board.WAYS_NS, sent, due + way_ns, way_ns)
 
-    def _save(self, checkpoint: int) -> None:
+    def _save(self, checkpoint: int) -> bool:
         """Write down what outlives a round; the fetch that is waited for is asked again by who goes on from it."""
-        save(self.plan, self.worker, self.fetches - 1)
+        return save(self.plan, self.worker, self.fetches - 1, checkpoint)
 
     def _note(
         self,
