@@ -24,7 +24,7 @@ from asgd_lab.backends.run import execute
 from asgd_lab.errors import ScenarioError
 from asgd_lab.hardware.fit import Fitted, fit, step_times_s
 from asgd_lab.hardware.steps import mean_step_s
-from asgd_lab.record import tables
+from asgd_lab.record import tables, whole
 from asgd_lab.record.load import Load
 from asgd_lab.record.machine import usable_cores
 from asgd_lab.record.run import file_name
@@ -187,8 +187,8 @@ def write(table: pd.DataFrame, out: Path) -> list[Path]:
     """The table as compare.parquet and compare.csv, and the figure, into `out`."""
     from asgd_lab.figures import speedup, style
 
-    table.to_parquet(out / "compare.parquet")
-    table.to_csv(out / "compare.csv", index=False)
+    whole.write(out / "compare.parquet", table.to_parquet())
+    whole.write(out / "compare.csv", table.to_csv(index=False).encode())
     return [out / "compare.csv", out / "compare.parquet", *style.save(speedup.speedup_figure(table), out / "compare")]
 
 

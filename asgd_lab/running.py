@@ -23,7 +23,7 @@ from asgd_lab.backends.process import launch
 from asgd_lab.backends.process.pool import Job, Pool
 from asgd_lab.backends.run import execute, with_samples
 from asgd_lab.backends.settings import settled
-from asgd_lab.errors import RunFailed, ScenarioError
+from asgd_lab.errors import RunFailed, ScenarioError, refusal
 from asgd_lab.hardware.costs import check_memory
 from asgd_lab.overview import overview, results
 from asgd_lab.record.checkpoints import all_of, usable
@@ -197,9 +197,13 @@ class _Sweep:
         groups = sweep.groups(self.request.points, self.summaries)
         for table in results(groups):
             self.console.print(table)
-        for path in sweep.write(groups, self.folder):
-            display.say(self.console, f"wrote {path}")
-        return [f"{name}: {failure}" for name, failure in self.failures.items()]
+        failures = [f"{name}: {failure}" for name, failure in self.failures.items()]
+        try:
+            for path in sweep.write(groups, self.folder):
+                display.say(self.console, f"wrote {path}")
+        except OSError as error:
+            failures.append(f"the table of the sweep could not be written: {refusal(error)}")
+        return failures
 
     def _left(self) -> list[Place]:
         """What is not done. All places are looked at before the first is touched."""

@@ -107,7 +107,7 @@ def _carry_out(scenario: Scenario, record: RunDirectory, watch: Watch | None) ->
         status: Status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         if record.begun or record.beginning == "new":  # else an earlier try of it stays as it was
             failure = refusal(error) or f"{type(error).__name__}: {error}"
-            with contextlib.suppress(OSError):  # what has ended the run may refuse this as well
+            with contextlib.suppress(OSError, ScenarioError):  # what has ended the run may refuse this as well
                 record.begin(early=True)
                 if isinstance(error, RunFailed):
                     failure = logged(record.path, error)

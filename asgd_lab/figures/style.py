@@ -15,6 +15,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from asgd_lab.record import whole
+
 COLUMN_IN = 3.5
 PAGE_IN = 7.16
 REFERENCE = "0.45"  # the grey of what is only there to compare with
@@ -73,7 +75,7 @@ def save(fig: Figure, path: Path | str) -> list[Path]:
     stem = path.with_suffix("") if path.suffix in (".png", ".pdf") else path
     path.parent.mkdir(parents=True, exist_ok=True)
     files = [stem.with_name(stem.name + suffix) for suffix in (".png", ".pdf")]
-    with look():
-        fig.savefig(files[0], dpi=200)
-        fig.savefig(files[1], metadata={"CreationDate": None})  # equal figures are equal bytes
+    with look(), whole.replacing(files[0]) as png, whole.replacing(files[1]) as pdf:
+        fig.savefig(png, format="png", dpi=200)
+        fig.savefig(pdf, format="pdf", metadata={"CreationDate": None})  # equal figures are equal bytes
     return files

@@ -7,14 +7,17 @@ the process, however that ends.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import weakref
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
 from asgd_lab.errors import ScenarioError
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)
 _HELD: ContextVar[frozenset[tuple[int, int]]] = ContextVar("held", default=frozenset())
 
 
@@ -66,8 +69,35 @@ def held(path: Path, option: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def unusable(path: Path, option: str, error: Exception) -> ScenarioError:
-    """What is said of a path at which no directory can be."""
+class Place:
+    """A directory that something is written into for a long time, wherever it is moved meanwhile."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        weakref.finalize(self, os.close, self._descriptor)
+
+    @property
+    def now(self) -> Path:
+        """Where it is, or was last."""
+        return Path(os.readlink(f"/proc/self/fd/{self._descriptor}"))
+
+    def lost(self) -> str | None:
+        """What has become of it, if it is not at its path any more."""
+        about = os.fstat(self._descriptor)
+        with contextlib.suppress(OSError):
+            if os.path.samestat(about, os.stat(self._path)):
+                return None
+        with contextlib.suppress(OSError):
+            if os.path.samestat(about, os.stat(self.now)):
+                return f"{self._path}: was moved to {self.now} while the run went on"
+        return f"{self._path}: was removed while the run went on"
+
+
+def unusable(path: Path, option: str, error: Exception) -> Exception:
+    """What is said of a path at which no directory can be; what the system has no room for is no fault of the path."""
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return OSError(error.errno, error.strerror, str(path))
     why = getattr(error, "strerror", None) or str(error)
     if os.path.islink(path) and not os.path.exists(path):
         why = "it is a broken symbolic link"

@@ -6,24 +6,26 @@ refused.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from asgd_lab.errors import ScenarioError
+from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.record import checkpoints, machine, provenance, removal, sealing, trace, whole
-from asgd_lab.record.columns import DISTANCES, EFFECTS, EVALS, MINIBATCHES, TABLES
-from asgd_lab.record.holding import unusable
+from asgd_lab.record.columns import DISTANCES, EFFECTS, EVALS, MINIBATCHES, TABLES, Table
+from asgd_lab.record.holding import Place, unusable
 from asgd_lab.record.tables import NoRows, Recording, Rows
 
+AnyRows = TypeVar("AnyRows", Rows, NoRows)
 Status = Literal["done", "interrupted", "failed"]
 
 
@@ -50,6 +52,8 @@ class RunDirectory:
         self.path, self.recording, self.begun = path, Recording.named(record), False
         self._scenario_yaml, self._facts, self._far, self.beginning = scenario_yaml, facts or {}, distances, beginning
         self._inputs = inputs
+        self._rows: list[Rows | NoRows] = []
+        self._place: Place | None = None
         if beginning == "new":
             _check_empty(path)
 
@@ -77,6 +81,7 @@ class RunDirectory:
         if self.begun:
             return
         path, facts = self.path, dict(self._facts)
+        self._place = self._place or Place(path)
         if not early:
             facts["inputs"] = self._inputs()
         if self.beginning == "go on":
@@ -92,7 +97,6 @@ class RunDirectory:
             if self.beginning == "anew":
                 removal.clear(path)
             _claim(path, self._scenario_yaml)
-        self.begun = True
         manifest = {
             "status": "running",
             "created": _now(),
@@ -105,11 +109,24 @@ class RunDirectory:
                 (path / "scenario.yaml").read_bytes(), facts.get("inputs", {}).get("code", {})
             ),
         }
-        whole.write_json(path / "manifest.json", manifest)
-        rows = Rows if self.recording.every else NoRows
-        self.effects, self.minibatches = (rows(table.file(path), table) for table in (EFFECTS, MINIBATCHES))
-        self.distances = Rows(DISTANCES.file(path), DISTANCES) if self._far else None
-        self.evals = Rows(EVALS.file(path), EVALS)
+        try:
+            whole.write_json(path / "manifest.json", manifest)
+        except OSError:
+            if self.beginning != "go on":
+                removal.clear(path)
+            raise
+        self.begun = True
+        if self.recording.every:
+            self.effects, self.minibatches = self._kept(Rows, EFFECTS), self._kept(Rows, MINIBATCHES)
+        else:
+            self.effects, self.minibatches = self._kept(NoRows, EFFECTS), self._kept(NoRows, MINIBATCHES)
+        self.distances = self._kept(Rows, DISTANCES) if self._far else None
+        self.evals = self._kept(Rows, EVALS)
+
+    def _kept(self, kind: type[AnyRows], table: Table) -> AnyRows:
+        rows = kind(table.file(self.path), table)
+        self._rows.append(rows)
+        return rows
 
     def save_params(self, params: npt.NDArray[np.float32]) -> None:
         """Write the final parameters, before anything is done that may fail."""
@@ -119,8 +136,8 @@ class RunDirectory:
         """The run cannot be: remove what was written for it. What an earlier command recorded stays."""
         if not self.begun:
             return
-        for rows in (self.effects, self.minibatches, self.evals, self.distances):
-            if rows is not None:
+        with contextlib.suppress(OSError):
+            for rows in self._rows:
                 rows.close()
         if self.beginning == "go on":
             mark(self.path, "interrupted", failure=failure)
@@ -132,22 +149,33 @@ class RunDirectory:
 
         For a run that was interrupted or failed too. Each part is written though an earlier one could not be (a full
         disk, a Ctrl-C); the first failure is raised at the end, and the manifest does not call such a run done. A
-        number that is not finite becomes null in summary.json.
+        number that is not finite becomes null in summary.json. RunFailed if the folder stands elsewhere by now.
         """
-
-        def seal(kind: type[BaseException] | None, *_: object) -> None:
-            torn: Status = "interrupted" if kind is KeyboardInterrupt else "failed"
-            mark(self.path, torn if kind is not None and status == "done" else status)
-
-        with ExitStack() as parts:  # runs its callbacks last to first, each whatever the others raise
-            parts.push(seal)
-            parts.callback(trace.write, self.path)
-            parts.callback(whole.write_json, self.path / "summary.json", {"status": status, **summary})
-            if params is not None:
-                parts.callback(_write_params, self.path, params)
-            for rows in (self.effects, self.minibatches, self.evals, self.distances):
-                if rows is not None:
-                    parts.callback(rows.close)
+        if self._place is not None and (lost := self._place.lost()) is not None:
+            with contextlib.suppress(OSError, ScenarioError):
+                mark(self._place.now, "failed", failure=lost)
+            raise RunFailed(lost)
+        parts: list[Callable[[], object]] = [rows.close for rows in self._rows]
+        if params is not None:
+            parts.append(functools.partial(_write_params, self.path, params))
+        parts.append(functools.partial(whole.write_json, self.path / "summary.json", {"status": status, **summary}))
+        parts.append(functools.partial(trace.write, self.path))
+        torn: list[BaseException] = []
+        for part in parts:
+            try:
+                part()
+            except (Exception, KeyboardInterrupt) as error:
+                torn.append(error)
+        if torn and status == "done":
+            status = "interrupted" if any(isinstance(each, KeyboardInterrupt) for each in torn) else "failed"
+        try:
+            mark(self.path, status)
+        except (Exception, KeyboardInterrupt) as error:
+            torn.append(error)
+        if torn and isinstance(torn[0], ScenarioError):  # of a file that this run has just written
+            raise RunFailed(str(torn[0])) from torn[0]
+        if torn:
+            raise torn[0]
 
 
 def mark(run_dir: Path, status: Status, **facts: Any) -> None:
@@ -243,7 +271,12 @@ def _claim(path: Path, scenario_yaml: str) -> None:
     try:
         # "x": of two runs that found the directory empty at the same moment, one gets it.
         with (path / "scenario.yaml").open("x", encoding="utf-8") as file:
-            file.write(scenario_yaml)
+            try:
+                file.write(scenario_yaml)
+                file.flush()
+            except OSError:
+                removal.remove_file(path, "scenario.yaml")
+                raise
     except FileExistsError:
         raise ScenarioError(f"--out: {path} is not empty; choose another") from None
     except OSError as error:

@@ -9,7 +9,6 @@ columns: a loop over them would take longer than many a simulation.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,17 +43,15 @@ _FRACTIONS = ["", *(f".{nanoseconds:03}".rstrip("0") for nanoseconds in range(1,
 def write(run_dir: Path | str, max_effects: int = MAX_EFFECTS) -> Path:
     """Write trace.json beside the run's effects table, and beside its summary if there is one."""
     path = Path(run_dir) / "trace.json"
-    unfinished = path.with_name(path.name + ".new")
     effects, left_out = tables.first(run_dir, "effects", max_effects)
     events = _placed(effects)
-    with unfinished.open("wb") as file:
+    with whole.replacing(path, durable=False) as file:
         file.write(b'{"displayTimeUnit":"ms","traceEvents":[\n')
         for since in range(0, len(events), _ROWS_AT_ONCE):
             file.write(_text(events.iloc[since : since + _ROWS_AT_ONCE]))
         others = [*_names(events), *_counters(Path(run_dir))]
         file.write(",\n".join(json.dumps(event, separators=(",", ":")) for event in others).encode())
         file.write(b'\n],"otherData":{"effects_left_out":%d}}\n' % left_out)
-    os.replace(unfinished, path)
     return path
 
 
