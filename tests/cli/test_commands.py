@@ -164,7 +164,7 @@ def test_validate_reads_the_run_that_a_scenario_starts_from(scenario: Path) -> N
     Path("first/effects.parquet").write_bytes(b"torn")
     said = asgd_lab("validate", scenario, "--set", hardware.replace("second", "first"))
     assert said.status == 2
-    assert said.err.startswith("--set hardware.compute: hardware.compute.run: first cannot be read: ")
+    assert said.err.startswith("--set hardware.compute: hardware.compute.run: first/effects.parquet: is damaged: ")
     assert said.err.count("\n") == 1
 
 

@@ -182,8 +182,8 @@ def test_a_bug_in_one_point_is_a_failure_with_a_log(tmp_path: Path, monkeypatch:
         "class Fragile(torch.nn.Linear):\n"
         "    calls = 0\n"
         "    def forward(self, x):\n"
-        "        Fragile.calls += self.training\n"
-        "        if Fragile.calls > 25 and len(x) == 8: raise ValueError('worn out')\n"  # after the start's checks
+        "        self.calls += self.training\n"
+        "        if self.calls > 25 and len(x) == 8: raise ValueError('worn out')\n"  # after the start's checks
         "        return super().forward(x.flatten(1))\n"
         "def make(num_classes):\n"
         "    return Fragile(64, num_classes)\n"
@@ -193,7 +193,8 @@ def test_a_bug_in_one_point_is_a_failure_with_a_log(tmp_path: Path, monkeypatch:
     path = written(tmp_path, monkeypatch, text.replace("algorithm.n_sync: [1, 5], ", ""))
     said = asgd_lab("run", path, "--trust", "--out", "out", "--jobs", "2")
     folder = Path("out/task.batch_size=8")
-    reason = f"ValueError: worn out; its log is {folder}/logs/run.log; what was recorded is in {folder}"
+    why = "worker 0: minibatch 25 failed: ValueError: worn out"
+    reason = f"{why}; the traceback is in {folder}/logs/run.log; what was recorded is in {folder}"
     assert (said.status, said.err) == (1, f"{folder.name}: {reason}\n")
     assert "Traceback" in (folder / "logs" / "run.log").read_text()
     assert status(Path("out/task.batch_size=16")) == "done"

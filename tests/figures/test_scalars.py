@@ -161,7 +161,7 @@ def test_a_run_of_a_sweep_that_cannot_be_read_is_told_and_left_out(here: Path) -
         run(here / "sweep" / name)
     (here / "sweep" / "one" / "summary.json").unlink()
     said = asgd_lab("tensorboard", "sweep", "--out", "board")
-    assert said.out.splitlines()[0] == "sweep/one: is not a finished run; summary.json is missing"
+    assert said.out.splitlines()[0] == "sweep/one/summary.json: is missing, and the run wrote it"
     assert set(board(here / "board")) == {"sweep/two"}
     assert asgd_lab("tensorboard", "sweep/one", "--out", "board").status == 2
 

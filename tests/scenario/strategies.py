@@ -249,6 +249,8 @@ backends = st.sampled_from(["inline", "sim", "process"]) | mapping(
 def scenarios(draw: st.DrawFn) -> Data:
     task = draw(quadratics | classifications | timings)
     algorithm = draw(algorithms())
+    if algorithm.get("push") == "gradient":
+        task.pop("schedule", None)
     compute = draw(computes)
     data: Data = {"name": draw(names), "task": task, "algorithm": algorithm, "budget": draw(budgets)}
     if algorithm["name"] != "sgd":
