@@ -8,6 +8,13 @@ from __future__ import annotations
 import os
 import sys
 
+if __name__ == "__main__":
+    # Python has put the current directory first: a stranger's folder with a torch.py or a signal.py in it must not be
+    # where those are imported from. So this comes before all imports of what is not loaded yet. The directory stays
+    # where this package itself lies in it.
+    if sys.path[0] in ("", os.getcwd()) and not os.path.samefile(os.path.dirname(os.path.dirname(__file__)), "."):
+        del sys.path[0]
+
 from asgd_lab import interrupts, output
 
 
@@ -21,9 +28,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # Python has put the current directory first: a stranger's folder with a torch.py in it must not be where torch is
-    # imported from. It stays where this package itself lies in it.
-    if sys.path[0] in ("", os.getcwd()) and not os.path.samefile(os.path.dirname(os.path.dirname(__file__)), "."):
-        del sys.path[0]
-
     main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.scenario import Document
 from asgd_lab.trust import trusting
 
-from .harness import Said, asgd_lab, finish, start
+from .harness import PATIENCE_S, QUADRATIC, Said, asgd_lab, finish, start
 
 TRAP = """\
 import pathlib, torch
@@ -123,6 +124,21 @@ def test_replay_and_resume_of_a_strangers_record_import_its_code_only_if_it_is_t
         assert not ran()
     assert asgd_lab("replay", "record", "--trust").status == 0
     assert ran()
+
+
+def test_nothing_of_the_current_directory_shadows_the_standard_library_or_torch(folder: Path) -> None:
+    """Neither here nor in the servers that multiprocessing starts for workers and for the points of a sweep."""
+    traps = folder / "traps"
+    traps.mkdir()
+    for name in {*sys.stdlib_module_names, "torch", "numpy", "pyarrow", "usercustomize", "asgd_lab"}:
+        (traps / f"{name}.py").write_text(f"print(__name__, file=open({str(folder / 'mark')!r}, 'a'))")
+    program = folder / "asgd-lab"  # as pip installs it
+    program.write_text("from asgd_lab.__main__ import main\nmain()\n")
+    (traps / "strange.yaml").write_text(QUADRATIC + "sweep: {backend.name: [inline, sim, process]}\n")
+    command = [sys.executable, program, "run", "strange.yaml", "--jobs", "2", "--out", "out"]
+    said = subprocess.run(command, cwd=traps, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert said.returncode == 0, said
+    assert not ran(), (folder / "mark").read_text()
 
 
 # Callables that lie in trusted libraries, and do more than compute.

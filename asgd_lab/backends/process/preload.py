@@ -30,9 +30,27 @@ def preload(modules: Sequence[str] = MODULES) -> None:
     """Start the fork server unless it runs. It is deaf to signals that end a run: they are the parent's to hear."""
     forkserver.set_forkserver_preload(list(modules))
     _raise_limit()
-    with interrupts.ignored():
+    with interrupts.ignored(), _safe_path():
         _make_short_directory()
         forkserver.ensure_running()
+
+
+@contextlib.contextmanager
+def _safe_path() -> Iterator[None]:
+    """Programs that are started inside import nothing from the current directory, which may be a stranger's folder.
+
+    multiprocessing starts its servers with `python -c`, which would look there first, for `signal` too.
+    """
+    name = "PYTHONSAFEPATH"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _raise_limit() -> None:
