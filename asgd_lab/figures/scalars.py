@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import tables
+from asgd_lab.record import tables, whole
 from asgd_lab.record.run import read_summary
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _is_free(folder: Path, run_dir: Path) -> bool:
     if any(path.name != EVENTS for path in folder.glob("*tfevents*")):
         return False
     try:
-        owner = Path((folder / CLAIM).read_bytes().decode(errors="surrogateescape").removesuffix("\n"))
+        owner = Path(whole.read_bytes(folder / CLAIM).decode(errors="surrogateescape").removesuffix("\n"))
     except (FileNotFoundError, NotADirectoryError):
         return True
     return owner == run_dir or not owner.exists()

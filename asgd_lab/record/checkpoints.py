@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import removal, rowfile, whole
+from asgd_lab.record import removal, rowfile, shapes, whole
 from asgd_lab.record.rowfile import Extent
 from asgd_lab.record.whole import Arrays
 
@@ -167,11 +167,8 @@ def _check_parts(run_dir: Path, path: Path, state: State) -> None:
 
 def state_of(path: Path) -> State:
     """What the checkpoint at `path` is of; ScenarioError if it cannot be read, or is not what was written."""
-    stored = whole.read_json(path / "state.json")
-    try:
-        return State(**stored)
-    except TypeError as error:
-        raise whole.damaged(path / "state.json", error) from error
+    stored = shapes.read_state(path / "state.json")
+    return State(**{name: stored[name] for name in State._fields if name in stored})
 
 
 def read(path: Path, name: str, state: State | None = None) -> Arrays:

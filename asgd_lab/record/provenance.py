@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from asgd_lab.errors import ScenarioError
+from asgd_lab.record import whole
 
 _KEY_BYTES = 32
 
@@ -33,8 +34,8 @@ def recorded_here(run_dir: Path) -> bool:
     """Whether this user signed the run's scenario, and all files that its code came from are still in their places."""
     key = _key(make=False)
     try:
-        manifest = json.loads((run_dir / "manifest.json").read_text(encoding="utf-8"))
-        scenario_yaml = (run_dir / "scenario.yaml").read_bytes()
+        manifest = json.loads(whole.read_bytes(run_dir / "manifest.json"))
+        scenario_yaml = whole.read_bytes(run_dir / "scenario.yaml")
         code, signed = manifest["inputs"]["code"], manifest["signature"]
         if key is None or not isinstance(signed, str):
             return False

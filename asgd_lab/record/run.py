@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asgd_lab.errors import RunFailed, ScenarioError
-from asgd_lab.record import checkpoints, machine, provenance, removal, sealing, trace, whole
+from asgd_lab.record import checkpoints, machine, provenance, removal, sealing, shapes, trace, whole
 from asgd_lab.record.columns import DISTANCES, EFFECTS, EVALS, MINIBATCHES, TABLES, Table
 from asgd_lab.record.holding import Place, unusable
 from asgd_lab.record.tables import NoRows, Recording, Rows
@@ -248,7 +248,7 @@ def read_summary(run_dir: Path | str) -> dict[str, Any]:
     path = Path(run_dir) / "summary.json"
     if not sealing.check(run_dir, path.name) and not os.path.lexists(path):
         raise ScenarioError(f"{run_dir}: is not a finished run; summary.json is missing")
-    return whole.read_json(path)
+    return shapes.read_summary(path)
 
 
 def read_manifest(run_dir: Path | str) -> dict[str, Any]:
@@ -256,7 +256,7 @@ def read_manifest(run_dir: Path | str) -> dict[str, Any]:
     path = Path(run_dir) / "manifest.json"
     if not os.path.lexists(path):
         raise ScenarioError(f"{run_dir}: is not a run directory; manifest.json is missing")
-    return whole.read_json(path)
+    return shapes.read_manifest(path)
 
 
 def _check_empty(path: Path) -> None:

@@ -29,6 +29,7 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.record import removal
 
 VERSION = 1
+MOST_BYTES = 1 << 28  # of a file that is read whole, as JSON and sources are; tables and arrays have their own readers
 Arrays = dict[str, npt.NDArray[Any]]
 _SEAL = re.compile(rb"asgd-lab (\d{4}) ([0-9a-f]{8})")  # the comment of a zip archive, at its very end
 _SEAL_BYTES = len(b"asgd-lab 0001 00000000")
@@ -86,6 +87,15 @@ def opened(path: Path | str) -> Iterator[BinaryIO]:
         yield file
 
 
+def read_bytes(path: Path | str, most: int = MOST_BYTES) -> bytes:
+    """A plain file's content; OSError if it is anything else, or longer than a file of its kind can be."""
+    with opened(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+    return content
+
+
 def sha256(path: Path) -> str:
     """The hash of a file's bytes, in hexadecimal."""
     digest = hashlib.sha256()
@@ -137,8 +147,7 @@ def _text(value: Mapping[str, Any], **layout: Any) -> str:
 def read_json(path: Path) -> dict[str, Any]:
     """What was written; ScenarioError if there is no such file, or if it is damaged."""
     try:
-        with opened(path) as file:
-            stored = json.loads(file.read())
+        stored = json.loads(read_bytes(path))
         if not isinstance(stored, dict):
             raise ValueError("it holds no object")
         crc, version = stored.pop("crc32", None), stored.get("format")

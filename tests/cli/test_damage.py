@@ -70,11 +70,14 @@ CONTENTS: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda content: b"",
     "half": lambda content: content[: len(content) // 2],
     "a byte less": lambda content: content[:-1],
+    "a page less": lambda content: content[:-4096],
+    "a page more": lambda content: content + random.Random(5).randbytes(4096),
+    "two bits": lambda content: flipped(4)(flipped(5)(content)),
     "zeros": lambda content: bytes(len(content)),
     "garbage": lambda content: random.Random(7).randbytes(max(1, len(content))),
     **{f"bit {place}": flipped(place) for place in range(4)},
 }
-DAMAGES = ["absent", "a directory", "a broken link", "another run's", *CONTENTS]
+DAMAGES = ["absent", "a directory", "a pipe", "endless", "a broken link", "another run's", *CONTENTS]
 
 
 def damage(path: Path, how: str, other: Path) -> None:
@@ -82,6 +85,10 @@ def damage(path: Path, how: str, other: Path) -> None:
     path.unlink()
     if how == "a directory":
         path.mkdir()
+    elif how == "a pipe":
+        os.mkfifo(path)
+    elif how == "endless":
+        path.symlink_to("/dev/zero")
     elif how == "a broken link":
         path.symlink_to("nowhere")
     elif how == "another run's":

@@ -136,7 +136,7 @@ def test_nothing_of_the_current_directory_shadows_the_standard_library_or_torch(
     program.write_text("from asgd_lab.__main__ import main\nmain()\n")
     (traps / "strange.yaml").write_text(QUADRATIC + "sweep: {backend.name: [inline, sim, process]}\n")
     command = [sys.executable, program, "run", "strange.yaml", "--jobs", "2", "--out", "out"]
-    said = subprocess.run(command, cwd=traps, capture_output=True, text=True, timeout=PATIENCE_S)
+    said = subprocess.run(command, cwd=traps, capture_output=True, text=True, timeout=3 * PATIENCE_S)
     assert said.returncode == 0, said
     assert not ran(), (folder / "mark").read_text()
 
