@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,6 +42,7 @@ class Request:
     document: Document
     overrides: Mapping[str, Any]
     points: Sequence[Point]
+    _doubts: list[str] = field(default_factory=list)  # of the tasks that were checked
 
     @contextlib.contextmanager
     def located(self, point: Point) -> Iterator[None]:
@@ -67,7 +68,10 @@ class Request:
             with self.located(point):
                 if scenario.backend.name == "process":
                     launch.check(scenario)
-            named = (scenario.task, scenario.warm_start, scenario.hardware.compute, scenario.hardware.device)
+            named = (
+                scenario.task, scenario.warm_start, scenario.hardware.compute, scenario.hardware.device,
+                scenario.algorithm.push, scenario.backend.checkpoint is None, scenario.budget.target_error is None,
+            )  # fmt: skip
             known = next((size for other, size in seen if other == named), None)
             with self.located(point):
                 if known is not None:
@@ -83,6 +87,7 @@ class Request:
                     seen.append((named, 0))
                     continue
                 task = build_task(scenario)
+                self._doubts.extend(task.doubts)
                 seen.append((named, task.size))
                 room.check(scenario, task.size)
                 check_memory(scenario.hardware, task.size_bytes)
@@ -93,7 +98,7 @@ class Request:
     def warnings(self) -> list[str]:
         """What of the points is allowed but hardly meant, each thing once."""
         found = [line for point in self.points for line in warnings.before(point.scenario)]
-        return list(dict.fromkeys([*found, *warnings.alike(self.points)]))
+        return list(dict.fromkeys([*found, *self._doubts, *warnings.alike(self.points)]))
 
     def run(self, out: Path | None, jobs: int, resume: bool) -> list[str]:
         """Run every point, those that are not measured in up to `jobs` processes; return a line a failed one.

@@ -73,7 +73,9 @@ def build_task(scenario: Scenario, data: dict[str, Tensor] | None = None, *, che
 
 def check_task(scenario: Scenario, task: Task) -> None:
     """Try a task out with two real minibatches; a `ScenarioError` says what does not fit."""
-    task.check()
+    task.check(gradients=scenario.algorithm.push == "gradient")
+    if scenario.backend.checkpoint is not None:
+        task.check_resume()
     if scenario.budget.target_error is not None and not task.has_error:
         message = "needs a task with an error: one class a label, and an output for each class; use minibatches"
         raise ScenarioError.at("budget.target_error", message)

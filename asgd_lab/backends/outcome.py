@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -58,6 +58,7 @@ class Outcome:
     facts: dict[str, Any]
     status: Literal["done", "interrupted", "failed"] = "done"
     failure: str | None = None
+    doubts: Sequence[str] = ()  # see `Task`
 
     @contextlib.contextmanager
     def evaluating(self, record: RunDirectory) -> Iterator[None]:
@@ -81,6 +82,7 @@ class Outcome:
 
     def evaluate(self, task: Task, record: RunDirectory, buffers: Mapping[str, Tensor]) -> None:
         """Evaluate the last version, if there is one, for the table and the summary; with the first worker's buffers"""
+        self.doubts = task.doubts
         if self.params is None:
             return
         for split, metric, value in task.evaluate(torch.from_numpy(self.params).clone(), buffers):

@@ -114,8 +114,16 @@ class Task(Protocol):
         """Whether minibatches have an error: known once it has been checked."""
         ...
 
-    def check(self) -> None:
-        """Try it out before anything is started; a `ScenarioError` says what cannot be trained."""
+    @property
+    def doubts(self) -> Sequence[str]:
+        """What is allowed but hardly meant, lines `key: sentence`: known once it has been checked."""
+        ...
+
+    def check(self, *, gradients: bool = False) -> None:
+        """Try it out before anything is started; a `ScenarioError` says what cannot be trained.
+
+        `gradients` says that learners will be given a vector for the sum of their gradients.
+        """
         ...
 
     def check_resume(self) -> None:

@@ -44,6 +44,8 @@ class Bound:
         self.model, self._layout = model, layout
         self.parameters: dict[str, nn.Parameter] = dict(model.named_parameters())
         self._parameters = list(self.parameters.values())
+        parts, parted = dict(model.named_modules()), [(*name.rpartition(".")[::2], name) for name in self.parameters]
+        self._homes = [(parts[prefix], attribute, name) for prefix, attribute, name in parted]
         self._slots = list(_slots(model))
         first: dict[int, str] = {}
         # Of a buffer in several places the name of the first; what is empty now may be filled later.
@@ -51,6 +53,9 @@ class Bound:
             first.setdefault(id(owner[name]), full) if owner[name] is not None else full
             for owner, name, full in self._slots
         ]
+        self.canonical = {full: same for (*_, full), same in zip(self._slots, self._same, strict=True)}
+        """Of each place that a buffer has the name that the buffer goes by."""
+        self._known = {*self.canonical, *(name for name, _ in model.named_parameters(remove_duplicate=False))}
         self._names = {name: self._same.index(name) for name in dict.fromkeys(self._same)}
         floating = [index for index in self._names.values() if _is_floating(self._slots[index])]
         self._shared = floating if shares_buffers else []
@@ -86,8 +91,19 @@ class Bound:
         self._place = place
 
     def settle(self) -> None:
-        """After a minibatch: what the module put in the places of the vector's buffers is copied into the vector."""
+        """After a minibatch: what was put in the places of the vector's tensors is copied into the vector.
+
+        Models and optimizers may give a parameter other data (`weight.data = ...`), and models buffers.
+        """
         assert self._place is not None
+        for name, home in zip(self.parameters, self._place.views, strict=True):
+            parameter = self.parameters[name]
+            if parameter.data_ptr() != home.data_ptr() or parameter.shape != home.shape:
+                if parameter.shape != home.shape:
+                    shapes = f"{tuple(home.shape)}, and was given data of {tuple(parameter.shape)}"
+                    raise RunFailed(f"the model's parameter {name} is of {shapes}")
+                home.copy_(parameter.data)
+                parameter.data = home
         for index in self._shared:
             owner, name, _ = self._slots[index]
             view = self._place.buffers[index]
@@ -97,22 +113,20 @@ class Bound:
                 owner[name] = view
 
     def check(self, step: int) -> None:
-        """That one parameter, at each step another, still lies in the vector; RunFailed where it has been moved."""
-        assert self._place is not None
-        which = step % len(self._parameters)
-        if self._parameters[which].data_ptr() != self._place.views[which].data_ptr():
-            raise RunFailed(f"the model has moved its parameter {self.moved()[0]} out of the vector that is trained")
+        """That one parameter, at each step another, is still the module's; RunFailed where another took its place."""
+        owner, attribute, name = self._homes[step % len(self._homes)]
+        if getattr(owner, attribute, None) is not self.parameters[name]:
+            raise RunFailed(f"the model has put another parameter in the place of its {name}, which is trained")
 
-    def moved(self) -> list[str]:
-        """The parameters that do not lie in the vector any more, or are no parameters of the module any more."""
-        assert self._place is not None
+    def replaced(self) -> list[str]:
+        """The parameters that are no parameters of the module any more."""
         now = dict(self.model.named_parameters())
-        views = dict(zip(self.parameters, self._place.views, strict=True))
-        return [
-            name
-            for name, parameter in self.parameters.items()
-            if now.get(name) is not parameter or parameter.data_ptr() != views[name].data_ptr()
-        ]
+        return [name for name, parameter in self.parameters.items() if now.get(name) is not parameter]
+
+    def late(self) -> list[str]:
+        """The parameters and buffers that the module did not have when it was constructed."""
+        now = [*(name for name, _ in self.model.named_parameters()), *(full for *_, full in _slots(self.model))]
+        return [name for name in now if name not in self._known]
 
     def buffers(self, place: Place) -> Buffers:
         """The replica's, by name; those of the module itself where it is bound to that place."""

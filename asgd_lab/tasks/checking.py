@@ -67,8 +67,11 @@ def check_network(network: Network, name: str, minibatches: Sequence[Minibatch])
     except ScenarioError:  # a model may refuse parameters that training would not give it
         plain, bound, expected, found = _compared(network, name, minibatches, _move_alike)
     _check_inside(name, plain, expected)
-    if moved := bound.moved():
-        message = f"{name} replaces its parameter {moved[0]} while it trains, or moves it to other memory"
+    if replaced := bound.replaced():
+        message = f"{name} replaces its parameter {replaced[0]} by another while it trains"
+        raise ScenarioError.at("task.model", message)
+    if late := bound.late():
+        message = f"{name} registers {late[0]} when it trains; register it in its constructor"
         raise ScenarioError.at("task.model", message)
     for step, (one, other) in enumerate(zip(expected, found, strict=True)):
         if (trouble := _difference(one, other)) is None:
@@ -93,40 +96,17 @@ def _compared(
     check_memory(plain)
     vector = network.initial().to(device)
     bound.bind(bound.place(vector, network.buffers))
+
+    def write() -> None:
+        bound.settle()
+        move(network.layout.views(vector)[: len(bound.parameters)])
+
     with untouched():
         expected, found = (
-            [_minibatch(network, name, model, write, step, each) for step, each in enumerate(minibatches)]
-            for model, write in (
-                (plain, lambda: move(plain.parameters())),
-                (bound.model, lambda: move(network.layout.views(vector)[: len(bound.parameters)])),
-            )
+            [_minibatch(network, name, model, moved, step, each) for step, each in enumerate(minibatches)]
+            for model, moved in ((plain, lambda: move(plain.parameters())), (bound.model, write))
         )
     return plain, bound, expected, found
-
-
-def check_evaluation(network: Network, name: str, minibatch: Minibatch, shorter: int) -> bool:
-    """Whether the model evaluates whole minibatches alone, such as one that keeps buffers of their size.
-
-    A `ScenarioError` where it evaluates not even these, or where nothing can be cut off what it returns.
-    """
-    inputs, labels = minibatch
-    bound = network.fresh(inputs.device)
-    bound.bind(bound.place(network.initial().to(inputs.device), network.buffers))
-    bound.model.eval()
-    objective = network.recipe.objective
-    with untouched(), torch.no_grad():
-        try:
-            objective.sums(outputs := bound.model(inputs.clone()), labels.clone())
-        except Exception as error:
-            raise ScenarioError.at("task.model", f"{name} cannot be evaluated: {one_line(error)}") from error
-        try:
-            objective.sums(bound.model(inputs[:shorter].clone()), labels[:shorter].clone())
-        except Exception as error:
-            if not isinstance(outputs, Tensor) or not outputs.dim() or len(outputs) != len(labels):
-                message = f"{name} cannot be evaluated on {shorter} samples, as the last minibatch may have: "
-                raise ScenarioError.at("task.model", message + one_line(error)) from error
-            return True
-    return False
 
 
 def _minibatch(
@@ -156,7 +136,7 @@ def tried(objective: Objective, name: str, model: nn.Module, inputs: Tensor, lab
         outputs = model(inputs)
     except Exception as error:
         raise ScenarioError.at(
-            "task.model", f"{name} cannot learn from images of {shape}: {one_line(error)}"
+            "task.model", f"{name} cannot learn from inputs of {shape}: {one_line(error)}"
         ) from error
     if objective.own is None:
         check_outputs(objective, name, outputs, labels)

@@ -23,16 +23,18 @@ from asgd_lab.tasks import models
 from asgd_lab.tasks.adjusting import adjusting, adjusting_rows
 from asgd_lab.tasks.base import START, Batch, Data, OptimizerConfig
 from asgd_lab.tasks.binding import Bound
-from asgd_lab.tasks.checking import check_evaluation, check_network
+from asgd_lab.tasks.checking import check_network
+from asgd_lab.tasks.extremes import extremes
 from asgd_lab.tasks.feeds import Order, Source, source_of, walk
 from asgd_lab.tasks.hidden import modes_of, python_state, restore_modes
 from asgd_lab.tasks.measuring import estimated, filled, measure
-from asgd_lab.tasks.network import Network, NetworkLearner, Recipe, default_generator, plain, undisturbed
-from asgd_lab.tasks.objective import IGNORED, Objective
+from asgd_lab.tasks.network import Network, NetworkLearner, Recipe, default_generator, plain
+from asgd_lab.tasks.objective import Objective, check_classes
 from asgd_lab.tasks.optimizers import grouped, optimizer
 from asgd_lab.tasks.parts import divided
-from asgd_lab.tasks.randomness import untouched
+from asgd_lab.tasks.randomness import seed_with, untouched
 from asgd_lab.tasks.sharing import may_share, resumes
+from asgd_lab.tasks.trying import check_evaluation, doubts, try_steps
 from asgd_lab.tasks.users import imported
 
 _SAMPLE = 2048  # training images on which `evaluate` measures and re-estimates
@@ -102,14 +104,6 @@ class ClassificationConfig(Protocol):
         ...
 
 
-def _check_classes(split: str, labels: Tensor) -> None:
-    """A `ScenarioError` where cross-entropy knows no such class."""
-    wrong = labels[(labels < 0) & (labels != IGNORED)]
-    if len(wrong):
-        message = f"{split}_labels has {int(wrong[0])}; classes are 0 or more, and {IGNORED} where there is none"
-        raise ScenarioError.at("task.dataset", message)
-
-
 @final
 class ClassificationTask:
     """The network at its initial parameters, the data, and what makes an optimizer."""
@@ -134,7 +128,7 @@ class ClassificationTask:
             classes = num_classes = int(seen)
             if own is None:
                 for split in ("train", "test"):
-                    _check_classes(split, data[f"{split}_labels"])
+                    check_classes(split, data[f"{split}_labels"])
         shape = self._source_on(torch.device("cpu")).shape
         self._objective = Objective(own, labels, classes)
         self._make = grouped(optimizer(config.optimizer), config.biases)
@@ -152,9 +146,11 @@ class ClassificationTask:
         self.size_bytes = config.size_bytes or 4 * self.size
         self._evaluating: dict[str, Bound] = {}
         self._name = config.model
+        self._loss_name = config.loss
         self._learners, self.has_error, self._whole = 0, False, False
+        self.doubts: list[str] = []
 
-    def check(self) -> None:
+    def check(self, *, gradients: bool = False) -> None:
         """A `ScenarioError` where the model does not train as in a plain loop; two real minibatches are tried."""
         device = torch.device("cpu")
         order = self._order(0, device)
@@ -163,7 +159,22 @@ class ClassificationTask:
         self.has_error = check_network(self.network, self._name, minibatches)
         ends = (len(self._data["cpu"]["test_labels"]), min(len(labels), _SAMPLE))
         shorter = min(size % self._batch_size or self._batch_size for size in ends)
-        self._whole = check_evaluation(self.network, self._name, minibatches[0], shorter)
+
+        def made(bound: Bound, params: Tensor) -> NetworkLearner:
+            return self._learner(bound, 0, params, torch.zeros_like(params) if gradients else None)
+
+        learner = try_steps(self.network, self._name, made)
+        self._whole = check_evaluation(self.network, self._name, learner, [minibatches[0], *self._extremes()], shorter)
+        self.doubts = list(doubts(self.network, self._name, learner, minibatches[0], self._loss_name))
+
+    def _extremes(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Of each split a minibatch with what only few samples have, such as the greatest index into a table."""
+        data, source = self._data["cpu"], self._source_on(torch.device("cpu"))
+        for split in ("train", "test"):
+            index = extremes(data, split)
+            if index is not None:
+                index = filled(index, self._batch_size)
+                yield source.views(split, index)[0], data[f"{split}_labels"][index]
 
     def check_resume(self) -> None:
         """A `ScenarioError` where a learner that goes on from a checkpoint would take other steps."""
@@ -237,8 +248,8 @@ class ClassificationTask:
         chosen = generator(0, "evaluate").permutation(len(data["train_labels"]))[:_SAMPLE]
         sample = torch.from_numpy(chosen).to(params.device)
         estimates = not (self._shares_buffers or of_replica)
-        with torch.no_grad(), undisturbed(noise), self._examined(params.device) as bound:
-            noise.manual_seed(key(0, "evaluate"))
+        with torch.no_grad(), untouched(), self._examined(params.device) as bound:
+            seed_with(noise, key(0, "evaluate"))
             vector, buffers = params.clone(), {**self.network.buffers, **(buffers or {})}
             bound.bind(bound.place(vector, buffers))
             if estimates and (statistics := estimated(bound, self._inputs(source, sample))):

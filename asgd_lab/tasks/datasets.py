@@ -24,9 +24,10 @@ import torch
 from torch import Tensor
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.streams import generator
+from asgd_lab.streams import generator, key
 from asgd_lab.tasks import folders
 from asgd_lab.tasks.base import Data, near, one_line
+from asgd_lab.tasks.randomness import seed_all, untouched
 from asgd_lab.tasks.users import imported
 from asgd_lab.tasks.vision import torchvision
 
@@ -138,7 +139,9 @@ def _users(config: DatasetConfig) -> Data:
     name = config.dataset
     factory = imported("task.dataset", name, f"it returns a dict of {', '.join(_FILES)}")
     try:
-        made = factory(**config.dataset_options)
+        with untouched():
+            seed_all(key(0, "data"))  # the same data for every seed of the scenario
+            made = factory(**config.dataset_options)
     except Exception as error:
         raise ScenarioError.at("task.dataset", f"{name} raised {one_line(error)}") from error
     if not isinstance(made, dict) or set(made) != set(_FILES) or not all(isinstance(v, Tensor) for v in made.values()):

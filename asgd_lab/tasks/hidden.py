@@ -24,15 +24,20 @@ Modes = list[tuple[nn.Module, bool]]
 
 def modes_of(model: nn.Module) -> Modes:
     """Each layer, parents first, and whether it is in training mode."""
-    return [(module, module.training) for module in model.modules()]
+    return [(module, _is_training(module)) for module in model.modules()]
 
 
 def restore_modes(model: nn.Module, modes: Modes) -> None:
     """Put the layers back into these modes, through their own train() wherever that changes something."""
     model.train(modes[0][1])
     for module, training in modes:
-        if module.training != training:
+        if _is_training(module) != training:
             module.train(training)
+
+
+def _is_training(module: nn.Module) -> bool:
+    """A module that torch.jit.freeze made has no mode: it evaluates."""
+    return bool(getattr(module, "training", False))
 
 
 def python_state(model: nn.Module) -> Any:

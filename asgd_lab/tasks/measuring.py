@@ -75,7 +75,7 @@ def estimated(bound: Bound, inputs: Iterable[Tensor]) -> Buffers:
         for each in inputs:
             bound.model(each)
         return {
-            f"{name}.{part}" if name else part: buffer.clone()
+            bound.canonical[f"{name}.{part}" if name else part]: buffer.clone()
             for name, layer in layers.items()
             for part, buffer in layer.named_buffers(recurse=False)
         }

@@ -1,7 +1,7 @@
 """A learner for any module and any loss: the step of a plain PyTorch loop, over a vector that somebody else owns.
 
-The same torch operations run whatever the backend, and the only global state is the default generator (dropout draws
-from it), which each minibatch seeds anew.
+The same torch operations run whatever the backend. The only global state are the generators that dropout and the
+user's code draw from: torch's default one, numpy's and Python's. Each minibatch seeds them anew.
 
 Replicas of one process share a module, which is bound to each replica's vector and buffers in turn. Where a module
 keeps more than these (a count in a Python attribute), each replica gets a module of its own, built anew.
@@ -9,9 +9,8 @@ keeps more than these (a count in a Python attribute), each replica gets a modul
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -26,6 +25,7 @@ from asgd_lab.tasks.feeds import Feed, Order
 from asgd_lab.tasks.objective import Objective, share
 from asgd_lab.tasks.optimizer_state import load_state, state_of
 from asgd_lab.tasks.optimizers import MakeOptimizer
+from asgd_lab.tasks.randomness import seed_all, seed_with, untouched
 
 
 def default_generator(device: torch.device) -> torch.Generator:
@@ -34,17 +34,6 @@ def default_generator(device: torch.device) -> torch.Generator:
         chosen: torch.Generator = torch.cuda.default_generators[device.index or 0]
         return chosen
     return torch.default_generator
-
-
-@contextlib.contextmanager
-def undisturbed(*generators: torch.Generator) -> Iterator[None]:
-    """Whatever is drawn inside, the generators come out as they went in."""
-    states = [each.get_state() for each in generators]
-    try:
-        yield
-    finally:
-        for each, state in zip(generators, states, strict=True):
-            each.set_state(state)
 
 
 def plain(buffer: Tensor) -> Tensor:
@@ -57,7 +46,7 @@ class Recipe:
     """What a network learns with, beside its data."""
 
     factory: Callable[[], nn.Module]
-    """Draws from the default generator, and returns an equal module each time that it is seeded equally."""
+    """Draws from the global generators, and returns an equal module each time that they are seeded equally."""
     objective: Objective
     make: MakeOptimizer
     adjust: Adjust | None
@@ -80,7 +69,7 @@ class NetworkLearner:
         recipe = network.recipe
         self._place = bound.place(params, network.buffers if buffers is None else buffers)
         bound.bind(self._place)
-        self._model = bound.model
+        self.module = bound.model
         self.parameters = dict(zip(bound.parameters, self._place.views, strict=True))
         self.handles = bound.parameters  # the module's own: what the optimizer knows them by
         self._weights = [weight for weight in self.handles.values() if weight.requires_grad]
@@ -90,16 +79,22 @@ class NetworkLearner:
         self._make, self._adjust, self._seed = recipe.make, recipe.adjust, recipe.seed
         self.optimizer = self._make(self._weights)
         self._generator = default_generator(params.device)
-        self._objective, self._shares_buffers = recipe.objective, recipe.shares_buffers
+        self._objective = recipe.objective
         self._has_error: bool | None = None  # not known before the first outputs
         self.version = 0
 
     def minibatch(self, step: int) -> tuple[float, float]:
         """Take one local step in place; the mean loss, and the share of wrong answers, before it."""
+        loss, wrong = self.backward(step)
+        self.step(step)
+        return loss.item(), math.nan if wrong is None else share(*wrong)
+
+    def backward(self, step: int) -> tuple[Tensor, tuple[Tensor, int] | None]:
+        """The first half of a minibatch: its gradient, loss and wrong answers."""
         self._bound.bind(self._place)
         labels, inputs = self._labels.index_select(0, self.order(step)), self._feed(step)
-        self._generator.manual_seed(key(self._seed, "model", self.worker, step))
-        outputs = self._model(inputs)
+        seed_with(self._generator, key(self._seed, "model", self.worker, step))
+        outputs = self.module(inputs)
         loss = self._objective.loss(outputs, labels)
         for weight in self._weights:
             weight.grad = None
@@ -107,16 +102,17 @@ class NetworkLearner:
         if self._has_error is None:
             self._has_error = self._objective.defines_error(outputs, labels)
         # Counted before the step: outputs may be views of parameters.
-        wrong = self._objective.wrong(outputs, labels) if self._has_error else None
+        return loss, self._objective.wrong(outputs, labels) if self._has_error else None
+
+    def step(self, step: int) -> None:
+        """The second half: what is done to the gradient, and the local optimizer's step."""
         if self._adjust is not None:
             self._adjust(self.optimizer, self._weights, step, self.version)
         if self.sums:
             self._gather()
         self.optimizer.step()
-        if self._shares_buffers:
-            self._bound.settle()
+        self._bound.settle()
         self._bound.check(step)
-        return loss.item(), math.nan if wrong is None else share(*wrong)
 
     def _gather(self) -> None:
         pairs = [(total, weight.grad) for total, weight in zip(self.sums.values(), self._weights, strict=True)]
@@ -154,7 +150,7 @@ class NetworkLearner:
         """Take a step with another module: what is warmed are kernels, caches and lazy imports of the process."""
         scratch = self.params.clone()
         gradients = None if self._gradients is None else torch.zeros_like(scratch)
-        with undisturbed(self._generator):
+        with untouched():
             NetworkLearner(
                 self._network, self._network.fresh(scratch.device), self.worker, scratch, gradients, self._labels,
                 self.order, self._feed, self._bound.buffers(self._place),
@@ -205,6 +201,6 @@ class Network:
         return bound
 
     def _built(self) -> nn.Module:
-        with undisturbed(torch.default_generator):
-            torch.default_generator.manual_seed(key(self.recipe.seed, "initial"))
+        with untouched():
+            seed_all(key(self.recipe.seed, "initial"))
             return self.recipe.factory()

@@ -46,7 +46,7 @@ class Objective:
         self._some_ignored = classes is not None and bool((labels == IGNORED).any())
 
     def loss(self, outputs: Any, labels: Tensor) -> Tensor:
-        """The mean, a tensor () to go backward from."""
+        """The mean, a tensor of one element to go backward from."""
         if self.own is None:
             return cross_entropy(outputs, labels)
         found = self.own(outputs, labels)
@@ -90,6 +90,14 @@ def share(wrong: Tensor, counted: int) -> float:
     return wrong.item() / counted if counted else math.nan
 
 
+def check_classes(split: str, labels: Tensor) -> None:
+    """A `ScenarioError` where cross-entropy knows no such class."""
+    wrong = labels[(labels < 0) & (labels != IGNORED)]
+    if len(wrong):
+        message = f"{split}_labels has {int(wrong[0])}; classes are 0 or more, and {IGNORED} where there is none"
+        raise ScenarioError.at("task.dataset", message)
+
+
 def check_outputs(objective: Objective, name: str, outputs: Any, labels: Tensor) -> None:
     """A `ScenarioError` where our own cross-entropy cannot take what the model returns."""
     samples, classes = len(labels), objective.classes
@@ -113,9 +121,9 @@ def check_loss(objective: Objective, outputs: Any, labels: Tensor) -> Tensor:
     allowed = "it must be the mean, a tensor () that has a gradient, or a tuple of such a sum and its weight"
     parts = found if isinstance(found, tuple) else (found, 1.0)
     total = parts[0] if len(parts) == 2 and isinstance(parts[1], int | float | Tensor) else None
-    if not isinstance(total, Tensor) or total.dim() or not total.requires_grad:
+    if not isinstance(total, Tensor) or total.numel() != 1 or not total.requires_grad:
         what = f"a tensor of {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
         raise ScenarioError.at("task.loss", f"it returns {what}; {allowed}")
-    if isinstance(parts[1], Tensor) and parts[1].dim():
+    if isinstance(parts[1], Tensor) and parts[1].numel() != 1:
         raise ScenarioError.at("task.loss", f"it returns a weight of {tuple(parts[1].shape)}; {allowed}")
     return torch.as_tensor(total / parts[1])

@@ -13,9 +13,10 @@ from typing import Any, Protocol, final
 import torch
 from torch import Tensor
 
+from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import key
 from asgd_lab.tasks.adjusting import Adjust, adjusting
-from asgd_lab.tasks.base import OneByOne, OptimizerConfig
+from asgd_lab.tasks.base import OneByOne, OptimizerConfig, one_line
 from asgd_lab.tasks.flat import Layout
 from asgd_lab.tasks.optimizer_state import load_state, state_of
 from asgd_lab.tasks.optimizers import MakeOptimizer, optimizer
@@ -86,7 +87,7 @@ class QuadraticLearner:
         stream: tuple[int, int],
         adjust: Adjust | None = None,
     ) -> None:
-        self._params = params.detach()  # same memory, but `grad` is ours
+        self._home, self._params = params, params.detach()  # same memory, but `grad` is ours
         self._gradient = self._params.grad = torch.zeros_like(params)
         self._gradients = gradients
         self._curvature = curvature.to(params.device)
@@ -113,6 +114,9 @@ class QuadraticLearner:
         if self._adjust is not None:
             self._adjust(self._optimizer, [self._params], step, self.version)
         self._optimizer.step()
+        if self._params.data_ptr() != self._home.data_ptr():  # an optimizer may give it other data
+            self._home.copy_(self._params)
+            self._params.data = self._home
         return loss, math.nan
 
     def reset_momentum(self) -> None:
@@ -172,9 +176,18 @@ class QuadraticTask:
         return OneByOne()
 
     has_error = False
+    doubts = ()
 
-    def check(self) -> None:
-        """Nothing can be wrong with it."""
+    def check(self, *, gradients: bool = False) -> None:
+        """Take two minibatches: an optimizer meets its own state at the second."""
+        params = self.initial()
+        learner = self.learner(0, params, torch.zeros_like(params) if gradients else None)
+        for step in range(2):
+            try:
+                learner.minibatch(step)
+            except Exception as error:
+                message = f"step {step + 1} of it fails: {one_line(error)}"
+                raise ScenarioError.at("task.optimizer", message) from error
 
     def check_resume(self) -> None:
         """Nothing is kept beside parameters and optimizer."""

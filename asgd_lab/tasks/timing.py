@@ -73,8 +73,9 @@ class TimingTask:
         return OneByOne()
 
     has_error = False
+    doubts = ()
 
-    def check(self) -> None:
+    def check(self, *, gradients: bool = False) -> None:
         """Nothing can be wrong with it."""
 
     def check_resume(self) -> None:

@@ -245,7 +245,7 @@ def test_evaluation_estimates_running_statistics_itself_and_disturbs_nothing() -
     assert list(errors) == [("test", "error"), ("test", "loss"), ("train", "error"), ("train", "loss")]
     assert errors["train", "error"] < 0.25
     # And the statistics are those of the data, as a pass over the whole sample in one batch has them.
-    model = learner._model
+    model = learner.module
     model[1].reset_running_stats()
     model[1].momentum = None
     model.train()

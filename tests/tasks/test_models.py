@@ -95,12 +95,12 @@ def test_a_users_own_model_is_trained(own: str, factory: str) -> None:
         ("{own}:frozen", "no parameters to train"),
         ("{own}:double", "parameter 1.weight of torch.float64"),
         ("{own}:lazy", "leaves the shape of its parameter 1.weight open"),
-        ("{own}:wrong_pixels", r"cannot learn from images of \(1, 8, 8\): RuntimeError"),
+        ("{own}:wrong_pixels", r"cannot learn from inputs of \(1, 8, 8\): RuntimeError"),
         ("{own}:fewer_classes", r"makes \(10, 3\) of 10 samples; .* \(B, 4\)"),
         ("{own}:Pair", r"returns tuple; .* \(B, 4\).*aux_logits"),
         ("lenett", "did you mean 'lenet'"),
         ("resnet_18", "did you mean 'resnet18'.*allowed: mlp, lenet"),
-        ("squeezenet1_1", r"squeezenet1_1 cannot learn from images of \(1, 8, 8\)"),
+        ("squeezenet1_1", r"squeezenet1_1 cannot learn from inputs of \(1, 8, 8\)"),
     ],
 )
 def test_what_is_wrong_with_a_model_is_said_in_one_line(own: str, model: str, words: str) -> None:

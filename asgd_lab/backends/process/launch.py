@@ -50,8 +50,6 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
     room.check(scenario, task.size)  # before anything of its size is computed with
     check_task(scenario, task)
     initial = initial_parameters(scenario, task)
-    if scenario.backend.checkpoint is not None:
-        task.check_resume()
     workers = scenario.workers
     algorithm = build_algorithm(scenario)
     if scenario.backend.device == "emulated":

@@ -1,0 +1,173 @@
+"""What a run does first is done before it: two minibatches with the real optimizer and clipping, and evaluations.
+
+Two learners take the same minibatches, each in a module of its own. Where they differ by more than rounding, the model
+depends on something that no seed decides. What is allowed but hardly meant is told as a doubt, `key: sentence`.
+"""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from asgd_lab.errors import ScenarioError
+from asgd_lab.streams import key
+from asgd_lab.tasks.base import one_line
+from asgd_lab.tasks.binding import Bound, Buffers
+from asgd_lab.tasks.network import Network, NetworkLearner
+from asgd_lab.tasks.objective import Sums
+from asgd_lab.tasks.randomness import seed_all, untouched
+
+STEPS = 2  # an optimizer meets its own state at the second
+_NEAR = 1e-5  # relative; code that is compiled while it runs rounds otherwise the second time
+
+Minibatch = tuple[Tensor, Tensor]
+"""Inputs and labels."""
+
+
+def try_steps(network: Network, name: str, learner: Callable[[Bound, Tensor], NetworkLearner]) -> NetworkLearner:
+    """A learner that has taken the first minibatches; a `ScenarioError` says what of them fails, or cannot be repeated.
+
+    `learner` makes one in a module and over a vector.
+    """
+    device = torch.device("cpu")
+    with untouched():
+        tried = [learner(network.fresh(device), network.initial()) for _ in range(2)]
+        losses = [[_minibatch(each, name, step) for step in range(STEPS)] for each in tried]
+    alike = all(_near(*pair) for pair in zip(*losses, strict=True))
+    one, other = ({"": each.params, **each.buffers()} for each in tried)
+    if not alike or one.keys() != other.keys() or not all(_same(one[each], other[each]) for each in one):
+        message = f"{name} computes something else each time that it is built and trained from one seed; what it draws"
+        raise ScenarioError.at("task.model", f"{message} must come from torch's, numpy's or Python's global generator")
+    return tried[0]
+
+
+def _minibatch(learner: NetworkLearner, name: str, step: int) -> float:
+    which = "first" if step == 0 else "second"
+    try:
+        loss, _ = learner.backward(step)
+    except Exception as error:
+        raise ScenarioError.at("task.model", f"{name} fails in its {which} minibatch: {one_line(error)}") from error
+    try:
+        learner.step(step)
+    except ScenarioError:
+        raise
+    except Exception as error:
+        files = {Path(frame.filename).stem for frame in traceback.extract_tb(error.__traceback__)}
+        where = next((key for file, key in _BLAMED.items() if file in files), "task.optimizer")
+        what = "the gradients of {} cannot be clipped" if where == "task.clip" else "the {} step with {} fails"
+        said = what.format(*([name] if where == "task.clip" else [which, name]))
+        raise ScenarioError.at(where, f"{said}: {one_line(error)}") from error
+    return loss.item()
+
+
+_BLAMED = {"adjusting": "task.clip", "binding": "task.model"}
+
+
+def check_evaluation(
+    network: Network, name: str, learner: NetworkLearner, minibatches: Sequence[Minibatch], shorter: int
+) -> bool:
+    """Whether the model evaluates whole minibatches alone, such as one that keeps buffers of their size.
+
+    It is tried as it starts and as it is after the learner's minibatches, on a training minibatch and on others. A
+    `ScenarioError` where it evaluates not even these, or where nothing can be cut off what it returns.
+    """
+    inputs, labels = minibatches[0]
+    start, trained = (network.initial(), network.buffers), (learner.params, learner.buffers())
+    whole = False
+    with untouched(), torch.no_grad():
+        bound = network.fresh(inputs.device)
+        for params, buffers in (start, trained):
+            for which, minibatch in enumerate(minibatches):
+                try:
+                    outputs, _ = _evaluated(network, bound, params, buffers, *minibatch)
+                except Exception as error:
+                    where = " where inputs or labels are least or greatest" if which else ""
+                    raise ScenarioError.at(
+                        "task.model", f"{name} cannot be evaluated{where}: {one_line(error)}"
+                    ) from error
+                if which:
+                    continue
+                try:
+                    _evaluated(network, bound, params, buffers, inputs[:shorter], labels[:shorter])
+                except Exception as error:
+                    if not isinstance(outputs, Tensor) or not outputs.dim() or len(outputs) != len(labels):
+                        message = f"{name} cannot be evaluated on {shorter} samples, as the last minibatch may have: "
+                        raise ScenarioError.at("task.model", message + one_line(error)) from error
+                    whole = True
+    return whole
+
+
+def doubts(
+    network: Network, name: str, learner: NetworkLearner, minibatch: Minibatch, loss: str | None
+) -> Iterator[str]:
+    """What evaluations tell, and a plain loop would tell otherwise. The learner is used up."""
+    inputs, labels = minibatch
+    with untouched(), torch.no_grad():
+        params, buffers = learner.params.clone(), {each: value.clone() for each, value in learner.buffers().items()}
+        bound = network.fresh(inputs.device)
+        _, found = _evaluated(network, bound, params, buffers, inputs, labels)
+        if loss is not None:
+            yield from _parts(network, bound, params, buffers, minibatch, loss, found)
+        model = learner.module
+        model.eval()
+        seed_all(key(0, "evaluate"))
+        own = network.recipe.objective.sums(model(inputs.clone()), labels.clone())
+    if not _near(found.loss, own.loss) or found.wrong != own.wrong:
+        yield (
+            f"task.model: {name} keeps something that is neither a parameter nor a buffer and that changes what it "
+            "evaluates; evaluations take it as it is at the start; register_buffer()"
+        )
+
+
+def _parts(
+    network: Network, bound: Bound, params: Tensor, buffers: Buffers, minibatch: Minibatch, loss: str, whole: Sums
+) -> Iterator[str]:
+    """Of a loss that is no mean over samples."""
+    inputs, labels = minibatch
+    cut = len(labels) // 3
+    if not cut:
+        return
+    try:
+        parts = [
+            _evaluated(network, bound, params, buffers, inputs[piece], labels[piece])[1]
+            for piece in (slice(cut), slice(cut, None))
+        ]
+    except Exception:  # a model of whole minibatches: no part of one is evaluated
+        return
+    weight = sum(each.weight for each in parts)
+    if not weight or not whole.weight:
+        return
+    together, apart = whole.loss / whole.weight, sum(each.loss for each in parts) / weight
+    if abs(together - apart) > 1e-4 * abs(together):
+        yield (
+            f"task.loss: {loss} is no mean over samples: {together:.4g} of a minibatch, {apart:.4g} of its parts; an "
+            "evaluation tells the mean over minibatches of batch_size; a tuple (sum, weight) would be exact"
+        )
+
+
+def _evaluated(
+    network: Network, bound: Bound, params: Tensor, buffers: Buffers, inputs: Tensor, labels: Tensor
+) -> tuple[object, Sums]:
+    bound.bind(bound.place(params.clone(), {**network.buffers, **buffers}))
+    bound.model.eval()
+    seed_all(key(0, "evaluate"))
+    outputs = bound.model(inputs.clone())
+    return outputs, network.recipe.objective.sums(outputs, labels.clone())
+
+
+def _near(one: float, other: float) -> bool:
+    return one == other or (math.isnan(one) and math.isnan(other)) or abs(one - other) <= _NEAR * abs(other)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape:
+        return False
+    if one.is_complex():
+        one, other = torch.view_as_real(one), torch.view_as_real(other)
+    one, other = one.double().nan_to_num(), other.double().nan_to_num()
+    return bool((one - other).norm() <= _NEAR * other.norm())
