@@ -44,20 +44,17 @@ def ignore() -> None:
     """From now on such a signal is somebody else's to hear."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 @contextlib.contextmanager
-def ignored() -> Iterator[None]:
-    """Inside, such signals are ignored, by programs that are started as well. Only a main thread can say so."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
+def held() -> Iterator[None]:
+    """Inside, such signals wait until this ends; a program that is started hears none until it says otherwise."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _quit(number: int, frame: FrameType | None) -> None:

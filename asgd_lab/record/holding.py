@@ -1,7 +1,7 @@
 """A directory is held by one command at a time, from before it is looked at until the command is over with it.
 
 The lock is on the directory itself, which no command replaces, and not on a file in it. The kernel lets go of it with
-the process, however that ends.
+the processes that have the descriptor, however they end.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from pathlib import Path
 from asgd_lab.errors import ScenarioError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)
-_HELD: ContextVar[frozenset[tuple[int, int]]] = ContextVar("held", default=frozenset())
+_Held = dict[tuple[int, int], int]  # by device and inode: the descriptor that has the lock
+_NONE: _Held = {}
+_HELD: ContextVar[_Held] = ContextVar("held", default=_NONE)
 
 
 @contextlib.contextmanager
@@ -60,7 +62,7 @@ def held(path: Path, option: str) -> Iterator[None]:
             pass
         if not os.path.samestat(about, os.stat(path)):
             raise FileNotFoundError(path)
-        token = _HELD.set(_HELD.get() | {place})
+        token = _HELD.set(_HELD.get() | {place: descriptor})
         try:
             yield
         finally:
@@ -92,6 +94,12 @@ class Place:
             if os.path.samestat(about, os.stat(self.now)):
                 return f"{self._path}: was moved to {self.now} while the run went on"
         return f"{self._path}: was removed while the run went on"
+
+
+def descriptor(path: Path) -> int | None:
+    """Of a directory that this command holds, for processes that are to hold it as well; None if it does not."""
+    about = os.stat(path)
+    return _HELD.get().get((about.st_dev, about.st_ino))
 
 
 def unusable(path: Path, option: str, error: Exception) -> Exception:

@@ -166,7 +166,8 @@ class Faults(Part):
     goes on; go on without it; or end the run, which has failed."""
     silent_s: Seconds | None = None
     """A real worker that gives no sign of life for so many seconds is given up, and begins a new incarnation if it
-    wakes. null: 50 times the longest minibatch that any worker has shown, at least 10 s."""
+    wakes. null: 50 times the longest minibatch that any worker has shown, at least 10 s. A real server is killed then,
+    as if it had died: after at least 2 s; null: 50 times its longest request, at least 10 s."""
     on_not_finite: Literal["ignore", "restart", "stop"] = "ignore"
     """What is done when the loss of a minibatch is no finite number: nothing; the worker throws its round away and
     begins a new incarnation; or the run ends, and has failed. Not for tasks without a loss."""

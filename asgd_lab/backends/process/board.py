@@ -20,6 +20,7 @@ class Board:
 
     STOP, START_NS, VERSION, MINIBATCHES, STALENESS, _, LIMIT_NS, FINISHED = range(8)  # word 5 the training error
     SERVED_NS, SERVED_STATED_NS = 8, 9  # the same of an emulated server's requests
+    HEARD_NS, LONGEST_SERVICE_NS = 10, 11  # by when the server shows itself again, and its longest request
     STEPS, OVERRUNS, STATE = range(3)  # of a worker; STATE is an index into STATES, word 3 the loss
     SHOWN, LONGEST = 4, 5  # when it last gave a sign of life, and its longest minibatch, in nanoseconds
     LIVES, TRAINED_NS = 6, 7  # which incarnation it is, and the nanoseconds all of them spent in minibatches

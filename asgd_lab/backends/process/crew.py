@@ -5,57 +5,29 @@ Children run this package's modules and never the user's main script, so a noteb
 
 from __future__ import annotations
 
+import signal
 import socket
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
-
-import torch.multiprocessing
 
 from asgd_lab.backends.outcome import Watch
-from asgd_lab.backends.process import channel, server, worker
+from asgd_lab.backends.process import channel, orphans, server, starting, worker
 from asgd_lab.backends.process.board import Board
 from asgd_lab.backends.process.channel import Order
 from asgd_lab.backends.process.clock import now_ns
+from asgd_lab.backends.process.places import Losses, Place
 from asgd_lab.backends.process.plan import FATAL, Plan
-from asgd_lab.backends.process.preload import without_main
 from asgd_lab.backends.process.progress import progress, why
 from asgd_lab.backends.process.timeline import Timeline
+from asgd_lab.backends.process.vigil import ServerVigil
+from asgd_lab.errors import RunFailed
 
 POLL_S = 0.2
 PATIENCE_S = 30.0  # for processes that were told to stop
 FUTILE = 5  # deaths of one worker without a minibatch in between, after which it is not started again
 REMEDY = 4  # limits of silence after which a worker that was given up is replaced rather than waited for
-
-
-@dataclass(slots=True)
-class _Place:
-    """One worker's place: its process, the server's end of its line, and what has become of earlier processes."""
-
-    process: BaseProcess | None = None
-    end: socket.socket | None = None
-    started: int = 0
-    in_vain: int = 0
-    steps: int = 0  # when its last process died
-    given_up_ns: int | None = None
-    due_ns: int | None = None  # when its next process is to be started
-    expected_ns: int | None = None  # its death was asked for: start the next one then
-
-
-@dataclass(slots=True)
-class Losses:
-    """What has happened to the processes of a run."""
-
-    workers: int = 0  # that died
-    servers: int = 0
-    restarts: int = 0  # of workers
-    silences: int = 0  # workers that were given up
-    awakenings: int = 0  # and came back by themselves
-    log: list[str] = field(default_factory=list)
 
 
 class Crew:
@@ -67,10 +39,11 @@ class Crew:
         self.losses = Losses()
         faults = plan.scenario.faults
         self._policy = "stop" if faults is None else faults.on_death
-        self._context: Any = torch.multiprocessing.get_context("forkserver")
-        self._places = [_Place() for _ in range(plan.scenario.workers)]
+        self._places = [Place() for _ in range(plan.scenario.workers)]
         self._server: BaseProcess | None = None
         self._server_due_ns: int | None = None  # when it is to be started again
+        self._vigil = ServerVigil(plan)
+        self._standing: str | None = None  # why the server was killed, if the vigil wanted that
         self._line: socket.socket | None = None
         self._timeline = Timeline(self, faults, plan.scenario.seed)
         self._begun = self._over = False
@@ -94,13 +67,15 @@ class Crew:
         self._server_due_ns = None
         self._line, theirs = channel.pair()
         ends = [place.end for place in self._places]
-        self._server = self._start("server", server.main, (self.plan, ends, theirs))
+        self._vigil.begins()
+        self._server = starting.start("server", server.main, (self.plan, ends, theirs))
         theirs.close()
 
     def _start_worker(self, number: int) -> None:
         place = self._places[number]
         ours, theirs = channel.pair()
-        place.process = self._start(f"worker {number}", worker.main, (self.plan, number, place.started, theirs))
+        what = (self.plan, number, place.started, theirs)
+        place.process = starting.start(f"worker {number}", worker.main, what)
         theirs.close()
         if place.end is not None:
             place.end.close()
@@ -110,12 +85,6 @@ class Crew:
         if self._line is not None:
             channel.order(self._line, Order.PROCESS, number, ours)
 
-    def _start(self, name: str, target: Any, arguments: Sequence[Any]) -> BaseProcess:
-        process: BaseProcess = self._context.Process(target=target, args=tuple(arguments), name=name)
-        with without_main():
-            process.start()
-        return process
-
     def _start_due(self) -> None:
         now = now_ns()
         if self._server is None and self._server_due_ns is not None and now >= self._server_due_ns:
@@ -123,9 +92,7 @@ class Crew:
         for number, place in enumerate(self._places):
             if place.due_ns is not None and now >= place.due_ns:
                 if place.process is not None:  # it was given up, and does not wake
-                    place.process.kill()
-                    place.process.join()
-                    place.process.close()
+                    starting.end(place.process)
                 self._start_worker(number)
                 self.losses.restarts += 1
                 self._timeline.up(number)
@@ -146,15 +113,29 @@ class Crew:
             for sentinel in ready:
                 if isinstance(sentinel, int):
                     self._ended(sentinels[sentinel])
-            if self.failure is None and not self._over:
-                self._start_due()
-                self._do_faults()
+            try:
+                if self.failure is None and not self._over:
+                    self._look_at_server()
+                    self._start_due()
+                    self._do_faults()
+            except RunFailed as error:
+                self.failure = str(error)
             if watch is not None:
                 watch(progress(self.plan.board))
         if self.failure is not None:
             self.stop()
         else:
             self._dismiss()
+
+    def _look_at_server(self) -> None:
+        """Kill a server that stands still: who stands still cannot be asked for anything."""
+        if self._server is None or (silent_ns := self._vigil.silent_ns()) is None:
+            return
+        if self._vigil.is_killed():
+            self.failure = f"{self._standing}, and does not end"
+            return
+        self._standing = f"server gave no sign of life for {silent_ns * 1e-9:.0f} s, and was killed"
+        self._server.kill()
 
     def _do_faults(self) -> None:
         start_ns = int(self.plan.board.server[Board.START_NS])
@@ -165,6 +146,7 @@ class Crew:
 
     def _timeout_s(self, watch: Watch | None) -> float | None:
         times = [self._timeline.next_ns, self._server_due_ns, *(place.due_ns for place in self._places)]
+        times += [] if self._server is None else [self._vigil.due_ns]
         due = [time for time in times if time is not None]
         looks = watch is not None or (not self._begun and self.plan.scenario.faults is not None)
         left_s = max(0.0, (min(due) - now_ns()) * 1e-9) if due else None
@@ -190,11 +172,16 @@ class Crew:
             place.given_up_ns = place.due_ns = None
 
     def _ended(self, number: int) -> None:
-        """A process has ended: worker `number`'s, or, if that is -1, the server's."""
+        """A process has ended: worker `number`'s, or, if that is -1, the server's. Nothing is done if it is known."""
         process = self._server if number < 0 else self._places[number].process
-        assert process is not None
+        if process is None:
+            return
         process.join()
-        code = process.exitcode or 0
+        code, pid = process.exitcode or 0, process.pid
+        fate = orphans.fate() if code == starting.LOST else None
+        if fate is not None and pid is not None:  # the kernel ends it too, and nobody else tells of that
+            orphans.await_end(pid)
+            code = -signal.SIGKILL
         process.close()
         if number < 0:
             self._server_ended(code)
@@ -202,6 +189,11 @@ class Crew:
             self._places[number].process = None
             if code:
                 self._worker_died(number, code)
+        if fate is not None:
+            for other in range(-1, len(self._places)):
+                self._ended(other)
+            if self.failure is not None:
+                self.failure = f"the fork server, which had started all processes, {fate}, and they ended with it"
 
     def _worker_died(self, number: int, code: int) -> None:
         place = self._places[number]
@@ -227,11 +219,14 @@ class Crew:
             if not self.plan.board.server[Board.FINISHED] and self.failure is None:
                 self.failure = f"no worker is left: {(self.losses.log or ['all have ended'])[-1]}"
             return
-        reason = why("server", code, self.plan.logs / "server.log", "")
+        log = self.plan.logs / "server.log"
+        reason = f"{self._standing}; its log is {log}" if self._standing else why("server", code, log, "")
+        is_futile = self._standing is not None and self._vigil.is_futile()
+        self._standing = None
         self.losses.servers += 1
         self.losses.log.append(reason)
         self._close_line()
-        if code > 0 or (self._policy == "stop" and self._server_due_ns is None):
+        if code > 0 or is_futile or (self._policy == "stop" and self._server_due_ns is None):
             self.failure = reason
         elif self._server_due_ns is None:
             self._server_due_ns = now_ns()
@@ -285,10 +280,7 @@ class Crew:
             place.process = None
         for process in processes:
             if process is not None and process.pid is not None:
-                if process.is_alive():
-                    process.kill()
-                process.join()
-                process.close()
+                starting.end(process)
         self._close_ends()
         self._close_line()
 

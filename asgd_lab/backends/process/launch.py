@@ -21,6 +21,7 @@ from asgd_lab.backends.process.board import Board
 from asgd_lab.backends.process.clock import now_ns
 from asgd_lab.backends.process.crew import Crew
 from asgd_lab.backends.process.memory import SharedTensors, Stack
+from asgd_lab.backends.process.orphans import SharedHold
 from asgd_lab.backends.process.plan import Plan
 from asgd_lab.backends.process.preload import preload
 from asgd_lab.backends.process.restoring import go_back
@@ -65,7 +66,7 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
         Stack("asgd-lab-states", 2 * algorithm.rule.states, task.size),
         SharedTensors(data | task.start()), Board(workers), record.path, resumed,
         0 if resumed is None else checkpoints.state_of(resumed).elapsed_ns, parts, logs, tuple(sys.path),
-        trust.is_trusted(),
+        trust.is_trusted(), SharedHold(record.path),
     )  # fmt: skip
     if resumed is not None:
         go_back(plan, resumed)

@@ -22,9 +22,12 @@ from asgd_lab.record.rowfile import RowFile
 
 
 class Ledger:
-    """`server` is told by `commit` alone. Times are nanoseconds of the run's own clock."""
+    """`server` is told by `commit` alone. Times are nanoseconds of the run's own clock.
 
-    def __init__(self, plan: Plan) -> None:
+    `reading` is called for each event of the past.
+    """
+
+    def __init__(self, plan: Plan, reading: Callable[[], None] = lambda: None) -> None:
         self._plan = plan
         scenario = plan.scenario
         task, algorithm = build_task(scenario, plan.data.tensors(), checked=True), build_algorithm(scenario)
@@ -52,6 +55,7 @@ class Ledger:
         self._answers: list[dict[tuple[int, int], Answer]] = [{} for _ in range(scenario.workers)]
         self._left: dict[int, int] = {}  # who is out, and why
         for happened in past:
+            reading()
             self._tell(happened.event)
             self._mark(*happened)
         if self.server.parameters is not None:

@@ -10,6 +10,7 @@ from asgd_lab.backends.process import snapshots
 from asgd_lab.backends.process.board import Board
 from asgd_lab.backends.process.ledger import Ledger
 from asgd_lab.backends.process.plan import DISTANCE_ROW, Plan
+from asgd_lab.backends.process.vigil import Heartbeat
 from asgd_lab.record import whole
 from asgd_lab.record.rowfile import RowFile
 
@@ -17,8 +18,8 @@ from asgd_lab.record.rowfile import RowFile
 class Outlook:
     """Told after every version."""
 
-    def __init__(self, plan: Plan, ledger: Ledger) -> None:
-        self._plan, self._ledger, self._server = plan, ledger, ledger.server
+    def __init__(self, plan: Plan, ledger: Ledger, heartbeat: Heartbeat) -> None:
+        self._plan, self._ledger, self._server, self._heartbeat = plan, ledger, ledger.server, heartbeat
         self._words = plan.board.words_of_server()
         self._snapshots = snapshots.of_server(plan)
         self._distances: RowFile | None = None
@@ -41,6 +42,7 @@ class Outlook:
             return
         looks = self._every is not None and server.version % self._every == 0
         if self._snapshots is not None and self._snapshots.due(server.minibatches):
+            self._heartbeat.at_disk()
             self._snapshots.take(clock_ns, server.version, server.minibatches, params)
             looks = server.version > 0 and self._shared is None
         if looks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,10 @@ import torch
 
 from asgd_lab import interrupts, trust
 from asgd_lab.backends import history
+from asgd_lab.backends.process import orphans
 from asgd_lab.backends.process.board import Board
 from asgd_lab.backends.process.memory import SharedTensors, Stack
+from asgd_lab.backends.process.orphans import SharedHold
 from asgd_lab.record.columns import KINDS
 from asgd_lab.scenario import Scenario
 
@@ -45,6 +48,7 @@ class Plan:
     logs: Path
     path: tuple[str, ...]  # the parent's module search path: a user's model may be on it
     trusted: bool  # whether the scenario's names may be imported, whatever they are
+    hold: SharedHold
 
     @property
     def events(self) -> Path:
@@ -64,6 +68,7 @@ class Plan:
 
 def settle(plan: Plan, name: str) -> None:
     """What each process of a run does first: its own log, one thread, and signals to end left to the parent."""
+    orphans.follow_fork_server(signal.SIGKILL)
     interrupts.ignore()
     log = os.open(plan.logs / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)

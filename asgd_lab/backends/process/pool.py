@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 from asgd_lab import interrupts
 from asgd_lab.backends.outcome import Progress
+from asgd_lab.backends.process import orphans
 from asgd_lab.backends.process.preload import POOL_MODULES, preload, without_main
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import RunFailed, ScenarioError
@@ -129,6 +130,7 @@ class Pool:
 
 def main(line: Connection) -> None:
     """A process of the pool. Ctrl-C is the parent's to hear, who breaks the line."""
+    orphans.follow_fork_server(signal.SIGCONT)  # one that is stopped wakes, and hears that the line is broken
     interrupts.ignore()
     jobs: SimpleQueue[Job | None] = SimpleQueue()
     threading.Thread(target=_listen, args=(line, jobs), daemon=True).start()

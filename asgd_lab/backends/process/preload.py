@@ -13,7 +13,7 @@ import sys
 import tempfile
 import types
 from collections.abc import Iterator, Sequence
-from multiprocessing import forkserver, util
+from multiprocessing import forkserver, resource_tracker, util
 
 from asgd_lab import interrupts
 
@@ -23,15 +23,18 @@ POOL_MODULES = [  # what whole runs need besides
     *("torch._dynamo", "asgd_lab.backends.process.pool", "asgd_lab.backends.sim", "asgd_lab.backends.inline"),
     *("pyarrow.parquet", "pyarrow.pandas_compat"),
 ]
+FIRST = "asgd_lab.backends.process.fork_server"
 LONGEST_PATH = 70  # of a temporary folder, in which a socket still has a name
 
 
 def preload(modules: Sequence[str] = MODULES) -> None:
     """Start the fork server unless it runs. It is deaf to signals that end a run: they are the parent's to hear."""
-    forkserver.set_forkserver_preload(list(modules))
+    forkserver.set_forkserver_preload([FIRST, *modules])
     _raise_limit()
-    with interrupts.ignored(), _safe_path():
-        _make_short_directory()
+    _make_short_directory()
+    with interrupts.held(), _safe_path():
+        resource_tracker.ensure_running()
+    with interrupts.held(), _safe_path():  # again: starting the other lets signals through
         forkserver.ensure_running()
 
 

@@ -56,6 +56,7 @@ class Saver:
         if not by_updates and (self._every_ns is None or clock_ns < self._time_ns + self._every_ns):
             return
         self._number = now_ns()
+        self._process.heartbeat.at_disk()
         checkpoints.begin(self._plan.run_dir, self._number)
         self.under_way = True
         self._told.clear()
@@ -105,6 +106,7 @@ class Saver:
 
     def _write(self, clock_ns: int) -> None:
         server, run_dir = self._process.server, self._plan.run_dir
+        self._process.heartbeat.at_disk()
         arrays = {}
         if server.parameters is not None:
             self._process.ledger.digest(clock_ns)

@@ -8,12 +8,12 @@ It stops with its parent: the parent's socket reports the parent's death as the 
 
 from __future__ import annotations
 
-import heapq
 import selectors
 import socket
 from collections.abc import Sequence
 
 from asgd_lab.backends.process import channel
+from asgd_lab.backends.process.arrivals import Arrivals
 from asgd_lab.backends.process.board import Board
 from asgd_lab.backends.process.channel import Answer, Ask, Order, Request
 from asgd_lab.backends.process.clock import now_ns, precise_timers, wait_out
@@ -21,7 +21,7 @@ from asgd_lab.backends.process.ledger import Ledger
 from asgd_lab.backends.process.outlook import Outlook
 from asgd_lab.backends.process.plan import Plan, settle
 from asgd_lab.backends.process.saving import Saver
-from asgd_lab.backends.process.vigil import Vigil
+from asgd_lab.backends.process.vigil import Heartbeat, Vigil
 from asgd_lab.hardware.costs import Costs, nanoseconds
 from asgd_lab.protocol.events import Event, Kind, Why
 from asgd_lab.protocol.grants import DROPPED, Grant, PushGrant
@@ -41,9 +41,10 @@ class ServerProcess:
     def __init__(self, plan: Plan, ends: Sequence[socket.socket], parent: socket.socket) -> None:
         self.plan, self.ends, self.parent = plan, list(ends), parent
         scenario = plan.scenario
-        self.ledger = Ledger(plan)
+        self.heartbeat = Heartbeat(plan)
+        self.ledger = Ledger(plan, self.heartbeat.at_disk)
         self.server = self.ledger.server
-        self.outlook = Outlook(plan, self.ledger)
+        self.outlook = Outlook(plan, self.ledger, self.heartbeat)
         self.emulated = scenario.backend.device == "emulated"
         self.costs = Costs.of(scenario.hardware, plan.size_bytes)
         if self.emulated:
@@ -60,8 +61,7 @@ class ServerProcess:
         self.away: set[int] = self.ledger.away(self.restarts)  # who is out, and comes back
         self.deaf = set(range(scenario.workers))  # to whom, until they begin again
         self.ready: dict[int, Request] = {}  # who has said so before the clock starts
-        self.due: list[tuple[int, int, int, Request]] = []  # on an emulated way: when, a number, who, what
-        self.number = 0
+        self.arrivals = Arrivals()
         precise = self.emulated and scenario.algorithm.name == "downpour"  # epoll counts in milliseconds
         self.selector = selectors.SelectSelector() if precise else selectors.DefaultSelector()
         for worker, end in enumerate(self.ends):
@@ -80,6 +80,7 @@ class ServerProcess:
             self._serve()
         finally:
             self.words[Board.FINISHED] = self.server.finished
+            self.heartbeat.at_disk()
             self.ledger.close()
             self.outlook.hand_over()
 
@@ -89,19 +90,19 @@ class ServerProcess:
         while not self.start_ns or self.server.members or (self.away and not self.server.finished):
             heard: list[tuple[int, Request | None]] = []
             ordered = False
-            for key, _ in self.selector.select(self._patience_s()):
+            for key, _ in self.selector.select(self.heartbeat.rest(self._patience_s())):
                 if key.data == PARENT:
                     ordered = True
                 else:
                     heard.append((key.data, channel.hear(self.ends[key.data])))
-            now = now_ns()
-            while self.due and self.due[0][0] <= now:
-                heard.append(heapq.heappop(self.due)[2:])
+            heard += self.arrivals.take(now_ns())
             if len(heard) > 1:
                 heard.sort(key=lambda item: item[1].sent_ns if item[1] is not None else 0)
+            self.heartbeat.busy()
             for worker, request in heard:
                 self._end_in_time()
                 self._handle(worker, request)
+                self.heartbeat.served()
             self._end_in_time()
             if ordered and not self._obey():
                 return
@@ -119,8 +120,8 @@ class ServerProcess:
         times = [self.vigil.due_ns]
         if self.lasts_ns is not None and not self.server.closed:
             times.append(self.start_ns + self.lasts_ns)
-        if self.due:
-            times.append(self.due[0][0])
+        if self.arrivals.next_ns is not None:
+            times.append(self.arrivals.next_ns)
         if self.saver.due_ns is not None and not self.server.finished:
             times.append(self.start_ns + self.saver.due_ns)
         return max(0.0, (min(times) - now_ns()) * 1e-9)
@@ -174,8 +175,7 @@ class ServerProcess:
         self.selector.unregister(self.ends[worker])
         self.ends[worker].close()
         self.ready.pop(worker, None)
-        self.due = [item for item in self.due if item[2] != worker]
-        heapq.heapify(self.due)
+        self.arrivals.drop(worker)
         if worker in self.server.members:
             self._out(worker, Why.DIED)
 
@@ -240,8 +240,7 @@ class ServerProcess:
             self._admit(worker, request)
             return
         if request.sent_ns > begun:  # on an emulated way
-            self.number += 1
-            heapq.heappush(self.due, (request.sent_ns, self.number, worker, request))
+            self.arrivals.add(worker, request)
             return
         if worker not in self.server.members or request.incarnation != self.server.standing(worker)[0]:
             if kind != Ask.LEAVE:
@@ -271,6 +270,7 @@ class ServerProcess:
             return
         if self.emulated and not self.server.closed:  # an application is visible at the end of its service
             stated_ns = self.costs.server_fetch_ns if is_fetch else self.costs.server_push_ns
+            self.heartbeat.busy(stated_ns)
             wait_out(self.words, Board.SERVED_NS, begun, begun + stated_ns, stated_ns)
             self._end_in_time()
         self.sent_ns[worker] = request.sent_ns
