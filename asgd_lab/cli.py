@@ -301,19 +301,25 @@ def _compare(documents: list[Document], overrides: Mapping[str, Any], out: Path 
     import pandas as pd
 
     from asgd_lab.compare import compare, write
+    from asgd_lab.record.holding import taken
+    from asgd_lab.record.removal import remove_if_empty
     from asgd_lab.record.run import default_directory
 
     console = display.console()
     folder = out or default_directory("compare")
     rows: list[dict[str, Any]] = []
-    try:
-        for row in compare(documents, overrides, folder, repeats, lambda line: display.say(console, line)):
-            rows.append(row)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"; what was recorded is in {folder}") from None
-    finally:  # the points that are done, however it ends
-        if rows:
-            table = pd.DataFrame(rows)
-            console.print(display.comparison(table))
-            for path in write(table, folder):
-                display.say(console, f"wrote {path}")
+    with taken(folder, "--out") as made:
+        _check_empty(folder)  # again, since it is held
+        try:
+            for row in compare(documents, overrides, folder, repeats, lambda line: display.say(console, line)):
+                rows.append(row)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"; what was recorded is in {folder}") from None
+        finally:  # the points that are done, however it ends
+            if rows:
+                table = pd.DataFrame(rows)
+                console.print(display.comparison(table))
+                for path in write(table, folder):
+                    display.say(console, f"wrote {path}")
+            elif made or out is None:
+                remove_if_empty(folder)

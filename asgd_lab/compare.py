@@ -27,7 +27,7 @@ from asgd_lab.hardware.steps import mean_step_s
 from asgd_lab.record import tables, whole
 from asgd_lab.record.load import Load
 from asgd_lab.record.machine import usable_cores
-from asgd_lab.record.run import file_name
+from asgd_lab.record.run import file_name, file_names
 from asgd_lab.record.summary import LATENESS_ALLOWED
 from asgd_lab.scenario import Document, Point, Scenario
 from asgd_lab.scenario.hardware import Client, Compute, Hardware, Link, Server
@@ -37,6 +37,9 @@ from asgd_lab.scenario.tasks import Timing
 CALIBRATION_S = 2.0  # of each of two runs
 REFERENCE_S = 1.0
 CONFIDENCE = 0.95
+
+FILES = ("compare.parquet", "compare.csv", "compare.png", "compare.pdf")
+"""What is written beside the folders of the scenarios."""
 
 Say = Callable[[str], None]
 
@@ -65,11 +68,16 @@ def compare(
     `launch.lateness`; nan of real devices), valid (whether that is small enough to count), machine_load (the largest
     share of the machine's cores that others took beside a measured run), busy (whether that is too much).
     """
+    names = [document.points(overrides)[0].scenario.name for document in documents]
+    for name in names:
+        if names.count(name) > 1:
+            raise ScenarioError(f"name: several of the scenarios are named {name!r}; give each a name of its own")
     for document in documents:
-        points = document.points(overrides)
-        for point in points:
+        for point in document.points(overrides):
             _check(document, point, overrides)
-        folder = out / file_name(points[0].scenario.name)
+    for document, name in zip(documents, file_names(names, FILES), strict=True):
+        points = document.points(overrides)
+        folder = out / name
         calibrations: dict[str, Calibration] = {}
         for point in points:
             machine = _machine(point.scenario)

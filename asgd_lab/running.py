@@ -29,7 +29,7 @@ from asgd_lab.overview import overview, results
 from asgd_lab.record.checkpoints import all_of, usable
 from asgd_lab.record.holding import taken
 from asgd_lab.record.removal import remove_if_empty
-from asgd_lab.record.run import default_directory, file_name
+from asgd_lab.record.run import default_directory, file_names
 from asgd_lab.scenario import Document, Point, warnings
 from asgd_lab.scenario.keys import covers
 from asgd_lab.trust import is_trusted
@@ -181,7 +181,8 @@ class _Sweep:
 
     def __init__(self, console: Console, request: Request, folder: Path, resume: bool) -> None:
         self.console, self.request, self.folder, self.resume = console, request, folder, resume
-        self.places = [Place(point, folder / file_name(point.name)) for point in request.points]
+        names = file_names(point.name for point in request.points)
+        self.places = [Place(point, folder / name) for point, name in zip(request.points, names, strict=True)]
         self.summaries: dict[str, dict[str, Any]] = {}
         self.failures: dict[str, str] = {}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from pathlib import Path
 
 import numpy as np
@@ -156,3 +158,26 @@ def test_compare_refuses_a_scenario_that_is_not_measured(document: Document, tmp
     assert result.exit_code == 2
     assert "backend" in result.stderr
     assert "must be process" in result.stderr
+
+
+def test_compare_refuses_two_scenarios_of_one_name_and_a_folder_that_is_in_use_before_it_measures(
+    document: Document, tmp_path: Path
+) -> None:
+    out, other = tmp_path / "out", tmp_path / "other.yaml"
+    other.write_text(SCENARIO.replace("workers: 1", "workers: 2"))
+    said = CliRunner().invoke(app, ["compare", document.path, str(other), "--out", str(out)])
+    assert said.exit_code == 2
+    assert said.stderr == "name: several of the scenarios are named 'tiny'; give each a name of its own\n"
+    assert not out.exists()
+    out.mkdir()
+    holder = os.open(out, os.O_RDONLY)
+    try:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        (tmp_path / "link").symlink_to(out)
+        for path in (out, tmp_path / "link"):
+            said = CliRunner().invoke(app, ["compare", document.path, "--out", str(path)])
+            assert said.exit_code == 2
+            assert f"--out: {path} is in use" in said.stderr
+        assert not any(out.iterdir())
+    finally:
+        os.close(holder)

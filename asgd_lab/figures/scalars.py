@@ -8,13 +8,15 @@ Needs the extra `tensorboard` (the package tensorboardX, which writes the files 
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record import tables, whole
+from asgd_lab.record.holding import held
 from asgd_lab.record.run import read_summary
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 EVENTS = "events.out.tfevents.0000000000.asgd-lab"
 CLAIM = "asgd-lab-run.txt"  # the absolute path of the run whose curves lie beside it
+MOST_PATH = 1 << 16
 REPLICA = "replica-"
 
 
@@ -61,6 +64,7 @@ def write(path: Path, out: Path) -> Iterator[Written]:
     if not found:
         what = "holds no run; name the directory of a run or of a sweep" if path.is_dir() else "is not a directory"
         raise ScenarioError(f"{path}: {what}")
+    claimed = dict(_claims(out))
     for run_dir in found:
         try:
             began_s, curves = _began_s(run_dir), list(_curves(run_dir))
@@ -70,8 +74,10 @@ def write(path: Path, out: Path) -> Iterator[Written]:
             yield Written(run_dir, None, why=str(error))
             continue
         try:
-            folder = _claimed(run_dir, out)
-            count = _write(curves, began_s, folder)
+            out.mkdir(parents=True, exist_ok=True)
+            with held(out, "--out"):  # of two commands at once each run's curves are written by one at a time
+                folder = _claimed(run_dir, out, claimed)
+                count = _write(curves, began_s, folder)
         except OSError as error:
             raise ScenarioError(f"--out: {error.filename or out} cannot be written: {error.strerror}") from None
         yield Written(run_dir, folder, count)
@@ -87,9 +93,13 @@ def runs(path: Path) -> Iterator[Path]:
                 yield from runs(child)
 
 
-def _claimed(run_dir: Path, out: Path) -> Path:
-    """The folder of this run: its path below the current directory, else its whole path, numbered if it is taken."""
-    absolute = Path(os.path.abspath(run_dir))
+def _claimed(run_dir: Path, out: Path, claimed: Mapping[Path | None, Path]) -> Path:
+    """The folder of this run: the one that it has already, whatever it was called by then; else that of its path below
+    the current directory, or of its whole path, numbered if it is taken. Links to a run are that run.
+    """
+    absolute = Path(os.path.realpath(run_dir))
+    if (known := claimed.get(absolute)) is not None and _is_free(known, absolute):
+        return known
     here = Path.cwd()
     name = absolute.relative_to(here) if absolute.is_relative_to(here) else absolute.relative_to(absolute.anchor)
     last = name.name or "run"  # of the current directory itself, or of the root
@@ -107,11 +117,24 @@ def _is_free(folder: Path, run_dir: Path) -> bool:
     """Whether no curves are there but this run's, or those of a run that is gone."""
     if any(path.name != EVENTS for path in folder.glob("*tfevents*")):
         return False
+    owner = _owner(folder / CLAIM)
+    return owner is None or owner == run_dir or not owner.exists()
+
+
+def _claims(out: Path) -> Iterator[tuple[Path | None, Path]]:
+    """Each run that has curves below `out`, and their folder; of several the first by name is the last here."""
+    for claim in sorted(out.rglob(CLAIM), reverse=True):
+        with contextlib.suppress(OSError):  # nobody's
+            yield _owner(claim), claim.parent
+
+
+def _owner(claim: Path) -> Path | None:
+    """The run that a folder is claimed for, by the real path."""
     try:
-        owner = Path(whole.read_bytes(folder / CLAIM).decode(errors="surrogateescape").removesuffix("\n"))
+        written = whole.read_bytes(claim, MOST_PATH).decode(errors="surrogateescape").removesuffix("\n")
+        return Path(os.path.realpath(written))
     except (FileNotFoundError, NotADirectoryError):
-        return True
-    return owner == run_dir or not owner.exists()
+        return None
 
 
 def _write(curves: list[Curve], began_s: float, folder: Path) -> int:

@@ -11,7 +11,8 @@ import functools
 import hashlib
 import os
 import re
-from collections.abc import Callable, Mapping
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -213,6 +214,22 @@ def file_name(text: str) -> str:
     if safe and safe == text:
         return safe
     return f"{safe or 'run'}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
+
+
+def file_names(texts: Iterable[str], beside: Collection[str] = ()) -> list[str]:
+    """Each text's `file_name`, all different, also where letters of both cases or normal forms of Unicode are one.
+
+    The earlier of two keeps its name; the later one's ends in a hash. None is one of the names `beside` them.
+    """
+    names, known = [], set(beside)
+    for text in texts:
+        name, number = file_name(text), 0
+        while (folded := unicodedata.normalize("NFKC", name).casefold()) in known:
+            digest = hashlib.blake2b(f"{number} {text}".encode(), digest_size=8).hexdigest()
+            name, number = f"{file_name(text).encode()[:180].decode(errors='ignore')}-{digest}", number + 1
+        known.add(folded)
+        names.append(name)
+    return names
 
 
 def final_params(run_dir: Path | str) -> npt.NDArray[np.float32]:

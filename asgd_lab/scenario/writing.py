@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
+_SEPARATORS = {*',=()[]"'}
 _PLAIN = re.compile(r"(?![-+.0-9])[\x20-\x7e]*")  # nothing that a reader of some YAML takes for a number or a date
 
 
@@ -41,7 +42,8 @@ def _brief(value: object) -> str:
         case list():
             return f"[{','.join(map(_brief, value))}]"
         case _:
-            return re.sub(r"[\s/\\]", "_", str(value))
+            text = re.sub(r"[\s/\\]", "_", str(value))
+            return f'"{text}"' if _SEPARATORS & {*text} else text  # or it could read as two values
 
 
 def _styled(value: Any) -> Any:

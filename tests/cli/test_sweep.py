@@ -426,3 +426,24 @@ def test_seeds_make_replications_of_a_scenario_without_a_sweep(bowl: Path) -> No
     assert sorted(path.name for path in Path("out").iterdir()) == ["seed=3", "seed=4", "sweep.csv"]
     assert list(pd.read_csv("out/sweep.csv").columns) == ["metric", "mean", "low", "high", "n"]
     assert "│ bowl  │     2 │" in said.out
+
+
+def test_every_point_has_a_folder_of_its_own_whatever_its_values_are(tmp_path: Path) -> None:
+    """Also where letters of both cases are one, and where a text looks like two values."""
+    path = tmp_path / "names.yaml"
+    for number, sweep in enumerate((
+        'name: ["a", "a,description=b"], description: ["c", "b,description=c"]',
+        'name: ["Bowl", "bowl", "BOWL"]',
+        'name: ["e\\u0301", "\\u00e9", "\\u00c9"]',
+        'description: ["..", "../../x", ".x", "x.", "con", "/"]',
+        f'description: ["{"x" * 400}a", "{"x" * 400}b"]',
+    )):  # fmt: skip
+        path.write_text(QUADRATIC + f"sweep: {{{sweep}}}\n")
+        out, count = tmp_path / str(number), len(Document.read(path).points())
+        for more in ((), ("--resume",)):
+            said = asgd_lab("run", path, "--out", out, "--jobs", "1", *more)
+            assert said.status == 0, said
+        assert f"{count} of {count} points are done already" in said.out
+        names = [each.name.casefold() for each in out.iterdir() if each.is_dir()]
+        assert len({*names}) == len(names) == count
+    assert not (tmp_path / "x").exists()

@@ -123,13 +123,24 @@ def test_no_two_runs_share_a_folder(here: Path, monkeypatch: pytest.MonkeyPatch)
         run(here / name, seed=seed)
     for name in names:
         assert asgd_lab("tensorboard", "--out", "board", "--", name).status == 0
-    monkeypatch.chdir(here / "x")  # here `a` is another run, and so is ../a/b
+    monkeypatch.chdir(here / "x")  # here `a` is x/a, which has a folder, and so has ../a/b
     assert asgd_lab("tensorboard", "a", here / "a/b", "--out", here / "board").status == 0
     monkeypatch.chdir(here)
     found = board(here / "board")
-    assert set(found) == {*names, "a", str(here / "a/b")[1:]}
+    assert set(found) == {*names}
     assert {len(points["workers/loss/0"]) for points in found.values()} == {40}
     assert len({points["workers/loss/0"][-1] for points in found.values()}) == len(names)
+
+
+def test_a_run_has_one_folder_however_it_is_reached(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(here / "runs" / "one", workers=1, budget={"minibatches": 4})
+    (here / "link").symlink_to(here / "runs" / "one")
+    (here / "runs" / "again").symlink_to("one")
+    for folder, path in ((".", "runs/one"), ("runs", "one"), ("/", str(here / "runs" / "one")), (".", "link"),
+                         ("runs", "../runs/one/."), (".", "runs")):  # fmt: skip
+        monkeypatch.chdir(here / folder)
+        assert asgd_lab("tensorboard", path, "--out", here / "board").status == 0
+    assert len(list((here / "board").rglob("events*"))) == 1
 
 
 def test_files_of_somebody_else_stay_and_are_not_mixed_with_ours(here: Path) -> None:
