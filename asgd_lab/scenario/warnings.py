@@ -113,6 +113,11 @@ def _learning(scenario: Scenario) -> Iterator[tuple[str, str]]:
 def _ignored(scenario: Scenario) -> Iterator[tuple[str, str]]:
     """Keys that have no effect beside others."""
     backend, hardware, faults = scenario.backend, scenario.hardware, scenario.faults
+    if _moves_nothing(scenario):
+        yield (
+            "task.optimizer",
+            "changes nothing beside push: gradient where a fetch follows each minibatch: only the rule makes steps",
+        )
     if backend.name == "process" and backend.device != "emulated" and hardware != Hardware():
         yield "hardware", f"is for simulated and emulated runs; a real one on {backend.device} ignores it"
     if len(hardware.speeds) > scenario.workers:
@@ -122,6 +127,14 @@ def _ignored(scenario: Scenario) -> Iterator[tuple[str, str]]:
             yield f"faults.schedule.{index}.repair_s", f"is ignored: on_death is {faults.on_death}"
         if not isinstance(each, ServerDown) and getattr(each, "factor", None) == 1:
             yield f"faults.schedule.{index}.factor", "is 1: nothing is slower"
+
+
+def _moves_nothing(scenario: Scenario) -> bool:
+    """Whether a stated local optimizer makes steps that nobody sees."""
+    task, algorithm, warm, evaluate = scenario.task, scenario.algorithm, scenario.warm_start, scenario.evaluate
+    sees = (warm is not None and warm.minibatches) or (evaluate is not None and "replicas" in evaluate.parameters)
+    stated = "optimizer" in task.model_fields_set
+    return stated and algorithm.push == "gradient" and algorithm.n_fetch == 1 and not sees
 
 
 def _versions(scenario: Scenario) -> int | None:
