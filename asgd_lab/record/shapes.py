@@ -96,7 +96,7 @@ class _Begun(TypedDict):
     staleness_counts: NotRequired[Text]
     time: NotRequired[_Time]
     resources: NotRequired[list[_Resource]]
-    startup_s: NotRequired[Positive]
+    startup_s: NotRequired[Number]  # of a run that went on, an earlier version wrote a negative one
     started_unix_s: NotRequired[Number]
     machine_load: NotRequired[_Load]
     overruns: NotRequired[_Overruns]

@@ -73,6 +73,8 @@ def test_one_worker_interrupted_and_resumed_gives_the_bits_of_one_that_was_not(
     interrupted(stated, tmp_path / "parts", 120)
     summary = execute(stated, tmp_path / "parts", go_on=True)
     assert summary["status"] == "done"
+    assert summary["startup_s"] > 0
+    assert read_summary(tmp_path / "parts") == whole.read_json(tmp_path / "parts" / "summary.json")
     assert final_params(tmp_path / "parts").tobytes() == final_params(tmp_path / "whole").tobytes()
     verdict = repeat(stated, tmp_path / "parts")
     assert verdict.difference is None

@@ -124,7 +124,8 @@ def _join(plan: Plan, record: RunDirectory, interrupted: bool, crew: Crew, began
     overruns, steps = int(board.worker[:, Board.OVERRUNS].sum()), int(board.worker[:, Board.STEPS].sum())
     facts: dict[str, Any] = {}
     if started_ns:
-        facts["startup_s"] = (started_ns - began_ns) * 1e-9
+        # The clock of a run that goes on has started before by what had elapsed.
+        facts["startup_s"] = (started_ns + plan.elapsed_ns - began_ns) * 1e-9
         facts["started_unix_s"] = time.time() - (now_ns() - started_ns) * 1e-9
     if scenario.backend.device == "emulated":
         facts["emulated"] = True
