@@ -16,14 +16,21 @@ if __name__ == "__main__":
         del sys.path[0]
 
 from asgd_lab import interrupts, output
+from asgd_lab.errors import refusal
 
 
 def main() -> None:
     """The program."""
     interrupts.quit_at_once()
     output.install()
-    from asgd_lab.cli import main as program
-
+    # Each process of a run would have a thread of numpy's for every core of the machine.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    try:
+        from asgd_lab.cli import main as program
+    except Exception as error:
+        if (line := refusal(error)) is None:
+            raise
+        raise SystemExit(line) from None
     program()
 
 

@@ -68,9 +68,7 @@ def run(
     ] = None,
     jobs: Annotated[
         int | None,
-        typer.Option(
-            metavar="N", min=1, show_default=False, help="Simulated points at a time; if not given, a core each."
-        ),
+        typer.Option(metavar="N", min=1, show_default=False, help="Simulated points at a time; else a core each."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on in --out: run what is not done there.")] = False,
     trust: Trust = False,
@@ -169,8 +167,8 @@ def tensorboard(
         interrupts.heed()
         console = display.console()
         for each in (each for path in paths for each in scalars.write(path, out)):
-            said = each.why if each.folder is None else f"{each.run_dir}: {each.scalars} scalars in {each.folder}"
-            display.say(console, said)
+            written = f"{each.run_dir}: {each.scalars} scalars in {each.folder}"
+            display.say(console, each.why if each.folder is None else written)
 
 
 @app.command(cls=Command, short_help="Check a scenario file without training.")
@@ -190,8 +188,8 @@ def validate(scenario: ScenarioFile, trust: Trust = False, assignments: Assignme
         request = Request(document, overrides, points)
         untrusted = request.check(partly=True)
         display.warn(request.warnings())
-        runs = f"{len(points)} run{'s' if len(points) > 1 else ''}"
-        typer.echo(f"{scenario}: valid{' as far as it was checked' if untrusted else ''}; {runs}")
+        how_far, many = " as far as it was checked" if untrusted else "", "s" if len(points) > 1 else ""
+        typer.echo(f"{scenario}: valid{how_far}; {len(points)} run{many}")
         for key, name in untrusted:
             typer.echo(f"{scenario}: {key}: {name} was not imported, so not checked; --trust imports and runs it")
 
@@ -237,10 +235,12 @@ def _reported(options: Mapping[str, Any] | None = None, *, trust: bool = False) 
         _end(WRONG_INPUT, *(_as_written(line, given) for line in error.args))
     except RunFailed as error:
         _end(FAILED, str(error))
-    except (OSError, MemoryError) as error:
-        _end(FAILED, refusal(error) or "")
     except KeyboardInterrupt as error:
         _end(INTERRUPTED, f"interrupted{error}")
+    except Exception as error:
+        if (line := refusal(error)) is None:
+            raise
+        _end(FAILED, line)
 
 
 def _as_written(message: str, options: Mapping[str, Any]) -> str:

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import resource
 from collections.abc import Iterable
 
+_LIMITS = {
+    errno.EMFILE: (resource.RLIMIT_NOFILE, "n"),
+    errno.EAGAIN: (resource.RLIMIT_NPROC, "u"),
+    errno.EFBIG: (resource.RLIMIT_FSIZE, "f"),
+    errno.ENOMEM: (resource.RLIMIT_AS, "v"),
+}
 MOST_CHARACTERS = 1000  # of a line
 MOST_LINES = 20
 
@@ -55,6 +63,15 @@ def shortened(text: str, limit: int) -> str:
     return f"{text[: limit - tail - 3]}...{text[-tail:]}"
 
 
+def _limit(number: int | None) -> str:
+    """The limit of this process that an error of this number comes from, where there is one."""
+    which = _LIMITS.get(number or 0)
+    if which is None:
+        return ""
+    most = resource.getrlimit(which[0])[0]
+    return f" (ulimit -{which[1]}: {'unlimited' if most == resource.RLIM_INFINITY else most})"
+
+
 def _line(text: str) -> str:
     """On one line, without what could steer a terminal."""
     # What is cut away is not looked at: a text may have as many characters as the memory holds.
@@ -68,7 +85,11 @@ def refusal(error: BaseException) -> str | None:
     words = " ".join(str(error).split())
     if isinstance(error, OSError):
         where = "" if error.filename is None else f"{error.filename}: "
-        return f"{where}{error.strerror}" if error.strerror else words
+        return f"{where}{error.strerror}{_limit(error.errno)}" if error.strerror else words
+    if isinstance(error, ImportError) and "failed to map segment" in words:  # of a library, for want of address space
+        return f"out of memory: {words}"
+    if "start new thread" in words or "launch worker thread" in words:  # Python's words, and pyarrow's
+        return f"the system starts no more threads{_limit(errno.EAGAIN)}"
     # torch tells of memory by a RuntimeError, of a GPU's by a class of its own.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in words:
         return f"out of memory{words and ': '}{words}"

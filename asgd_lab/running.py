@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,7 +141,7 @@ class Place(NamedTuple):
     @property
     def kept(self) -> str:
         """What follows the message of a run that did not end well."""
-        return f"; what was recorded is in {self.path}"
+        return f"; what was recorded is in {self.path}" if os.path.lexists(self.path) else ""
 
 
 def _run_alone(console: Console, request: Request, place: Place, resume: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -107,9 +107,9 @@ def _carry_out(scenario: Scenario, record: RunDirectory, watch: Watch | None) ->
         status: Status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         if record.begun or record.beginning == "new":  # else an earlier try of it stays as it was
             failure = refusal(error) or f"{type(error).__name__}: {error}"
-            with contextlib.suppress(OSError, ScenarioError):  # what has ended the run may refuse this as well
+            with _of_less_weight(record):
                 record.begin(early=True)
-                if isinstance(error, RunFailed):
+                if isinstance(error, RunFailed) and record.lost() is None:
                     failure = logged(record.path, error)
                 record.finish({"failure": failure}, status, None)
             if isinstance(error, RunFailed):
@@ -132,10 +132,21 @@ def _carry_out(scenario: Scenario, record: RunDirectory, watch: Watch | None) ->
         summary["staleness_counts"] = "pushes of others during the round, not versions: steps read what is there"
     if outcome.failure is not None:
         summary["failure"] = outcome.failure
-    record.finish(summary, outcome.status, outcome.params)
-    if outcome.failure is not None:
+        with _of_less_weight(record):
+            record.finish(summary, outcome.status, outcome.params)
         raise RunFailed(outcome.failure)
+    record.finish(summary, outcome.status, outcome.params)
     return {"status": outcome.status, **summary}
+
+
+@contextlib.contextmanager
+def _of_less_weight(record: RunDirectory) -> Iterator[None]:
+    """What has failed a run may refuse its record as well: said is the first. But a folder that is gone explains it."""
+    try:
+        yield
+    except (OSError, ScenarioError, RunFailed):
+        if (lost := record.lost()) is not None:
+            raise RunFailed(lost) from None
 
 
 def resolved(scenario: Scenario) -> Scenario:

@@ -131,7 +131,8 @@ class RunDirectory:
 
     def save_params(self, params: npt.NDArray[np.float32]) -> None:
         """Write the final parameters, before anything is done that may fail."""
-        _write_params(self.path, params)
+        if self.lost() is None:  # what stands there by now may be somebody's
+            _write_params(self.path, params)
 
     def withdraw(self, failure: str) -> None:
         """The run cannot be: remove what was written for it. What an earlier command recorded stays."""
@@ -152,7 +153,7 @@ class RunDirectory:
         disk, a Ctrl-C); the first failure is raised at the end, and the manifest does not call such a run done. A
         number that is not finite becomes null in summary.json. RunFailed if the folder stands elsewhere by now.
         """
-        if self._place is not None and (lost := self._place.lost()) is not None:
+        if self._place is not None and (lost := self.lost()) is not None:
             with contextlib.suppress(OSError, ScenarioError):
                 mark(self._place.now, "failed", failure=lost)
             raise RunFailed(lost)
@@ -177,6 +178,10 @@ class RunDirectory:
             raise RunFailed(str(torn[0])) from torn[0]
         if torn:
             raise torn[0]
+
+    def lost(self) -> str | None:
+        """What has become of the directory, if it is not where the run began."""
+        return None if self._place is None else self._place.lost()
 
 
 def mark(run_dir: Path, status: Status, **facts: Any) -> None:

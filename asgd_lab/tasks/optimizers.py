@@ -109,6 +109,8 @@ def _try_out(name: str, make: Callable[..., torch.optim.Optimizer], options: dic
             made.step()
             if not isinstance(made, torch.optim.Optimizer):
                 return TypeError(f"it is a {type(made).__name__}, not a torch.optim.Optimizer")
+        except (OSError, MemoryError):  # of the machine, for which no keyword is to blame
+            raise
         except Exception as error:
             return error
         return None

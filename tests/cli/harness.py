@@ -6,7 +6,7 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,8 +53,14 @@ def asgd_lab(*arguments: str | Path) -> Said:
     return Said(result.exit_code, result.stdout, result.stderr)
 
 
-def start(*arguments: str | Path, folder: Path, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-    """The real program, in a session and so in a process group of its own, as a terminal would start it."""
+def start(
+    *arguments: str | Path, folder: Path, environment: Mapping[str, str] | None = None,
+    before: Callable[[], None] | None = None,
+) -> subprocess.Popen[str]:  # fmt: skip
+    """The real program, in a session and so in a process group of its own, as a terminal would start it.
+
+    `before` is called in its process first.
+    """
     return subprocess.Popen(
         [sys.executable, "-m", "asgd_lab", *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -63,6 +69,7 @@ def start(*arguments: str | Path, folder: Path, environment: Mapping[str, str] |
         cwd=folder,
         env={**os.environ, **(environment or {})},
         start_new_session=True,
+        preexec_fn=before,
     )
 
 

@@ -14,6 +14,7 @@ from asgd_lab import interrupts
 from asgd_lab.backends.process import orphans
 
 _PROCESS = os.getpid()
+_fork = os.fork
 
 
 def _end() -> None:
@@ -21,6 +22,18 @@ def _end() -> None:
         orphans.remove_socket()
 
 
+def _forked() -> int:
+    """A fork; where the system starts no more processes, a silent end, which the program tells of."""
+    try:
+        number = _fork()
+    except OSError:
+        raise SystemExit(1) from None
+    if not number:
+        os.fork = _fork  # in what is started everything is as usual
+    return number
+
+
+os.fork = _forked
 interrupts.ignore()
 orphans.follow_parent(signal.SIGCONT)
 atexit.register(_end)

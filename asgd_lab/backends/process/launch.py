@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 import time
 from dataclasses import asdict
@@ -35,6 +36,7 @@ from asgd_lab.scenario import Scenario
 from asgd_lab.tasks import Task
 
 MOST_WORKERS = 240  # the server takes a descriptor a worker, and a fork server passes 256 at most
+_OPEN_FILES = 32  # of the parent, beside a socket, a process and what starts it for each worker
 
 
 def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) -> Outcome:
@@ -105,6 +107,13 @@ def check(scenario: Scenario) -> None:
     """What this node cannot do is said before anything is started."""
     if scenario.workers > MOST_WORKERS:
         message = f"the process backend starts at most {MOST_WORKERS} workers; for {scenario.workers} use backend sim"
+        raise ScenarioError.at("workers", message)
+    needed, (_, most) = _OPEN_FILES + 3 * scenario.workers, resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most != resource.RLIM_INFINITY and needed > most:
+        message = (
+            f"{scenario.workers:,} processes need about {needed} open files, and {most} are allowed "
+            "(ulimit -Hn); use fewer workers, or raise the limit"
+        )
         raise ScenarioError.at("workers", message)
     if scenario.backend.device == "cuda" and not torch.cuda.is_available():
         raise ScenarioError.at("backend.device", "cuda needs a GPU and torch finds none here; use cpu or emulated")

@@ -27,7 +27,7 @@ from asgd_lab.backends.outcome import Progress
 from asgd_lab.backends.process import orphans
 from asgd_lab.backends.process.preload import POOL_MODULES, preload, without_main
 from asgd_lab.backends.run import execute
-from asgd_lab.errors import RunFailed, ScenarioError
+from asgd_lab.errors import RunFailed, ScenarioError, refusal
 from asgd_lab.record.standing import abandoned
 from asgd_lab.scenario import Scenario
 from asgd_lab.trust import trusting
@@ -133,7 +133,12 @@ def main(line: Connection) -> None:
     orphans.follow_fork_server(signal.SIGCONT)  # one that is stopped wakes, and hears that the line is broken
     interrupts.ignore()
     jobs: SimpleQueue[Job | None] = SimpleQueue()
-    threading.Thread(target=_listen, args=(line, jobs), daemon=True).start()
+    try:
+        threading.Thread(target=_listen, args=(line, jobs), daemon=True).start()
+    except RuntimeError as error:
+        with contextlib.suppress(OSError):
+            line.send(RunFailed(refusal(error) or str(error)))
+        return
     # Only a run is interrupted: elsewhere a destructor, which swallows it, might be what is interrupted.
     with contextlib.suppress(KeyboardInterrupt, OSError):
         while (job := jobs.get()) is not None:
