@@ -5,6 +5,7 @@ Nothing heavy is imported before.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -12,8 +13,9 @@ if __name__ == "__main__":
     # Python has put the current directory first: a stranger's folder with a torch.py or a signal.py in it must not be
     # where those are imported from. So this comes before all imports of what is not loaded yet. The directory stays
     # where this package itself lies in it.
-    if sys.path[0] in ("", os.getcwd()) and not os.path.samefile(os.path.dirname(os.path.dirname(__file__)), "."):
-        del sys.path[0]
+    with contextlib.suppress(OSError):  # there may be no current directory any more
+        if sys.path[0] in ("", os.getcwd()) and not os.path.samefile(os.path.dirname(os.path.dirname(__file__)), "."):
+            del sys.path[0]
 
 from asgd_lab import interrupts, output
 from asgd_lab.errors import refusal
@@ -25,6 +27,10 @@ def main() -> None:
     output.install()
     # Each process of a run would have a thread of numpy's for every core of the machine.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    try:
+        os.getcwd()
+    except OSError as error:  # libraries would die of it, and relative paths mean nothing
+        raise SystemExit(f"the current directory cannot be used: {error.strerror}") from None
     try:
         from asgd_lab.cli import main as program
     except Exception as error:

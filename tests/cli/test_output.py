@@ -18,7 +18,7 @@ import pytest
 from asgd_lab import output
 from asgd_lab.output import KEPT_BYTES, Pipe
 from asgd_lab.record.run import read_summary
-from tests.cli.harness import ENDLESS, PATIENCE_S, QUADRATIC
+from tests.cli.harness import ENDLESS, PATIENCE_S, QUADRATIC, asgd_lab
 from tests.whole import sample
 
 NAME = "größe ✓ \udcff"  # no terminal has all of it
@@ -31,6 +31,12 @@ COMMANDS: dict[str, tuple[tuple[str, ...], int]] = {
     "sweep of one process": (("run", "bowl.yaml", *SWEEP, "--jobs", "1"), 0),
     "sweep of two processes": (("run", "bowl.yaml", *SWEEP, "--jobs", "2"), 0),
     "validate": (("validate", "bowl.yaml"), 0),
+    "replay": (("replay", "recorded"), 0),
+    "tensorboard": (("tensorboard", "recorded", "--out", "board"), 0),
+    "compare": (("compare", "short.yaml", "--repeats", "1", "--set", "sweep.workers=[1]", "--out", "out"), 0),
+    "help": (("run", "--help"), 0),
+    "list": (("list",), 0),
+    "usage": (("run", "--frob"), 2),
     "wrong input": (("run", "bowl.yaml", "--set", "workers=größe✓"), 2),
     "failed run": (
         ("run", "short.yaml", "--set", "faults={on_death: stop, schedule: [{name: kill, worker: 0, at_s: 0.1}]}"),
@@ -100,6 +106,7 @@ CASES = [
     *itertools.product(COMMANDS, RECEIVERS, ("stdout", "stderr", "both"), ("utf-8",)),
     *itertools.product(COMMANDS, ["a file"], ("both",), ("latin-1", "ascii", "C")),
 ]
+PRINTS = {"help", "list"}  # and nothing else, so that they fail where the disk is full
 WORK = {"sim", "inline", "process", "sweep of one process", "sweep of two processes"}
 
 
@@ -108,6 +115,10 @@ def test_what_is_done_and_its_exit_status_do_not_depend_on_who_hears_of_it(
     command: str, receiver: str, which: str, encoding: str, folder: Path
 ) -> None:
     arguments, status = COMMANDS[command]
+    if "recorded" in arguments:
+        assert asgd_lab("run", folder / "bowl.yaml", "--out", folder / "recorded").status == 0
+    if command in PRINTS and receiver == "full disk" and which != "stderr":
+        status = 1
     if command in WORK:
         arguments = (*arguments, "--out", "out")
     locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"} if encoding == "C" else {}
@@ -132,7 +143,7 @@ def test_what_is_done_and_its_exit_status_do_not_depend_on_who_hears_of_it(
     assert done.returncode == status
     said = (folder / "heard").read_bytes()
     assert b"Traceback" not in said
-    assert b"Error" not in said
+    assert b"Error: [Errno" not in said
     if command in WORK:
         runs = [each.parent for each in (folder / "out").rglob("summary.json")]
         assert [read_summary(run)["status"] for run in runs] == ["done"] * (2 if "sweep" in command else 1)

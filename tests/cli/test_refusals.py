@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import asgd_lab
 from asgd_lab.errors import refusal
 from asgd_lab.record.run import read_manifest, read_summary
 from tests.cli.harness import ENDLESS, QUADRATIC, Said, assert_nobody_is_left, finish, start
@@ -157,6 +158,21 @@ def test_a_folder_that_moves_fails_its_run_where_it_is_then(way: str, kind: str,
         assert read_manifest(tmp_path / "elsewhere")["status"] == "failed"
     if kind == "replaced":
         assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("command", [["run", "--backend", "sim"], ["run", "--backend", "process"], ["validate"]])
+def test_without_a_current_directory_there_is_one_line(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "scenario.yaml").write_text(QUADRATIC)
+    (tmp_path / "here").mkdir()
+    package = Path(asgd_lab.__file__).parent.parent
+    program = start(
+        command[0], tmp_path / "scenario.yaml", *command[1:], folder=tmp_path / "here",
+        environment={"PYTHONPATH": str(package)}, before=lambda: (tmp_path / "here").rmdir(),
+    )  # fmt: skip
+    said = finish(program)
+    assert said.status == 1
+    assert said.err == "the current directory cannot be used: No such file or directory\n"
+    assert_nobody_is_left(program.pid)
 
 
 def test_more_workers_than_open_files_allow_is_wrong_input_for_validate_too(tmp_path: Path) -> None:
