@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
@@ -92,7 +91,9 @@ def run(
             _check_empty(out)
         jobs = jobs or usable_cores()
         if resume and out is not None and trust:
-            _find_sources(out)
+            from asgd_lab.running import find_sources
+
+            find_sources(out)
         _preload(points, jobs)
         request = _checked(document, overrides, points)
         display.warn(request.warnings())
@@ -267,17 +268,6 @@ def _check_empty(out: Path | None) -> None:
     with contextlib.suppress(OSError):
         if out is not None and any(out.iterdir()):
             raise ScenarioError(f"--out: {out} is not empty; choose another")
-
-
-def _find_sources(out: Path) -> None:
-    """Find again, behind the usual folders, the modules that the runs to go on with were begun with."""
-    from asgd_lab.record.run import read_manifest
-    from asgd_lab.record.sources import roots
-
-    for run_dir in (out, *sorted(out.glob("*/"))):
-        with contextlib.suppress(ScenarioError, KeyError, TypeError, AttributeError):
-            code = read_manifest(run_dir)["inputs"]["code"]
-            sys.path += [root for root in roots(code) if root not in sys.path]
 
 
 def _preload(points: Sequence[Point], jobs: int) -> None:

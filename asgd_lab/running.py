@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +31,8 @@ from asgd_lab.overview import overview, results
 from asgd_lab.record.checkpoints import all_of, usable
 from asgd_lab.record.holding import taken
 from asgd_lab.record.removal import remove_if_empty
-from asgd_lab.record.run import default_directory, file_names
+from asgd_lab.record.run import default_directory, file_names, read_manifest
+from asgd_lab.record.sources import roots
 from asgd_lab.scenario import Document, Point, warnings
 from asgd_lab.scenario.keys import covers
 from asgd_lab.trust import is_trusted
@@ -120,6 +122,14 @@ class Request:
                     remove_if_empty(folder)
         display.say(console, f"recorded in {folder}")
         return failures
+
+
+def find_sources(out: Path) -> None:
+    """Find again, behind the usual folders, the modules that the runs to go on with were begun with."""
+    for run_dir in (out, *sorted(out.glob("*/"))):
+        with contextlib.suppress(ScenarioError, KeyError, TypeError, AttributeError):
+            code = read_manifest(run_dir)["inputs"]["code"]
+            sys.path += [root for root in roots(code) if root not in sys.path]
 
 
 class Place(NamedTuple):
