@@ -23,6 +23,7 @@ from typing import Any
 import psutil
 import yaml
 
+from asgd_lab import interrupts
 from asgd_lab.record.run import read_summary
 
 from .harness import asgd_lab, assert_nobody_is_left, members
@@ -46,7 +47,7 @@ TO_OTHERS = [(who, blow) for who in ("worker", "server", "fork server") for blow
 
 @dataclass(frozen=True)
 class Case:
-    """A scenario, whom what signals hit, and when: seconds from the start, or from the run's first line."""
+    """A scenario, whom what signals hit, and when: seconds from the program's start, or from that of the record."""
 
     scenario: dict[str, Any]
     victim: str
@@ -91,7 +92,7 @@ def case(seed: int, number: int) -> Case:
         "task": TASK,
         "algorithm": algorithm,
         "workers": draw.randint(1, 4),
-        "budget": {"seconds": 4.0} if is_real else {"minibatches": 8000},
+        "budget": {"seconds": 4.0} if is_real else {"minibatches": 30000},
         "backend": backend,
     }
     if backend.get("device") != "cpu":
@@ -99,14 +100,14 @@ def case(seed: int, number: int) -> Case:
     if is_real and draw.random() < 0.5:
         scenario["faults"] = {"on_death": "restart", "silent_s": draw.choice([0.5, 5.0])}
     is_running = draw.random() < 0.6
-    after_s = draw.uniform(0.0, 3.0 if is_running else 8.0)
+    after_s = draw.uniform(0.0, 5.0)
     return Case(scenario, victim, signals, draw.uniform(0.05, 1.5), is_running, after_s)
 
 
-def hit(program: subprocess.Popen[str], it: Case, said: Path) -> bool:
+def hit(program: subprocess.Popen[str], it: Case, out: Path) -> bool:
     """Do it; False if the victim, or the program, had ended before."""
     until = time.monotonic() + PATIENCE_S
-    while it.is_running and "minibatches/s" not in said.read_text() and program.poll() is None:
+    while it.is_running and not (out / "manifest.json").exists() and program.poll() is None:
         assert time.monotonic() < until, "the run never begins"
         time.sleep(0.02)
     time.sleep(it.after_s)
@@ -159,6 +160,12 @@ def _outcome(status: int, err: str, out: Path, faults: list[str]) -> str:
     return f"status {status}"
 
 
+def _hear() -> None:
+    """A program in the background, or under nohup, would have the program ignore what it is to be hit with."""
+    for number in interrupts.SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+
+
 def survive(it: Case, folder: Path) -> Found:
     """Run the case in an empty folder, and all that follows it."""
     faults: list[str] = []
@@ -171,10 +178,10 @@ def survive(it: Case, folder: Path) -> Found:
         program = subprocess.Popen(
             [sys.executable, "-m", "asgd_lab", "run", "case.yaml", "--out", "out"],
             stdout=screen, stderr=subprocess.PIPE, text=True, cwd=folder, env={**os.environ, **environment},
-            start_new_session=True,
+            start_new_session=True, preexec_fn=_hear,
         )  # fmt: skip
     try:
-        was_hit = hit(program, it, said)
+        was_hit = hit(program, it, out)
         try:
             _, err = program.communicate(timeout=PATIENCE_S)
         except subprocess.TimeoutExpired:
