@@ -285,6 +285,14 @@ class Counts(Net):
         return hidden / (1 + self.count)
 
 
+class CountsForLater(Counts):
+    """Its count changes something after a hundred minibatches, which no try-out sees."""
+
+    def middle(self, hidden: Tensor) -> Tensor:
+        self.count += self.training
+        return hidden if self.count < 100 else hidden / 2
+
+
 class KeepsADict(Net):
     def set_up(self) -> None:
         self.kept = {"mean": torch.zeros(WIDTH)}

@@ -128,3 +128,9 @@ def test_data_are_the_same_whatever_was_drawn_before_and_nothing_global_is_distu
         assert random.random() == random.Random(seed).random()
         assert np.random.rand() == np.random.RandomState([seed, 0]).rand()
     assert torch.equal(*found)
+
+
+def test_a_count_that_changes_something_later_is_refused_where_there_are_checkpoints() -> None:
+    built(config("Quantised")).check_resume()
+    with pytest.raises(ScenarioError, match="keeps something from one minibatch to the next"):
+        built(config("CountsForLater")).check_resume()
