@@ -149,6 +149,26 @@ class Task(Protocol):
         ...
 
 
+class Bufferless:
+    """What a task answers whose learners keep nothing beside parameters and optimizer, and have no error."""
+
+    has_error = False
+    doubts = ()
+
+    def check(self, *, gradients: bool = False) -> None:
+        """Nothing can be wrong with it."""
+
+    def check_resume(self) -> None:
+        """Nothing is kept beside parameters and optimizer."""
+
+    def start_with(self, buffers: Mapping[str, Tensor]) -> None:
+        """There are none."""
+
+    def start(self) -> Data:
+        """None."""
+        return {}
+
+
 class OptimizerConfig(Protocol):
     """The part of a scenario that names a class of torch.optim and its keywords."""
 

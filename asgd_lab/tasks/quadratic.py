@@ -16,7 +16,7 @@ from torch import Tensor
 from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import key
 from asgd_lab.tasks.adjusting import Adjust, adjusting
-from asgd_lab.tasks.base import OneByOne, OptimizerConfig, one_line
+from asgd_lab.tasks.base import Bufferless, OneByOne, OptimizerConfig, one_line
 from asgd_lab.tasks.flat import Layout
 from asgd_lab.tasks.optimizer_state import load_state, state_of
 from asgd_lab.tasks.optimizers import MakeOptimizer, optimizer
@@ -144,7 +144,7 @@ class QuadraticLearner:
 
 
 @final
-class QuadraticTask:
+class QuadraticTask(Bufferless):
     """The bowl and its noise."""
 
     def __init__(self, config: QuadraticConfig, seed: int) -> None:
@@ -175,9 +175,6 @@ class QuadraticTask:
         """A loop: most of a step is the noise, which each replica draws from its own stream."""
         return OneByOne()
 
-    has_error = False
-    doubts = ()
-
     def check(self, *, gradients: bool = False) -> None:
         """Take two minibatches: an optimizer meets its own state at the second."""
         params = self.initial()
@@ -188,16 +185,6 @@ class QuadraticTask:
             except Exception as error:
                 message = f"step {step + 1} of it fails: {one_line(error)}"
                 raise ScenarioError.at("task.optimizer", message) from error
-
-    def check_resume(self) -> None:
-        """Nothing is kept beside parameters and optimizer."""
-
-    def start_with(self, buffers: Mapping[str, Tensor]) -> None:
-        """There are none."""
-
-    def start(self) -> dict[str, Tensor]:
-        """None."""
-        return {}
 
     def evaluate(
         self, params: Tensor, buffers: Mapping[str, Tensor] | None = None, *, of_replica: bool = False

@@ -9,7 +9,7 @@ from typing import Protocol, final
 import torch
 from torch import Tensor
 
-from asgd_lab.tasks.base import OneByOne
+from asgd_lab.tasks.base import Bufferless, OneByOne
 
 
 class TimingConfig(Protocol):
@@ -53,7 +53,7 @@ class TimingLearner:
 
 
 @final
-class TimingTask:
+class TimingTask(Bufferless):
     """An empty vector that counts as `size_bytes`."""
 
     def __init__(self, config: TimingConfig) -> None:
@@ -71,22 +71,6 @@ class TimingTask:
     def batch(self) -> OneByOne:
         """Nothing to gain."""
         return OneByOne()
-
-    has_error = False
-    doubts = ()
-
-    def check(self, *, gradients: bool = False) -> None:
-        """Nothing can be wrong with it."""
-
-    def check_resume(self) -> None:
-        """Nothing is kept beside parameters and optimizer."""
-
-    def start_with(self, buffers: Mapping[str, Tensor]) -> None:
-        """There are none."""
-
-    def start(self) -> dict[str, Tensor]:
-        """None."""
-        return {}
 
     def evaluate(
         self, params: Tensor, buffers: Mapping[str, Tensor] | None = None, *, of_replica: bool = False
