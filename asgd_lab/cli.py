@@ -21,6 +21,7 @@ from asgd_lab.columns import Described
 from asgd_lab.errors import RunFailed, ScenarioError, refusal
 from asgd_lab.hints import Command
 from asgd_lab.options import Assignments, Backend, Out, ScenarioFile, Trust, Version
+from asgd_lab.record.holding import check_empty
 from asgd_lab.record.machine import usable_cores
 from asgd_lab.scenario import Document, Point, json_schema, parse_assignment, presets
 from asgd_lab.trust import trusting
@@ -123,7 +124,9 @@ def compare(
         preload()
         for document in documents:
             _checked(document, overrides, document.points(overrides))
-        _compare(documents, overrides, out, repeats)
+        from asgd_lab import comparing
+
+        comparing.run(documents, overrides, out, repeats)
 
 
 @app.command(short_help="Repeat a recorded run and compare the bits.")
@@ -266,8 +269,8 @@ def _parsed(assignments: list[str] | None) -> dict[str, Any]:
 def _check_empty(out: Path | None) -> None:
     """Before anything is imported or run. What cannot be read is refused by the run that takes it."""
     with contextlib.suppress(OSError):
-        if out is not None and any(out.iterdir()):
-            raise ScenarioError(f"--out: {out} is not empty; choose another")
+        if out is not None:
+            check_empty(out, "--out")
 
 
 def _preload(points: Sequence[Point], jobs: int) -> None:
@@ -285,31 +288,3 @@ def _checked(document: Document, overrides: Mapping[str, Any], points: Sequence[
     request = Request(document, overrides, points)
     request.check()
     return request
-
-
-def _compare(documents: list[Document], overrides: Mapping[str, Any], out: Path | None, repeats: int) -> None:
-    import pandas as pd
-
-    from asgd_lab.compare import compare, write
-    from asgd_lab.record.holding import taken
-    from asgd_lab.record.removal import remove_if_empty
-    from asgd_lab.record.run import default_directory
-
-    console = display.console()
-    folder = out or default_directory("compare")
-    rows: list[dict[str, Any]] = []
-    with taken(folder, "--out") as made:
-        _check_empty(folder)  # again, since it is held
-        try:
-            for row in compare(documents, overrides, folder, repeats, lambda line: display.say(console, line)):
-                rows.append(row)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"; what was recorded is in {folder}") from None
-        finally:  # the points that are done, however it ends
-            if rows:
-                table = pd.DataFrame(rows)
-                console.print(display.comparison(table))
-                for path in write(table, folder):
-                    display.say(console, f"wrote {path}")
-            elif made or out is None:
-                remove_if_empty(folder)

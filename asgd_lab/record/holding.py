@@ -122,3 +122,9 @@ def _made(path: Path, option: str) -> bool:
     except (OSError, ValueError) as error:
         raise unusable(path, option, error) from None
     return True
+
+
+def check_empty(path: Path, option: str) -> None:
+    """ScenarioError if anything is in the directory; OSError if there is none that can be read."""
+    if any(path.iterdir()):
+        raise ScenarioError(f"{option}: {path} is not empty; choose another")
