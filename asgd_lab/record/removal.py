@@ -67,6 +67,14 @@ def remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
+def remove_socket(path: Path) -> None:
+    """Remove a socket that this program made in a temporary folder of its own, and that folder."""
+    with contextlib.suppress(OSError):
+        if stat.S_ISSOCK(path.lstat().st_mode):
+            path.unlink()
+    remove_if_empty(path.parent)
+
+
 def remove_file(run_dir: Path, name: str) -> None:
     """Remove one of a run's own files, if it is there."""
     assert _FILES.fullmatch(name), name

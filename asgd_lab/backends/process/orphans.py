@@ -16,7 +16,7 @@ from multiprocessing import forkserver, reduction
 from pathlib import Path
 from typing import Any
 
-from asgd_lab.record import holding
+from asgd_lab.record import holding, removal
 
 PR_SET_PDEATHSIG = 1
 
@@ -93,6 +93,4 @@ def remove_socket() -> None:
     """Remove the fork server's socket and its folder, as it ends: a program that was killed cannot."""
     address = _server._forkserver_address
     if address:
-        with contextlib.suppress(OSError):
-            os.unlink(address)
-            os.rmdir(os.path.dirname(address))
+        removal.remove_socket(Path(address))
