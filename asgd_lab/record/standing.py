@@ -42,8 +42,10 @@ def _standing(path: Path) -> State:
         return "nothing"
     claimed = "scenario.yaml" in names and names <= CLAIM
     files = ["scenario.yaml"] if claimed else ["scenario.yaml", "manifest.json"]
-    if not all((path / name).is_file() for name in files):
-        raise ScenarioError(f"--resume: {path} holds something else than this run; choose another --out")
+    for name in files:
+        if not (path / name).is_file():
+            what = f"it has no plain file {name}"
+            raise ScenarioError(f"--resume: {path} holds something else than this run; choose another --out ({what})")
     if not claimed and read_manifest(path).get("status") == "done":
         return "done"
     removal.check(path)

@@ -338,7 +338,10 @@ def test_a_single_run_and_a_sweep_do_not_go_on_in_each_others_place(bowl: Path) 
     said = asgd_lab("run", bowl, "--out", "alone", *swept, "--resume")
     assert said == Said(2, "", "--resume: alone holds a single run, not a sweep; choose another --out\n")
     said = asgd_lab("run", bowl, "--out", "swept", *alone, "--resume")
-    assert said == Said(2, "", "--resume: swept holds something else than this run; choose another --out\n")
+    line = (
+        "--resume: swept holds something else than this run; choose another --out (it has no plain file scenario.yaml)"
+    )
+    assert said == Said(2, "", f"{line}\n")
 
 
 def test_resume_without_a_place_is_refused(bowl: Path) -> None:

@@ -54,7 +54,7 @@ def test_a_run_that_was_killed_is_unfinished_however_little_it_wrote(tmp_path: P
 def test_what_is_no_run_is_refused_and_left_alone(tmp_path: Path, names: list[str]) -> None:
     for name in names:
         (tmp_path / name).write_text(SCENARIO)
-    with pytest.raises(ScenarioError, match=r"holds something else than this run; choose another --out$"):
+    with pytest.raises(ScenarioError, match=r"holds something else than this run; choose another --out "):
         standing(tmp_path)
     assert sorted(each.name for each in tmp_path.iterdir()) == names
 
