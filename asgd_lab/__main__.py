@@ -26,7 +26,8 @@ def main() -> None:
     interrupts.quit_at_once()
     output.install()
     # Each process of a run would have a thread of numpy's for every core of the machine.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    for library in ("OPENBLAS", "OMP"):
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
     try:
         os.getcwd()
     except OSError as error:  # libraries would die of it, and relative paths mean nothing

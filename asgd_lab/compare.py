@@ -22,7 +22,7 @@ from scipy import stats
 
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import ScenarioError
-from asgd_lab.hardware.fit import Fitted, fit, step_times_s
+from asgd_lab.hardware.fit import Fitted, few, fit, step_times_s
 from asgd_lab.hardware.steps import mean_step_s
 from asgd_lab.record import tables, whole
 from asgd_lab.record.load import Load
@@ -146,7 +146,7 @@ def predicted(scenario: Scenario, calibration: Calibration) -> Scenario:
     if emulated:  # its devices take the stated times
         kept = {key: getattr(scenario.hardware, key) for key in ("compute", "speeds", "slow_phases", "groups")}
     else:
-        samples = costs.step_times_s.tolist()
+        samples = few(costs.step_times_s).tolist()
         kept = {"compute": Compute(distribution="empirical", samples_s=samples)}
     # What the scenario states of ways and services is in the measured costs already, or no real run knows of it.
     hardware = Hardware().model_copy(

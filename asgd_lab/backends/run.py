@@ -167,5 +167,5 @@ def with_samples(scenario: Scenario) -> Scenario:
         raise ScenarioError.at(
             "hardware.compute.run", f"{compute.run} recorded no minibatches; run it with record: all"
         )
-    compute = compute.model_copy(update={"run": None, "samples_s": samples.tolist()})
+    compute = compute.model_copy(update={"run": None, "samples_s": fit.few(samples).tolist()})
     return scenario.model_copy(update={"hardware": scenario.hardware.model_copy(update={"compute": compute})})

@@ -18,6 +18,7 @@ from scipy import stats
 from asgd_lab.errors import ScenarioError
 
 TRIMMED = 0.1  # of the values, at either end
+MOST_SAMPLES = 20_000  # that a scenario, which is a text, can hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,13 @@ def step_times_s(effects: pd.DataFrame, minibatches: pd.DataFrame) -> npt.NDArra
     """Seconds of every recorded minibatch: from the end of the one before it, or from the start of its Train."""
     first, later = _step_times_s(effects, minibatches)
     return np.concatenate([first, later])
+
+
+def few(samples_s: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """As many samples as a scenario can hold: all of them, or means of equal shares of the sorted ones."""
+    if len(samples_s) <= MOST_SAMPLES:
+        return samples_s
+    return np.array([share.mean() for share in np.array_split(np.sort(samples_s), MOST_SAMPLES)])
 
 
 def fit(runs: Sequence[tuple[pd.DataFrame, pd.DataFrame]]) -> Fitted:

@@ -226,3 +226,19 @@ def test_long_work_without_a_terminal_is_told_in_plain_lines(scenario: Path) -> 
 def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
     code = "import sys, asgd_lab.cli; print(*{'torch', 'pandas', 'pyarrow', 'scipy', 'simpy'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
+
+
+def test_a_run_on_the_step_times_of_a_long_one_is_recorded_and_repeats(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("long.yaml").write_text(
+        "name: long\ntask: {name: timing, size_bytes: 8}\nalgorithm: {name: asgd, n_sync: 500}\nworkers: 2\n"
+        "backend: sim\nbudget: {minibatches: 60000}\n"
+        "hardware: {compute: {distribution: lognormal, cv: 0.4, step_s: 0.00123456789}}\n"
+    )
+    assert asgd_lab("run", "long.yaml", "--out", "long").status == 0
+    compute = "hardware.compute={distribution: empirical, run: long}"
+    said = asgd_lab("run", "long.yaml", "--set", compute, "--set", "budget.minibatches=2000", "--out", "next")
+    assert said.status == 0, said
+    assert asgd_lab("replay", "next").status == 0

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from asgd_lab.hardware.fit import _cold_s, fit, step_times_s
+from asgd_lab.hardware.fit import MOST_SAMPLES, _cold_s, few, fit, step_times_s
 
 Tables = tuple[pd.DataFrame, pd.DataFrame]
 
@@ -72,3 +72,13 @@ def test_minibatches_of_several_workers_are_told_apart() -> None:
 def test_a_task_that_computes_nothing_gives_the_time_of_whole_trains() -> None:
     effects, minibatches = rounds(5, 4)
     assert fit([(effects, minibatches.iloc[:0])]).step_times_s == pytest.approx([0.010] * 4)
+
+
+@pytest.mark.parametrize("count", [1, 3, MOST_SAMPLES, MOST_SAMPLES + 1, 3 * MOST_SAMPLES + 7, 400_000])
+def test_many_step_times_are_held_by_few_with_the_same_mean_and_spread(count: int) -> None:
+    samples = np.random.default_rng(1).lognormal(-6.0, 0.4, count)
+    held = few(samples)
+    assert len(held) == min(count, MOST_SAMPLES)
+    assert held.mean() == pytest.approx(samples.mean(), rel=1e-3)
+    assert held.std() == pytest.approx(samples.std(), rel=0.02)
+    assert samples.min() <= held.min() <= held.max() <= samples.max()
