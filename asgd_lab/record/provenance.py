@@ -1,9 +1,10 @@
 """Whether a run was recorded by this user on this machine, so that the code it names may be imported unasked.
 
-A manifest can be forged, so it does not say so itself: it carries a signature (HMAC-SHA-256) of the scenario and of the
-files that code was imported from, by a random key that only this user can read. Without the key nobody can sign another
-scenario. A signed scenario that somebody has copied still names files of this user alone. Other files of the directory
-are not signed. A recorded scenario that was edited, be it by the user, needs --trust.
+A manifest can be forged, so it does not say so itself: it carries a signature (HMAC-SHA-256) of the scenario and of all
+that the run took from elsewhere (the folder it ran in, the files of its code), by a random key that only this user can
+read. Without the key nobody can sign another. A signed scenario that somebody has copied still names files and folders
+of this user alone. Other files of the directory are not signed. A recorded scenario that was edited, be it by the user,
+needs --trust.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from asgd_lab.record import whole
 _KEY_BYTES = 32
 
 
-def signature(scenario_yaml: bytes, code: Mapping[str, Any]) -> str | None:
+def signature(scenario_yaml: bytes, inputs: Mapping[str, Any]) -> str | None:
     """What only this user can make of them; None where no key can be kept."""
     key = _key(make=True)
-    return None if key is None else _signed(key, scenario_yaml, code)
+    return None if key is None else _signed(key, scenario_yaml, inputs)
 
 
 def recorded_here(run_dir: Path) -> bool:
@@ -36,19 +37,19 @@ def recorded_here(run_dir: Path) -> bool:
     try:
         manifest = json.loads(whole.read_bytes(run_dir / "manifest.json"))
         scenario_yaml = whole.read_bytes(run_dir / "scenario.yaml")
-        code, signed = manifest["inputs"]["code"], manifest["signature"]
+        inputs, signed = manifest["inputs"], manifest["signature"]
         if key is None or not isinstance(signed, str):
             return False
-        if not hmac.compare_digest(signed.encode(), _signed(key, scenario_yaml, code).encode()):
+        if not hmac.compare_digest(signed.encode(), _signed(key, scenario_yaml, inputs).encode()):
             return False
-        return all(os.path.isfile(each["file"]) for each in code.values())
+        return all(os.path.isfile(each["file"]) for each in inputs["code"].values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ScenarioError):
         return False
 
 
-def _signed(key: bytes, scenario_yaml: bytes, code: Mapping[str, Any]) -> str:
+def _signed(key: bytes, scenario_yaml: bytes, inputs: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(scenario_yaml).hexdigest()
-    return hmac.new(key, json.dumps([digest, code], sort_keys=True).encode(), hashlib.sha256).hexdigest()
+    return hmac.new(key, json.dumps([digest, inputs], sort_keys=True).encode(), hashlib.sha256).hexdigest()
 
 
 def _key(make: bool) -> bytes | None:

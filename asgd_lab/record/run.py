@@ -106,9 +106,7 @@ class RunDirectory:
             "machine": machine.machine(),
             "arithmetic": machine.arithmetic(),
             "commit": machine.commit(),
-            "signature": provenance.signature(
-                (path / "scenario.yaml").read_bytes(), facts.get("inputs", {}).get("code", {})
-            ),
+            "signature": provenance.signature((path / "scenario.yaml").read_bytes(), facts.get("inputs", {})),
         }
         try:
             whole.write_json(path / "manifest.json", manifest)

@@ -161,6 +161,7 @@ def _users(config: DatasetConfig) -> Data:
     return {part: _kept(part, value) for part, value in kept.items()}
 
 
+_ROUNDING = 1e-3  # of the standard deviation of a number over the samples
 # torch computes with none of these.
 _WIDER = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
 
@@ -175,13 +176,30 @@ def _kept(part: str, value: Tensor) -> Tensor:
     is_input = part.endswith("images")
     if value.is_floating_point() or (is_input and value.dtype == torch.uint8):
         kept = value.to(torch.float32)
-        if value.dtype == torch.float64 and not torch.equal(kept.isfinite(), value.isfinite()):
-            raise ScenarioError.at("task.dataset", f"{part} has values beyond what float32 holds, 3.4e38")
+        if value.dtype == torch.float64:
+            _check_rounding(part, value, kept)
         return kept.contiguous()
     kept = value.to(_WIDER.get(value.dtype, value.dtype) if is_input else torch.int64)
     if value.dtype == torch.uint64 and bool((kept < 0).any()):
         raise ScenarioError.at("task.dataset", f"{part} has integers beyond 2**63 - 1, which torch has no type for")
     return kept.contiguous()
+
+
+def _check_rounding(part: str, value: Tensor, kept: Tensor) -> None:
+    """A `ScenarioError` where float32 loses what tells the samples apart, such as seconds of 1970 within a minute."""
+    if not torch.equal(kept.isfinite(), value.isfinite()):
+        raise ScenarioError.at("task.dataset", f"{part} has values beyond what float32 holds, 3.4e38")
+    rows = value.reshape(len(value), -1).nan_to_num(0.0, 0.0, 0.0)
+    lost = (kept.reshape(rows.shape).nan_to_num(0.0, 0.0, 0.0) - rows).abs().amax(0)
+    spread = rows.std(0, correction=0)
+    bad = lost > _ROUNDING * spread
+    if bool(bad.any()):
+        which = int(bad.nonzero()[0])
+        message = (
+            f"{part} is float64, of which float32 is off by up to {float(lost[which]):.3g} where samples differ by "
+            f"{float(spread[which]):.3g} (their standard deviation); shift or scale it, or return integers"
+        )
+        raise ScenarioError.at("task.dataset", message)
 
 
 def _digits(config: DatasetConfig) -> dict[str, Pixels]:

@@ -43,7 +43,7 @@ class Objective:
     def __init__(self, own: Loss | None, labels: Tensor, classes: int | None) -> None:
         """`labels` (N, ...) are all that there are; `classes` is how many they name, None where they name none."""
         self.own, self.classes = own, classes
-        self._some_ignored = classes is not None and bool((labels == IGNORED).any())
+        self._some_ignored = classes is not None and bool((labels < 0).any())
 
     def loss(self, outputs: Any, labels: Tensor) -> Tensor:
         """The mean, a tensor of one element to go backward from."""
@@ -67,9 +67,9 @@ class Objective:
     def wrong(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, int]:
         """How many answers are wrong, a tensor () not looked at yet, and of how many; where an error is defined."""
         answers = outputs.detach().argmax(1).ne(labels)
-        if not self._some_ignored or self.own is not None:
+        if not self._some_ignored:
             return answers.count_nonzero(), labels.numel()
-        counted = labels != IGNORED
+        counted = labels >= 0  # no class is less, whatever a loss of the user's makes of it
         return answers.logical_and_(counted).count_nonzero(), int(counted.count_nonzero())
 
     def sums(self, outputs: Any, labels: Tensor) -> Sums:

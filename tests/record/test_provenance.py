@@ -25,7 +25,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def recorded(home: Path, **changed: Any) -> Path:
     (home / "mine.py").write_text("x = 1\n")
     code = {"mine": {"file": str(home / "mine.py"), "sha256": "0"}}
-    manifest = {"inputs": {"code": code}, "signature": signature(YAML, code), **changed}
+    inputs = {"folder": str(home), "code": code}
+    manifest = {"inputs": inputs, "signature": signature(YAML, inputs), **changed}
     run_dir = home / "run"
     run_dir.mkdir(exist_ok=True)
     (run_dir / "scenario.yaml").write_bytes(YAML)
@@ -43,8 +44,9 @@ def test_what_this_user_recorded_is_known_wherever_it_lies(home: Path) -> None:
 
 
 @pytest.mark.parametrize("how", [
-    "another scenario", "another file", "no signature", "a signature that is no text", "another key", "no key",
-    "a key that others can read", "a short key", "the file is gone", "no manifest", "a manifest that is no mapping",
+    "another scenario", "another file", "another folder", "no signature", "a signature that is no text", "another key",
+    "no key", "a key that others can read", "a short key", "the file is gone", "no manifest",
+    "a manifest that is no mapping",
 ])  # fmt: skip
 def test_anything_else_is_a_strangers(home: Path, how: str) -> None:
     run_dir, key = recorded(home), home / "state" / "asgd-lab" / "key"
@@ -53,6 +55,9 @@ def test_anything_else_is_a_strangers(home: Path, how: str) -> None:
             (run_dir / "scenario.yaml").write_bytes(YAML + b"#")
         case "another file":
             recorded(home, inputs={"code": {"mine": {"file": "/etc/passwd", "sha256": "0"}}})
+        case "another folder":
+            manifest = json.loads((run_dir / "manifest.json").read_text())
+            recorded(home, inputs=manifest["inputs"] | {"folder": "/tmp"})
         case "no signature":
             recorded(home, signature=None)
         case "a signature that is no text":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import types
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,8 @@ def test_every_type_learns_and_errs_where_that_means_something(
         (torch.ones(2, 2), torch.tensor(1), "samples in their first dimension"),
         (torch.eye(3).to_sparse(), torch.arange(3), "must be a dense tensor"),
         (torch.full((2, 2), 1e39, dtype=torch.float64), torch.arange(2), "beyond what float32 holds"),
+        (1.7e9 + torch.arange(64.0, dtype=torch.float64)[:, None], torch.arange(64), "off by up to 63 where samples"),
+        (torch.ones(8, 2), 1e9 + torch.arange(8.0, dtype=torch.float64), "train_labels is float64"),
         (torch.tensor([[2**63 + 1]], dtype=torch.uint64), torch.arange(1), "beyond 2\\*\\*63 - 1"),
     ],
 )
@@ -269,3 +272,14 @@ def test_a_loss_that_depends_on_the_minibatch_is_evaluated_in_the_tasks_own(monk
     )
     task.evaluate(task.initial())
     assert sizes == [10, 10, 4] * 2
+
+
+@pytest.mark.parametrize("ignored", [-100, -1])
+def test_labels_that_a_users_loss_ignores_are_no_answers(ignored: int) -> None:
+    labels = torch.tensor([0, 1, 1, 0])
+    outputs = functional.one_hot(labels).float()
+    labels = torch.cat([labels, torch.full((4,), ignored)])
+    outputs = torch.cat([outputs, outputs])
+    own = partial(functional.cross_entropy, ignore_index=ignored)
+    found = Objective(own, labels, 2).sums(outputs, labels)
+    assert (found.wrong, found.labels) == (0, 4)
