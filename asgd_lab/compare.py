@@ -110,14 +110,24 @@ def _run(scenario: Scenario, path: Path) -> dict[str, Any]:
     return summary
 
 
+def _alone(scenario: Scenario, seconds: float) -> Scenario:
+    """One worker of it, to whom nothing happens: groups, links and faults name others."""
+    hardware = scenario.hardware.model_copy(update={"groups": [], "links": []})
+    return scenario.model_copy(
+        update={
+            "workers": 1, "budget": Budget(seconds=seconds), "record": "all", "evaluate": None, "faults": None,
+            "hardware": hardware,
+        }
+    )  # fmt: skip
+
+
 def _calibrate(scenarios: Sequence[Scenario], folder: Path, say: Say) -> Calibration:
     """Run one worker for a few seconds, half of them at the shortest rounds of all and half at the longest."""
     by_length = sorted({scenario.algorithm.n_fetch: scenario for scenario in scenarios}.items())
     runs: list[tuple[pd.DataFrame, pd.DataFrame]] = []
     for n_fetch, scenario in (by_length[0], by_length[-1]):
-        alone = {"workers": 1, "budget": Budget(seconds=CALIBRATION_S), "record": "all", "evaluate": None}
         path = folder / f"{len(runs)}-n_fetch={n_fetch}"
-        _run(scenario.model_copy(update=alone), path)
+        _run(_alone(scenario, CALIBRATION_S), path)
         runs.append((tables.read(path, "effects"), tables.read(path, "minibatches")))
     costs, size_bytes = fit(runs), int(runs[0][0]["bytes"].max())
     if scenario.backend.device == "emulated":
@@ -209,8 +219,7 @@ def _reference_s(scenario: Scenario, calibration: Calibration, path: Path) -> fl
         {"n_sync", "n_fetch", "n_push"} & set(type(scenario.algorithm).model_fields), steps
     )
     algorithm = scenario.algorithm.model_copy(update=rhythm)
-    alone = {"workers": 1, "budget": Budget(seconds=REFERENCE_S), "record": "all", "evaluate": None}
-    _run(scenario.model_copy(update={"algorithm": algorithm, **alone}), path)
+    _run(_alone(scenario.model_copy(update={"algorithm": algorithm}), REFERENCE_S), path)
     return float(np.mean(step_times_s(tables.read(path, "effects"), tables.read(path, "minibatches"))))
 
 

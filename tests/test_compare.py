@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -181,3 +183,17 @@ def test_compare_refuses_two_scenarios_of_one_name_and_a_folder_that_is_in_use_b
         assert not any(out.iterdir())
     finally:
         os.close(holder)
+
+
+@pytest.mark.parametrize("more", [
+    {"faults": {"schedule": [{"name": "slow", "worker": 1, "at_s": 0.1, "until_s": 0.2, "factor": 2.0}]}},
+    {"hardware": {"groups": [{"name": "near", "workers": 1}, {"name": "far", "workers": 1, "speed": 0.5}]}},
+], ids=["faults", "groups"])  # fmt: skip
+def test_what_names_other_workers_is_left_out_where_one_is_measured(more: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(SCENARIO.rpartition("sweep")[0].replace("workers: 1", "workers: 2"))
+    assignments = [f"--set={key}={json.dumps(value)}" for key, value in more.items()]
+    result = CliRunner().invoke(
+        app, ["compare", str(path), "--out", str(tmp_path / "out"), "--repeats", "1", *assignments]
+    )
+    assert result.exit_code == 0, result.output

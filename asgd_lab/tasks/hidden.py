@@ -6,10 +6,13 @@ it. So it has to be seen.
 
 from __future__ import annotations
 
+import functools
 import random
 import types
+import warnings
+from array import array
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -77,9 +80,42 @@ def _described(value: Any, known: set[int], depth: int) -> Any:
         return [_cell(cell, inside, depth - 1) for cell in value.__closure__ or ()]
     if isinstance(value, types.MethodType):
         return _described(value.__self__, inside, depth - 1)
-    if isinstance(value, type | types.ModuleType) or not hasattr(value, "__dict__"):
+    if isinstance(value, functools.partial):
+        return _described((value.func, value.args, value.keywords, vars(value)), inside, depth - 1)
+    if isinstance(value, bytearray | array):
+        return bytes(value)
+    if isinstance(value, types.GeneratorType):
+        frame = value.gi_frame
+        return None if frame is None else (frame.f_lasti, _described(frame.f_locals, inside, depth - 1))
+    if isinstance(value, type | types.ModuleType):
         return type(value).__name__
-    return [(name, _described(each, inside, depth - 1)) for name, each in vars(value).items()]
+    advanced = _advanced(value, inside, depth - 1) if isinstance(value, Iterator) else None
+    return type(value).__name__, advanced, _attributes(value, inside, depth - 1)
+
+
+def _attributes(value: Any, known: set[int], depth: int) -> Any:
+    """Of an object, also those that lie in slots."""
+    found: dict[str, Any] = {}
+    for each in type(value).__mro__:
+        slots = getattr(each, "__slots__", ())
+        for name in [slots] if isinstance(slots, str) else slots:
+            full = f"_{each.__name__.lstrip('_')}{name}" if name[:2] == "__" and name[-2:] != "__" else name
+            if full not in ("__dict__", "__weakref__") and hasattr(value, full):
+                found[full] = getattr(value, full)
+    found |= getattr(value, "__dict__", {})
+    return [(name, _described(each, known, depth)) for name, each in found.items()]
+
+
+def _advanced(value: Iterator[Any], known: set[int], depth: int) -> Any:
+    """How far one of Python's own iterators is, as pickling it would say."""
+    if type(value).__module__ not in ("builtins", "itertools"):
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            return _described(value.__reduce__(), known, depth)
+        except TypeError:  # it cannot be pickled
+            return None
 
 
 def _cell(cell: types.CellType, known: set[int], depth: int) -> Any:

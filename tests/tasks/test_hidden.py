@@ -1,0 +1,102 @@
+"""What a module's code keeps in Python attributes is seen, however it is kept."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import random
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from asgd_lab.tasks.hidden import python_state
+
+
+class Slots:
+    __slots__ = ("__private", "n")
+
+    def __init__(self) -> None:
+        self.n = self.__private = 0
+
+    def step(self) -> None:
+        self.n += 1
+
+    def step_private(self) -> None:
+        self.__private += 1
+
+
+class Counts:
+    n = 0
+
+    def step(self) -> None:
+        self.n += 1
+
+    def __next__(self) -> int:
+        self.n += 1
+        return self.n
+
+    def __iter__(self) -> Counts:
+        return self
+
+
+def counting() -> Iterator[int]:
+    number = 0
+    while True:
+        number += 1
+        yield number
+
+
+def closing_over(kept: list[int]) -> Callable[[], list[int]]:
+    return lambda: kept
+
+
+def first(value: Any) -> None:
+    value[0] += 1
+
+
+KEPT: dict[str, tuple[Any, Callable[[Any], object]]] = {
+    "slots": (Slots(), Slots.step),
+    "private slots": (Slots(), Slots.step_private),
+    "attributes": (Counts(), Counts.step),
+    "an iterator of one's own": (Counts(), next),
+    "a bound method": (Counts().step, lambda method: method()),
+    "a closure": (closing_over([0]), lambda function: first(function())),
+    "a partial": (functools.partial(print, [0]), lambda partial: first(partial.args[0])),
+    "a list": ([0], first),
+    "a dict": ({0: 0}, first),
+    "a set": ({1}, lambda kept: kept.add(2)),
+    "a deque": (deque([1]), lambda kept: kept.append(2)),
+    "an array": (array("i", [1]), first),
+    "a bytearray": (bytearray(b"a"), first),
+    "numbers": (np.zeros(2), first),
+    "a tensor": (torch.zeros(2), first),
+    "random.Random": (random.Random(1), random.Random.random),
+    "a generator of numpy": (np.random.default_rng(1), lambda kept: kept.random()),
+    "a generator of torch": (torch.Generator(), lambda kept: torch.rand(1, generator=kept)),
+    "a generator": (counting(), next),
+    "itertools.count": (itertools.count(), next),
+    "itertools.cycle": (itertools.cycle([1, 2, 3]), next),
+    "itertools.islice": (itertools.islice(range(9), 5), next),
+    "of a list": (iter([1, 2, 3]), next),
+    "of a range": (iter(range(9)), next),
+    "of a dict": (iter({1: 2, 3: 4}), next),
+    "enumerate": (enumerate([1, 2]), next),
+    "zip": (zip([1, 2], [3, 4], strict=True), next),
+    "map": (map(str, [1, 2]), next),
+}
+
+
+@pytest.mark.parametrize("kind", KEPT)
+def test_what_is_kept_in_an_attribute_is_seen_to_change_and_to_stay(kind: str) -> None:
+    module = nn.Linear(1, 1)
+    module.kept, change = KEPT[kind]
+    before = python_state(module)
+    assert python_state(module) == before, "looking changes nothing"
+    change(module.kept)
+    assert python_state(module) != before
