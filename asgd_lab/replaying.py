@@ -85,7 +85,7 @@ def _real(run_dir: Path, scenario: Scenario) -> tuple[str, list[str]]:
         verdict = repeat(scenario, run_dir, lambda done, total: shown.update(bar, completed=done, total=total))
     if verdict.difference is not None:
         raise Contradiction(verdict.difference)
-    left = real_run(run_dir, scenario, verdict.made, verdict.versions, verdict.params, verdict.final)
+    left = real_run(run_dir, scenario, verdict.made, verdict.versions, verdict.params, verdict.final, verdict.task)
     final = "the final parameters are the same bits" if verdict.final else "there are no final parameters to compare"
     return (
         f"{verdict.events} events, {verdict.versions} versions: {verdict.pushes} pushes and "

@@ -17,7 +17,7 @@ from asgd_lab.protocol.parameters import Parameters
 from asgd_lab.protocol.replica import GradientSum, Replica
 from asgd_lab.protocol.rules import Rule
 from asgd_lab.protocol.server import Budget, Server
-from asgd_lab.record.run import saved_params
+from asgd_lab.record.parameters import saved
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks.base import Learner, Task, one_line
 
@@ -98,7 +98,8 @@ def initial_parameters(scenario: Scenario, task: Task) -> Tensor:
         return params
     if warm.run is not None:
         try:
-            loaded = torch.from_numpy(saved_params(warm.run))
+            found = saved(warm.run)
+            loaded = torch.from_numpy(found.params)
         except (ScenarioError, OSError, ValueError) as error:
             raise ScenarioError.at(
                 "warm_start.run", f"{error}; give the directory of a run or of a checkpoint"
@@ -106,6 +107,7 @@ def initial_parameters(scenario: Scenario, task: Task) -> Tensor:
         if loaded.shape != params.shape:
             message = f"{warm.run} has {loaded.numel()} parameters; this task has {params.numel()}"
             raise ScenarioError.at("warm_start.run", message)
+        task.start_with({name: torch.from_numpy(value) for name, value in found.buffers.items()})
         return params.copy_(loaded)
     key = (scenario.task.model_dump_json(), scenario.seed, warm.minibatches)
     if key in _warmed:

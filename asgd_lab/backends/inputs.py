@@ -8,7 +8,7 @@ from typing import Any
 
 from asgd_lab import tasks
 from asgd_lab.record import sources
-from asgd_lab.record.run import saved_params
+from asgd_lab.record.parameters import saved
 from asgd_lab.record.summary import params_sha256
 from asgd_lab.scenario import Scenario
 
@@ -23,7 +23,7 @@ def inputs(scenario: Scenario) -> dict[str, Any]:
         found["data"] = {"sha256": data}
     warm = scenario.warm_start
     if warm is not None and warm.run is not None and scenario.task.name != "timing":
-        found["warm_start"] = {"run": warm.run, "params_sha256": params_sha256(saved_params(warm.run))}
+        found["warm_start"] = {"run": warm.run, "params_sha256": params_sha256(saved(warm.run).params)}
     return found
 
 

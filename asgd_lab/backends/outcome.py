@@ -18,6 +18,7 @@ from asgd_lab.errors import RunFailed
 from asgd_lab.record.run import RunDirectory
 from asgd_lab.record.summary import Statistics
 from asgd_lab.tasks import Task
+from asgd_lab.tasks.network import plain
 
 
 class WorkerLook(NamedTuple):
@@ -85,6 +86,9 @@ class Outcome:
         self.doubts = task.doubts
         if self.params is None:
             return
+        if buffers:
+            with contextlib.suppress(OSError):
+                record.save_params(self.params, {name: plain(each).cpu().numpy() for name, each in buffers.items()})
         for split, metric, value in task.evaluate(torch.from_numpy(self.params).clone(), buffers):
             self.final[f"{split}_{metric}"] = value
             minibatches = self.statistics.minibatches

@@ -42,6 +42,7 @@ from asgd_lab.record import whole
 from asgd_lab.record.summary import Statistics
 from asgd_lab.record.tables import Recording
 from asgd_lab.scenario import Scenario
+from asgd_lab.tasks import Task
 
 FETCH = -1  # among the buffers of pushes
 
@@ -58,6 +59,7 @@ class Verdict:
     difference: str | None
     made: Made
     params: npt.NDArray[np.float32]  # (P,) the last version
+    task: Task
 
 
 class Differs(Exception):
@@ -290,7 +292,9 @@ def repeat(scenario: Scenario, run_dir: Path, watch: Any = None) -> Verdict:
         if recorded is None or recorded.tobytes() != params.tobytes():
             difference = f"{FINAL}: the final parameters, version {repetition.server.version}, are others"
     versions, made = repetition.server.version, repetition.made
-    return Verdict(len(past), versions, repetition.pushes, repetition.digests, final, difference, made, params)
+    return Verdict(
+        len(past), versions, repetition.pushes, repetition.digests, final, difference, made, params, repetition.task
+    )
 
 
 def _exchange(which: int) -> str:

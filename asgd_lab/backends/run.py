@@ -126,7 +126,7 @@ def _carry_out(scenario: Scenario, record: RunDirectory, watch: Watch | None) ->
     )
     summary |= outcome.facts
     finite = bool(np.isfinite(params).all())
-    told = warnings.after(scenario, outcome.makespan_ns * 1e-9, outcome.final, finite)
+    told = warnings.after(scenario, outcome.makespan_ns * 1e-9, outcome.updates, outcome.final, finite)
     summary["warnings"] = [*warnings.before(scenario), *outcome.doubts] + (told if outcome.status == "done" else [])
     if scenario.algorithm.name == "hogwild":
         summary["staleness_counts"] = "pushes of others during the round, not versions: steps read what is there"

@@ -6,6 +6,7 @@ Nothing is believed because another file says so, and what could not be compared
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,12 +16,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record import sealing, shapes, tables, whole
 from asgd_lab.record.columns import TABLES
+from asgd_lab.record.parameters import final
 from asgd_lab.record.summary import Statistics, params_sha256
 from asgd_lab.scenario import Scenario
+from asgd_lab.tasks import Task
 
 FINAL = "checkpoints/final.npz"
 OF_THIS_MACHINE = {"startup_s", "started_unix_s", "machine_load"}  # what a summary says that no scenario decides
@@ -40,13 +44,14 @@ class Made:
 
 
 def real_run(
-    run_dir: Path, scenario: Scenario, made: Made, updates: int, params: npt.NDArray[np.float32], has_final: bool
+    run_dir: Path, scenario: Scenario, made: Made, updates: int, params: npt.NDArray[np.float32], has_final: bool,
+    task: Task,
 ) -> list[str]:  # fmt: skip
     """Compare a repeated real run with its summary and tables; a line for each thing that could not be compared.
 
     The times of a real run are its own: of them only the manifest's hashes speak.
     """
-    left = ["its times were not repeated", "its evaluations were compared with its summary alone"]
+    left = ["its times were not repeated", "nor were its evaluations on the way"]
     summary = _summary(run_dir)
     if "updates" not in summary:
         left.append("it has no summary to compare")
@@ -60,6 +65,8 @@ def real_run(
         for name in own.keys() - {"utilisation", "final"}:
             _compare(f"summary.json: {name}", own[name], summary[name])
         _evaluations(run_dir, summary, updates)
+        if summary["final"] and has_final:
+            left += _evaluated(run_dir, summary["final"], params, task)
     effects = tables.read(run_dir, "effects")
     rows = effects[(effects["kind"] == "apply") & (effects["version"] > 0)]
     recorded = Counter(zip(*(rows[name].tolist() for name in ("version", "staleness", "steps")), strict=True))
@@ -95,9 +102,11 @@ def simulated_run(run_dir: Path, here: Path) -> list[str]:
                 again["staleness"] = again["staleness"].where(again["version"] >= 0, -1)
             left += _table(name, tables.read(run_dir, name)[known], again)
     if (here / FINAL).exists():
-        ours, theirs = (whole.read_arrays(folder / FINAL).get("params") for folder in (here, run_dir))
-        if ours is None or theirs is None or ours.tobytes() != theirs.tobytes():
-            raise Contradiction(f"{FINAL}: the final parameters are others")
+        ours, theirs = (whole.read_arrays(folder / FINAL) for folder in (here, run_dir))
+        for name in ("params", *sorted(ours.keys() & theirs.keys())):
+            if name not in theirs or ours[name].tobytes() != theirs[name].tobytes():
+                what = "final parameters" if name == "params" else f"final {name}"
+                raise Contradiction(f"{FINAL}: the {what} are others")
     return left
 
 
@@ -136,6 +145,20 @@ def _evaluations(run_dir: Path, summary: Mapping[str, Any], updates: int) -> Non
             raise Contradiction(
                 f"evals.parquet: {name} of the last version is {values[-1]}, and summary.json has {value}"
             )
+
+
+def _evaluated(
+    run_dir: Path, claimed: Mapping[str, float | None], params: npt.NDArray[np.float32], task: Task
+) -> list[str]:
+    """Evaluate the last version again; a line where that needs buffers, which only the record has."""
+    buffers = {name: torch.from_numpy(value) for name, value in final(run_dir).buffers.items()}
+    own = {
+        f"{split}_{metric}": value for split, metric, value in task.evaluate(torch.from_numpy(params).clone(), buffers)
+    }
+    for name, there in claimed.items():
+        here = own.get(name, math.nan)
+        _compare(f"summary.json: final: {name}", None if math.isnan(here) else here, there)
+    return ["its last evaluation was repeated with the recorded buffers of worker 0"] if buffers else []
 
 
 def _within(

@@ -18,6 +18,7 @@ from pathlib import Path
 from asgd_lab.errors import ScenarioError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # of a file system that has none
 _Held = dict[tuple[int, int], int]  # by device and inode: the descriptor that has the lock
 _NONE: _Held = {}
 _HELD: ContextVar[_Held] = ContextVar("held", default=_NONE)
@@ -58,8 +59,9 @@ def held(path: Path, option: str) -> Iterator[None]:
         except BlockingIOError:
             message = f"{option}: {path} is in use; the run in it is still going on; wait for its end, or end it"
             raise ScenarioError(message) from None
-        except OSError:  # a file system without locks
-            pass
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
         if not os.path.samestat(about, os.stat(path)):
             raise FileNotFoundError(path)
         token = _HELD.set(_HELD.get() | {place: descriptor})

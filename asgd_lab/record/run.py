@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asgd_lab.errors import RunFailed, ScenarioError
-from asgd_lab.record import checkpoints, machine, provenance, removal, sealing, shapes, trace, whole
+from asgd_lab.record import machine, parameters, provenance, removal, sealing, shapes, trace, whole
 from asgd_lab.record.columns import DISTANCES, EFFECTS, EVALS, MINIBATCHES, TABLES, Table
 from asgd_lab.record.holding import Place, unusable
 from asgd_lab.record.tables import NoRows, Recording, Rows
@@ -55,6 +55,7 @@ class RunDirectory:
         self._inputs = inputs
         self._rows: list[Rows | NoRows] = []
         self._place: Place | None = None
+        self._buffers: dict[str, npt.NDArray[Any]] = {}
         if beginning == "new":
             _check_empty(path)
 
@@ -127,10 +128,16 @@ class RunDirectory:
         self._rows.append(rows)
         return rows
 
-    def save_params(self, params: npt.NDArray[np.float32]) -> None:
-        """Write the final parameters, before anything is done that may fail."""
+    def save_params(
+        self, params: npt.NDArray[np.float32], buffers: Mapping[str, npt.NDArray[Any]] | None = None
+    ) -> None:
+        """Write the final parameters, and the buffers they are evaluated with, before anything is done that may fail.
+
+        `buffers` are the first worker's, which no version of the server has, by their names in the model.
+        """
+        self._buffers = dict(buffers or {})
         if self.lost() is None:  # what stands there by now may be somebody's
-            _write_params(self.path, params)
+            parameters.write(self.path, params, self._buffers)
 
     def withdraw(self, failure: str) -> None:
         """The run cannot be: remove what was written for it. What an earlier command recorded stays."""
@@ -157,7 +164,7 @@ class RunDirectory:
             raise RunFailed(lost)
         parts: list[Callable[[], object]] = [rows.close for rows in self._rows]
         if params is not None:
-            parts.append(functools.partial(_write_params, self.path, params))
+            parts.append(functools.partial(parameters.write, self.path, params, self._buffers))
         parts.append(functools.partial(whole.write_json, self.path / "summary.json", {"status": status, **summary}))
         parts.append(functools.partial(trace.write, self.path))
         torn: list[BaseException] = []
@@ -235,34 +242,6 @@ def file_names(texts: Iterable[str], beside: Collection[str] = ()) -> list[str]:
     return names
 
 
-def final_params(run_dir: Path | str) -> npt.NDArray[np.float32]:
-    """The final server parameters of a finished run, flat."""
-    path = Path(run_dir) / "checkpoints" / "final.npz"
-    if not sealing.check(run_dir, "checkpoints/final.npz") and not os.path.lexists(path):
-        raise ScenarioError(f"{run_dir}: has no final parameters (checkpoints/final.npz is missing)")
-    try:
-        return np.asarray(whole.read_arrays(path)["params"], dtype=np.float32)
-    except KeyError as error:
-        raise whole.damaged(path, "it holds no parameters") from error
-
-
-def saved_params(path: Path | str) -> npt.NDArray[np.float32]:
-    """The server's parameters in the directory of a run, final or its last checkpoint's, or in a checkpoint."""
-    path = Path(path)
-    final = path / "checkpoints" / "final.npz"
-    if sealing.check(path, "checkpoints/final.npz") or os.path.lexists(final):
-        return final_params(path)
-    found = [path] if os.path.lexists(path / "server.npz") else checkpoints.all_of(path)
-    if not found:
-        raise ScenarioError(f"{path}: has neither final parameters nor a checkpoint")
-    checkpoint = found[-1]
-    checkpoints.check(checkpoint)  # where it is damaged, an older one would be another start
-    arrays = checkpoints.read(checkpoint, "server")
-    if "params" not in arrays:
-        raise ScenarioError(f"{checkpoint}: is of a run without parameters")
-    return np.asarray(arrays["params"], dtype=np.float32)
-
-
 def read_summary(run_dir: Path | str) -> dict[str, Any]:
     """The summary of a finished run."""
     path = Path(run_dir) / "summary.json"
@@ -301,11 +280,6 @@ def _claim(path: Path, scenario_yaml: str) -> None:
         raise ScenarioError(f"--out: {path} is not empty; choose another") from None
     except OSError as error:
         raise unusable(path, "--out", error) from None
-
-
-def _write_params(path: Path, params: npt.NDArray[np.float32]) -> None:
-    (path / "checkpoints").mkdir(exist_ok=True)
-    whole.write_arrays(path / "checkpoints" / "final.npz", {"params": params})
 
 
 def _now() -> str:

@@ -22,9 +22,13 @@ def before(scenario: Scenario) -> list[str]:
     return [f"{key}: {sentence}" for key, sentence in found]
 
 
-def after(scenario: Scenario, makespan_s: float, final: Mapping[str, float], finite: bool) -> list[str]:
+def after(scenario: Scenario, makespan_s: float, updates: int, final: Mapping[str, float], finite: bool) -> list[str]:
     """What only the run could tell; `finite` is whether all of its parameters are finite numbers."""
     found: list[tuple[str, str]] = []
+    if not updates and scenario.algorithm.name != "hogwild":
+        found.append(
+            ("budget", "nothing was pushed before the end: a worker's first round takes longer than all of it")
+        )
     lost = [name for name, value in final.items() if value is None or not math.isfinite(value)]
     if not finite or lost:
         what = "the final parameters are" if not finite else f"{', '.join(lost)} is"
@@ -48,7 +52,10 @@ def alike(points: Sequence[Point]) -> list[str]:
 
 def _rounds(scenario: Scenario) -> Iterator[tuple[str, str]]:
     """Workers that get nothing of the budget."""
-    algorithm, minibatches = scenario.algorithm, scenario.budget.minibatches
+    algorithm, minibatches, updates = scenario.algorithm, scenario.budget.minibatches, scenario.budget.updates
+    if updates is not None and updates < scenario.workers and algorithm.name not in ("sync_sgd", "hogwild"):
+        few = f"{updates:,} updates are at most {updates:,} workers' pushes, and there are {scenario.workers:,} workers"
+        yield "budget.updates", few
     if minibatches is None or scenario.workers == 1:
         return
     busy = math.ceil(minibatches / algorithm.n_fetch)

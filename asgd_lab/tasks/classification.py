@@ -140,12 +140,11 @@ class ClassificationTask:
         adjust = adjusting(config.schedule, config.clip)
         recipe = Recipe(factory, self._objective, self._make, adjust, seed, self._shares_buffers)
         self.network = Network(recipe)
-        self._warmed: Data = {}
+        self._name, self._warmed = config.model, Data()
         self.start_with({name.removeprefix(START): each for name, each in data.items() if name.startswith(START)})
         self.size = self.network.layout.size
         self.size_bytes = config.size_bytes or 4 * self.size
         self._evaluating: dict[str, Bound] = {}
-        self._name = config.model
         self._loss_name = config.loss
         self._learners, self.has_error, self._whole = 0, False, False
         self.doubts: list[str] = []
@@ -185,6 +184,9 @@ class ClassificationTask:
 
     def start_with(self, buffers: Mapping[str, Tensor]) -> None:
         """From now on learners start with these buffers, as a warm start left them."""
+        if strange := sorted(buffers.keys() - self.network.buffers.keys()):
+            message = f"is of another model: {self._name} has no buffer {strange[0]}"
+            raise ScenarioError.at("warm_start.run", message)
         self._warmed |= {START + name: plain(each).detach().cpu().clone() for name, each in buffers.items()}
         self.network.buffers |= {name.removeprefix(START): each for name, each in self._warmed.items()}
 

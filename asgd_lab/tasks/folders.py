@@ -139,7 +139,7 @@ class Folders:
             with Image.open(path) as opened:
                 opened.draft("RGB", (side, side))  # a JPEG is decoded at no more than it needs
                 image = opened.convert("RGB")
-        except OSError as error:
+        except Exception as error:  # what unknown bytes make a decoder raise is not stated anywhere
             raise ScenarioError(f"{path} cannot be read: {one_line(error)}") from error
         ratio = side / min(image.size)
         width, height = (max(side, round(length * ratio)) for length in image.size)

@@ -62,7 +62,8 @@ def untrusted_weights(options: Any) -> Named:
     """Options that make torchvision download trained weights, which it unpickles."""
     if is_trusted():
         return []
-    asked = [key for key, value in options.items() if key.startswith("weights") and value is not None]
+    names = ("weights", "pretrained")  # torchvision takes the older word, too
+    asked = [key for key, value in options.items() if key.startswith(names) and value not in (None, False)]
     return [(f"task.model_options.{key}", f"{options[key]} (downloaded and unpickled)") for key in asked]
 
 

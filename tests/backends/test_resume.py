@@ -24,7 +24,8 @@ from asgd_lab.backends.replay import repeat
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record import checkpoints, tables, whole
-from asgd_lab.record.run import final_params, read_summary
+from asgd_lab.record.parameters import final_params
+from asgd_lab.record.run import read_summary
 from asgd_lab.scenario import Document, Scenario
 
 from .chaos import members

@@ -71,7 +71,7 @@ class Memory:
     def begin(self) -> None:
         """There is nothing to write."""
 
-    def save_params(self, params: Any) -> None:
+    def save_params(self, params: Any, buffers: Any = None) -> None:
         """They are in the outcome."""
 
 

@@ -193,10 +193,12 @@ def test_networks_losses_and_optimizers_of_the_libraries_need_no_trust(folder: P
     assert said.status == 0, f"in {folder}: {said.err}"
 
 
-def test_weights_are_not_downloaded_and_unpickled_unasked(folder: Path) -> None:
-    said = asgd_lab("run", written("model: resnet18, model_options: {weights: DEFAULT}"))
+@pytest.mark.parametrize(("key", "value"), [("weights", "DEFAULT"), ("pretrained", "true")])
+def test_weights_are_not_downloaded_and_unpickled_unasked(folder: Path, key: str, value: str) -> None:
+    said = asgd_lab("run", written(f"model: resnet18, model_options: {{{key}: {value}}}"))
     assert said.status == 2, f"in {folder}: {said}"
-    assert said.err.startswith("strange.yaml:2: task.model_options.weights: DEFAULT (downloaded and unpickled)")
+    assert said.err.startswith(f"strange.yaml:2: task.model_options.{key}: ")
+    assert "(downloaded and unpickled)" in said.err
 
 
 def test_a_plugin_is_trusted_because_it_is_installed_and_not_because_it_lies_here(

@@ -24,6 +24,7 @@ REAL = "backend={name: process, device: emulated, checkpoint: {every_updates: %d
 KINDS: list[tuple[str, list[str], list[str]]] = [
     ("algorithm", ["algorithm.n_sync=40"], ["algorithm.n_sync=20"]),
     ("workers", ["algorithm.n_sync=1", "workers=41"], ["algorithm.n_sync=1", "workers=40"]),
+    ("budget.updates", ["budget={updates: 1}"], ["budget={updates: 2}"]),
     ("evaluate", ["evaluate={every_minibatches: 41}"], ["evaluate={every_minibatches: 40}"]),
     ("budget.target_error", [DIGITS, "budget.target_error=0.1"], [DIGITS, "budget.target_error=0.1",
                                                                   "budget.target_window=40"]),

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import machine, run, tables
-from asgd_lab.record.run import RunDirectory, default_directory, file_name, final_params, read_summary
+from asgd_lab.record import machine, parameters, run, tables, whole
+from asgd_lab.record.parameters import final_params
+from asgd_lab.record.run import RunDirectory, default_directory, file_name, read_summary
 
 EFFECT = (0, 100, 0, 0, 1, 0, 0, -1, -1, 4, -1, 0, 1)
 SUMMARY = {"backend": "sim", "makespan_s": 1.5, "final": {"test_loss": float("nan"), "test_error": np.float32(0.5)}}
@@ -43,7 +44,7 @@ def test_a_finished_run_has_every_file_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_the_summary_has_its_status_and_null_for_what_is_not_finite(tmp_path: Path) -> None:
-    assert read_summary(recorded(tmp_path / "run")) == {
+    assert whole.read_json(recorded(tmp_path / "run") / "summary.json") == {
         "status": "done",
         "backend": "sim",
         "makespan_s": 1.5,
@@ -91,7 +92,7 @@ def test_a_part_that_cannot_be_written_does_not_take_the_others_with_it(
     def fail(*_: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(run, "_write_params", fail)
+    monkeypatch.setattr(parameters, "write", fail)
     monkeypatch.setattr("asgd_lab.record.trace.write", fail)
     with pytest.raises(OSError, match="no space left"):
         directory.finish({"seed": 1}, "failed", np.zeros(3, np.float32))
@@ -109,7 +110,7 @@ def test_a_run_whose_files_could_not_all_be_written_is_not_called_done(
     def fail(*_: object) -> None:
         raise torn_by
 
-    monkeypatch.setattr(run, "_write_params", fail)
+    monkeypatch.setattr(parameters, "write", fail)
     with pytest.raises(torn_by):
         directory.finish({}, "done", np.zeros(3, np.float32))
     assert json.loads((tmp_path / "manifest.json").read_text())["status"] == status
@@ -119,7 +120,7 @@ def test_finishing_again_is_harmless(tmp_path: Path) -> None:
     directory = RunDirectory.create(tmp_path, "name: toy\n")
     directory.finish({}, "done", None)
     directory.finish({}, "done", None)
-    assert read_summary(tmp_path) == {"status": "done"}
+    assert whole.read_json(tmp_path / "summary.json") == {"status": "done"}
 
 
 KILLED = """

@@ -12,7 +12,8 @@ import pytest
 from asgd_lab.errors import ScenarioError
 from asgd_lab.hardware.fit import step_times_s
 from asgd_lab.record import sealing, tables
-from asgd_lab.record.run import final_params, read_manifest, read_summary, saved_params
+from asgd_lab.record.parameters import final_params, saved
+from asgd_lab.record.run import read_manifest, read_summary
 from tests.backends.scenarios import QUADRATIC, run
 
 READERS: dict[str, Callable[[Path], object]] = {
@@ -47,7 +48,7 @@ def test_another_runs_file_and_a_missing_one_are_found(runs: tuple[Path, Path], 
         READERS[name](out)
     if name.endswith("npz"):
         with pytest.raises(ScenarioError, match="is missing, and the run wrote it"):
-            saved_params(out)
+            saved(out)
 
 
 def test_of_a_folder_without_a_manifest_nothing_is_known(runs: tuple[Path, Path], tmp_path: Path) -> None:

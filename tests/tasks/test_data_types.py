@@ -193,6 +193,15 @@ def test_data_that_cannot_be_kept_are_refused_in_one_line(inputs: Tensor, labels
         chosen(inputs, labels)
 
 
+def test_float64_data_that_float32_tells_apart_are_kept() -> None:
+    draw = torch.Generator().manual_seed(1)
+    columns = torch.randn(64, 5, generator=draw, dtype=torch.float64) * torch.tensor([1.0, 1e-9, 1e9, 1.0, 0.0])
+    columns[:, 3] += 1000.0
+    columns[:, 4] = 0.1 + columns[:, 0] * 1e-17  # the same number, but for its last bit
+    kept = chosen(columns, torch.arange(64))
+    assert torch.equal(kept["train_images"], columns.float())
+
+
 def test_a_label_that_is_no_class_is_refused_before_anything_is_tried() -> None:
     with pytest.raises(ScenarioError, match="train_labels has -1; classes are 0 or more, and -100"):
         build(Classification(model="types_of_mine:make"), 0, chosen(torch.ones(12, 3), torch.arange(12) - 1))

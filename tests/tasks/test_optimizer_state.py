@@ -16,7 +16,7 @@ from asgd_lab.backends.replay import repeat
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record import checkpoints, whole
-from asgd_lab.record.run import final_params
+from asgd_lab.record.parameters import final_params
 from asgd_lab.tasks import build
 from asgd_lab.tasks.optimizer_state import load_state, state_of
 from asgd_lab.tasks.optimizers import _classes, optimizer
