@@ -1,10 +1,10 @@
 """The three tables of a run, streamed to disk; the same rows give the same bytes, however they were flushed.
 
 Rows arrive as tuples with times in integer nanoseconds of the run's clock and leave as columns with times in float64
-seconds. While a run goes on, its rows stand in a journal beside the table (`effects.parquet.part`, an Arrow stream that
-needs no footer); closing rewrites the journal as Parquet in row groups of one fixed size. A process killed with SIGKILL
-therefore loses only rows that were never flushed, and `read` takes the journal where the table is missing. The kernel,
-not the disk, is what a flush reaches: a power cut may take more.
+seconds. While a run goes on, its rows stand in a journal beside the table (`effects.parquet.part`); closing
+rewrites the journal as Parquet in row groups of one fixed size. A process killed with SIGKILL therefore loses only rows
+that were never flushed, and `read` takes the journal where the table is missing. The kernel, not the disk, is what a
+flush reaches: a power cut may take more.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import sealing, whole
+from asgd_lab.record import journal, sealing, whole
 from asgd_lab.record.columns import GROUP_ROWS, KINDS, SAMPLED_EVERY, TABLES, Row, Table
+from asgd_lab.record.journal import Journal
 from asgd_lab.record.removal import remove_file
 
 if TYPE_CHECKING:
@@ -51,15 +52,11 @@ class Rows:
     """One table being written. Memory is bounded by `flush_rows`; close() finalises it and may be called twice."""
 
     def __init__(self, path: Path, table: Table) -> None:
-        import pyarrow as pa
-
         self._path, self._table = path, table
         self._rows: list[Row] = []
         self._torn = False
         self._journal_path = _journal(path)
-        self._sink = pa.OSFile(str(self._journal_path), "wb")
-        options = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
-        self._writer = pa.ipc.new_stream(self._sink, _schema(table), options=options)
+        self._journal = Journal(self._journal_path)
 
     def add(self, row: Row) -> None:
         """Take one row, in the order of the table's columns."""
@@ -81,7 +78,7 @@ class Rows:
         # The rows leave memory just before the write: a Ctrl-C raised when the write returns must not write them twice.
         self._rows = []
         try:
-            self._writer.write_batch(batch)
+            self._journal.add(batch)
         except OSError:  # a full disk: what is behind the tear could not be read again
             self._rows, self._torn = rows, True
             raise
@@ -90,9 +87,9 @@ class Rows:
         """Write the Parquet table from the journal, complete or not at all, and remove the journal."""
         if not self._journal_path.exists():
             return
-        self._sink.close()
+        self._journal.close()
         waiting = [_batch(self._table, self._rows)] if self._rows else []
-        _write_parquet(self._path, self._table, chain(_journalled(self._journal_path), waiting))
+        _write_parquet(self._path, self._table, chain(journal.read(self._journal_path), waiting))
         remove_file(self._journal_path.parent, self._journal_path.name)
 
 
@@ -220,19 +217,6 @@ def _write_parquet(path: Path, table: Table, batches: Iterator[Any]) -> None:
             writer.write_table(pa.Table.from_batches(waiting, schema=schema), row_group_size=GROUP_ROWS)
 
 
-def _journalled(path: Path) -> Iterator[Any]:
-    """The journal's whole batches; a batch that a kill tore ends it."""
-    import pyarrow as pa
-
-    with pa.OSFile(str(path)) as source:  # a mapping would count the whole journal as memory
-        try:
-            reader = pa.ipc.open_stream(source)
-            while True:
-                yield reader.read_next_batch()
-        except (StopIteration, pa.ArrowInvalid, OSError):
-            return
-
-
 def _count(path: Path, table: Table) -> int:
     import pyarrow.parquet as pq
 
@@ -280,7 +264,7 @@ def _batches(path: Path) -> Iterator[Any]:
         except Exception as error:  # what a file of unknown bytes makes a reader raise is not stated anywhere
             raise _unreadable(path, error) from error
     elif _journal(path).exists():
-        yield from _journalled(_journal(path))
+        yield from journal.read(_journal(path))
     else:
         raise ScenarioError(f"{path.parent}: is not a run directory; {path.name} is missing")
 

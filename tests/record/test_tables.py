@@ -19,6 +19,7 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.record import tables
 from asgd_lab.record.columns import EFFECTS, EVALS, GROUP_ROWS, KINDS, MINIBATCHES, Table
 from asgd_lab.record.tables import NoRows, Recording, Rows
+from tests.whole import sample
 
 COUNTS = st.integers(-1, 2**62)
 CLOCKS = st.integers(0, 2**50)  # 13 days: nanoseconds survive float64 seconds
@@ -238,6 +239,18 @@ def test_a_killed_process_loses_only_rows_that_were_not_flushed(tmp_path: Path) 
         read = tables.read(tmp_path, "effects")["round"].tolist()
         assert read == list(range(len(read)))
         assert len(read) % 10 == 0
+
+
+def test_each_flipped_bit_of_a_journal_is_found(tmp_path: Path) -> None:
+    killed_run(tmp_path)
+    path = tmp_path / "effects.parquet.part"
+    content = path.read_bytes()
+    for bit in sample(range(8 * len(content)), 400):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        with pytest.raises(ScenarioError, match=r"effects.parquet.part: is damaged: a block's checksum"):
+            tables.read(tmp_path, "effects")
 
 
 def test_a_journal_that_no_longer_fits_on_the_disk_keeps_its_rows_for_the_table(tmp_path: Path) -> None:

@@ -1,0 +1,68 @@
+"""The rows of a table while a run goes on: blocks in a file, each a whole Arrow stream behind its length and checksums.
+
+A process that is killed leaves its last block short, and that is where the journal ends. Anything else that is
+wrong with a block is damage, and is said: what is before it is not taken for all there is.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import weakref
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from asgd_lab.record import whole
+
+_HEAD = struct.Struct("<IQI")  # CRC-32 of the block, its length in bytes, and the CRC-32 of these two
+
+
+class Journal:
+    """Written block by block."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        self._close = weakref.finalize(self, os.close, self._descriptor)
+
+    def add(self, batch: Any) -> None:
+        """Write a record batch; OSError if there is no room, after which what is behind could not be read."""
+        import pyarrow as pa
+
+        stream = io.BytesIO()
+        options = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
+        with pa.ipc.new_stream(stream, batch.schema, options=options) as writer:
+            writer.write_batch(batch)
+        block = stream.getvalue()
+        left = memoryview(_head(block) + block)
+        while left:
+            left = left[os.write(self._descriptor, left) :]
+
+    def close(self) -> None:
+        """Nothing follows. It may be called twice."""
+        self._close()
+
+
+def read(path: Path) -> Iterator[Any]:
+    """The record batches; ScenarioError where one is damaged. One that is short was never finished."""
+    import pyarrow as pa
+
+    with whole.opened(path) as file:
+        while len(head := file.read(_HEAD.size)) == _HEAD.size:
+            of_block, length, of_head = _HEAD.unpack(head)
+            if of_head != zlib.crc32(head[:-4]):
+                raise whole.damaged(path, "a block's checksum is that of other content")
+            block = file.read(length)
+            if len(block) < length:
+                return
+            if zlib.crc32(block) != of_block:
+                raise whole.damaged(path, "a block's checksum is that of other content")
+            with pa.ipc.open_stream(block) as stream:
+                yield from stream
+
+
+def _head(block: bytes) -> bytes:
+    about = zlib.crc32(block), len(block)
+    return _HEAD.pack(*about, zlib.crc32(_HEAD.pack(*about, 0)[:-4]))
