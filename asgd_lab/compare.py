@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import ValidationError
 from scipy import stats
 
 from asgd_lab.backends.run import execute
@@ -30,6 +31,7 @@ from asgd_lab.record.machine import usable_cores
 from asgd_lab.record.run import file_name, file_names
 from asgd_lab.record.summary import LATENESS_ALLOWED
 from asgd_lab.scenario import Document, Point, Scenario
+from asgd_lab.scenario.faults import faults
 from asgd_lab.scenario.hardware import Client, Compute, Hardware, Link, Server
 from asgd_lab.scenario.running import Backend, Budget
 from asgd_lab.scenario.tasks import Timing
@@ -94,6 +96,13 @@ def _check(document: Document, point: Point, overrides: Mapping[str, Any]) -> No
     if scenario.budget.target_error is not None:
         message = "a prediction of timing alone knows no error; use seconds, minibatches or updates"
         raise document.located(ScenarioError.at("budget.target_error", message), overrides)
+    anything = Calibration(Fitted(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, np.ones(1)), 1, 1.0)
+    try:
+        Scenario.model_validate(predicted(scenario, anything).model_dump(mode="json"))
+    except ValidationError as error:
+        first = faults(error)[0]
+        message = f"compare cannot predict this: {first.message}"
+        raise document.located(ScenarioError.at(first.key, message), overrides) from None
 
 
 def _machine(scenario: Scenario) -> str:

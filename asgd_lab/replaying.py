@@ -30,7 +30,7 @@ def replay(run_dir: Path) -> None:
     """
     manifest = read_manifest(run_dir)
     recorded = manifest.get("inputs") or {}
-    with trusting(is_trusted() or recorded_here(run_dir)), contextlib.ExitStack() as stack:
+    with trusting(is_trusted() or recorded_here(run_dir, values_sha256)), contextlib.ExitStack() as stack:
         run_dir = Path(os.path.abspath(run_dir)) if recorded.get("code") else run_dir
         if is_trusted() and recorded.get("code"):
             stack.enter_context(_as_there(recorded))

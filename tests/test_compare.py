@@ -185,6 +185,23 @@ def test_compare_refuses_two_scenarios_of_one_name_and_a_folder_that_is_in_use_b
         os.close(holder)
 
 
+TIMING = "{name: timing, size_bytes: 1000, step_s: 0.002}"
+
+
+def test_what_the_simulator_cannot_predict_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(
+        SCENARIO.rpartition("sweep")[0]
+        .replace("device: emulated", "device: cpu")
+        .replace(TIMING, "{name: quadratic, curvature: [1.0]}")
+        + "faults: {schedule: [{name: server_down, at_s: 0.1, for_s: 0.1}]}\n"
+    )
+    result = CliRunner().invoke(app, ["compare", str(path), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2, result.output
+    assert "faults.schedule.0.name: compare cannot predict this: server_down cannot be simulated" in result.output
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("more", [
     {"faults": {"schedule": [{"name": "slow", "worker": 1, "at_s": 0.1, "until_s": 0.2, "factor": 2.0}]}},
     {"hardware": {"groups": [{"name": "near", "workers": 1}, {"name": "far", "workers": 1, "speed": 0.5}]}},

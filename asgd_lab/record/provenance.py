@@ -3,8 +3,8 @@
 A manifest can be forged, so it does not say so itself: it carries a signature (HMAC-SHA-256) of the scenario and of all
 that the run took from elsewhere (the folder it ran in, the files of its code), by a random key that only this user can
 read. Without the key nobody can sign another. A signed scenario that somebody has copied still names files and folders
-of this user alone. Other files of the directory are not signed. A recorded scenario that was edited, be it by the user,
-needs --trust.
+of this user alone. Other files of the directory are not signed. A recorded scenario whose values were edited, be it by
+the user, needs --trust.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,31 +25,33 @@ from asgd_lab.record import whole
 _KEY_BYTES = 32
 
 
-def signature(scenario_yaml: bytes, inputs: Mapping[str, Any]) -> str | None:
-    """What only this user can make of them; None where no key can be kept."""
+def signature(scenario_sha256: str, inputs: Mapping[str, Any]) -> str | None:
+    """What only this user can make of the scenario's values and of them; None where no key can be kept."""
     key = _key(make=True)
-    return None if key is None else _signed(key, scenario_yaml, inputs)
+    return None if key is None else _signed(key, scenario_sha256, inputs)
 
 
-def recorded_here(run_dir: Path) -> bool:
-    """Whether this user signed the run's scenario, and all files that its code came from are still in their places."""
+def recorded_here(run_dir: Path, values_sha256: Callable[[str], str]) -> bool:
+    """Whether this user signed the run's scenario, and all files that its code came from are still in their places.
+
+    `values_sha256` makes of the text of scenario.yaml what was signed.
+    """
     key = _key(make=False)
     try:
         manifest = json.loads(whole.read_bytes(run_dir / "manifest.json"))
-        scenario_yaml = whole.read_bytes(run_dir / "scenario.yaml")
+        scenario_yaml = whole.read_bytes(run_dir / "scenario.yaml").decode()
         inputs, signed = manifest["inputs"], manifest["signature"]
         if key is None or not isinstance(signed, str):
             return False
-        if not hmac.compare_digest(signed.encode(), _signed(key, scenario_yaml, inputs).encode()):
+        if not hmac.compare_digest(signed.encode(), _signed(key, values_sha256(scenario_yaml), inputs).encode()):
             return False
         return all(os.path.isfile(each["file"]) for each in inputs["code"].values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ScenarioError):
         return False
 
 
-def _signed(key: bytes, scenario_yaml: bytes, inputs: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256(scenario_yaml).hexdigest()
-    return hmac.new(key, json.dumps([digest, inputs], sort_keys=True).encode(), hashlib.sha256).hexdigest()
+def _signed(key: bytes, scenario_sha256: str, inputs: Mapping[str, Any]) -> str:
+    return hmac.new(key, json.dumps([scenario_sha256, inputs], sort_keys=True).encode(), hashlib.sha256).hexdigest()
 
 
 def _key(make: bool) -> bytes | None:

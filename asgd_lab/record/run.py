@@ -107,7 +107,7 @@ class RunDirectory:
             "machine": machine.machine(),
             "arithmetic": machine.arithmetic(),
             "commit": machine.commit(),
-            "signature": provenance.signature((path / "scenario.yaml").read_bytes(), facts.get("inputs", {})),
+            "signature": provenance.signature(facts.get("scenario_sha256", ""), facts.get("inputs", {})),
         }
         try:
             whole.write_json(path / "manifest.json", manifest)

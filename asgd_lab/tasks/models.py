@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -93,6 +94,8 @@ def build(name: str, options: Mapping[str, Any], shape: Sequence[int], num_class
     else:
         factory = _torchvisions(name, shape)
     _check_options(name, factory, options)
+    if ":" not in name:
+        _check_size(name, factory, num_classes, options)
     try:
         model = factory(num_classes=num_classes, **options)
     except Exception as error:
@@ -105,6 +108,19 @@ def build(name: str, options: Mapping[str, Any], shape: Sequence[int], num_class
         module.eval()
     _check(name, model)
     return model
+
+
+def _check_size(name: str, factory: Callable[..., nn.Module], num_classes: int, options: Mapping[str, Any]) -> None:
+    """A `ScenarioError` where its parameters are more than the memory that is free; none of them is made to tell."""
+    try:
+        with torch.device("meta"):
+            size_bytes = sum(each.nbytes for each in factory(num_classes=num_classes, **options).parameters())
+    except Exception:  # is told where it is built
+        return
+    free_bytes = psutil.virtual_memory().available
+    if size_bytes > free_bytes:
+        sizes = f"{size_bytes / 1e9:,.1f} GB, and {free_bytes / 1e9:,.1f} GB of memory are free"
+        raise ScenarioError.at("task.model_options", f"make {name} too large: its parameters take {sizes}")
 
 
 def _error(message: str) -> ScenarioError:

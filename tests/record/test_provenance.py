@@ -12,6 +12,7 @@ import pytest
 
 from asgd_lab.record import provenance, sources
 from asgd_lab.record.provenance import recorded_here, signature
+from asgd_lab.scenario import values_sha256
 
 YAML = b"name: toy\n"
 
@@ -26,7 +27,7 @@ def recorded(home: Path, **changed: Any) -> Path:
     (home / "mine.py").write_text("x = 1\n")
     code = {"mine": {"file": str(home / "mine.py"), "sha256": "0"}}
     inputs = {"folder": str(home), "code": code}
-    manifest = {"inputs": inputs, "signature": signature(YAML, inputs), **changed}
+    manifest = {"inputs": inputs, "signature": signature(values_sha256(YAML.decode()), inputs), **changed}
     run_dir = home / "run"
     run_dir.mkdir(exist_ok=True)
     (run_dir / "scenario.yaml").write_bytes(YAML)
@@ -36,8 +37,10 @@ def recorded(home: Path, **changed: Any) -> Path:
 
 def test_what_this_user_recorded_is_known_wherever_it_lies(home: Path) -> None:
     run_dir = recorded(home)
-    assert recorded_here(run_dir)
-    assert recorded_here(run_dir.rename(home / "elsewhere"))
+    assert recorded_here(run_dir, values_sha256)
+    assert recorded_here(run_dir.rename(home / "elsewhere"), values_sha256)
+    (home / "elsewhere" / "scenario.yaml").write_bytes(b"# the user's own words\n" + YAML)
+    assert recorded_here(home / "elsewhere", values_sha256), "a comment is no value"
     key = home / "state" / "asgd-lab" / "key"
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     assert os.listdir(key.parent) == ["key"]
@@ -52,7 +55,7 @@ def test_anything_else_is_a_strangers(home: Path, how: str) -> None:
     run_dir, key = recorded(home), home / "state" / "asgd-lab" / "key"
     match how:
         case "another scenario":
-            (run_dir / "scenario.yaml").write_bytes(YAML + b"#")
+            (run_dir / "scenario.yaml").write_bytes(YAML + b"seed: 1\n")
         case "another file":
             recorded(home, inputs={"code": {"mine": {"file": "/etc/passwd", "sha256": "0"}}})
         case "another folder":
@@ -76,16 +79,16 @@ def test_anything_else_is_a_strangers(home: Path, how: str) -> None:
             (run_dir / "manifest.json").unlink()
         case "a manifest that is no mapping":
             (run_dir / "manifest.json").write_text("[1]")
-    assert not recorded_here(run_dir)
+    assert not recorded_here(run_dir, values_sha256)
 
 
 def test_where_no_key_can_be_kept_nothing_is_signed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
-    assert signature(YAML, {}) is None
+    assert signature("0" * 64, {}) is None
     monkeypatch.setenv("XDG_STATE_HOME", "relative")  # as the specification of these folders has it
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert provenance.signature(YAML, {}) is not None
+    assert provenance.signature("0" * 64, {}) is not None
     assert (tmp_path / ".local/state/asgd-lab/key").exists()
 
 
