@@ -180,8 +180,8 @@ def validate(scenario: ScenarioFile, trust: Trust = False, assignments: Assignme
     """Check a scenario file: every point of its sweep, and what it names.
 
     Each task is built, with its data, its model and its optimizer; a run that it starts from or takes step times from
-    is read. Nothing is trained. Code that the file names by package.module:name is imported only with --trust; without
-    it everything else is checked, and what was not is said.
+    is read. Two minibatches are tried, and forgotten. Code that the file names by package.module:name is imported only
+    with --trust; without it everything else is checked, and what was not is said.
     """
     with _reported(trust=trust):
         from asgd_lab.running import Request

@@ -238,7 +238,7 @@ class _Sweep:
         total, done = len(self.places), len(self.summaries)
         display.say(self.console, f"{len(places)} points, {processes} at a time, into {self.folder}")
         shown = overview(self.console, total, done, live=display.is_live(self.console))
-        hint = "interrupted: what goes on is being recorded; Ctrl-C again ends that too"
+        hint = "interrupted: saving what was recorded; Ctrl-C again quits at once"
         with Pool(processes, lambda: display.say(self.console, hint)) as pool, shown as bars:
             for number, word in pool.run(map(self._job, places)):
                 place = places[number]

@@ -162,7 +162,7 @@ def _check_parts(run_dir: Path, path: Path, state: State) -> None:
             if fnmatch(name, COPIES):
                 _read(run_dir / PARTS / name, seal)
     except ScenarioError as error:
-        raise ScenarioError(f"{path}: cannot be gone on from: {error}") from error
+        raise ScenarioError(f"{path}: no run can go on from it: {error}") from error
 
 
 def state_of(path: Path) -> State:
