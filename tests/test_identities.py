@@ -13,6 +13,7 @@ from asgd_lab.backends.inline import Inline, order_of
 from asgd_lab.protocol.effects import Push
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks import Learner, Task
+from asgd_lab.tasks.base import Bufferless
 from asgd_lab.tasks.classification import ClassificationTask
 from tests.backends.virtual import scenario, simulate
 
@@ -118,7 +119,7 @@ def test_momentum_that_every_fetch_resets_is_no_momentum_bit_for_bit(backend: st
 # ---------------------------------------------------------------- lock-step
 
 
-class InOrder:
+class InOrder(Bufferless):
     """A classification task whose workers each take their part of shared minibatches of `size` samples."""
 
     def __init__(self, task: ClassificationTask, size: int, workers: int, steps: int) -> None:
@@ -196,7 +197,7 @@ def test_a_simulated_run_repeated_inline_in_its_recorded_order_gives_the_same_bi
 # ---------------------------------------------------------------- n_fetch != n_push
 
 
-class Watched:
+class Watched(Bufferless):
     """A task that remembers, in double precision, how far local steps went, and all gradients it saw."""
 
     def __init__(self, task: Task) -> None:

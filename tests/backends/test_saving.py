@@ -109,7 +109,9 @@ def test_what_a_worker_wrote_before_its_gate_opened_is_in_no_checkpoint(run_dir:
     )  # fmt: skip
     theirs, ours = channel.pair()
     plan = SimpleNamespace(scenario=stated, run_dir=run_dir, elapsed_ns=0)
-    process: Any = SimpleNamespace(plan=plan, server=server, ends=[theirs])
+    process: Any = SimpleNamespace(
+        plan=plan, server=server, ends=[theirs], heartbeat=SimpleNamespace(at_disk=lambda: None)
+    )
     saver = Saver(process)
     server.version = 1
     written: list[int] = []

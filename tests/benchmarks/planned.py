@@ -6,6 +6,7 @@ from pathlib import Path
 
 from asgd_lab.backends.process.board import Board
 from asgd_lab.backends.process.memory import SharedTensors, Stack
+from asgd_lab.backends.process.orphans import SharedHold
 from asgd_lab.backends.process.plan import Plan
 from asgd_lab.scenario import Scenario
 
@@ -16,4 +17,5 @@ def plan(scenario: Scenario, folder: Path, size: int) -> Plan:
         scenario=scenario, size=size, size_bytes=4 * size, slots=Stack("slots", 3, size),
         mailboxes=Stack("mailboxes", 1, size), states=Stack("states", 0, size), data=SharedTensors({}), board=Board(1),
         run_dir=folder, resumed=None, elapsed_ns=0, parts=folder, logs=folder, path=(), trusted=False,
+        hold=SharedHold(folder),
     )  # fmt: skip

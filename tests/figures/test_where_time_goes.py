@@ -18,7 +18,7 @@ def spent(path: Path, **seconds: float) -> Path:
     """A run whose workers spent their time like this."""
     path.mkdir(parents=True)
     mean = dict.fromkeys(COLORS, 0.0) | seconds
-    (path / "summary.json").write_text(json.dumps({"time": {"mean": mean}}), encoding="utf-8")
+    (path / "summary.json").write_text(json.dumps({"time": {"mean": mean, "per_worker": [mean]}}), encoding="utf-8")
     return path
 
 

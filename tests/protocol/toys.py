@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from asgd_lab.tasks.base import Bufferless
+
 COUNTERS = 16  # more workers than any test has
 
 
@@ -30,7 +32,7 @@ class CountingLearner:
         pass
 
 
-class Counting:
+class Counting(Bufferless):
     size = COUNTERS
     size_bytes = 4 * COUNTERS
 

@@ -142,7 +142,7 @@ def main(line: Connection) -> None:
     # Only a run is interrupted: elsewhere a destructor, which swallows it, might be what is interrupted.
     with contextlib.suppress(KeyboardInterrupt, OSError):
         while (job := jobs.get()) is not None:
-            signal.signal(signal.SIGTERM, signal.default_int_handler)  # raises KeyboardInterrupt
+            signal.signal(signal.SIGTERM, _interrupt)
             try:
                 if not jobs.empty():  # the line broke before the listener could interrupt anything
                     return
@@ -151,6 +151,12 @@ def main(line: Connection) -> None:
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
             line.send(word)
             gc.collect()  # what the run has left in cycles of references
+
+
+def _interrupt(*_: object) -> None:
+    """Once a run: a signal to all processes comes from the parent too, while the run saves what it has recorded."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _listen(line: Connection, jobs: SimpleQueue[Job | None]) -> None:

@@ -18,6 +18,7 @@ from asgd_lab.backends.build import build_task
 from asgd_lab.backends.sim.accounts import DOWN
 from asgd_lab.backends.sim.simulation import Simulation
 from asgd_lab.record.run import RunDirectory
+from asgd_lab.tasks.base import Bufferless
 from tests.backends.sim.laws import SECOND, accept, normal_p
 from tests.backends.virtual import TIMING, Memory, Run, scenario, simulate
 
@@ -272,7 +273,7 @@ class MarkingLearner:
         pass
 
 
-class Marking:
+class Marking(Bufferless):
     """A task whose parameters say which minibatches of each worker are in them, bit by bit: 24 fit into a float32."""
 
     size, size_bytes = 8, 32
