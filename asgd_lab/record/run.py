@@ -23,7 +23,7 @@ import numpy.typing as npt
 from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.record import machine, parameters, provenance, removal, sealing, shapes, trace, whole
 from asgd_lab.record.columns import DISTANCES, EFFECTS, EVALS, MINIBATCHES, TABLES, Table
-from asgd_lab.record.holding import Place, unusable
+from asgd_lab.record.holding import Place, check_empty, unusable
 from asgd_lab.record.tables import NoRows, Recording, Rows
 
 AnyRows = TypeVar("AnyRows", Rows, NoRows)
@@ -57,7 +57,10 @@ class RunDirectory:
         self._place: Place | None = None
         self._buffers: dict[str, npt.NDArray[Any]] = {}
         if beginning == "new":
-            _check_empty(path)
+            try:
+                check_empty(path, "--out")
+            except OSError as error:
+                raise unusable(path, "--out", error) from None
 
     @classmethod
     def create(
@@ -256,14 +259,6 @@ def read_manifest(run_dir: Path | str) -> dict[str, Any]:
     if not os.path.lexists(path):
         raise ScenarioError(f"{run_dir}: is not a run directory; manifest.json is missing")
     return shapes.read_manifest(path)
-
-
-def _check_empty(path: Path) -> None:
-    try:
-        if any(path.iterdir()):
-            raise ScenarioError(f"--out: {path} is not empty; choose another")
-    except OSError as error:
-        raise unusable(path, "--out", error) from None
 
 
 def _claim(path: Path, scenario_yaml: str) -> None:

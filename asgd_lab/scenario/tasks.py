@@ -183,8 +183,8 @@ class Classification(Part):
     of these at a time at 14 x 14, of 100 or 1,000 classes and without limit (fashion-mnist-pairs, -triples),
     image-folder (files in train/CLASS and val/CLASS of data_folder, such as ILSVRC 2012), or
     package.module:factory, which returns a dict of tensors train_images, train_labels, test_images, test_labels, of any
-    shape whose first dimension is samples. Inputs that are integers or booleans keep their type (uint8, as pixels are,
-    becomes float32); floating point becomes float32; labels that are integers become int64."""
+    shape whose first dimension is samples. Inputs that are integers or booleans keep their type (but pixels, uint8
+    of (N, C, H, W), become float32); floating point becomes float32; labels that are integers become int64."""
     dataset_options: dict[str, Any] = Field(default={})
     """Keywords for the data set's factory; of image-folder: resize, crop, flip, colours, ten_crops, test_samples,
     statistics_samples, threads, ahead."""

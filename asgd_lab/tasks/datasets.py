@@ -28,6 +28,7 @@ from asgd_lab.streams import generator, key
 from asgd_lab.tasks import folders
 from asgd_lab.tasks.base import Data, near, one_line
 from asgd_lab.tasks.randomness import seed_all, untouched
+from asgd_lab.tasks.room import check_room
 from asgd_lab.tasks.users import imported
 from asgd_lab.tasks.vision import torchvision
 
@@ -117,6 +118,7 @@ def _composed(config: DatasetConfig, count: int) -> Data:
     The samples are drawn from all 3.6e9 pairs or 2.2e14 triples, the same ones for every seed.
     """
     samples = {"train": config.train_samples or _COMPOSED_TRAINING, "test": _COMPOSED_TEST}
+    check_room("task.train_samples", "are too many: their members take", samples["train"] * (24 * count + 16))
     data = _standardised("fashion-mnist", _fashion_mnist(config))
     for split, number in samples.items():
         classes = data[f"{split}_labels"]
@@ -168,14 +170,15 @@ _WIDER = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: to
 
 
 def _kept(part: str, value: Tensor) -> Tensor:
-    """As the task keeps it. Floating point and pixels (uint8) become float32, as the parameters are: of float64 that
-    keeps seven digits. Complex numbers stay. Other inputs keep their type, and every value; labels become int64.
+    """As the task keeps it. Floating point becomes float32, as the parameters are: of float64 that keeps seven digits;
+    and so do pixels, uint8 of (N, C, H, W). Complex numbers stay. Other inputs keep their type, and every value; labels
+    become int64.
     """
     value = value.detach().cpu()
     if value.is_complex():
         return value.contiguous()
     is_input = part.endswith("images")
-    if value.is_floating_point() or (is_input and value.dtype == torch.uint8):
+    if value.is_floating_point() or (is_input and value.dtype == torch.uint8 and value.dim() == 4):
         kept = value.to(torch.float32)
         if value.dtype == torch.float64:
             _check_rounding(part, value, kept)

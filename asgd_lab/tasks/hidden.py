@@ -46,10 +46,20 @@ def _is_training(module: nn.Module) -> bool:
 def python_state(model: nn.Module) -> Any:
     """A value that is equal as long as nothing has changed in what the module's code keeps in attributes."""
     known = {id(each) for each in (*model.parameters(), *model.buffers(), *model.modules())}
-    return [
-        [(name, _described(value, known, _DEPTH)) for name, value in vars(module).items() if name not in _TORCHS_OWN]
-        for module in model.modules()
-    ]
+    return [_of_module(module, known) for module in model.modules()]
+
+
+def _of_module(module: nn.Module, known: set[int]) -> Any:
+    own = {name: value for name, value in vars(module).items() if name not in _TORCHS_OWN}
+    hooks = {name: list(value.values()) for name, value in vars(module).items() if name.endswith("_hooks") and value}
+    classes = {
+        f"{each.__name__}.{name}": value
+        for each in type(module).__mro__
+        if not each.__module__.startswith(("torch", "builtins"))
+        for name, value in vars(each).items()
+        if not name.startswith("__") and not callable(value) and not hasattr(value, "__get__")
+    }
+    return [(name, _described(value, known, _DEPTH)) for name, value in (own | hooks | classes).items()]
 
 
 def _described(value: Any, known: set[int], depth: int) -> Any:
@@ -77,7 +87,8 @@ def _described(value: Any, known: set[int], depth: int) -> Any:
     if isinstance(value, set | frozenset):
         return sorted(map(repr, value))
     if isinstance(value, types.FunctionType):
-        return [_cell(cell, inside, depth - 1) for cell in value.__closure__ or ()]
+        cells = [_cell(cell, inside, depth - 1) for cell in value.__closure__ or ()]
+        return cells, _described((value.__defaults__, value.__kwdefaults__), inside, depth - 1)
     if isinstance(value, types.MethodType):
         return _described(value.__self__, inside, depth - 1)
     if isinstance(value, functools.partial):

@@ -10,7 +10,6 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -19,6 +18,7 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.tasks.base import near, one_line
 from asgd_lab.tasks.hidden import modes_of
 from asgd_lab.tasks.krizhevsky import krizhevsky
+from asgd_lab.tasks.room import check_room
 from asgd_lab.tasks.users import imported, refusal, untrusted_weights
 from asgd_lab.tasks.vision import torchvision
 
@@ -117,10 +117,7 @@ def _check_size(name: str, factory: Callable[..., nn.Module], num_classes: int, 
             size_bytes = sum(each.nbytes for each in factory(num_classes=num_classes, **options).parameters())
     except Exception:  # is told where it is built
         return
-    free_bytes = psutil.virtual_memory().available
-    if size_bytes > free_bytes:
-        sizes = f"{size_bytes / 1e9:,.1f} GB, and {free_bytes / 1e9:,.1f} GB of memory are free"
-        raise ScenarioError.at("task.model_options", f"make {name} too large: its parameters take {sizes}")
+    check_room("task.model_options", f"make {name} too large: its parameters take", size_bytes)
 
 
 def _error(message: str) -> ScenarioError:

@@ -100,7 +100,7 @@ def chosen(inputs: Tensor, labels: Tensor) -> Data:
 
 INPUTS = {
     **{torch.float32: torch.float32, torch.float64: torch.float32, torch.float16: torch.float32},
-    **{torch.bfloat16: torch.float32, torch.uint8: torch.float32, torch.bool: torch.bool, torch.int8: torch.int8},
+    **{torch.bfloat16: torch.float32, torch.uint8: torch.uint8, torch.bool: torch.bool, torch.int8: torch.int8},
     **{torch.int16: torch.int16, torch.int32: torch.int32, torch.int64: torch.int64, torch.uint16: torch.int32},
     **{torch.uint32: torch.int64, torch.uint64: torch.int64, torch.complex64: torch.complex64},
 }
@@ -128,6 +128,12 @@ def inputs_of(dtype: torch.dtype) -> Tensor:
                 for column in range(TOKENS)] for row in range(SAMPLES)]  # fmt: skip
     return torch.tensor(numbers, dtype=torch.complex64).mul(1 + 1j) if dtype.is_complex else torch.tensor(
         numbers, dtype=torch.int64).to(dtype)  # fmt: skip
+
+
+def test_pixels_are_numbers_to_compute_with_and_other_bytes_stay_bytes() -> None:
+    pixels = torch.arange(2 * 3 * 4 * 4, dtype=torch.uint8)
+    assert chosen(pixels.view(2, 3, 4, 4), torch.arange(2))["train_images"].dtype == torch.float32
+    assert chosen(pixels.view(2, 48), torch.arange(2))["train_images"].dtype == torch.uint8
 
 
 @pytest.mark.parametrize("dtype", INPUTS)

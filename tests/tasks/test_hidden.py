@@ -8,7 +8,7 @@ import random
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -99,4 +99,41 @@ def test_what_is_kept_in_an_attribute_is_seen_to_change_and_to_stay(kind: str) -
     before = python_state(module)
     assert python_state(module) == before, "looking changes nothing"
     change(module.kept)
+    assert python_state(module) != before
+
+
+class OfItsClass(nn.Linear):
+    calls = 0
+    kept: ClassVar[list[int]] = [0]
+
+
+def calls_more() -> None:
+    OfItsClass.calls += 1
+
+
+@pytest.mark.parametrize("change", [calls_more, lambda: first(OfItsClass.kept)])
+def test_what_a_class_keeps_is_seen(change: Callable[[], None]) -> None:
+    module = nn.Sequential(OfItsClass(1, 1))
+    before = python_state(module)
+    assert python_state(module) == before
+    change()
+    assert python_state(module) != before
+
+
+def test_what_a_hook_closes_over_is_seen() -> None:
+    module, seen = nn.Linear(1, 1), [0]
+    module.register_forward_hook(lambda *_: first(seen))
+    before = python_state(module)
+    module(torch.ones(1, 1))
+    assert python_state(module) != before
+
+
+def test_a_default_argument_that_is_kept_is_seen() -> None:
+    def counting_calls(kept: list[int] = [0]) -> None:  # noqa: B006
+        first(kept)
+
+    module = nn.Linear(1, 1)
+    module.function = counting_calls  # type: ignore[assignment]
+    before = python_state(module)
+    counting_calls()
     assert python_state(module) != before

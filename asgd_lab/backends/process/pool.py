@@ -13,7 +13,6 @@ import multiprocessing
 import signal
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import connection
 from multiprocessing.connection import Connection
@@ -23,6 +22,7 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 from asgd_lab import interrupts
+from asgd_lab.backends.failing import logged
 from asgd_lab.backends.outcome import Progress
 from asgd_lab.backends.process import orphans
 from asgd_lab.backends.process.preload import POOL_MODULES, preload, without_main
@@ -30,6 +30,7 @@ from asgd_lab.backends.run import execute
 from asgd_lab.errors import RunFailed, ScenarioError, refusal
 from asgd_lab.record.standing import abandoned
 from asgd_lab.scenario import Scenario
+from asgd_lab.tasks.base import one_line
 from asgd_lab.trust import trusting
 
 PATIENCE_S = 30.0  # for runs that were told to stop
@@ -183,8 +184,7 @@ def _run(job: Job, line: Connection) -> Word:
     except (ScenarioError, RunFailed) as error:
         return error
     except Exception as error:
-        log = job.path / "logs" / "run.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text(traceback.format_exc(), encoding="utf-8")
-        return RunFailed(f"{type(error).__name__}: {error}; its log is {log}")
+        failure = RunFailed(one_line(error))
+        failure.__cause__ = error
+        return RunFailed(logged(job.path, failure))
     return summary if summary["status"] == "done" else RunFailed("its process was told to end")
