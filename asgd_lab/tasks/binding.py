@@ -57,6 +57,8 @@ class Bound:
         """Of each place that a buffer has the name that the buffer goes by."""
         self._known = {*self.canonical, *(name for name, _ in model.named_parameters(remove_duplicate=False))}
         self._names = {name: self._same.index(name) for name in dict.fromkeys(self._same)}
+        self.names = frozenset(self._names)
+        """Of its buffers, also of those that are empty now."""
         floating = [index for index in self._names.values() if _is_floating(self._slots[index])]
         self._shared = floating if shares_buffers else []
         self.shared = frozenset(name for name, index in self._names.items() if index in self._shared)

@@ -184,7 +184,7 @@ class ClassificationTask:
 
     def start_with(self, buffers: Mapping[str, Tensor]) -> None:
         """From now on learners start with these buffers, as a warm start left them."""
-        if strange := sorted(buffers.keys() - self.network.buffers.keys()):
+        if strange := sorted(buffers.keys() - self.network.buffer_names):
             message = f"is of another model: {self._name} has no buffer {strange[0]}"
             raise ScenarioError.at("warm_start.run", message)
         self._warmed |= {START + name: plain(each).detach().cpu().clone() for name, each in buffers.items()}

@@ -172,7 +172,10 @@ class Network:
             view.copy_(value.detach())
         self.buffers: Buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
         """At the start, of every replica; those that lie in the vector are there."""
-        self._unused: list[Bound] = [Bound(model, self.layout, recipe.shares_buffers)]
+        bound = Bound(model, self.layout, recipe.shares_buffers)
+        self.buffer_names = bound.names
+        """Also of those that are empty at the start."""
+        self._unused: list[Bound] = [bound]
         self._training: dict[torch.device, Bound] = {}
         self.separate = False
         """Whether each learner gets a module of its own."""
