@@ -253,11 +253,14 @@ class EvaluatesOnlyWhatIsNew(Net):
         return super().forward(x)
 
 
+CHANGES = "computes something else each time|does not follow its parameters"  # whichever is noticed first
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "late_buffer": ({"model": "LateBuffer"}, "task.model", "registers mean when it trains"),
     "late_parameter": ({"model": "LateParameter"}, "task.model", "registers late when it trains"),
-    "clock": ({"model": "FollowsTheClock"}, "task.model", "computes something else each time"),
-    "system": ({"model": "DrawsFromTheSystem"}, "task.model", "computes something else each time"),
+    "clock": ({"model": "FollowsTheClock"}, "task.model", CHANGES),
+    "system": ({"model": "DrawsFromTheSystem"}, "task.model", CHANGES),
     "second_step": ({"optimizer": "SecondStepFails"}, "task.optimizer", "no second step of a bias"),
     "sparse_adam": ({"model": "Sparse", "data": "ids", "optimizer": "Adam"}, "task.optimizer", "sparse gradients"),
     "sparse_decay": (

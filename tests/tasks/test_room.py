@@ -24,7 +24,6 @@ hardware: {compute: {step_s: 0.01}}
         ("digits", "model: mlp, model_options: {hidden: [1000000, 1000000]}", "task.model_options"),
         ("digits", "model: small, model_options: {channels: [1000000, 1000000]}", "task.model_options"),
         ("digits", "model: vit_b_16, model_options: {image_size: 160000}", "task.model_options"),
-        ("fashion-mnist-triples", "train_samples: 100000000000", "task.train_samples"),
         ("image-folder", "data_folder: ., dataset_options: {resize: 1000000}", "task.dataset_options.resize"),
     ],
 )
