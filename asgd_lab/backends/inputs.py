@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from typing import Any
 
 from asgd_lab import tasks
 from asgd_lab.record import sources
-from asgd_lab.record.parameters import saved
+from asgd_lab.record.parameters import Saved, saved
 from asgd_lab.record.summary import params_sha256
 from asgd_lab.scenario import Scenario
 
@@ -23,8 +24,17 @@ def inputs(scenario: Scenario) -> dict[str, Any]:
         found["data"] = {"sha256": data}
     warm = scenario.warm_start
     if warm is not None and warm.run is not None and scenario.task.name != "timing":
-        found["warm_start"] = {"run": warm.run, "params_sha256": params_sha256(saved(warm.run).params)}
+        found["warm_start"] = {"run": warm.run, "params_sha256": _digest(saved(warm.run))}
     return found
+
+
+def _digest(start: Saved) -> str:
+    """Of the parameters, and of the buffers where there are any."""
+    of_params = params_sha256(start.params)
+    if not start.buffers:
+        return of_params
+    named = [(name, value.shape, value.tobytes()) for name, value in sorted(start.buffers.items())]
+    return hashlib.sha256(repr((of_params, named)).encode()).hexdigest()
 
 
 def changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

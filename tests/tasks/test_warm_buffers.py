@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from asgd_lab.backends.inputs import inputs
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import checkpoints
+from asgd_lab.record import checkpoints, parameters
 from asgd_lab.scenario import Scenario
 from tests.cli.harness import asgd_lab
 
@@ -91,3 +93,18 @@ def test_replay_evaluates_the_last_version_again(tmp_path: Path) -> None:
     said = asgd_lab("replay", tmp_path / "run", "--trust")
     assert said.status == 0, said
     assert "its last evaluation was repeated with the recorded buffers of worker 0" in " ".join(said.out.split())
+
+
+def test_other_buffers_are_another_start(tmp_path: Path) -> None:
+    for name, shift in (("one", 0.0), ("other", 1.0)):
+        parameters.write(tmp_path / _made(tmp_path / name), np.zeros(4, np.float32), {"mean": np.full(4, shift)})
+    digests = [
+        inputs(stated("Centred", "sim", 0.1, warm_start={"run": str(tmp_path / name)}))["warm_start"]["params_sha256"]
+        for name in ("one", "other")
+    ]
+    assert digests[0] != digests[1]
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
