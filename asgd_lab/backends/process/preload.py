@@ -14,7 +14,9 @@ import tempfile
 import types
 from collections.abc import Iterator, Sequence
 from multiprocessing import forkserver, resource_tracker, util
+from pathlib import Path
 
+import asgd_lab
 from asgd_lab import interrupts
 
 # torch.optim imports torch._dynamo with its first optimizer, which takes seconds: once is enough.
@@ -42,18 +44,28 @@ def preload(modules: Sequence[str] = MODULES) -> None:
 def _safe_path() -> Iterator[None]:
     """Programs that are started inside import nothing from the current directory, which may be a stranger's folder.
 
-    multiprocessing starts its servers with `python -c`, which would look there first, for `signal` too.
+    multiprocessing starts its servers with `python -c`, which would look there first, for `signal` too. And it does not
+    hand them our module search path (before 3.12.8 and 3.13.1): this package would not be found in a plain tree.
     """
-    name = "PYTHONSAFEPATH"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
+    wanted = {"PYTHONSAFEPATH": "1"}
+    if (tree := _tree()) is not None:
+        wanted["PYTHONPATH"] = os.pathsep.join(filter(None, [tree, os.environ.get("PYTHONPATH")]))
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _tree() -> str | None:
+    """The folder that this package lies in where that is not one of installed packages."""
+    folder = Path(asgd_lab.__file__).resolve().parents[1]
+    return None if folder.name in ("site-packages", "dist-packages") else str(folder)
 
 
 def _raise_limit() -> None:
