@@ -53,6 +53,8 @@ def real_run(
     """
     left = ["its times were not repeated", "nor were its evaluations on the way"]
     summary = _summary(run_dir)
+    if not summary and shapes.read_manifest(run_dir / "manifest.json")["status"] == "running":
+        return ["it was killed, so that it has neither a summary nor tables to compare"]
     if "updates" not in summary:
         left.append("it has no summary to compare")
     else:

@@ -3,8 +3,9 @@
 Rows arrive as tuples with times in integer nanoseconds of the run's clock and leave as columns with times in float64
 seconds. While a run goes on, its rows stand in a journal beside the table (`effects.parquet.part`); closing
 rewrites the journal as Parquet in row groups of one fixed size. A process killed with SIGKILL therefore loses only rows
-that were never flushed, and `read` takes the journal where the table is missing. The kernel, not the disk, is what a
-flush reaches: a power cut may take more.
+that were never flushed, and `read` takes the journal where the table is missing. Real processes keep their rows in files
+of their own, which become the tables when the run ends. The kernel, not the disk, is what a flush reaches: a power cut
+may take more.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record import journal, sealing, whole
+from asgd_lab.record.checkpoints import PARTS
 from asgd_lab.record.columns import GROUP_ROWS, KINDS, SAMPLED_EVERY, TABLES, Row, Table
 from asgd_lab.record.journal import Journal
 from asgd_lab.record.removal import remove_file
@@ -263,6 +265,8 @@ def _batches(path: Path) -> Iterator[Any]:
                     raise ValueError(f"it lacks {left:,} rows")
         except Exception as error:  # what a file of unknown bytes makes a reader raise is not stated anywhere
             raise _unreadable(path, error) from error
+    elif (path.parent / PARTS).is_dir():
+        raise ScenarioError(f"{path.parent}: is not a finished run: its rows are still in {PARTS}; run --resume goes on")
     elif _journal(path).exists():
         yield from journal.read(_journal(path))
     else:

@@ -8,6 +8,9 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +21,9 @@ from asgd_lab.backends.outcome import Progress
 from asgd_lab.backends.run import execute
 from asgd_lab.record import checkpoints, whole
 from asgd_lab.scenario import Document
-from tests.cli.harness import Said, asgd_lab
-from tests.whole import sample
+from asgd_lab.trust import trusting
+from tests.cli.harness import PATIENCE_S, Said, asgd_lab, assert_nobody_is_left
+from tests.whole import WHOLE, sample
 
 REAL = """\
 name: bowl
@@ -27,6 +31,25 @@ seed: {seed}
 task: {{name: quadratic, curvature: [1.0, 4.0], noise: 0.1}}
 algorithm: {{name: asgd, n_sync: 2}}
 workers: 2
+budget: {{minibatches: 4000}}
+backend: {{name: process, digest_every_updates: 20, checkpoint: {{every_updates: 30, keep: 2}}}}
+evaluate: {{every_minibatches: 20, parameters: [server, replicas]}}
+"""
+# Buffers, and vectors of the optimizer and of the server's rule.
+TRAINED = """\
+name: network
+seed: {seed}
+task:
+  name: classification
+  dataset: tests.tasks.test_warm_buffers:data
+  model: tests.tasks.test_warm_buffers:Centred
+  batch_size: 8
+  optimizer: {{name: Adam, lr: 0.01}}
+algorithm: {{name: asgd, n_sync: 2, rule: [{{name: momentum, beta: 0.5}}]}}
+workers: 2
+"""
+# fmt: off
+NETWORK = TRAINED + """\
 budget: {{minibatches: 4000}}
 backend: {{name: process, digest_every_updates: 20, checkpoint: {{every_updates: 30, keep: 2}}}}
 evaluate: {{every_minibatches: 20, parameters: [server, replicas]}}
@@ -44,6 +67,13 @@ evaluate: {{every_minibatches: 20}}
 """
 SWEEP = SIMULATED + "sweep: {{algorithm.n_sync: [1, 2]}}\n"
 WARM = SIMULATED + "warm_start: {{run: {run}}}\n"
+WARM_NETWORK = TRAINED + """\
+budget: {{minibatches: 40}}
+backend: sim
+hardware: {{compute: {{step_s: 0.01}}}}
+warm_start: {{run: {run}}}
+"""
+# fmt: on
 TIMED = """\
 name: timed
 seed: 1
@@ -124,7 +154,7 @@ def of_summary(said: Said, out: Path) -> Outcome:
 
 
 def replay(run: Path, folder: Path) -> Outcome:
-    said = asgd_lab("replay", run)
+    said = asgd_lab("replay", run, "--trust")
     return Outcome(said, said.status)
 
 
@@ -137,7 +167,7 @@ def tensorboard(run: Path, folder: Path) -> Outcome:
 def started(text: str) -> Callable[[Path, Path], Outcome]:
     def run_it(run: Path, folder: Path) -> Outcome:
         (folder / "next.yaml").write_text(text.format(run=run, seed=1), encoding="utf-8")
-        return of_summary(asgd_lab("run", folder / "next.yaml", "--out", folder / "next"), folder / "next")
+        return of_summary(asgd_lab("run", folder / "next.yaml", "--trust", "--out", folder / "next"), folder / "next")
 
     return run_it
 
@@ -145,7 +175,7 @@ def started(text: str) -> Callable[[Path, Path], Outcome]:
 def resume(text: str) -> Callable[[Path, Path], Outcome]:
     def run_it(run: Path, folder: Path) -> Outcome:
         (folder / "same.yaml").write_text(text.format(seed=1), encoding="utf-8")
-        said = asgd_lab("run", folder / "same.yaml", "--resume", "--out", run)
+        said = asgd_lab("run", folder / "same.yaml", "--trust", "--resume", "--out", run)
         return Outcome(said, said.status)
 
     return run_it
@@ -167,6 +197,9 @@ COMMANDS: dict[tuple[str, str], Callable[[Path, Path], Outcome]] = {
     ("interrupted", "replay"): replay,
     ("interrupted", "warm_start.run"): started(WARM),
     ("interrupted", "run --resume"): resume(REAL),
+    ("killed", "replay"): replay,
+    ("killed", "warm_start.run"): started(WARM_NETWORK),
+    ("killed", "run --resume"): resume(NETWORK),
 }
 
 
@@ -179,7 +212,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path
         if progress.version >= 75:
             raise KeyboardInterrupt
 
-    for kind, text in {"real": REAL, "interrupted": REAL, "simulated": SIMULATED, "sweep": SWEEP}.items():
+    texts = {"real": REAL, "interrupted": REAL, "killed": NETWORK, "simulated": SIMULATED, "sweep": SWEEP}
+    for kind, text in texts.items():
         for seed in (1, 2):
             (folder / "it.yaml").write_text(text.format(seed=seed), encoding="utf-8")
             out = folder / f"{kind}-{seed}"
@@ -191,15 +225,51 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path
                         break
                     shutil.rmtree(out)
                 assert len(checkpoints.all_of(out)) == 2
+            elif kind == "killed":
+                killed(folder / "it.yaml", out)
             else:
                 assert asgd_lab("run", folder / "it.yaml", "--out", out, "--jobs", "1").status == 0
-    return {
-        kind: (folder / f"{kind}-1", folder / f"{kind}-2") for kind in ("real", "interrupted", "simulated", "sweep")
-    }
+    return {kind: (folder / f"{kind}-1", folder / f"{kind}-2") for kind in texts}
+
+
+def die(file: str, out: str) -> None:
+    """Run until there are two checkpoints, and then kill all processes of this one's group."""
+
+    def kill(progress: Progress) -> None:
+        if progress.version >= 75 and len(checkpoints.all_of(Path(out))) == 2:
+            os.killpg(0, signal.SIGKILL)
+
+    (point,) = Document.read(file).points()
+    with trusting(True):
+        execute(point.scenario, Path(out), kill)
+
+
+def killed(file: Path, out: Path) -> None:
+    for _ in range(10):  # on a busy machine a run may end before anybody looks at it
+        code = "import sys; from tests.cli.test_damage import die; die(*sys.argv[1:])"
+        command = [sys.executable, "-c", code, str(file), str(out)]
+        program = subprocess.Popen(command, start_new_session=True, cwd=Path(__file__).parents[2])
+        if program.wait(PATIENCE_S) == -signal.SIGKILL:
+            assert_nobody_is_left(program.pid)
+            return
+        shutil.rmtree(out)
+    raise AssertionError("it was never killed")
 
 
 def fell_back(said: Said) -> bool:
     return said.status == 0 and "the checkpoint before it is used" in " ".join(said.out.split())
+
+
+def told_of(kind: str, name: str, how: str) -> set[str]:
+    """Of which one must be in the line that refuses a damaged file: its name, or of that which it is damaged for."""
+    names = {Path(name).name}
+    if Path(name).name == "manifest.json":  # without it there is no run; another run's vouches for other files
+        names |= {"holds no run", *(Path(each).name for each in FILES[kind])}
+    elif Path(name).name == "scenario.yaml":
+        names.add("scenario")
+    elif Path(name).parent != Path("."):
+        names.add(f"{Path(name).parent}/")
+    return names
 
 
 def judged(kind: str, command: str, name: str, how: str, run: Path, other: Path, folder: Path) -> str:
@@ -216,9 +286,7 @@ def judged(kind: str, command: str, name: str, how: str, run: Path, other: Path,
         assert said.status in (1, 2), case
         lines = said.err.strip().splitlines()
         assert len(lines) == 1 or (name.endswith("scenario.yaml") and all(name in line for line in lines)), case
-        # Of another run's manifest it is another file that is not the one which it vouches for.
-        names = {Path(each).name for each in FILES[kind]} | {f"{Path(name).parent}/", "scenario", "holds no run"}
-        assert any(part in said.err for part in names), case
+        assert any(part in said.err for part in told_of(kind, name, how)), case
         assert contents(hurt) == before, ("something was changed", *case)
         return "detected"
     if fell_back(said):
@@ -228,11 +296,21 @@ def judged(kind: str, command: str, name: str, how: str, run: Path, other: Path,
         return "detected"  # of several runs, those that cannot be read are told and left out
     expected = act(Path(shutil.copytree(run, whole_dir / "run")), whole_dir)
     assert result == expected.result, ("silently another", *case)
-    if kind == "interrupted" and command == "run --resume":
+    if kind in ("interrupted", "killed") and command == "run --resume":
         assert replay(hurt, hurt_dir).said.status == 0, case
     return "harmless"
 
 
+CHECKPOINTS = [
+    f"checkpoints/{which}/{name}"
+    for which in ("older", "newer")
+    for name in ("state.json", "server.npz", "worker-0.npz", "worker-1.npz")
+]
+PARTS = [
+    f"parts/{name}"
+    for name in ("worker-0*.effects", "worker-1*.minibatches", "server.snapshots", "server.0.npz",
+                 "replica-0.snapshots", "replica-0.0.npz")
+]  # fmt: skip
 FILES = {
     "real": ["manifest.json", "scenario.yaml", "summary.json", "effects.parquet", "minibatches.parquet",
              "evals.parquet", "events.rows", "checkpoints/final.npz"],
@@ -242,13 +320,13 @@ FILES = {
         "manifest.json", "scenario.yaml", "summary.json", "effects.parquet", "evals.parquet")],
     "interrupted": ["manifest.json", "scenario.yaml", "summary.json", "effects.parquet", "events.rows",
                     "checkpoints/final.npz",
-                    *(f"checkpoints/{which}/{name}" for which in ("older", "newer")
-                      for name in ("state.json", "server.npz", "worker-0.npz", "worker-1.npz")),
-                    *(f"parts/{name}" for name in (
-                        "worker-0*.effects", "worker-1*.minibatches", "server.snapshots", "server.0.npz",
-                        "replica-0.snapshots", "replica-0.0.npz"))],
+                    *CHECKPOINTS, *PARTS],
+    "killed": ["manifest.json", "scenario.yaml", "events.rows", "effects.parquet.part", *CHECKPOINTS, *PARTS,
+               "parts/worker-0.snapshots", "parts/worker-0.0.npz"],
 }  # fmt: skip
-SLOW = [(kind, command) for kind, command in COMMANDS if (kind, command) == ("interrupted", "run --resume")]
+SLOW = [("interrupted", "run --resume"), *((kind, command) for kind, command in COMMANDS if kind == "killed")]
+# In one process where they are few: the runs take longer to make than to try.
+pytestmark = [] if WHOLE else [pytest.mark.xdist_group("damage")]
 QUICK = [key for key in COMMANDS if key not in SLOW]
 
 
@@ -256,7 +334,7 @@ def cases(commands: list[tuple[str, str]]) -> list[tuple[str, str, str, str]]:
     return [(*key, name, how) for key in commands for name in FILES[key[0]] for how in DAMAGES]
 
 
-@pytest.mark.parametrize(("kind", "command", "name", "how"), [*sample(cases(QUICK), 40), *sample(cases(SLOW), 6)])
+@pytest.mark.parametrize(("kind", "command", "name", "how"), [*sample(cases(QUICK), 40), *sample(cases(SLOW), 8)])
 def test_a_damaged_file_is_found_or_harmless(
     runs: dict[str, tuple[Path, Path]], tmp_path: Path, kind: str, command: str, name: str, how: str,
     record_property: Callable[[str, object], None],
@@ -266,6 +344,16 @@ def test_a_damaged_file_is_found_or_harmless(
         name = name.replace(f"checkpoints/{which}/", f"checkpoints/{path.name}/")
     name = str(min(run.glob(name)).relative_to(run))
     record_property("outcome", judged(kind, command, name, how, run, other, tmp_path))
+
+
+def test_a_killed_run_is_told_to_be_unfinished_by_who_needs_its_end(
+    runs: dict[str, tuple[Path, Path]], tmp_path: Path
+) -> None:
+    run, _ = runs["killed"]
+    for act in (tensorboard, started(TIMED)):
+        said = act(run, tmp_path).said
+        assert said.status == 2
+        assert f"{run}: is not a finished run" in said.err.replace("\n", " ")
 
 
 def test_the_files_of_a_run_are_all_tried(runs: dict[str, tuple[Path, Path]]) -> None:
