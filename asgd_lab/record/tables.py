@@ -3,9 +3,9 @@
 Rows arrive as tuples with times in integer nanoseconds of the run's clock and leave as columns with times in float64
 seconds. While a run goes on, its rows stand in a journal beside the table (`effects.parquet.part`); closing
 rewrites the journal as Parquet in row groups of one fixed size. A process killed with SIGKILL therefore loses only rows
-that were never flushed, and `read` takes the journal where the table is missing. Real processes keep their rows in files
-of their own, which become the tables when the run ends. The kernel, not the disk, is what a flush reaches: a power cut
-may take more.
+that were never flushed, and `read` takes the journal where the table is missing. Real processes keep their rows in
+files of their own, which become the tables when the run ends. The kernel, not the disk, is what a flush reaches: a
+power cut may take more.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import journal, sealing, whole
+from asgd_lab.record import journal, machine, sealing, whole
 from asgd_lab.record.checkpoints import PARTS
 from asgd_lab.record.columns import GROUP_ROWS, KINDS, SAMPLED_EVERY, TABLES, Row, Table
 from asgd_lab.record.journal import Journal
@@ -118,7 +118,8 @@ def read(run_dir: Path | str, name: str) -> pd.DataFrame:
     """One table of a run, `kind` as a category; of a run that was killed, the rows that had been flushed."""
 
     table = TABLES[name]
-    return _frame(table, run_dir, list(_stored(table.file(Path(run_dir)), table)))
+    path = table.file(Path(run_dir))
+    return _frame(table, run_dir, list(_stored(path, table, machine.free_memory_bytes())))
 
 
 def columns_of(run_dir: Path | str, name: str) -> list[str]:
@@ -227,9 +228,9 @@ def _count(path: Path, table: Table) -> int:
     return sum(batch.num_rows for batch in _stored(path, table))
 
 
-def _stored(path: Path, table: Table) -> Iterator[Any]:
+def _stored(path: Path, table: Table, most_bytes: int | None = None) -> Iterator[Any]:
     """Batches with all columns of the table; an earlier version wrote neither clients nor incarnations."""
-    for batch in _batches(path):
+    for batch in _batches(path, most_bytes):
         yield batch if batch.num_columns == len(table.columns) else _completed(batch, table, path)
 
 
@@ -249,7 +250,7 @@ def _completed(batch: Any, table: Table, path: Path) -> Any:
     return pa.RecordBatch.from_arrays(columns, names=_schema(table).names)
 
 
-def _batches(path: Path) -> Iterator[Any]:
+def _batches(path: Path, most_bytes: int | None = None) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
     if sealing.check(path.parent, path.name) or os.path.lexists(path):
@@ -258,6 +259,8 @@ def _batches(path: Path) -> Iterator[Any]:
                 left = file.metadata.num_rows
                 if left != sum(file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)):
                     raise ValueError("its footer contradicts itself")
+                if most_bytes is not None and 8 * left * file.metadata.num_columns > most_bytes:
+                    raise MemoryError(f"its {left:,} rows take more memory than is free")
                 for batch in file.iter_batches(batch_size=GROUP_ROWS):
                     left -= batch.num_rows
                     yield batch
@@ -266,7 +269,7 @@ def _batches(path: Path) -> Iterator[Any]:
         except Exception as error:  # what a file of unknown bytes makes a reader raise is not stated anywhere
             raise _unreadable(path, error) from error
     elif (path.parent / PARTS).is_dir():
-        raise ScenarioError(f"{path.parent}: is not a finished run: its rows are still in {PARTS}; run --resume goes on")
+        raise ScenarioError(f"{path.parent}: is not a finished run: its rows are in {PARTS} yet; run --resume goes on")
     elif _journal(path).exists():
         yield from journal.read(_journal(path))
     else:
@@ -275,4 +278,5 @@ def _batches(path: Path) -> Iterator[Any]:
 
 def _unreadable(path: Path, error: Exception) -> ScenarioError:
     why = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return ScenarioError(f"{path.parent} cannot be read: {path.name} is not a whole table: {why}")
+    what = "" if isinstance(error, MemoryError) else "is not a whole table: "
+    return ScenarioError(f"{path.parent} cannot be read: {path.name}: {what}{why}")

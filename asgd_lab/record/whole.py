@@ -17,6 +17,7 @@ import os
 import re
 import stat
 import struct
+import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -201,6 +202,8 @@ def read_arrays(path: Path) -> Arrays:
             with np.load(file, allow_pickle=False) as stored:
                 if not isinstance(stored, np.lib.npyio.NpzFile):
                     raise ValueError("it is no archive of arrays")
+                if any(each.compress_type != zipfile.ZIP_STORED for each in zipfile.ZipFile(file).infolist()):
+                    raise ValueError("its arrays are packed, and nobody knows how large they would become")
                 return {key: stored[key] for key in stored.files}
     except ScenarioError:
         raise

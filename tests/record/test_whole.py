@@ -128,6 +128,14 @@ def test_no_pickle_is_loaded(tmp_path: Path) -> None:
         whole.read_arrays(tmp_path / "kept.npz")
 
 
+def test_packed_arrays_are_not_unpacked(tmp_path: Path) -> None:
+    """A few kilobytes that would become gigabytes."""
+    path = tmp_path / "kept.npz"
+    np.savez_compressed(path, params=np.zeros(10_000_000))
+    with pytest.raises(ScenarioError, match=r"kept\.npz: is damaged: its arrays are packed"):
+        whole.read_arrays(path)
+
+
 def test_a_file_that_cannot_be_completed_leaves_the_one_that_was_there(tmp_path: Path) -> None:
     path = tmp_path / "summary.json"
     whole.write(path, b"before")
