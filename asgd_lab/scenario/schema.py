@@ -100,6 +100,8 @@ def _contradictions(scenario: Scenario) -> Iterator[tuple[str, str]]:
     for key in ("checkpoint", "digest_every_updates"):
         if backend.name != "process" and getattr(backend, key) is not None:
             yield f"backend.{key}", f"cannot stand beside backend {backend.name}; only process needs it; remove it"
+    if backend.deterministic and backend.device != "cuda":
+        yield "backend.deterministic", f"changes nothing on device {backend.device}, where bits repeat; remove it"
     if backend.name != "sim" and backend.numerics != "sequential":
         yield "backend.numerics", f"must be sequential with backend {backend.name}, whose workers compute by themselves"
     yield from _groups(scenario)

@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, final
 
-from torch import Tensor
+from torch import OutOfMemoryError, Tensor
 
 Data = dict[str, Tensor]
 START = "start."  # in data, before the names of buffers that a warm start has changed
@@ -193,4 +193,6 @@ def near(word: str, allowed: Iterable[str]) -> str:
 def one_line(error: BaseException) -> str:
     """An exception of somebody else's code, as part of a message of ours."""
     text = " ".join(str(error).split())
+    if isinstance(error, OutOfMemoryError):  # advice for whoever holds the program follows
+        text = ". ".join(text.split(". ")[:3])
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__

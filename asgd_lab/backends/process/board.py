@@ -27,6 +27,7 @@ class Board:
     STALE = 8  # the server's: the staleness of its last applied push
     # Of emulated minibatches and ways: nanoseconds that they took, and that they were stated to take.
     STEPPED_NS, STEPS_STATED_NS, WAYS_NS, WAYS_STATED_NS = 9, 10, 11, 12
+    REGISTERED, BUFFERED = 13, 14  # shared vectors that its GPU copies from and to, and those that a buffer stands for
     STATES = ("starting", "fetching", "training", "pushing", "left")
     TRAINING = STATES.index("training")
 

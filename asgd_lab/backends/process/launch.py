@@ -9,11 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.multiprocessing
-
 from asgd_lab import tasks, trust
-from asgd_lab.backends import room
+from asgd_lab.backends import devices, room
 from asgd_lab.backends.build import build_algorithm, build_task, check_task, initial_parameters
 from asgd_lab.backends.failing import evaluation_failed
 from asgd_lab.backends.outcome import Outcome, Watch
@@ -51,6 +48,7 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
     data = tasks.load(scenario.task)
     task = build_task(scenario, data, checked=True)
     room.check(scenario, task.size)  # before anything of its size is computed with
+    devices.check_memory(scenario, task.size, sum(each.nbytes for each in data.values()))
     check_task(scenario, task)
     initial = initial_parameters(scenario, task)
     workers = scenario.workers
@@ -115,8 +113,7 @@ def check(scenario: Scenario) -> None:
             "(ulimit -Hn); use fewer workers, or raise the limit"
         )
         raise ScenarioError.at("workers", message)
-    if scenario.backend.device == "cuda" and not torch.cuda.is_available():
-        raise ScenarioError.at("backend.device", "cuda needs a GPU and torch finds none here; use cpu or emulated")
+    devices.check(scenario)
 
 
 def _join(plan: Plan, record: RunDirectory, interrupted: bool, crew: Crew, began_ns: int) -> Outcome:
@@ -140,6 +137,10 @@ def _join(plan: Plan, record: RunDirectory, interrupted: bool, crew: Crew, began
         facts["emulated"] = True
         facts["overruns"] = {"minibatches": overruns, "share": overruns / steps if steps else 0.0}
         facts["lateness"] = lateness(board, end_ns)
+    facts |= devices.facts(scenario)
+    if scenario.backend.device == "cuda":
+        registered, buffered = (int(board.worker[:, word].sum()) for word in (Board.REGISTERED, Board.BUFFERED))
+        facts["gpus"]["shared_vectors"] = {"registered": registered, "through_a_buffer": buffered}
     if scenario.faults is not None:
         facts["faults"] = asdict(crew.losses)
     return Outcome(

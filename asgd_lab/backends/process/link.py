@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 from collections.abc import Callable
 
@@ -24,6 +25,8 @@ class Link:
 
     def __init__(self, end: socket.socket, save: Callable[[int], bool]) -> None:
         self._end, self._save = end, save
+        self._poll = select.poll()
+        self._poll.register(end, select.POLLIN)
         self.incarnation = 0
         self._asked: dict[tuple[int, int], Request] = {}
         self._answers: dict[tuple[int, int], Answer] = {}
@@ -40,14 +43,20 @@ class Link:
         """Whether it was asked and not waited for."""
         return key in self._asked or key in self._answers
 
+    def heard(self, key: tuple[int, int]) -> Answer | None:
+        """The answer, if it has come by now; it is still to be waited for."""
+        while key not in self._answers and self._poll.poll(0):
+            self._listen()
+        return self._answers.get(key)
+
     def wait(self, key: tuple[int, int]) -> Answer:
         """The answer. Meanwhile the worker may be told to save what it has, if this is all that it waits for."""
         while key not in self._answers:
-            self._listen()
             if self._to_save is not None and key[0] == Ask.FETCH and len(self._asked) == 1:
                 told, self._to_save = self._to_save, None
                 if self._save(told.number):
                     self._send(Request(Ask.SAVED, self.incarnation, told.number, now_ns(), detail=told.detail))
+            self._listen()
         return self._answers.pop(key)
 
     def call(self, request: Request) -> Answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from asgd_lab.backends.build import Worker
 from asgd_lab.backends.process.board import Board
@@ -37,8 +38,13 @@ class Stretch:
         self.shown_loss = plan.board.loss[number]
         self.loss_sum = self.error_sum = 0.0
 
-    def train(self, worker: Worker, begun: int, start_ns: int) -> tuple[int, int]:
-        """Take `replica.steps` minibatches, fewer if the run is stopped meanwhile: (when the last ended, how many)."""
+    def train(
+        self, worker: Worker, begun: int, start_ns: int, between: Callable[[], None] | None = None
+    ) -> tuple[int, int]:
+        """Take `replica.steps` minibatches, fewer if the run is stopped meanwhile: (when the last ended, how many).
+
+        `between` is called after each of them, where it is given.
+        """
         replica, minibatch, rows = worker.replica, worker.learner.minibatch, self.rows
         first, steps = replica.minibatches, replica.steps
         times, words, orders, slower = self.times, self.words, self.orders, self.slower
@@ -73,6 +79,8 @@ class Stretch:
                 raise NotFinite(f"the loss of minibatch {first + index} is {loss}")
             if orders[Board.STOP]:
                 break
+            if between is not None:
+                between()
         words[TRAINED_NS] += ended - begun
         if done and times is not None:
             words[Board.STEPPED_NS] += ended - begun

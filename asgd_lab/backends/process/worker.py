@@ -2,7 +2,7 @@
 
 On the CPU a coupled replica trains right in its mailbox: measuring then turns the parameters into the update in place,
 and the next fetch writes them anew. The center is the granted slot itself, mapped read-only. On a GPU the replica has
-vectors of its own and the two are staged through the shared ones.
+vectors of its own, which are staged through the shared ones: beside the computation where the algorithm overlaps.
 
 An emulated device computes the real mathematics and then waits out the stated time; likewise it waits out the stated
 costs of client and link. A minibatch whose mathematics took longer than stated is an overrun, and is counted.
@@ -20,6 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from asgd_lab.backends import devices
 from asgd_lab.backends.build import build_algorithm, build_task, build_worker
 from asgd_lab.backends.process.board import Board
 from asgd_lab.backends.process.channel import Answer, Ask, Request
@@ -28,6 +29,7 @@ from asgd_lab.backends.process.link import Link, Out, Over
 from asgd_lab.backends.process.plan import EFFECT_ROW, FATAL, KIND, MINIBATCH_ROW, Plan, settle
 from asgd_lab.backends.process.restoring import restore, save
 from asgd_lab.backends.process.snapshots import OfWorker
+from asgd_lab.backends.process.staged import Staged
 from asgd_lab.backends.process.stretch import NotFinite, Stretch
 from asgd_lab.errors import ProtocolError
 from asgd_lab.hardware.costs import Costs
@@ -53,7 +55,10 @@ def main(plan: Plan, number: int, process: int, end: socket.socket) -> None:
         WorkerProcess(plan, number, process, end).run()
     except Exception as error:
         # A loss that the scenario does not stand, or no disk any more, which end every try.
-        is_fatal = isinstance(error, NotFinite) or (isinstance(error, OSError) and error.errno in NO_ROOM)
+        # Nor is there more memory on a GPU the next time.
+        is_fatal = isinstance(error, NotFinite | torch.OutOfMemoryError) or (
+            isinstance(error, OSError) and error.errno in NO_ROOM
+        )
         traceback.print_exc()
         print(one_line(error), file=sys.stderr, flush=True)  # the last line, which the parent shows
         sys.exit(FATAL if is_fatal else 1)
@@ -75,15 +80,21 @@ class WorkerProcess:
         scenario = plan.scenario
         self.task = build_task(scenario, plan.data.tensors(), checked=True)
         self.algorithm = build_algorithm(scenario)
-        self.device = _device(scenario.backend.device, number)
-        self.staged = self.device.type != "cpu"
+        self.device = devices.of(scenario, number)
+        devices.use(self.device, scenario.backend.deterministic)
+        # Whose answers may lie there before they are waited for.
+        self.overlapped = getattr(self.algorithm.program, "func", None) is programs.overlapped
+        self.staged = (
+            Staged(self.link, self.device, plan.slots, self.overlapped) if scenario.backend.device == "cuda" else None
+        )
+        self.line: Link | Staged = self.link if self.staged is None else self.staged
         depth = self.algorithm.depth
         self.mailboxes = [plan.mailboxes.vector(number * depth + buffer, writable=True) for buffer in range(depth)]
         # A coupled delta's update may take the parameters' place; a sum of gradients or an anchored delta may not.
         self.params: Tensor | None = None  # where they are not the replica's own
         if self.algorithm.shared:
             self.params = plan.slots.vector(0, writable=True)
-        elif not self.staged and self.algorithm.vectors is Delta:
+        elif self.staged is None and self.algorithm.vectors is Delta:
             self.params = self.mailboxes[0]
             if process == 0:
                 self.params.copy_(plan.slots.vector(0))
@@ -104,8 +115,6 @@ class WorkerProcess:
         self.orders = plan.board.words_of_server()
         is_coupled = self.algorithm.program is programs.coupled and not self.algorithm.gate.collects
         self.eager = is_coupled and not self.emulated
-        # Whose answers may lie there before they are waited for.
-        self.overlapped = getattr(self.algorithm.program, "func", None) is programs.overlapped
         self.start_ns = 0  # of the run's clock
         self.in_vain = 0  # lives in a row that ended before their first push because of a loss
         self._build()
@@ -114,14 +123,14 @@ class WorkerProcess:
     def _build(self) -> None:
         """A life's own: the replica, the local optimizer, and the program."""
         initial = self.plan.slots.vector(0)
-        updates = [torch.empty_like(each, device=self.device) for each in self.mailboxes] if self.staged else (
-            self.mailboxes
-        )  # fmt: skip
+        updates = self.mailboxes
+        if self.staged is not None:
+            self.staged.begin()
+            updates = [torch.empty_like(each, device=self.device) for each in self.mailboxes]
         self.worker = build_worker(
             self.task, self.algorithm, self.number, initial.to(self.device), updates, self.params
         )  # fmt: skip
         self.replica = self.worker.replica
-        self.center = torch.empty_like(updates[0]) if self.staged else None
         self.fetches = 0
         self.early: tuple[int, int] | None = None  # a fetch that was asked before the program came to it
         self.going: dict[int, UnderWay] = {}  # by buffer the pushes, and the fetch at ASKED
@@ -135,6 +144,9 @@ class WorkerProcess:
                     self._build()
             self.snapshots.end(self.worker, now_ns() - self.start_ns)
         finally:
+            if self.staged is not None:
+                self.words[Board.REGISTERED], self.words[Board.BUFFERED] = self.staged.staging.counts()
+                print(self.staged.staging.refused, end="", flush=True)
             self.effects.close()
             if self.minibatches is not None:
                 self.minibatches.close()
@@ -157,6 +169,8 @@ class WorkerProcess:
         except Out:
             return False
         except NotFinite:
+            if self.staged is not None:  # what was pushed before this round counts
+                self.staged.flush()
             faults = self.plan.scenario.faults
             self.in_vain = self.in_vain + 1 if replica.sequence == go.version else 1
             if faults is None or faults.on_not_finite == "stop" or self.in_vain == FUTILE:
@@ -206,7 +220,8 @@ class WorkerProcess:
     def _train(self, begun: int) -> int:
         self.words[STATE] = TRAINING
         replica = self.replica
-        ended, done = self.stretch.train(self.worker, begun, self.start_ns)
+        between = self.staged.look if self.staged is not None and self.overlapped else None
+        ended, done = self.stretch.train(self.worker, begun, self.start_ns, between)
         self._note(TRAIN, begun, ended, 0, replica.version, -1, done)
         if self.orders[STOP] and done < replica.steps:
             raise Over
@@ -223,20 +238,16 @@ class WorkerProcess:
         if key is None:
             self.fetches += 1
             sent = self._arrival(begun, self.costs.latency_ns, ahead) if self.emulated else now_ns()
-            key = self.link.ask(Request(Ask.FETCH, self.replica.incarnation, self.fetches, sent, detail=ahead))
+            key = self.line.ask(Request(Ask.FETCH, self.replica.incarnation, self.fetches, sent, detail=ahead))
         self._begin(ASKED, UnderWay(begun, key, self.replica.sequence + 1))
 
     def _receive(self) -> int:
         self.words[STATE] = FETCHING
         going = self.going[ASKED]
-        granted = self.link.wait(going.key)
-        replica, slot = self.replica, granted.detail
-        if granted.steps:
-            center = self.centers.get(slot)
-            if center is None:
-                center = self.centers[slot] = self.plan.slots.vector(slot)
-            if replica.vectors is not None:
-                replica.vectors.center = center if self.center is None else self.center.copy_(center)
+        granted = self.line.wait(going.key)
+        replica = self.replica
+        if granted.steps and replica.vectors is not None:
+            replica.vectors.center = self._center(granted.detail)
         ended = self._received(granted, self.receive_ns) if self.emulated else now_ns()
         del self.going[ASKED]
         size = self.plan.size_bytes if granted.steps else 0
@@ -244,28 +255,35 @@ class WorkerProcess:
         self._note(FETCH, going.begun, ended, granted.waited_ns, granted.version, -1, granted.steps, size, going.round)
         return ended
 
+    def _center(self, slot: int) -> Tensor:
+        if self.staged is not None:
+            return self.staged.center(slot)
+        if slot not in self.centers:
+            self.centers[slot] = self.plan.slots.vector(slot)
+        return self.centers[slot]
+
     def _send(self, buffer: int, begun: int) -> None:
         self.words[STATE] = PUSHING
         arrived = self.replica.arriving()
-        if self.staged:
-            self.mailboxes[buffer].copy_(self.replica.updates[buffer])
         overlaps = self.algorithm.depth > 1 or ASKED in self.going
         sent = self._arrival(begun, self.send_ns, overlaps) if self.emulated else now_ns()
-        key = self.link.ask(
-            Request(
-                Ask.PUSH, arrived.incarnation, arrived.sequence, sent, arrived.base, arrived.steps, buffer,
-                arrived.loss, arrived.error,
-            )
+        request = Request(
+            Ask.PUSH, arrived.incarnation, arrived.sequence, sent, arrived.base, arrived.steps, buffer,
+            arrived.loss, arrived.error,
         )  # fmt: skip
+        if self.staged is None:
+            key = self.link.ask(request)
+        else:
+            key = self.staged.push(request, self.replica.updates[buffer], self.mailboxes[buffer])
         self._begin(buffer, UnderWay(begun, key, arrived.sequence))
         if self.eager:  # the fetch that follows is asked with the push, which the server serves first
             self.fetches += 1
-            self.early = self.link.ask(Request(Ask.FETCH, arrived.incarnation, self.fetches, now_ns()))
+            self.early = self.line.ask(Request(Ask.FETCH, arrived.incarnation, self.fetches, now_ns()))
 
     def _sent(self, buffer: int) -> int:
         self.words[STATE] = PUSHING
         going = self.going[buffer]
-        answer = self.link.wait(going.key)
+        answer = self.line.wait(going.key)
         ended = self._received(answer, self.costs.latency_ns) if self.emulated else now_ns()
         del self.going[buffer]
         size, waited_ns = self.plan.size_bytes, answer.waited_ns
@@ -310,10 +328,3 @@ class WorkerProcess:
             round = self.replica.sequence + (kind != MEASURE)
         what = (waited, version, staleness, steps, size, -1, self.number, self.replica.incarnation)
         self.effects.add(self.number, round, kind, begun - start, ended - start, *what)
-
-
-def _device(kind: str, worker: int) -> torch.device:
-    """`cuda` spreads the workers over the GPUs there are; the other two compute on the CPU."""
-    if kind != "cuda":
-        return torch.device("cpu")
-    return torch.device("cuda", worker % torch.cuda.device_count())

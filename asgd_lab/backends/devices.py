@@ -1,0 +1,128 @@
+"""Which device computes: the CPU, or a GPU of this node that several workers may share; and what it has room for.
+
+With the environment variable ASGD_LAB_GPUS_STAND_IN set to a number, the CPU stands in for so many GPUs: everything but
+CUDA itself can then be tried on a machine without one. The summary of such a run says so.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from typing import Any
+
+import torch
+
+from asgd_lab.backends.build import build_algorithm
+from asgd_lab.errors import ScenarioError
+from asgd_lab.protocol.replica import Delta
+from asgd_lab.record.machine import free_memory_bytes
+from asgd_lab.scenario import Scenario
+
+STAND_IN = "ASGD_LAB_GPUS_STAND_IN"
+CPU = torch.device("cpu")
+
+
+def stand_in() -> int:
+    """How many GPUs the CPU stands in for; 0: none."""
+    text = os.environ.get(STAND_IN, "")
+    return int(text) if text.isascii() and text.isdigit() else 0
+
+
+def count() -> int:
+    """The GPUs that workers may use."""
+    return stand_in() or torch.cuda.device_count()
+
+
+def number(worker: int) -> int:
+    """Which GPU a worker computes on, from 0: they take turns."""
+    return worker % count()
+
+
+def of(scenario: Scenario, worker: int) -> torch.device:
+    """Where a worker of the scenario computes."""
+    if scenario.backend.device != "cuda" or stand_in():
+        return CPU
+    return torch.device("cuda", number(worker))
+
+
+def home(scenario: Scenario) -> torch.device:
+    """Where one process computes for all: a simulation, a replay, and the evaluations after a real run."""
+    return of(scenario, 0)
+
+
+def use(device: torch.device, deterministic: bool) -> None:
+    """Make it this process's own: what a user's model puts on `cuda` is then there too.
+
+    float32 is float32 and no shorter format. A process that computes deterministically fails where torch cannot.
+    """
+    if device.type != "cuda":
+        return
+    if deterministic:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # read when a process first multiplies matrices
+    torch.cuda.set_device(device)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False  # which would choose by times, and so by chance
+    torch.use_deterministic_algorithms(deterministic)
+
+
+def synchronize(device: torch.device) -> None:
+    """Return when all that was asked of it is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def check(scenario: Scenario) -> None:
+    """Refuse GPUs where there are none."""
+    if scenario.backend.device == "cuda" and not count():
+        raise ScenarioError.at("backend.device", "cuda needs a GPU and torch finds none here; use cpu or emulated")
+
+
+def free_bytes(gpu: int) -> int:
+    """The memory that is free on a GPU; of a stand-in its part of the machine's."""
+    if stand_in():
+        return free_memory_bytes() // count()
+    return int(torch.cuda.mem_get_info(gpu)[0])
+
+
+def check_memory(scenario: Scenario, size: int, data_bytes: int) -> None:
+    """Refuse a task of `size` parameters and so many bytes of data where a GPU has no room for its workers.
+
+    It counts what every run of the kind keeps; CUDA's own memory, activations and most optimizers come on top.
+    """
+    if scenario.backend.device != "cuda":
+        return
+    algorithm = build_algorithm(scenario)
+    # A replica's parameters, gradients and updates, and what marks the work that is not pushed yet.
+    replica = 2 + algorithm.depth + (algorithm.vectors is not Delta)
+    if scenario.backend.name == "process":
+        workers = Counter(map(number, range(scenario.workers)))
+        each_bytes, all_bytes = 4 * size * (replica + min(2, algorithm.depth)) + data_bytes, 0
+    else:
+        workers = Counter({0: scenario.workers})
+        each_bytes, all_bytes = 4 * size * (replica + 1), 4 * size * (2 + 2 * algorithm.rule.states) + data_bytes
+    for gpu, those in workers.items():
+        needed, free = those * each_bytes + all_bytes, free_bytes(gpu)
+        if needed > free:
+            message = (
+                f"{those:,} with {size:,} parameters and {data_bytes / 1e9:,.1f} GB of data need "
+                f"{needed / 1e9:,.1f} GB on GPU {gpu}, and {free / 1e9:,.1f} GB are free there; use fewer"
+            )
+            raise ScenarioError.at("workers", message)
+
+
+def facts(scenario: Scenario) -> dict[str, Any]:
+    """What the summary says of the GPUs of a run; nothing of a run without."""
+    if scenario.backend.device != "cuda":
+        return {}
+    if stand_in():
+        return {"gpus": {"stand_in": stand_in()}}
+    used = 1 if scenario.backend.name != "process" else min(count(), scenario.workers)
+    found = [torch.cuda.get_device_properties(gpu) for gpu in range(used)]
+    return {
+        "gpus": {
+            "names": [each.name for each in found],
+            "memory_bytes": [each.total_memory for each in found],
+            "cuda": torch.version.cuda,
+        }
+    }

@@ -1,0 +1,138 @@
+"""Copies between a replica on its GPU and the shared vectors, beside the computation.
+
+Shared memory that CUDA has registered is copied at the bus's speed and without the processor's help. Versions are
+mapped read-only and registered as such, which not every driver can. What is refused is copied through a pinned buffer,
+which takes one more copy by the processor.
+
+All copies leave on a stream of their own, each after what the device had been asked to do by then. A CPU that stands in
+for a GPU copies as late as it may, so that whoever uses a vector too early is found out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+READ_ONLY = 8  # cudaHostRegisterReadOnly
+PAGE_BYTES = 4096
+
+
+class Copy(Protocol):
+    """One that was begun: neither side may be written, nor the target read, until it is done."""
+
+    def done(self) -> bool:
+        """Whether it is; never waits."""
+
+    def wait(self) -> None:
+        """Return when it is done."""
+
+
+class Staging:
+    """One worker's copies, from its device and to it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self._registered: dict[int, bool] = {}  # by the address of a shared vector
+        self._buffers: dict[int, Tensor] = {}  # by the address of a mailbox that is not; at 0 the one for all versions
+        self.refused = ""  # why the last one was
+
+    def to_host(self, source: Tensor, host: Tensor) -> Copy:
+        """Begin to copy a vector of the device to shared memory."""
+        if self._stream is None:
+            return _Late(source, host)
+        if self._is_registered(host, writable=True):
+            return self._begin(source, host)
+        buffer = self._buffer(host.data_ptr(), host)
+        return self._begin(source, buffer, lambda: host.copy_(buffer))
+
+    def to_device(self, host: Tensor, target: Tensor, writable: bool = False) -> Copy:
+        """Begin to copy shared memory, which is mapped `writable` or not, to a vector of the device: one at a time."""
+        if self._stream is None:
+            return _Late(host, target)
+        if self._is_registered(host, writable):
+            return self._begin(host, target)
+        return self._begin(self._buffer(0, host).copy_(host), target)
+
+    def counts(self) -> tuple[int, int]:
+        """How many shared vectors are registered, and how many are copied through a buffer."""
+        registered = sum(self._registered.values())
+        return registered, len(self._registered) - registered
+
+    def _begin(self, source: Tensor, target: Tensor, then: Callable[[], Any] | None = None) -> Copy:
+        stream = self._stream
+        assert stream is not None
+        stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(stream):
+            target.copy_(source, non_blocking=True)
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event.record(stream)  # type: ignore[no-untyped-call]
+        return _OnStream(event, then)
+
+    def _buffer(self, key: int, like: Tensor) -> Tensor:
+        if key not in self._buffers:
+            self._buffers[key] = torch.empty_like(like, pin_memory=True)
+        return self._buffers[key]
+
+    def _is_registered(self, host: Tensor, writable: bool) -> bool:
+        address = host.data_ptr()
+        if address not in self._registered:
+            self._registered[address] = self._register(host, writable)
+        return self._registered[address]
+
+    def _register(self, host: Tensor, writable: bool) -> bool:
+        """Have CUDA pin the pages of a shared vector, which begins at one; False where it will not."""
+        size_bytes = -(-host.nbytes // PAGE_BYTES) * PAGE_BYTES
+        runtime: Any = torch.cuda.cudart()
+        result = runtime.cudaHostRegister(host.data_ptr(), size_bytes, 0 if writable else READ_ONLY)
+        if not int(result):
+            return True
+        self.refused = f"cudaHostRegister gave {result!s}"
+        # CUDA keeps the error, and the next call that looks for one would raise it.
+        try:
+            torch.zeros(1, device=self._device).add_(1)
+            torch.cuda.synchronize(self._device)
+        except RuntimeError:
+            pass
+        return False
+
+
+class _OnStream:
+    """A copy of CUDA's; `then` is what is left to do when it is over."""
+
+    def __init__(self, event: Any, then: Callable[[], Any] | None) -> None:
+        self._event, self._then = event, then
+
+    def done(self) -> bool:
+        if not self._event.query():
+            return False
+        self.wait()
+        return True
+
+    def wait(self) -> None:
+        self._event.synchronize()
+        if self._then is not None:
+            then, self._then = self._then, None
+            then()
+
+
+class _Late:
+    """A copy of a CPU's: made at the second look, or when it is waited for."""
+
+    def __init__(self, source: Tensor, target: Tensor) -> None:
+        self._copy: tuple[Tensor, Tensor] | None = (source, target)
+        self._looks = 0
+
+    def done(self) -> bool:
+        self._looks += 1
+        if self._looks > 1:
+            self.wait()
+        return self._copy is None
+
+    def wait(self) -> None:
+        if self._copy is not None:
+            (source, target), self._copy = self._copy, None
+            target.copy_(source)
