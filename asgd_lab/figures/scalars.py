@@ -85,12 +85,17 @@ def write(path: Path, out: Path) -> Iterator[Written]:
 
 def runs(path: Path) -> Iterator[Path]:
     """The directory of a run itself, or all that lie below it, by name. Links are followed to runs, not to folders."""
-    if (path / "manifest.json").exists():
+    if _is_run(path):
         yield path
     elif path.is_dir():
         for child in sorted(path.iterdir()):
-            if not child.is_symlink() or (child / "manifest.json").exists():
+            if not child.is_symlink() or _is_run(child):
                 yield from runs(child)
+
+
+def _is_run(path: Path) -> bool:
+    """Also one that has lost its manifest, which is told then."""
+    return any(os.path.lexists(path / name) for name in ("manifest.json", "summary.json"))
 
 
 def _claimed(run_dir: Path, out: Path, claimed: Mapping[Path | None, Path]) -> Path:
