@@ -28,6 +28,11 @@ def stand_in() -> int:
     return int(text) if text.isascii() and text.isdigit() else 0
 
 
+def imagine(gpus: int) -> None:
+    """Let the CPU stand in for so many, as in the process that started this one."""
+    os.environ[STAND_IN] = str(gpus)
+
+
 def count() -> int:
     """The GPUs that workers may use."""
     return stand_in() or torch.cuda.device_count()

@@ -96,9 +96,11 @@ class Outcome:
 
 
 def survive(
-    out: Path, seed: int, algorithm: dict[str, Any], workers: int, seconds: float, every_s: float = 0.3
+    out: Path, seed: int, algorithm: dict[str, Any], workers: int, seconds: float, every_s: float = 0.3,
+    device: str = "cpu",
 ) -> Outcome:  # fmt: skip
     """A run of so many seconds under fire; what it has made, and whether it repeats."""
+    backend = {"device": "cuda", "deterministic": True} if device == "cuda" else {}
     scenario = Scenario.model_validate(
         {
             "name": "chaos",
@@ -107,7 +109,7 @@ def survive(
             "algorithm": algorithm | {"rule": ["add"]},
             "workers": workers,
             "budget": {"seconds": seconds},
-            "backend": {"name": "process", "digest_every_updates": 100},
+            "backend": {"name": "process", "digest_every_updates": 100} | backend,
             "faults": {"on_death": "restart", "silent_s": 0.7},
         }
     )

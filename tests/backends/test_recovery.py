@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.backends.chaos import survive
+from asgd_lab.backends import devices
+from tests.backends.chaos import Outcome, survive
 from tests.backends.test_process import nothing_is_left
 
 __all__ = ["nothing_is_left"]  # a fixture that pytest finds here
@@ -28,7 +29,20 @@ def test_every_acknowledged_update_is_in_once_whoever_dies(
     tmp_path: Path, seed: int, algorithm: dict[str, Any]
 ) -> None:
     """Each minibatch adds 1 to a parameter of its own; so the parameters tell which were applied, and how often."""
-    found = survive(tmp_path / "run", seed, algorithm, workers=3, seconds=7.0)
+    check(survive(tmp_path / "run", seed, algorithm, workers=3, seconds=7.0))
+
+
+@pytest.mark.parametrize("seed", [6, 7])
+def test_updates_that_are_staged_from_another_device_are_in_once_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Pushes and fetches whose copies go on beside the minibatches, by processes that die at any moment of them."""
+    monkeypatch.setenv(devices.STAND_IN, "2")
+    algorithm = {6: {"name": "asgd", "n_sync": 3}, 7: {"name": "downpour", "n_fetch": 4, "n_push": 2, "depth": 3}}[seed]
+    check(survive(tmp_path / "run", seed, algorithm, workers=3, seconds=5.0, device="cuda"))
+
+
+def check(found: Outcome) -> None:
     assert found.summary["status"] == "done"
     assert found.done.total() > 8, "next to nothing happened"
     assert found.versions == list(range(1, found.summary["updates"] + 1)), "versions without a gap"

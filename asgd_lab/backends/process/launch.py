@@ -66,7 +66,7 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
         Stack("asgd-lab-states", 2 * algorithm.rule.states, task.size),
         SharedTensors(data | task.start()), Board(workers), record.path, resumed,
         0 if resumed is None else checkpoints.state_of(resumed).elapsed_ns, parts, logs, tuple(sys.path),
-        trust.is_trusted(), SharedHold(record.path),
+        trust.is_trusted(), SharedHold(record.path), devices.stand_in(),
     )  # fmt: skip
     if resumed is not None:
         go_back(plan, resumed)

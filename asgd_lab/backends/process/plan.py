@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from asgd_lab import interrupts, trust
-from asgd_lab.backends import history
+from asgd_lab.backends import devices, history
 from asgd_lab.backends.process import orphans
 from asgd_lab.backends.process.board import Board
 from asgd_lab.backends.process.memory import SharedTensors, Stack
@@ -49,6 +49,7 @@ class Plan:
     path: tuple[str, ...]  # the parent's module search path: a user's model may be on it
     trusted: bool  # whether the scenario's names may be imported, whatever they are
     hold: SharedHold
+    stand_in: int  # for how many GPUs the CPU stands in
 
     @property
     def events(self) -> Path:
@@ -76,4 +77,5 @@ def settle(plan: Plan, name: str) -> None:
     os.close(log)
     sys.path[:] = plan.path
     trust.decide(plan.trusted)
+    devices.imagine(plan.stand_in)
     torch.set_num_threads(1)

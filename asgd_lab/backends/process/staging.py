@@ -10,6 +10,7 @@ for a GPU copies as late as it may, so that whoever uses a vector too early is f
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -69,12 +70,12 @@ class Staging:
         with torch.cuda.stream(stream):
             target.copy_(source, non_blocking=True)
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            event.record(stream)  # type: ignore[no-untyped-call]
+            event.record(stream)
         return _OnStream(event, then)
 
     def _buffer(self, key: int, like: Tensor) -> Tensor:
         if key not in self._buffers:
-            self._buffers[key] = torch.empty_like(like, pin_memory=True)
+            self._buffers[key] = pinned_like(like)
         return self._buffers[key]
 
     def _is_registered(self, host: Tensor, writable: bool) -> bool:
@@ -86,18 +87,25 @@ class Staging:
     def _register(self, host: Tensor, writable: bool) -> bool:
         """Have CUDA pin the pages of a shared vector, which begins at one; False where it will not."""
         size_bytes = -(-host.nbytes // PAGE_BYTES) * PAGE_BYTES
-        runtime: Any = torch.cuda.cudart()
+        runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
         result = runtime.cudaHostRegister(host.data_ptr(), size_bytes, 0 if writable else READ_ONLY)
         if not int(result):
             return True
         self.refused = f"cudaHostRegister gave {result!s}"
-        # CUDA keeps the error, and the next call that looks for one would raise it.
-        try:
-            torch.zeros(1, device=self._device).add_(1)
-            torch.cuda.synchronize(self._device)
-        except RuntimeError:
-            pass
+        forget_error(self._device)
         return False
+
+
+def pinned_like(vector: Tensor) -> Tensor:
+    """Memory of the host that CUDA copies to and from by itself."""
+    return torch.empty_like(vector, pin_memory=True)
+
+
+def forget_error(device: torch.device) -> None:
+    """Ask CUDA for the error that it keeps of a call that failed, which the next to look for one would raise."""
+    with contextlib.suppress(RuntimeError):
+        torch.zeros(1, device=device).add_(1)
+        torch.cuda.synchronize(device)
 
 
 class _OnStream:
