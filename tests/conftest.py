@@ -1,7 +1,7 @@
-"""What every test shares: one torch thread, hypothesis profiles without wall-clock deadlines, and Ctrl-C.
+"""What every test shares: one torch thread, hypothesis profiles without wall-clock deadlines, and signals.
 
-A shell that runs `make test &` in a script has its children ignore Ctrl-C, and the programs that tests start and
-interrupt would inherit that.
+A shell that runs `make test &` in a script has its children ignore Ctrl-C, and nohup the end of a terminal; the
+programs that tests start and interrupt would inherit that.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import torch
 
 from tests import slow
 
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, handler)
 torch.set_num_threads(1)
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="asgd-lab-tests-")  # the key that records are signed by
 atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)

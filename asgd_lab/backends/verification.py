@@ -7,6 +7,7 @@ Nothing is believed because another file says so, and what could not be compared
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -53,8 +54,6 @@ def real_run(
     """
     left = ["its times were not repeated", "nor were its evaluations on the way"]
     summary = _summary(run_dir)
-    if not summary and shapes.read_manifest(run_dir / "manifest.json")["status"] == "running":
-        return ["it was killed, so that it has neither a summary nor tables to compare"]
     if "updates" not in summary:
         left.append("it has no summary to compare")
     else:
@@ -69,6 +68,9 @@ def real_run(
         _evaluations(run_dir, summary, updates)
         if summary["final"] and has_final:
             left += _evaluated(run_dir, summary["final"], params, task)
+    is_killed = shapes.read_manifest(run_dir / "manifest.json")["status"] == "running"
+    if is_killed and not any(os.path.lexists(table.file(run_dir)) for table in TABLES.values()):
+        return [*left, "it was killed before its tables were made"]
     effects = tables.read(run_dir, "effects")
     rows = effects[(effects["kind"] == "apply") & (effects["version"] > 0)]
     recorded = Counter(zip(*(rows[name].tolist() for name in ("version", "staleness", "steps")), strict=True))

@@ -17,5 +17,5 @@ def plan(scenario: Scenario, folder: Path, size: int) -> Plan:
         scenario=scenario, size=size, size_bytes=4 * size, slots=Stack("slots", 3, size),
         mailboxes=Stack("mailboxes", 1, size), states=Stack("states", 0, size), data=SharedTensors({}), board=Board(1),
         run_dir=folder, resumed=None, elapsed_ns=0, parts=folder, logs=folder, path=(), trusted=False,
-        hold=SharedHold(folder),
+        hold=SharedHold(folder), stand_in=0,
     )  # fmt: skip

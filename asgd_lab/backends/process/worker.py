@@ -122,14 +122,12 @@ class WorkerProcess:
 
     def _build(self) -> None:
         """A life's own: the replica, the local optimizer, and the program."""
-        initial = self.plan.slots.vector(0)
         updates = self.mailboxes
         if self.staged is not None:
             self.staged.begin()
             updates = [torch.empty_like(each, device=self.device) for each in self.mailboxes]
-        self.worker = build_worker(
-            self.task, self.algorithm, self.number, initial.to(self.device), updates, self.params
-        )  # fmt: skip
+        initial = self.plan.slots.vector(0).to(self.device)
+        self.worker = build_worker(self.task, self.algorithm, self.number, initial, updates, self.params)
         self.replica = self.worker.replica
         self.fetches = 0
         self.early: tuple[int, int] | None = None  # a fetch that was asked before the program came to it
@@ -312,17 +310,9 @@ class WorkerProcess:
         return save(self.plan, self.worker, self.fetches - 1, checkpoint)
 
     def _note(
-        self,
-        kind: int,
-        begun: int,
-        ended: int,
-        waited: int = 0,
-        version: int = -1,
-        staleness: int = -1,
-        steps: int = 0,
-        size: int = 0,
-        round: int | None = None,
-    ) -> None:
+        self, kind: int, begun: int, ended: int, waited: int = 0, version: int = -1, staleness: int = -1,
+        steps: int = 0, size: int = 0, round: int | None = None,
+    ) -> None:  # fmt: skip
         start = self.start_ns
         if round is None:  # a fetch opens the round that the next push closes; measuring has closed it already
             round = self.replica.sequence + (kind != MEASURE)
