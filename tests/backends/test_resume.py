@@ -27,6 +27,7 @@ from asgd_lab.record import checkpoints, tables, whole
 from asgd_lab.record.parameters import final_params
 from asgd_lab.record.run import read_summary
 from asgd_lab.scenario import Document, Scenario
+from tests.whole import WHOLE, sample
 
 from .chaos import members
 from .scenarios import DIGITS, QUADRATIC, scenario
@@ -101,7 +102,7 @@ def test_several_workers_resume_more_than_once_without_a_gap(tmp_path: Path, alg
     assert not (tmp_path / "run" / "parts").exists()
 
 
-@settings(max_examples=12)
+@settings(max_examples=60 if WHOLE else 6)
 @given(
     name=st.sampled_from(sorted(ALGORITHMS)),
     workers=st.integers(1, 3),
@@ -240,6 +241,9 @@ def damage(path: Path, how: str) -> None:
         path.write_bytes(after)
 
 
+CHECKPOINT = ["state.json", "server.npz", "worker-0.npz", "worker-1.npz"]
+
+
 @pytest.fixture(scope="module")
 def unfinished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scenario, Path]:
     """A run of two workers with two checkpoints."""
@@ -250,8 +254,7 @@ def unfinished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scenario, Path
     return stated, run
 
 
-@pytest.mark.parametrize("how", DAMAGES)
-@pytest.mark.parametrize("name", ["state.json", "server.npz", "worker-0.npz", "worker-1.npz"])
+@pytest.mark.parametrize(("name", "how"), sample(itertools.product(CHECKPOINT, DAMAGES), 6))
 def test_a_damaged_checkpoint_falls_back_to_the_one_before_it(
     unfinished: tuple[Scenario, Path], tmp_path: Path, name: str, how: str
 ) -> None:

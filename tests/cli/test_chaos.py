@@ -13,7 +13,7 @@ from .chaos import case, survive
 CASES, SEED = 60, 1
 
 
-@pytest.mark.parametrize("number", sample(range(CASES), 3))
+@pytest.mark.parametrize("number", sample(range(CASES), 1))
 def test_a_run_that_is_hit_at_a_random_moment_ends_cleanly_and_comes_to_the_same_bits(
     tmp_path: Path, number: int
 ) -> None:

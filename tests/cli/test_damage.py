@@ -337,7 +337,7 @@ def cases(commands: list[tuple[str, str]]) -> list[tuple[str, str, str, str]]:
     return [(*key, name, how) for key in commands for name in FILES[key[0]] for how in DAMAGES]
 
 
-@pytest.mark.parametrize(("kind", "command", "name", "how"), [*sample(cases(QUICK), 40), *sample(cases(SLOW), 8)])
+@pytest.mark.parametrize(("kind", "command", "name", "how"), [*sample(cases(QUICK), 24), *sample(cases(SLOW), 8)])
 def test_a_damaged_file_is_found_or_harmless(
     runs: dict[str, tuple[Path, Path]], tmp_path: Path, kind: str, command: str, name: str, how: str,
     record_property: Callable[[str, object], None],

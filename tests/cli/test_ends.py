@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -30,6 +31,7 @@ from tests.cli.harness import (
     finish,
     start,
 )
+from tests.whole import sample
 
 SHARED = Path("/dev/shm")
 
@@ -129,8 +131,7 @@ def test_a_signal_ends_a_real_run_with_status_130_and_keeps_its_rows(
     assert set(os.listdir(SHARED)) <= shared
 
 
-@pytest.mark.parametrize("number", interrupts.SIGNALS)
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize(("jobs", "number"), sample(itertools.product([1, 2], interrupts.SIGNALS), 3, seed=1))
 def test_a_signal_ends_a_simulated_sweep_with_status_130(
     endless: Path, tmp_path: Path, number: signal.Signals, jobs: int
 ) -> None:

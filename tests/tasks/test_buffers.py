@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +17,7 @@ from asgd_lab.tasks.feeds import walk
 from asgd_lab.tasks.randomness import untouched
 from tests.backends.scenarios import DIGITS, run, scenario
 from tests.tasks.configs import Classification, pictures
+from tests.whole import sample
 
 STEPS = 40
 
@@ -107,8 +109,7 @@ def plain(name: str) -> dict[int, float]:
     return losses
 
 
-@pytest.mark.parametrize("backend", ["inline", "sim", "process"])
-@pytest.mark.parametrize("name", FACTORIES)
+@pytest.mark.parametrize(("name", "backend"), sample(itertools.product(FACTORIES, ["inline", "sim", "process"]), 6))
 def test_one_worker_is_evaluated_as_a_plain_loop_on_the_way_and_at_the_end(
     tmp_path: Path, name: str, backend: str
 ) -> None:
