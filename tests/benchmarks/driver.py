@@ -51,7 +51,7 @@ def measure(tiny: bool) -> Iterator[Row]:
             prepared = plan(scenario, Path(folder), 1)
             end, _ = ends = socket.socketpair()
             worker = WorkerProcess(prepared, 0, 0, end)
-            worker.link = Instant(end, lambda checkpoint: None)
+            worker.line = Instant(end, lambda checkpoint: None)
             worker.start_ns = now_ns()
             worker.worker.learner.minibatch = lambda step: (0.0, 0.0)  # type: ignore[method-assign]
             worker.worker.program = islice(worker.worker.program, 3 * rounds)  # type: ignore[assignment]

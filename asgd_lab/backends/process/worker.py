@@ -270,7 +270,7 @@ class WorkerProcess:
             arrived.loss, arrived.error,
         )  # fmt: skip
         if self.staged is None:
-            key = self.link.ask(request)
+            key = self.line.ask(request)
         else:
             key = self.staged.push(request, self.replica.updates[buffer], self.mailboxes[buffer])
         self._begin(buffer, UnderWay(begun, key, arrived.sequence))
