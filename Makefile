@@ -6,7 +6,7 @@ DEMO := runs/demo
 PAPER := runs/paper
 REPRODUCE = $(BIN)/asgd-lab run scenarios/paper/$(1).yaml --out $(PAPER)$(2)/$(1) --resume
 
-.PHONY: demo test test-fast slow-list test-whole bench bench-table paper paper-full fashion-mnist clean
+.PHONY: demo test test-fast slow-list test-whole bench bench-table gpu gpu-wheels gpu-rehearsal paper paper-full fashion-mnist clean
 
 demo: .venv/installed
 	rm -rf $(DEMO)
@@ -36,6 +36,18 @@ bench: .venv/installed
 # README's table, from the kept numbers.
 bench-table: .venv/installed
 	$(BIN)/python -m tests.benchmarks.table
+
+# Where a GPU is at hand: five minutes, into gpu.json in the folder that OUT names, else in runs/gpu. Nothing need be
+# installed but torch and what usually is beside it: `make gpu-wheels` downloads the rest to .wheels beforehand, for
+# Python 3.12. `make gpu-rehearsal` is the same on a CPU, in an environment of its own with torch 2.11 (7 GB).
+gpu:
+	$(PYTHON) -m tests.gpu $(NAMES)
+
+gpu-wheels: .venv/installed
+	$(BIN)/python -m tests.gpu.wheels
+
+gpu-rehearsal: gpu-wheels
+	$(BIN)/python -m tests.gpu.rehearsal $(NAMES)
 
 # Paine et al. 2013, claim by claim; needs Fashion-MNIST. One seed of the points that decide verdicts, and three seeds of
 # everything. Interrupted, either goes on where it was.
@@ -75,4 +87,4 @@ fashion-mnist:
 	apt-get install -y dataset-fashion-mnist
 
 clean:
-	rm -rf .venv runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf .venv .venv-gpu .wheels runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -28,18 +28,18 @@ TASK = {
 class _Tick(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, ticks: Tensor, place: int) -> Tensor:
-        ctx.place = place
-        return torch.zeros(10)
+        ctx.place, ctx.device = place, ticks.device
+        return torch.zeros(10, device=ticks.device)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        one = torch.zeros(SIZE)
+        one = torch.zeros(SIZE, device=ctx.device)
         one[ctx.place] = -1.0
         return one, None
 
 
 class Ticks(nn.Module):
-    """Its default generator is seeded for each minibatch, by worker and step."""
+    """The host's default generator is seeded for each minibatch, by worker and step."""
 
     def __init__(self) -> None:
         super().__init__()
