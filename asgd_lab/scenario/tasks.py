@@ -205,6 +205,9 @@ class Classification(Part):
     """Whose the training samples are: a mapping, or a name alone."""
     optimizer: Optimizer = SGD
     """The optimizer of the local steps."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of a minibatch's forward pass and loss. bfloat16: torch's autocast chooses which operations run in it;
+    parameters, gradients, updates and evaluations stay float32."""
     biases: Biases | None = None
     """What of the optimizer is different for biases (all parameters of one dimension); null: nothing."""
     schedule: Schedule | None = None

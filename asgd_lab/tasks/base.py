@@ -10,8 +10,10 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, final
 
+import torch
 from torch import OutOfMemoryError, Tensor
 
+CPU = torch.device("cpu")
 Data = dict[str, Tensor]
 START = "start."  # in data, before the names of buffers that a warm start has changed
 
@@ -105,8 +107,15 @@ class Task(Protocol):
         """
         ...
 
-    def batch(self) -> Batch:
-        """What advances many of its learners together; a `ScenarioError` where the task allows no such thing."""
+    def batch(self, device: torch.device = CPU) -> Batch:
+        """What advances many of its learners on that device together; a `ScenarioError` where the task allows no such
+        thing.
+        """
+        ...
+
+    @property
+    def device_bytes(self) -> int:
+        """What its data take on a GPU, beside all vectors: as much in each process that computes on one."""
         ...
 
     @property
@@ -119,14 +128,14 @@ class Task(Protocol):
         """What is allowed but hardly meant, lines `key: sentence`: known once it has been checked."""
         ...
 
-    def check(self, *, gradients: bool = False) -> None:
-        """Try it out before anything is started; a `ScenarioError` says what cannot be trained.
+    def check(self, *, gradients: bool = False, device: torch.device = CPU) -> None:
+        """Try it out on that device before anything is started; a `ScenarioError` says what cannot be trained.
 
         `gradients` says that learners will be given a vector for the sum of their gradients.
         """
         ...
 
-    def check_resume(self) -> None:
+    def check_resume(self, *, device: torch.device = CPU) -> None:
         """A `ScenarioError` where a learner that goes on from a checkpoint would take other steps than before."""
         ...
 
@@ -154,11 +163,12 @@ class Bufferless:
 
     has_error = False
     doubts = ()
+    device_bytes = 0
 
-    def check(self, *, gradients: bool = False) -> None:
+    def check(self, *, gradients: bool = False, device: torch.device = CPU) -> None:
         """Nothing can be wrong with it."""
 
-    def check_resume(self) -> None:
+    def check_resume(self, *, device: torch.device = CPU) -> None:
         """Nothing is kept beside parameters and optimizer."""
 
     def start_with(self, buffers: Mapping[str, Tensor]) -> None:

@@ -20,6 +20,7 @@ from asgd_lab.tasks.network import Network
 from asgd_lab.tasks.objective import IGNORED
 from asgd_lab.tasks.optimizer_state import groups_of
 from asgd_lab.tasks.optimizers import MakeOptimizer
+from asgd_lab.tasks.randomness import generators_of
 from asgd_lab.tasks.stacked import Stack
 
 _NEAR = 1e-2  # relative difference beyond which more than rounding is at work
@@ -60,7 +61,7 @@ def examine(network: Network, images: Tensor, labels: Tensor) -> tuple[Stack, in
     before = python_state(model)
     rows = torch.stack([torch.cat([each[name].detach().flatten() for name in stack.weights]) for each in parameters])
     for places in ([0, 1], [1, 0]):  # the second time what the first has recorded
-        index = torch.tensor(places)
+        index = torch.tensor(places).to(images.device)
         others = [torch.stack([parameters[place][name].detach() for place in places]) for name in stack.others]
         try:
             with warnings.catch_warnings():
@@ -95,11 +96,13 @@ def _minibatch(model: nn.Module, images: Tensor, labels: Tensor) -> _Minibatch:
         kept_bytes += tensor.nbytes
         return tensor
 
-    with torch.random.fork_rng(devices=[]), saved_tensors_hooks(keep, lambda tensor: tensor):
-        before = torch.get_rng_state()
+    generators = generators_of(images.device)
+    gpus = [images.device] if images.is_cuda else []
+    with torch.random.fork_rng(devices=gpus), saved_tensors_hooks(keep, lambda tensor: tensor):
+        before = [each.get_state() for each in generators]
         loss = cross_entropy(model(images.clone()), labels)
-        drawn = not torch.equal(torch.get_rng_state(), before)
-    if drawn:
+        after = [each.get_state() for each in generators]
+    if not all(map(torch.equal, before, after)):
         raise _refused("the model draws random numbers while it trains, as dropout does")
     for name, buffer in model.named_buffers():
         if not torch.equal(buffer, buffers[name]):

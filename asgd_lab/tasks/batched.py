@@ -27,6 +27,7 @@ from asgd_lab.tasks.stacked import Stack
 
 _HIGHEST = 32  # replicas in a stack: more gain nothing
 _KEPT_BYTES = 2**25  # of a stack, from forward to backward pass: more than the caches hold is slower than two stacks
+_KEPT_ON_GPU_BYTES = 2**33  # where memory alone is the limit
 
 
 class _Round(NamedTuple):
@@ -39,8 +40,8 @@ class _Round(NamedTuple):
 class _Rows:
     """A matrix (R, P), and each row's pieces in the shapes of the weights."""
 
-    def __init__(self, height: int, stack: Stack) -> None:
-        self.matrix = torch.zeros(height, sum(stack.sizes))
+    def __init__(self, height: int, stack: Stack, device: torch.device) -> None:
+        self.matrix = torch.zeros(height, sum(stack.sizes), device=device)
         self.rows = self.matrix.unbind(0)
         self.pieces = [_pieces(row, stack) for row in self.rows]
 
@@ -56,14 +57,17 @@ class ClassificationBatch:
     def __init__(
         self, network: Network, make: MakeOptimizer, data: Data, batch_size: int, adjust: AdjustRows | None = None
     ) -> None:
+        """The data lie where the replicas compute."""
+        labels = data["train_labels"]
         self._data, self._batch_size, self._make, self._adjust = data, batch_size, make, adjust
-        self._memories = memories(make)
-        index = torch.arange(2 * batch_size).remainder(len(data["train_labels"])).view(batch_size, 2)
-        self._stack, kept_bytes = examine(network, _pictures(data, index), data["train_labels"][index])
-        height = max(1, min(_HIGHEST, _KEPT_BYTES // kept_bytes))
-        self._params, self._sums = _Rows(height, self._stack), _Rows(height, self._stack)
+        self._memories, self._device = memories(make), labels.device
+        index = torch.arange(2 * batch_size, device=self._device).remainder(len(labels)).view(batch_size, 2)
+        self._stack, kept_bytes = examine(network, _pictures(data, index), labels[index])
+        most_bytes = _KEPT_BYTES if self._device.type == "cpu" else _KEPT_ON_GPU_BYTES
+        height = max(1, min(_HIGHEST, most_bytes // kept_bytes))
+        self._params, self._sums = (_Rows(height, self._stack, self._device) for _ in range(2))
         self._memory: dict[str, _Rows] = {}
-        self._others = [torch.zeros(height, *shape) for shape in self._stack.other_shapes]
+        self._others = [torch.zeros(height, *shape, device=self._device) for shape in self._stack.other_shapes]
 
     def advance(self, rounds: Sequence[tuple[Learner, int, int]]) -> list[Taken]:
         """Take all the minibatches; mean cross-entropy and share of wrong answers before each."""
@@ -160,7 +164,7 @@ class ClassificationBatch:
             for name, value in states[0].items():
                 if name in self._memories:
                     if name not in self._memory:
-                        self._memory[name] = _Rows(len(self._params.rows), self._stack)
+                        self._memory[name] = _Rows(len(self._params.rows), self._stack, self._device)
                     memory = self._memory[name]
                     optimizer.state[row][name] = memory.rows[place]
                     theirs += [state[name] for state in states]
@@ -209,7 +213,9 @@ def _copied(value: Any) -> Any:
 
 
 def _hasten(optimizer: torch.optim.Optimizer, rows: Sequence[Tensor]) -> None:
-    """Choose torch's kernel over all rows, where the class has one."""
+    """Choose torch's kernel over all rows, where the class has one; on a GPU the choice is torch's already."""
+    if rows[0].is_cuda:
+        return
     # torch's fused SGD takes the first row's word for all: either every row has a momentum by now or none has.
     alike = len({bool(optimizer.state.get(row)) for row in rows}) == 1
     for group in optimizer.param_groups:

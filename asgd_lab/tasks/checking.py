@@ -20,9 +20,12 @@ from asgd_lab.tasks.base import one_line
 from asgd_lab.tasks.binding import Bound
 from asgd_lab.tasks.network import Network
 from asgd_lab.tasks.objective import Objective, check_loss, check_outputs
+from asgd_lab.tasks.precision import casting
 from asgd_lab.tasks.randomness import seed_all, untouched
+from asgd_lab.tasks.repeating import repeatable
 
-_NEAR = 1e-3  # relative difference of two losses or gradients beyond which more than rounding is at work
+# The relative difference of two losses or gradients beyond which more than rounding is at work.
+_NEAR = {"float32": 1e-3, "bfloat16": 3e-2}
 
 Minibatch = tuple[Tensor, Tensor]
 """Inputs and labels."""
@@ -74,7 +77,7 @@ def check_network(network: Network, name: str, minibatches: Sequence[Minibatch])
         message = f"{name} registers {late[0]} when it trains; register it in its constructor"
         raise ScenarioError.at("task.model", message)
     for step, (one, other) in enumerate(zip(expected, found, strict=True)):
-        if (trouble := _difference(one, other)) is None:
+        if (trouble := _difference(one, other, _NEAR[network.recipe.precision])) is None:
             continue
         if step == 0:
             message = f"{name} computes something else each time that it is built from one seed: {trouble} differs"
@@ -101,7 +104,7 @@ def _compared(
         bound.settle()
         move(network.layout.views(vector)[: len(bound.parameters)])
 
-    with untouched():
+    with untouched(), repeatable(device):
         expected, found = (
             [_minibatch(network, name, model, moved, step, each) for step, each in enumerate(minibatches)]
             for model, moved in ((plain, lambda: move(plain.parameters())), (bound.model, write))
@@ -117,7 +120,8 @@ def _minibatch(
         write()
     inputs, labels = (each.clone() for each in minibatch)
     seed_all(key(network.recipe.seed, "model", 0, step))
-    outputs, loss = tried(network.recipe.objective, name, model, inputs, labels)
+    with casting(network.recipe.precision, inputs.device):
+        outputs, loss = tried(network.recipe.objective, name, model, inputs, labels)
     has_error = network.recipe.objective.defines_error(outputs, labels)
     for parameter in model.parameters():
         parameter.grad = None
@@ -154,21 +158,21 @@ def _check_inside(name: str, plain: nn.Module, expected: Sequence[_Found]) -> No
             raise ScenarioError.at("task.model", message)
 
 
-def _difference(expected: _Found, found: _Found) -> str | None:
-    if _far(expected.loss, found.loss):
+def _difference(expected: _Found, found: _Found, near: float) -> str | None:
+    if _far(expected.loss, found.loss, near):
         return "the loss"
     for name in expected.gradients.keys() | found.gradients.keys():
         one, other = expected.gradients.get(name), found.gradients.get(name)
-        if one is None or other is None or _far(one, other):
+        if one is None or other is None or _far(one, other, near):
             return f"the gradient of {name}"
     return None
 
 
-def _far(expected: Tensor, found: Tensor) -> bool:
+def _far(expected: Tensor, found: Tensor, near: float) -> bool:
     if expected.is_sparse or found.is_sparse:
         expected, found = expected.to_dense(), found.to_dense()
     size = float(expected.nan_to_num().norm())
-    return not torch.allclose(expected, found, rtol=_NEAR, atol=_NEAR * size, equal_nan=True)
+    return not torch.allclose(expected, found, rtol=near, atol=near * size, equal_nan=True)
 
 
 def _move(weights: Iterable[Tensor]) -> None:

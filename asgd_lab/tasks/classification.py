@@ -21,18 +21,19 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import generator, key
 from asgd_lab.tasks import models
 from asgd_lab.tasks.adjusting import adjusting, adjusting_rows
-from asgd_lab.tasks.base import START, Batch, Data, OptimizerConfig
+from asgd_lab.tasks.base import CPU, START, Batch, Data, OptimizerConfig
 from asgd_lab.tasks.binding import Bound
 from asgd_lab.tasks.checking import check_network
 from asgd_lab.tasks.extremes import extremes
-from asgd_lab.tasks.feeds import Order, Source, source_of, walk
+from asgd_lab.tasks.feeds import Order, Source, walk
 from asgd_lab.tasks.hidden import modes_of, python_state, restore_modes
 from asgd_lab.tasks.measuring import estimated, filled, measure
-from asgd_lab.tasks.network import Network, NetworkLearner, Recipe, default_generator, plain
+from asgd_lab.tasks.network import Network, NetworkLearner, Recipe, plain
 from asgd_lab.tasks.objective import Objective, check_classes
 from asgd_lab.tasks.optimizers import grouped, optimizer
 from asgd_lab.tasks.parts import divided
-from asgd_lab.tasks.randomness import seed_with, untouched
+from asgd_lab.tasks.placing import Placed
+from asgd_lab.tasks.randomness import generators_of, seed_with, untouched
 from asgd_lab.tasks.sharing import may_share, resumes
 from asgd_lab.tasks.trying import check_evaluation, doubts, try_steps
 from asgd_lab.tasks.users import imported
@@ -99,6 +100,11 @@ class ClassificationConfig(Protocol):
         ...
 
     @property
+    def precision(self) -> str:
+        """See `precision.casting`."""
+        ...
+
+    @property
     def batch_norm(self) -> str:
         """Whose BatchNorm's statistics are: local, or the server's."""
         ...
@@ -113,9 +119,8 @@ class ClassificationTask:
         if config.batch_size > len(labels):
             message = f"{config.batch_size} is more than the {len(labels)} training samples"
             raise ScenarioError.at("task.batch_size", message)
-        self._data, self._options = {"cpu": data}, config.dataset_options
-        self._sources: dict[str, Source] = {}
-        self._seed, self._batch_size = seed, config.batch_size
+        self._data = Placed(data, config.dataset_options)
+        self._seed, self._batch_size, self._samples = seed, config.batch_size, len(labels)
         own = None
         if config.loss is not None:
             own = imported("task.loss", config.loss, "it takes outputs and labels, and returns a mean")
@@ -129,56 +134,56 @@ class ClassificationTask:
             if own is None:
                 for split in ("train", "test"):
                     check_classes(split, data[f"{split}_labels"])
-        shape = self._source_on(torch.device("cpu")).shape
+        shape = self._data.source(CPU).shape
         self._objective = Objective(own, labels, classes)
         self._make = grouped(optimizer(config.optimizer), config.biases)
-        self._shapes_matter = config.biases is not None
+        self._shapes_matter, self._is_fused = config.biases is not None, bool(config.optimizer.options.get("fused"))
         self._adjust_rows = adjusting_rows(config.schedule, config.clip)
         self._parts = divided(config.data, labels.numpy(), workers, config.batch_size, seed)
         self._shares_buffers = config.batch_norm == "server"
         factory = functools.partial(models.build, config.model, config.model_options, shape, num_classes)
         adjust = adjusting(config.schedule, config.clip)
-        recipe = Recipe(factory, self._objective, self._make, adjust, seed, self._shares_buffers)
+        self._precision = config.precision
+        recipe = Recipe(factory, self._objective, self._make, adjust, seed, self._shares_buffers, config.precision)
         self.network = Network(recipe)
         self._name, self._warmed = config.model, Data()
         self.start_with({name.removeprefix(START): each for name, each in data.items() if name.startswith(START)})
         self.size = self.network.layout.size
         self.size_bytes = config.size_bytes or 4 * self.size
-        self._evaluating: dict[str, Bound] = {}
+        self._evaluating: dict[torch.device, Bound] = {}
         self._loss_name = config.loss
         self._learners, self.has_error, self._whole = 0, False, False
         self.doubts: list[str] = []
 
-    def check(self, *, gradients: bool = False) -> None:
+    def check(self, *, gradients: bool = False, device: torch.device = CPU) -> None:
         """A `ScenarioError` where the model does not train as in a plain loop; two real minibatches are tried."""
-        device = torch.device("cpu")
         order = self._order(0, device)
-        feed, labels = self._source_on(device).feed(self._seed, 0, order), self._data_on(device)["train_labels"]
-        minibatches = [(feed(step), labels.index_select(0, order(step))) for step in range(2)]
+        feed = self._data.source(device).feed(self._seed, 0, order)
+        minibatches = [(feed(step), self._data.labels("train", order(step))) for step in range(2)]
         self.has_error = check_network(self.network, self._name, minibatches)
-        ends = (len(self._data["cpu"]["test_labels"]), min(len(labels), _SAMPLE))
+        ends = (len(self._data.host["test_labels"]), min(self._samples, _SAMPLE))
         shorter = min(size % self._batch_size or self._batch_size for size in ends)
 
         def made(bound: Bound, params: Tensor) -> NetworkLearner:
             return self._learner(bound, 0, params, torch.zeros_like(params) if gradients else None)
 
-        learner = try_steps(self.network, self._name, made)
-        self._whole = check_evaluation(self.network, self._name, learner, [minibatches[0], *self._extremes()], shorter)
+        learner = try_steps(self.network, self._name, made, device)
+        tried = [minibatches[0], *self._extremes(device)]
+        self._whole = check_evaluation(self.network, self._name, learner, tried, shorter)
         self.doubts = list(doubts(self.network, self._name, learner, minibatches[0], self._loss_name))
 
-    def _extremes(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def _extremes(self, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """Of each split a minibatch with what only few samples have, such as the greatest index into a table."""
-        data, source = self._data["cpu"], self._source_on(torch.device("cpu"))
         for split in ("train", "test"):
-            index = extremes(data, split)
+            index = extremes(self._data.host, split)
             if index is not None:
-                index = filled(index, self._batch_size)
-                yield source.views(split, index)[0], data[f"{split}_labels"][index]
+                index = filled(index, self._batch_size).to(device)
+                yield self._data.source(device).views(split, index)[0], self._data.labels(split, index)
 
-    def check_resume(self) -> None:
+    def check_resume(self, *, device: torch.device = CPU) -> None:
         """A `ScenarioError` where a learner that goes on from a checkpoint would take other steps."""
         with untouched():
-            if not resumes(self.network, self._learner, torch.device("cpu")):
+            if not resumes(self.network, self._learner, device):
                 message = f"{self._name} keeps something from one minibatch to the next that no checkpoint has: it is"
                 raise ScenarioError.at("backend.checkpoint", f"{message} no parameter and no buffer; register_buffer()")
 
@@ -212,30 +217,37 @@ class ClassificationTask:
     def _learner(
         self, bound: Bound, worker: int, params: Tensor, gradients: Tensor | None = None, order: Order | None = None
     ) -> NetworkLearner:
-        labels = self._data_on(params.device)["train_labels"]
+        labels = self._data.on(params.device)["train_labels"]
         order = order or self._order(worker, params.device)
-        feed = self._source_on(params.device).feed(self._seed, worker, order)
+        feed = self._data.source(params.device).feed(self._seed, worker, order)
         return NetworkLearner(self.network, bound, worker, params, gradients, labels, order, feed)
 
     def _order(self, worker: int, device: torch.device) -> Order:
-        samples = len(self._data["cpu"]["train_labels"])
         part = self._parts[worker % len(self._parts)] if self._parts is not None and worker >= 0 else None
-        return walk(self._seed, worker, samples, self._batch_size, device, part)
+        return walk(self._seed, worker, self._samples, self._batch_size, device, part)
 
-    def batch(self) -> Batch:
-        """Stacks of replicas, on the CPU."""
+    def batch(self, device: torch.device = CPU) -> Batch:
+        """Stacks of replicas."""
         from asgd_lab.tasks.batched import ClassificationBatch  # late: few runs need it
 
         parts = {
-            "loss": self._objective.own is not None,
-            "key biases": self._shapes_matter,
-            "folder of images": "train_files" in self._data["cpu"],
+            "a loss": self._objective.own is not None,
+            "a key biases": self._shapes_matter,
+            "a folder of images": self._data.source(CPU).of_files,
+            f"precision {self._precision}": self._precision != "float32",
+            "a fused optimizer, and computes on a GPU": self._is_fused and device.type == "cuda",
         }
         for what, is_used in parts.items():
             if is_used:
-                raise ScenarioError.at("backend.numerics", f"cannot be batched: the task has a {what}; use sequential")
+                raise ScenarioError.at("backend.numerics", f"cannot be batched: the task has {what}; use sequential")
 
-        return ClassificationBatch(self.network, self._make, self._data["cpu"], self._batch_size, self._adjust_rows)
+        data = self._data.on(device)
+        return ClassificationBatch(self.network, self._make, data, self._batch_size, self._adjust_rows)
+
+    @property
+    def device_bytes(self) -> int:
+        """Of the inputs and labels that each process puts on its GPU."""
+        return self._data.bytes
 
     def evaluate(
         self, params: Tensor, buffers: Mapping[str, Tensor] | None = None, *, of_replica: bool = False
@@ -245,22 +257,21 @@ class ClassificationTask:
         With the buffers of a replica, or those that training starts with. Of a replica's own all are taken as they are;
         beside other parameters BatchNorm's statistics are estimated anew, where it is in training mode.
         """
-        data, noise = self._data_on(params.device), default_generator(params.device)
-        source = self._source_on(params.device)
-        chosen = generator(0, "evaluate").permutation(len(data["train_labels"]))[:_SAMPLE]
+        source = self._data.source(params.device)
+        chosen = generator(0, "evaluate").permutation(self._samples)[:_SAMPLE]
         sample = torch.from_numpy(chosen).to(params.device)
         estimates = not (self._shares_buffers or of_replica)
         with torch.no_grad(), untouched(), self._examined(params.device) as bound:
-            seed_with(noise, key(0, "evaluate"))
+            seed_with(generators_of(params.device), key(0, "evaluate"))
             vector, buffers = params.clone(), {**self.network.buffers, **(buffers or {})}
             bound.bind(bound.place(vector, buffers))
             if estimates and (statistics := estimated(bound, self._inputs(source, sample))):
                 bound.bind(bound.place(vector, buffers | statistics))
             bound.model.eval()
-            everything = torch.arange(len(data["test_labels"]), device=params.device)
+            everything = torch.arange(len(self._data.host["test_labels"]), device=params.device)
             found = []
             for split, index in (("test", everything), ("train", sample)):
-                labels = data[f"{split}_labels"][index]
+                labels = self._data.labels(split, index)
                 metrics = measure(
                     bound.model, self._objective, source, split, index, labels, self._batch_size, self._whole
                 )
@@ -277,23 +288,10 @@ class ClassificationTask:
     @contextlib.contextmanager
     def _examined(self, device: torch.device) -> Iterator[Bound]:
         """A module that nothing trains with; it comes back in the modes that the factory gave it."""
-        bound = self._evaluating.pop(str(device), None) or self.network.fresh(device)
+        bound = self._evaluating.pop(device, None) or self.network.fresh(device)
         model = bound.model
         modes, before = modes_of(model), python_state(model)
         yield bound
         restore_modes(model, modes)
         if python_state(model) == before:  # otherwise the next evaluation begins with a new one
-            self._evaluating[str(device)] = bound
-
-    def _source_on(self, device: torch.device) -> Source:
-        name = str(device)
-        if name not in self._sources:
-            self._sources[name] = source_of(self._data_on(device), self._options, device)
-        return self._sources[name]
-
-    def _data_on(self, device: torch.device) -> Data:
-        """Moved once a device, however many replicas live there."""
-        name = str(device)
-        if name not in self._data:
-            self._data[name] = {part: tensor.to(device) for part, tensor in self._data["cpu"].items()}
-        return self._data[name]
+            self._evaluating[device] = bound

@@ -77,7 +77,8 @@ class Stored:
 
     def __init__(self, data: Data) -> None:
         self._data = data
-        self.shape = tuple(pick(data, "train", torch.zeros(1, dtype=torch.int64)).shape[1:])
+        first = torch.zeros(1, dtype=torch.int64, device=data["train_images"].device)
+        self.shape = tuple(pick(data, "train", first).shape[1:])
 
     def feed(self, seed: int, worker: int, order: Order) -> Feed:
         """No augmentation: the seed is not needed."""

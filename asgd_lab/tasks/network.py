@@ -25,15 +25,8 @@ from asgd_lab.tasks.feeds import Feed, Order
 from asgd_lab.tasks.objective import Objective, share
 from asgd_lab.tasks.optimizer_state import load_state, state_of
 from asgd_lab.tasks.optimizers import MakeOptimizer
-from asgd_lab.tasks.randomness import seed_all, seed_with, untouched
-
-
-def default_generator(device: torch.device) -> torch.Generator:
-    """What dropout draws from on that device."""
-    if device.type == "cuda":
-        chosen: torch.Generator = torch.cuda.default_generators[device.index or 0]
-        return chosen
-    return torch.default_generator
+from asgd_lab.tasks.precision import casting
+from asgd_lab.tasks.randomness import generators_of, seed_all, seed_with, untouched
 
 
 def plain(buffer: Tensor) -> Tensor:
@@ -53,6 +46,8 @@ class Recipe:
     seed: int
     shares_buffers: bool
     """Whether buffers of floating point lie in the vector."""
+    precision: str = "float32"
+    """Of the forward pass and the loss of a minibatch, see `precision`."""
 
 
 @final
@@ -78,7 +73,8 @@ class NetworkLearner:
         self.sums = {name: view for (name, parameter), view in named if parameter.requires_grad}
         self._make, self._adjust, self._seed = recipe.make, recipe.adjust, recipe.seed
         self.optimizer = self._make(self._weights)
-        self._generator = default_generator(params.device)
+        self._generators = generators_of(params.device)
+        self._casting = casting(recipe.precision, params.device)
         self._objective = recipe.objective
         self._has_error: bool | None = None  # not known before the first outputs
         self.version = 0
@@ -93,9 +89,11 @@ class NetworkLearner:
         """The first half of a minibatch: its gradient, loss and wrong answers."""
         self._bound.bind(self._place)
         labels, inputs = self._labels.index_select(0, self.order(step)), self._feed(step)
-        seed_with(self._generator, key(self._seed, "model", self.worker, step))
-        outputs = self.module(inputs)
-        loss = self._objective.loss(outputs, labels)
+        seed_with(self._generators, key(self._seed, "model", self.worker, step))
+        torch.clear_autocast_cache()
+        with self._casting:
+            outputs = self.module(inputs)
+            loss = self._objective.loss(outputs, labels)
         for weight in self._weights:
             weight.grad = None
         torch.autograd.backward(loss)
@@ -170,8 +168,8 @@ class Network:
         values = [*model.parameters(), *(floating if recipe.shares_buffers else [])]
         for view, value in zip(self.layout.views(self._initial), values, strict=True):
             view.copy_(value.detach())
-        self.buffers: Buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
-        """At the start, of every replica; those that lie in the vector are there."""
+        self.buffers: Buffers = {name: buffer.detach().cpu().clone() for name, buffer in model.named_buffers()}
+        """At the start, of every replica, on the host; those that lie in the vector are there."""
         bound = Bound(model, self.layout, recipe.shares_buffers)
         self.buffer_names = bound.names
         """Also of those that are empty at the start."""

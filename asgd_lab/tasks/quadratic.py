@@ -16,7 +16,7 @@ from torch import Tensor
 from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import key
 from asgd_lab.tasks.adjusting import Adjust, adjusting
-from asgd_lab.tasks.base import Bufferless, OneByOne, OptimizerConfig, one_line
+from asgd_lab.tasks.base import CPU, Bufferless, OneByOne, OptimizerConfig, one_line
 from asgd_lab.tasks.flat import Layout
 from asgd_lab.tasks.optimizer_state import load_state, state_of
 from asgd_lab.tasks.optimizers import MakeOptimizer, optimizer
@@ -171,13 +171,13 @@ class QuadraticTask(Bufferless):
         stream = (self._seed, worker)
         return QuadraticLearner(params, gradients, self._curvature, self._deviation, self._make, stream, self._adjust)
 
-    def batch(self) -> OneByOne:
+    def batch(self, device: torch.device = CPU) -> OneByOne:
         """A loop: most of a step is the noise, which each replica draws from its own stream."""
         return OneByOne()
 
-    def check(self, *, gradients: bool = False) -> None:
+    def check(self, *, gradients: bool = False, device: torch.device = CPU) -> None:
         """Take two minibatches: an optimizer meets its own state at the second."""
-        params = self.initial()
+        params = self.initial().to(device)
         learner = self.learner(0, params, torch.zeros_like(params) if gradients else None)
         for step in range(2):
             try:

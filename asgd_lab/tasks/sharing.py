@@ -14,6 +14,7 @@ from torch import Tensor
 from asgd_lab.tasks.binding import Bound
 from asgd_lab.tasks.hidden import python_state
 from asgd_lab.tasks.network import Network, NetworkLearner
+from asgd_lab.tasks.repeating import repeatable, same, tolerance
 
 _STEPS = 3
 
@@ -23,6 +24,11 @@ MakeLearner = Callable[[Bound, int, Tensor], NetworkLearner]
 
 def may_share(network: Network, learner: MakeLearner, device: torch.device) -> bool:
     """Whether two replicas that take turns in one module get the bits that each gets in a module of its own."""
+    with repeatable(device):
+        return _may_share(network, learner, device)
+
+
+def _may_share(network: Network, learner: MakeLearner, device: torch.device) -> bool:
     one = network.fresh(device)
     before = python_state(one.model)
     together = [learner(one, worker, _vector(network, worker, device)) for worker in range(2)]
@@ -33,23 +39,25 @@ def may_share(network: Network, learner: MakeLearner, device: torch.device) -> b
         alone = learner(network.fresh(device), worker, _vector(network, worker, device))
         if [alone.minibatch(step) for step in range(_STEPS)] != [turn[worker] for turn in turns]:
             return False
-        if not _same(alone.state() | {"": alone.params}, shared.state() | {"": shared.params}):
+        if not _same(alone.state() | {"": alone.params}, shared.state() | {"": shared.params}, 0.0):
             return False
     return True
 
 
 def resumes(network: Network, learner: MakeLearner, device: torch.device) -> bool:
     """Whether a learner in a new module, with the state of one that has trained, goes on as that one does."""
+    near = 0.0 if device.type == "cpu" else tolerance(device)
     vector = _vector(network, 0, device)
-    before = learner(network.fresh(device), 0, vector)
-    for step in range(_STEPS):
-        before.minibatch(step)
-    after = learner(network.fresh(device), 0, vector.clone())
-    after.load({name: value.clone() for name, value in before.state().items()})
-    same = before.minibatch(_STEPS) == after.minibatch(_STEPS)
+    with repeatable(device):
+        before = learner(network.fresh(device), 0, vector)
+        for step in range(_STEPS):
+            before.minibatch(step)
+        after = learner(network.fresh(device), 0, vector.clone())
+        after.load({name: value.clone() for name, value in before.state().items()})
+        expected, found = (torch.tensor(each.minibatch(_STEPS)) for each in (before, after))
     # A count may change nothing yet, and something later.
-    same = same and python_state(before.module) == python_state(after.module)
-    return same and _same(before.state() | {"": before.params}, after.state() | {"": after.params})
+    alike = same(expected, found, near) and python_state(before.module) == python_state(after.module)
+    return alike and _same(before.state() | {"": before.params}, after.state() | {"": after.params}, near)
 
 
 def _vector(network: Network, worker: int, device: torch.device) -> Tensor:
@@ -57,7 +65,5 @@ def _vector(network: Network, worker: int, device: torch.device) -> Tensor:
     return network.initial().to(device).mul_(1 + 0.1 * worker)
 
 
-def _same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(
-        torch.equal(value.nan_to_num(), other[name].nan_to_num()) for name, value in one.items()
-    )
+def _same(one: dict[str, Tensor], other: dict[str, Tensor], near: float) -> bool:
+    return one.keys() == other.keys() and all(same(value, other[name], near) for name, value in one.items())

@@ -9,7 +9,7 @@ from typing import Protocol, final
 import torch
 from torch import Tensor
 
-from asgd_lab.tasks.base import Bufferless, OneByOne
+from asgd_lab.tasks.base import CPU, Bufferless, OneByOne
 
 
 class TimingConfig(Protocol):
@@ -68,7 +68,7 @@ class TimingTask(Bufferless):
         """Bound to nothing."""
         return TimingLearner()
 
-    def batch(self) -> OneByOne:
+    def batch(self, device: torch.device = CPU) -> OneByOne:
         """Nothing to gain."""
         return OneByOne()
 

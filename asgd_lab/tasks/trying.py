@@ -21,26 +21,27 @@ from asgd_lab.tasks.binding import Bound, Buffers
 from asgd_lab.tasks.network import Network, NetworkLearner
 from asgd_lab.tasks.objective import Sums
 from asgd_lab.tasks.randomness import seed_all, untouched
+from asgd_lab.tasks.repeating import repeatable, same, tolerance
 
 STEPS = 2  # an optimizer meets its own state at the second
-_NEAR = 1e-5  # relative; code that is compiled while it runs rounds otherwise the second time
 
 Minibatch = tuple[Tensor, Tensor]
 """Inputs and labels."""
 
 
-def try_steps(network: Network, name: str, learner: Callable[[Bound, Tensor], NetworkLearner]) -> NetworkLearner:
+def try_steps(
+    network: Network, name: str, learner: Callable[[Bound, Tensor], NetworkLearner], device: torch.device
+) -> NetworkLearner:
     """A learner that has taken the first minibatches; a `ScenarioError` says what of them fails, or cannot be repeated.
 
     `learner` makes one in a module and over a vector.
     """
-    device = torch.device("cpu")
-    with untouched():
-        tried = [learner(network.fresh(device), network.initial()) for _ in range(2)]
+    with untouched(), repeatable(device):
+        tried = [learner(network.fresh(device), network.initial().to(device)) for _ in range(2)]
         losses = [[_minibatch(each, name, step) for step in range(STEPS)] for each in tried]
-    alike = all(_near(*pair) for pair in zip(*losses, strict=True))
+    alike, near = all(_near(one, other, device) for one, other in zip(*losses, strict=True)), tolerance(device)
     one, other = ({"": each.params, **each.buffers()} for each in tried)
-    if not alike or one.keys() != other.keys() or not all(_same(one[each], other[each]) for each in one):
+    if not alike or one.keys() != other.keys() or not all(same(one[each], other[each], near) for each in one):
         message = f"{name} computes something else each time that it is built and trained from one seed; what it draws"
         raise ScenarioError.at("task.model", f"{message} must come from torch's, numpy's or Python's global generator")
     return tried[0]
@@ -77,7 +78,7 @@ def check_evaluation(
     `ScenarioError` where it evaluates not even these, or where nothing can be cut off what it returns.
     """
     inputs, labels = minibatches[0]
-    start, trained = (network.initial(), network.buffers), (learner.params, learner.buffers())
+    start, trained = (network.initial().to(inputs.device), network.buffers), (learner.params, learner.buffers())
     whole = False
     with untouched(), torch.no_grad():
         bound = network.fresh(inputs.device)
@@ -117,7 +118,7 @@ def doubts(
         model.eval()
         seed_all(key(0, "evaluate"))
         own = network.recipe.objective.sums(model(inputs.clone()), labels.clone())
-    if not _near(found.loss, own.loss) or found.wrong != own.wrong:
+    if not _near(found.loss, own.loss, inputs.device) or found.wrong != own.wrong:
         yield (
             f"task.model: {name} keeps something that is neither a parameter nor a buffer and that changes what it "
             "evaluates; evaluations take it as it is at the start; register_buffer()"
@@ -160,14 +161,5 @@ def _evaluated(
     return outputs, network.recipe.objective.sums(outputs, labels.clone())
 
 
-def _near(one: float, other: float) -> bool:
-    return one == other or (math.isnan(one) and math.isnan(other)) or abs(one - other) <= _NEAR * abs(other)
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    if one.shape != other.shape:
-        return False
-    if one.is_complex():
-        one, other = torch.view_as_real(one), torch.view_as_real(other)
-    one, other = one.double().nan_to_num(), other.double().nan_to_num()
-    return bool((one - other).norm() <= _NEAR * other.norm())
+def _near(one: float, other: float, device: torch.device) -> bool:
+    return one == other or (math.isnan(one) and math.isnan(other)) or abs(one - other) <= tolerance(device) * abs(other)

@@ -62,6 +62,42 @@ def rough_products() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def rough_by_newer_words() -> Iterator[None]:
+    """Of which torch refuses to read the older ones back."""
+    backends: Any = torch.backends
+    places = (backends.mkldnn.matmul, backends.mkldnn.conv, backends.cuda.matmul, backends.cudnn.conv)
+    before = [place.fp32_precision for place in places]
+    for place in places:
+        place.fp32_precision = "tf32"
+    yield
+    assert [place.fp32_precision for place in places] == ["tf32"] * 4
+    for place, precision in zip(places, before, strict=True):
+        place.fp32_precision = precision
+
+
+@contextlib.contextmanager
+def deterministic_algorithms() -> Iterator[None]:
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = True
+    yield
+    assert torch.are_deterministic_algorithms_enabled()
+    assert torch.is_deterministic_algorithms_warn_only_enabled()
+    assert torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.benchmark = False
+
+
+@contextlib.contextmanager
+def nested_autocasts() -> Iterator[None]:
+    with torch.autocast("cpu", torch.float16, cache_enabled=False), torch.autocast("cpu", torch.bfloat16):
+        yield
+        assert torch.is_autocast_enabled("cpu")
+        assert torch.get_autocast_dtype("cpu") == torch.bfloat16
+        assert torch.autocast_increment_nesting() == 3
+        assert torch.autocast_decrement_nesting() == 2
+
+
+@contextlib.contextmanager
 def other_device() -> Iterator[None]:
     torch.set_default_device("meta")
     yield
@@ -75,7 +111,10 @@ CALLERS: dict[str, Callable[[], contextlib.AbstractContextManager[object]]] = {
     "no gradients": torch.no_grad,
     "inference": torch.inference_mode,
     "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    "autocasts inside one another": nested_autocasts,
     "double": double_by_default,
+    "rough by newer words": rough_by_newer_words,
+    "deterministic algorithms": deterministic_algorithms,
     "rough products": rough_products,
     "another device": other_device,
 }
@@ -92,7 +131,7 @@ def bits(run_dir: Path) -> tuple[Any, ...]:
 
 @pytest.mark.xdist_group("process")
 def test_a_run_has_the_same_bits_whatever_its_caller_has_said_to_torch(tmp_path: Path) -> None:
-    names = ["2 threads", *sample([name for name in CALLERS if name != "2 threads"], 2)]
+    names = ["2 threads", *sample([name for name in CALLERS if name != "2 threads"], 3)]
     execute(network("process"), tmp_path / "process")  # in processes of its own
     expected = bits(tmp_path / "process")
     assert expected[2]

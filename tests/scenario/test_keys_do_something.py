@@ -45,7 +45,7 @@ OPTIMIZERS: dict[str, tuple[dict[str, Any], dict[str, Values]]] = {
 TASK: dict[str, Values] = {
     "batch_size": (8, 16), "data": ("shared", "sharded"), "train_samples": (600, 300), "scale": (1, 2),
     "model": ("mlp", "lenet"), "size_bytes": (10_000, 10_000_000), "batch_norm": ("local", "server"),
-    "clip": (None, {"norm": 0.01}), "biases": (None, {"lr": 3.0}),
+    "precision": ("float32", "bfloat16"), "clip": (None, {"norm": 0.01}), "biases": (None, {"lr": 3.0}),
     "schedule": (None, {"name": "step", "every": 2, "factor": 0.1}),
     "schedule.clock": (
         {"name": "step", "every": 2, "factor": 0.1}, {"name": "step", "every": 2, "factor": 0.1, "clock": "versions"},

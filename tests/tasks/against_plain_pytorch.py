@@ -26,12 +26,13 @@ ADAM = {"name": "AdamW", "lr": 0.003, "weight_decay": 0.1}
 
 
 class Case(NamedTuple):
-    """A model of `real_models`, its data, its loss (None: cross-entropy), and its optimizer."""
+    """A model of `real_models`, its data, its loss (None: cross-entropy), its optimizer, and the precision."""
 
     model: str
     data: str
     loss: str | None
     optimizer: dict[str, Any]
+    precision: str = "float32"
 
 
 CASES = [
@@ -68,7 +69,9 @@ def plain(case: Case) -> tuple[list[Tensor], list[Tensor]]:
         chosen = order(step)
         torch.manual_seed(key(SEED, "model", 0, step))
         optimizer.zero_grad()
-        loss_of(model(data["train_images"][chosen]), data["train_labels"][chosen]).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=case.precision == "bfloat16"):
+            loss = loss_of(model(data["train_images"][chosen]), data["train_labels"][chosen])
+        loss.backward()
         optimizer.step()
     return before, [parameter.detach() for parameter in model.parameters()]
 
@@ -79,7 +82,7 @@ def lab(case: Case, backend: str, out: Path) -> np.ndarray[Any, Any]:
     task = {
         "name": "classification", "dataset": f"{module}:data", "dataset_options": {"kind": case.data},
         "model": f"{module}:{case.model}", "batch_size": BATCH, "optimizer": case.optimizer,
-        "loss": None if case.loss is None else f"{module}:{case.loss}",
+        "loss": None if case.loss is None else f"{module}:{case.loss}", "precision": case.precision,
     }  # fmt: skip
     stated = Scenario.model_validate({
         "name": case.model, "seed": SEED, "task": task, "algorithm": {"name": "sgd", "n_sync": STEPS},

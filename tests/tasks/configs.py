@@ -49,6 +49,7 @@ class Classification:
     clip: Any = None
     batch_norm: str = "local"
     biases: Any = None
+    precision: str = "float32"
     size_bytes: int | None = None
     name: str = "classification"
 
