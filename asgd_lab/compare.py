@@ -184,7 +184,7 @@ def predicted(scenario: Scenario, calibration: Calibration) -> Scenario:
         update={
             "task": task,
             "hardware": hardware,
-            "backend": Backend(name="sim", device=scenario.backend.device),
+            "backend": Backend(name="sim", device="cpu" if scenario.backend.device == "cpu" else "emulated"),
             "warm_start": None,
             "evaluate": None,
         }

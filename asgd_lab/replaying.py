@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from asgd_lab import display, tasks
+from asgd_lab.backends import devices
 from asgd_lab.backends.inputs import changes, inputs
 from asgd_lab.backends.replay import repeat
 from asgd_lab.backends.run import execute
-from asgd_lab.backends.verification import Contradiction, real_run, sealed, simulated_run
+from asgd_lab.backends.verification import Contradiction, check_gpus, real_run, sealed, simulated_run, summary_of
 from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.record import machine, sources
 from asgd_lab.record.provenance import recorded_here
@@ -69,7 +70,7 @@ def _replay(run_dir: Path, manifest: dict[str, Any], recorded: Mapping[str, Any]
         said, left = verify(run_dir, scenario)
         left += sealed(run_dir)
     except Contradiction as error:
-        raise RunFailed(f"{run_dir}: {error}; {_elsewhere(manifest)}") from error
+        raise RunFailed(f"{run_dir}: {error}; {_elsewhere(run_dir, manifest, scenario)}") from error
     display.say(console, f"{run_dir}: {said}" + "".join(f"; {line}" for line in left))
 
 
@@ -95,6 +96,7 @@ def _real(run_dir: Path, scenario: Scenario) -> tuple[str, list[str]]:
 
 def _simulated(run_dir: Path, scenario: Scenario) -> tuple[str, list[str]]:
     """Simulate it again, since a simulated run is a function of its scenario, and compare all that there is of it."""
+    check_gpus(scenario, run_dir)
     status = read_summary(run_dir).get("status")
     if status != "done":
         raise ScenarioError(
@@ -106,11 +108,17 @@ def _simulated(run_dir: Path, scenario: Scenario) -> tuple[str, list[str]]:
     return "the same final parameters, bit for bit, and the same summary and tables", left
 
 
-def _elsewhere(manifest: dict[str, Any]) -> str:
+def _elsewhere(run_dir: Path, manifest: dict[str, Any], scenario: Scenario) -> str:
     """What differs between where it was recorded and here."""
-    here = {**machine.versions(), **machine.arithmetic()}
-    there = {**manifest.get("versions", {}), **manifest.get("arithmetic", {})}
+    here = {**machine.versions(), **machine.arithmetic(), **_gpus(devices.facts(scenario))}
+    there = {**manifest.get("versions", {}), **manifest.get("arithmetic", {}), **_gpus(summary_of(run_dir))}
     found = [
         f"{name} {there.get(name)} there, {value} here" for name, value in here.items() if there.get(name) != value
     ]
     return f"recorded elsewhere: {', '.join(found)}" if found else "versions and processor are those of the record"
+
+
+def _gpus(told: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a summary decides bits, where it tells of real ones."""
+    gpus = told.get("gpus", {})
+    return {"GPU": " and ".join(sorted(set(gpus["names"]))), "CUDA": gpus.get("cuda")} if "names" in gpus else {}

@@ -74,6 +74,7 @@ class Request:
             named = (
                 scenario.task, scenario.warm_start, scenario.hardware.compute, scenario.hardware.device,
                 scenario.algorithm.push, scenario.backend.checkpoint is None, scenario.budget.target_error is None,
+                scenario.backend.device, scenario.backend.deterministic,
             )  # fmt: skip
             known = next((size for other, size in seen if other == named), None)
             with self.located(point):

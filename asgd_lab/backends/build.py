@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from asgd_lab import tasks
+from asgd_lab.backends import devices
 from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.protocol import algorithms, rules
 from asgd_lab.protocol.algorithms import Algorithm
@@ -59,11 +60,17 @@ def build_algorithm(scenario: Scenario) -> Algorithm:
     return algorithm
 
 
-def build_task(scenario: Scenario, data: dict[str, Tensor] | None = None, *, checked: bool = False) -> Task:
+def build_task(
+    scenario: Scenario, data: dict[str, Tensor] | None = None, *, checked: bool = False,
+    device: torch.device | None = None,
+) -> Task:  # fmt: skip
     """The scenario's task, over data that is already loaded or is loaded here.
 
-    It is tried out with real minibatches, unless the process that started this one has `checked` it.
+    It is tried out with real minibatches, unless the process that started this one has `checked` it. From then on torch
+    computes on `device`, which a user's model may find by itself; None: where one process computes for all.
     """
+    devices.check(scenario)
+    devices.use(devices.home(scenario) if device is None else device, scenario.backend.deterministic)
     data = tasks.load(scenario.task) if data is None else data
     task = tasks.build(scenario.task, scenario.seed, data, scenario.workers, checked=True)
     if not checked:
@@ -72,10 +79,13 @@ def build_task(scenario: Scenario, data: dict[str, Tensor] | None = None, *, che
 
 
 def check_task(scenario: Scenario, task: Task) -> None:
-    """Try a task out with two real minibatches; a `ScenarioError` says what does not fit."""
-    task.check(gradients=scenario.algorithm.push == "gradient")
+    """Try a task out where this process computes, with two real minibatches; a `ScenarioError` says what does not
+    fit.
+    """
+    device = devices.home(scenario)
+    task.check(gradients=scenario.algorithm.push == "gradient", device=device)
     if scenario.backend.checkpoint is not None:
-        task.check_resume()
+        task.check_resume(device=device)
     if scenario.budget.target_error is not None and not task.has_error:
         message = "needs a task with an error: one class a label, and an output for each class; use minibatches"
         raise ScenarioError.at("budget.target_error", message)
@@ -88,12 +98,12 @@ def build_budget(scenario: Scenario) -> Budget:
 
 
 def initial_parameters(scenario: Scenario, task: Task) -> Tensor:
-    """(P,) the parameters at version 0: the task's own, or those of the scenario's warm start.
+    """(P,) the parameters at version 0, where this process computes: the task's own, or those of the warm start.
 
     Of a warm start in this scenario, learners made afterwards have the buffers too.
     """
-    params = task.initial()
-    warm = scenario.warm_start
+    params = task.initial().to(devices.home(scenario))
+    warm, backend = scenario.warm_start, scenario.backend
     if warm is None or not task.size:
         return params
     if warm.run is not None:
@@ -109,7 +119,7 @@ def initial_parameters(scenario: Scenario, task: Task) -> Tensor:
             raise ScenarioError.at("warm_start.run", message)
         task.start_with({name: torch.from_numpy(value) for name, value in found.buffers.items()})
         return params.copy_(loaded)
-    key = (scenario.task.model_dump_json(), scenario.seed, warm.minibatches)
+    key = (scenario.task.model_dump_json(), scenario.seed, warm.minibatches, params.device, backend.deterministic)
     if key in _warmed:
         warmed, buffers = _warmed[key]
         task.start_with(buffers)

@@ -7,14 +7,11 @@ CUDA itself can then be tried on a machine without one. The summary of such a ru
 from __future__ import annotations
 
 import os
-from collections import Counter
 from typing import Any
 
 import torch
 
-from asgd_lab.backends.build import build_algorithm
 from asgd_lab.errors import ScenarioError
-from asgd_lab.protocol.replica import Delta
 from asgd_lab.record.machine import free_memory_bytes
 from asgd_lab.scenario import Scenario
 
@@ -87,33 +84,9 @@ def free_bytes(gpu: int) -> int:
     """The memory that is free on a GPU; of a stand-in its part of the machine's."""
     if stand_in():
         return free_memory_bytes() // count()
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()  # what an earlier run of this process has left to the next
     return int(torch.cuda.mem_get_info(gpu)[0])
-
-
-def check_memory(scenario: Scenario, size: int, data_bytes: int) -> None:
-    """Refuse a task of `size` parameters and so many bytes of data where a GPU has no room for its workers.
-
-    It counts what every run of the kind keeps; CUDA's own memory, activations and most optimizers come on top.
-    """
-    if scenario.backend.device != "cuda":
-        return
-    algorithm = build_algorithm(scenario)
-    # A replica's parameters, gradients and updates, and what marks the work that is not pushed yet.
-    replica = 2 + algorithm.depth + (algorithm.vectors is not Delta)
-    if scenario.backend.name == "process":
-        workers = Counter(map(number, range(scenario.workers)))
-        each_bytes, all_bytes = 4 * size * (replica + min(2, algorithm.depth)) + data_bytes, 0
-    else:
-        workers = Counter({0: scenario.workers})
-        each_bytes, all_bytes = 4 * size * (replica + 1), 4 * size * (2 + 2 * algorithm.rule.states) + data_bytes
-    for gpu, those in workers.items():
-        needed, free = those * each_bytes + all_bytes, free_bytes(gpu)
-        if needed > free:
-            message = (
-                f"{those:,} with {size:,} parameters and {data_bytes / 1e9:,.1f} GB of data need "
-                f"{needed / 1e9:,.1f} GB on GPU {gpu}, and {free / 1e9:,.1f} GB are free there; use fewer"
-            )
-            raise ScenarioError.at("workers", message)
 
 
 def facts(scenario: Scenario) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from asgd_lab.backends import room
+from asgd_lab.backends import devices, room
 from asgd_lab.backends.build import (
     Worker,
     build_algorithm,
@@ -253,10 +253,11 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
         status = "interrupted"
     except RunFailed as error:
         status, failure = "failed", logged(record.path, error)
-    params = lab.parameters.numpy() if task.size else None
-    outcome = Outcome(book.statistics, book.end, lab.server.version, params, {}, {"clock": "effects"}, status, failure)
+    params = lab.parameters.cpu().numpy() if task.size else None
+    facts = {"clock": "effects", **devices.facts(scenario)}
+    outcome = Outcome(book.statistics, book.end, lab.server.version, params, {}, facts, status, failure)
     with outcome.evaluating(record):
-        outcome.evaluate(task, record, {} if lab.first is None else lab.first.buffers())
+        outcome.evaluate(task, record, {} if lab.first is None else lab.first.buffers(), initial.device)
     return outcome
 
 

@@ -81,15 +81,17 @@ class Outcome:
             if self.failure is None:
                 self.status, self.failure = "failed", said
 
-    def evaluate(self, task: Task, record: RunDirectory, buffers: Mapping[str, Tensor]) -> None:
-        """Evaluate the last version, if there is one, for the table and the summary; with the first worker's buffers"""
+    def evaluate(self, task: Task, record: RunDirectory, buffers: Mapping[str, Tensor], device: torch.device) -> None:
+        """Evaluate the last version there, if there is one, for the table and the summary; with the first worker's
+        buffers.
+        """
         self.doubts = task.doubts
         if self.params is None:
             return
         if buffers:
             with contextlib.suppress(OSError):
                 record.save_params(self.params, {name: plain(each).cpu().numpy() for name, each in buffers.items()})
-        for split, metric, value in task.evaluate(torch.from_numpy(self.params).clone(), buffers):
+        for split, metric, value in task.evaluate(torch.from_numpy(self.params).clone().to(device), buffers):
             self.final[f"{split}_{metric}"] = value
             minibatches = self.statistics.minibatches
             record.evals.add((self.makespan_ns, self.updates, minibatches, "server", split, metric, value))

@@ -32,7 +32,7 @@ from asgd_lab.backends.build import (
 from asgd_lab.backends.failing import minibatch_failed
 from asgd_lab.backends.history import digest
 from asgd_lab.backends.settings import settled
-from asgd_lab.backends.verification import FINAL, Made
+from asgd_lab.backends.verification import FINAL, Made, check_gpus
 from asgd_lab.errors import ProtocolError, ScenarioError
 from asgd_lab.protocol.effects import Effect, Fetch, Start, Train, Wait
 from asgd_lab.protocol.events import Event, Kind, Why, feed
@@ -152,9 +152,10 @@ class Repetition:
         self.scenario, self.task = scenario, build_task(scenario)
         self.algorithm = build_algorithm(scenario)
         self.initial = initial_parameters(scenario, self.task)
+        self.device = self.initial.device  # of the replicas; a real run's server computes on the host
         self.mailboxes: dict[int, Tensor] = {}
         self.server = build_server(
-            self.task, self.algorithm, build_budget(scenario), self.initial.clone(), self.mailboxes
+            self.task, self.algorithm, build_budget(scenario), self.initial.cpu().clone(), self.mailboxes
         )
         self.lives: dict[int, _Life] = {}
         self.pushes = self.digests = 0
@@ -183,7 +184,7 @@ class Repetition:
         elif event.kind == Kind.PUSH and life is not None:
             self._compare(event, life.run_until(event.detail, event.number))
             if life.replica.updates:
-                self.mailboxes[worker] = life.replica.updates[event.detail]
+                self.mailboxes[worker] = life.replica.updates[event.detail].cpu()
             self.pushes += 1
         elif event.kind == Kind.LEAVE and life is not None:
             if event.detail == Why.DONE and not self.server.closed:
@@ -261,7 +262,8 @@ class Repetition:
     def _center(self, replica: Replica, grant: FetchGrant) -> None:
         if replica.vectors is not None and grant.steps:
             assert self.server.parameters is not None
-            replica.vectors.center = self.server.parameters.vector(self.server.parameters.pinned(grant.worker))
+            center = self.server.parameters.vector(self.server.parameters.pinned(grant.worker))
+            replica.vectors.center = center.to(self.device)
 
 
 @settled()
@@ -269,8 +271,7 @@ def repeat(scenario: Scenario, run_dir: Path, watch: Any = None) -> Verdict:
     """Repeat the run in `run_dir` that the process backend has recorded; `watch(done, all)` is told how far it is."""
     if build_algorithm(scenario).shared:
         raise ScenarioError(f"{run_dir}: is a run of hogwild, whose updates have no order that could be repeated")
-    if scenario.backend.device == "cuda":
-        raise ScenarioError(f"{run_dir}: was computed on GPUs, whose bits are not promised; replay repeats CPU runs")
+    check_gpus(scenario, run_dir)
     past = history.read(run_dir / history.FILE)
     if not past:
         raise ScenarioError(f"{run_dir / history.FILE}: holds no events; there is nothing to repeat")

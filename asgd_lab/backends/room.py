@@ -1,20 +1,26 @@
-"""Whether a run's vectors fit into the memory that this process may use, said before any of them is made."""
+"""Whether a run's vectors fit into the memory of this machine and of its GPUs, said before any of them is made."""
 
 from __future__ import annotations
 
+from collections import Counter
+
+from asgd_lab.backends import devices
 from asgd_lab.backends.build import build_algorithm
 from asgd_lab.errors import ScenarioError
+from asgd_lab.protocol.replica import Delta
 from asgd_lab.record.machine import free_memory_bytes
 from asgd_lab.scenario import Scenario
 
 _WORKER_BYTES = 10_000  # objects of a worker without any vector, at least
 
 
-def check(scenario: Scenario, size: int) -> None:
+def check(scenario: Scenario, size: int, data_bytes: int = 0) -> None:
     """Refuse a task of `size` parameters that the scenario's workers have no room for, with the sum.
 
-    It counts what every run of the kind keeps; optimizers and data come on top.
+    It counts what every run of the kind keeps; optimizers come on top, and data but for the `data_bytes` that each
+    process is yet to put on its GPU.
     """
+    check_gpus(scenario, size, data_bytes)
     workers, algorithm = scenario.workers, build_algorithm(scenario)
     servers = scenario.hardware.server.count if scenario.backend.name == "sim" else 1
     if size and servers > size:
@@ -22,6 +28,8 @@ def check(scenario: Scenario, size: int) -> None:
         raise ScenarioError.at("hardware.server.count", message)
     if algorithm.shared:
         vectors = workers + 1
+    elif scenario.backend.name != "process" and devices.home(scenario).type == "cuda":
+        vectors = 1  # the others lie there
     elif scenario.backend.name == "process":
         vectors = workers + workers * (1 + algorithm.depth) + 2 + 2 * algorithm.rule.states
     else:
@@ -35,3 +43,30 @@ def check(scenario: Scenario, size: int) -> None:
             f"and {available / 1e9:.1f} GB are free; use fewer"
         )
         raise ScenarioError.at("workers", message)
+
+
+def check_gpus(scenario: Scenario, size: int, data_bytes: int) -> None:
+    """Refuse a task of `size` parameters and so many bytes of data where a GPU has no room for its workers.
+
+    It counts what every run of the kind keeps; CUDA's own memory, activations and most optimizers come on top.
+    """
+    if scenario.backend.device != "cuda":
+        return
+    algorithm = build_algorithm(scenario)
+    # A replica's parameters, gradients and updates, and what marks the work that is not pushed yet.
+    replica = 2 + algorithm.depth + (algorithm.vectors is not Delta)
+    if scenario.backend.name == "process":
+        workers = Counter(map(devices.number, range(scenario.workers)))
+        each_bytes = 4 * size * (replica + min(2, algorithm.depth)) + data_bytes
+        first_bytes = 4 * size * 2 + data_bytes  # of the process that evaluates
+    else:
+        workers = Counter({0: scenario.workers})
+        each_bytes, first_bytes = 4 * size * (replica + 1), 4 * size * (2 + 2 * algorithm.rule.states) + data_bytes
+    for gpu, those in workers.items():
+        needed, free = those * each_bytes + (0 if gpu else first_bytes), devices.free_bytes(gpu)
+        if needed > free:
+            message = (
+                f"{those:,} with {size:,} parameters and {data_bytes / 1e9:,.1f} GB of data need "
+                f"{needed / 1e9:,.1f} GB on GPU {gpu}, and {free / 1e9:,.1f} GB are free there; use fewer"
+            )
+            raise ScenarioError.at("workers", message)

@@ -19,6 +19,8 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
+from asgd_lab.backends import devices
+from asgd_lab.backends.settings import settled
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record import sealing, shapes, tables, whole
 from asgd_lab.record.columns import TABLES
@@ -28,7 +30,12 @@ from asgd_lab.scenario import Scenario
 from asgd_lab.tasks import Task
 
 FINAL = "checkpoints/final.npz"
-OF_THIS_MACHINE = {"startup_s", "started_unix_s", "machine_load"}  # what a summary says that no scenario decides
+OF_THIS_MACHINE = {
+    "startup_s",
+    "started_unix_s",
+    "machine_load",
+    "gpus",
+}  # what a summary says that no scenario decides
 
 
 class Contradiction(Exception):
@@ -44,6 +51,22 @@ class Made:
     minibatches: list[tuple[int, int, float, float]] = field(default_factory=list)  # worker, step, loss, error
 
 
+def check_gpus(scenario: Scenario, run_dir: Path) -> None:
+    """A `ScenarioError` where the run was computed on GPUs and its bits are not promised, or not here."""
+    if scenario.backend.device != "cuda":
+        return
+    if not scenario.backend.deterministic:
+        message = "is of device cuda without backend.deterministic: its bits are not promised, and it is not repeated"
+        raise ScenarioError(f"{run_dir}: {message}")
+    if not devices.count():
+        raise ScenarioError(f"{run_dir}: was computed on GPUs, and torch finds none here")
+    here, there = devices.facts(scenario)["gpus"], summary_of(run_dir).get("gpus", {})
+    if there and ("stand_in" in here) != ("stand_in" in there):
+        where = "the CPU, which stood in for GPUs" if "stand_in" in there else "GPUs, for which the CPU stands in here"
+        raise ScenarioError(f"{run_dir}: was computed on {where} (ASGD_LAB_GPUS_STAND_IN); set it as it was then")
+
+
+@settled()
 def real_run(
     run_dir: Path, scenario: Scenario, made: Made, updates: int, params: npt.NDArray[np.float32], has_final: bool,
     task: Task,
@@ -53,7 +76,7 @@ def real_run(
     The times of a real run are its own: of them only the manifest's hashes speak.
     """
     left = ["its times were not repeated", "nor were its evaluations on the way"]
-    summary = _summary(run_dir)
+    summary = summary_of(run_dir)
     if "updates" not in summary:
         left.append("it has no summary to compare")
     else:
@@ -67,7 +90,9 @@ def real_run(
             _compare(f"summary.json: {name}", own[name], summary[name])
         _evaluations(run_dir, summary, updates)
         if summary["final"] and has_final:
-            left += _evaluated(run_dir, summary["final"], params, task)
+            device = devices.home(scenario)
+            devices.use(device, scenario.backend.deterministic)
+            left += _evaluated(run_dir, summary["final"], torch.from_numpy(params).to(device), task)
     is_killed = shapes.read_manifest(run_dir / "manifest.json")["status"] == "running"
     if is_killed and not any(os.path.lexists(table.file(run_dir)) for table in TABLES.values()):
         return [*left, "it was killed before its tables were made"]
@@ -92,7 +117,7 @@ def real_run(
 
 def simulated_run(run_dir: Path, here: Path) -> list[str]:
     """Compare a simulated run with the directory of the same run simulated `here`; what could not be compared."""
-    there, own = _summary(run_dir), whole.read_json(here / "summary.json")
+    there, own = summary_of(run_dir), whole.read_json(here / "summary.json")
     left = []
     for name in sorted(own.keys() - OF_THIS_MACHINE):
         if name in there:
@@ -123,7 +148,8 @@ def sealed(run_dir: Path) -> list[str]:
     return [] if known else ["its manifest knows no hashes of its files"]
 
 
-def _summary(run_dir: Path) -> dict[str, Any]:
+def summary_of(run_dir: Path) -> dict[str, Any]:
+    """What a run says of itself; nothing where it was killed before."""
     path = run_dir / "summary.json"
     return shapes.read_summary(path) if path.exists() or path.is_symlink() else {}
 
@@ -151,14 +177,10 @@ def _evaluations(run_dir: Path, summary: Mapping[str, Any], updates: int) -> Non
             )
 
 
-def _evaluated(
-    run_dir: Path, claimed: Mapping[str, float | None], params: npt.NDArray[np.float32], task: Task
-) -> list[str]:
+def _evaluated(run_dir: Path, claimed: Mapping[str, float | None], params: torch.Tensor, task: Task) -> list[str]:
     """Evaluate the last version again; a line where that needs buffers, which only the record has."""
     buffers = {name: torch.from_numpy(value) for name, value in final(run_dir).buffers.items()}
-    own = {
-        f"{split}_{metric}": value for split, metric, value in task.evaluate(torch.from_numpy(params).clone(), buffers)
-    }
+    own = {f"{split}_{metric}": value for split, metric, value in task.evaluate(params.clone(), buffers)}
     for name, there in claimed.items():
         here = own.get(name, math.nan)
         _compare(f"summary.json: final: {name}", None if math.isnan(here) else here, there)

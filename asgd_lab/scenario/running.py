@@ -204,10 +204,11 @@ class Backend(Part):
     name: Literal["inline", "sim", "process"]
     """inline (one process, one worker at a time), sim (virtual time) or process (a real run, a process a worker)."""
     device: Literal["cpu", "cuda", "emulated"] = "cpu"
-    """Where workers compute; emulated: on the CPU, each minibatch stretched to the time that hardware states."""
+    """Where workers compute; emulated: on the CPU, each minibatch stretched to the time that hardware states. cuda:
+    real workers on the node's GPUs in turn, all of inline or sim on the first one."""
     deterministic: bool = False
-    """Whether GPUs compute by deterministic algorithms alone, so that replay can repeat the run; a model for which
-    torch has none then fails. Only with device cuda."""
+    """Whether GPUs compute by torch's deterministic algorithms alone, so that replay can repeat the run to the bit; an
+    operation that has none is an error then. Only with device cuda."""
     numerics: Literal["sequential", "batched", "auto"] = "sequential"
     """How sim computes gradients: one round after the other; many workers' rounds in one batched call, in other bits;
     or whichever a short probe on this machine finds faster, so that the bits may differ from machine to machine."""

@@ -95,13 +95,12 @@ def _contradictions(scenario: Scenario) -> Iterator[tuple[str, str]]:
         yield from _gradients(scenario)
     if scenario.faults is not None:
         yield from _faults(scenario, scenario.faults)
+    yield from _devices(backend, task)
     if backend.distances:
         yield from _distances(scenario)
     for key in ("checkpoint", "digest_every_updates"):
         if backend.name != "process" and getattr(backend, key) is not None:
             yield f"backend.{key}", f"cannot stand beside backend {backend.name}; only process needs it; remove it"
-    if backend.deterministic and backend.device != "cuda":
-        yield "backend.deterministic", f"changes nothing on device {backend.device}, where bits repeat; remove it"
     if backend.name != "sim" and backend.numerics != "sequential":
         yield "backend.numerics", f"must be sequential with backend {backend.name}, whose workers compute by themselves"
     yield from _groups(scenario)
@@ -123,12 +122,6 @@ def _contradictions(scenario: Scenario) -> Iterator[tuple[str, str]]:
     if isinstance(task, Timing):
         if scenario.evaluate is not None:
             yield "evaluate", "cannot stand beside task timing, which learns nothing; remove it"
-        if backend.name == "process" and backend.device != "emulated":
-            yield (
-                "backend.device",
-                f"must be emulated where backend process runs task timing, not {backend.device}; "
-                "or use backend sim or inline",
-            )
         if task.step_s is not None and compute.step_s not in (None, task.step_s):
             yield (
                 "hardware.compute.step_s",
@@ -148,6 +141,21 @@ def _contradictions(scenario: Scenario) -> Iterator[tuple[str, str]]:
         )
     if scenario.hardware.host.workers > 1 and scenario.hardware.host.workers % scenario.hardware.device.workers:
         yield "hardware.device.workers", "must divide hardware.host.workers: a device belongs to one host"
+
+
+def _devices(backend: Backend, task: Task) -> Iterator[tuple[str, str]]:
+    """Devices that would have nothing to do, and what only GPUs are asked for."""
+    name, device = backend.name, backend.device
+    if isinstance(task, Timing) and name == "process" and device != "emulated":
+        message = f"must be emulated where backend process runs task timing, not {device}; or use backend sim or inline"
+        yield "backend.device", message
+    elif isinstance(task, Timing) and device == "cuda":
+        allowed = "cpu or emulated" if name == "sim" else "cpu"
+        yield "backend.device", f"must be {allowed} with task timing, which computes nothing; got cuda"
+    if name == "inline" and device == "emulated":
+        yield "backend.device", "must be cpu or cuda with backend inline, which has no clock; got emulated"
+    if backend.deterministic and device != "cuda":
+        yield "backend.deterministic", f"changes nothing on device {device}, where bits repeat; remove it"
 
 
 def _gradients(scenario: Scenario) -> Iterator[tuple[str, str]]:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from asgd_lab.backends import devices
+from asgd_lab.backends import devices, room
 from asgd_lab.backends.process import staging
 from asgd_lab.backends.process.staging import Staging
 from asgd_lab.backends.run import execute
@@ -69,20 +69,20 @@ def test_a_gpu_without_room_for_its_workers_is_refused_with_the_sum(
     share = -(-5 // gpus)
     coupled = algorithm["name"] in ("ssp", "sync_sgd") or "n_sync" in algorithm
     vectors = {"downpour": 2 + 2 + 1 + 2}.get(algorithm["name"], 4 if coupled else 5)  # by hand, of each worker
-    needed = share * (4 * size * vectors + GB)
+    needed = share * (4 * size * vectors + GB) + 4 * size * 2 + GB  # and of the process that evaluates
     monkeypatch.setattr(devices, "free_bytes", lambda gpu: needed)
-    devices.check_memory(stated, size, GB)
+    room.check_gpus(stated, size, GB)
     monkeypatch.setattr(devices, "free_bytes", lambda gpu: needed - 1)
     with pytest.raises(ScenarioError, match=rf"^{share} with 100,000,000 parameters and 1\.0 GB of data need"):
-        devices.check_memory(stated, size, GB)
+        room.check_gpus(stated, size, GB)
 
 
 def test_the_first_gpu_that_is_too_full_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(devices, "free_bytes", lambda gpu: GB if gpu == 2 else 100 * GB)
     with pytest.raises(ScenarioError, match=re.escape("on GPU 2, and 1.0 GB are free there")):
-        devices.check_memory(on_gpus(workers=4), 10**8, 0)
-    devices.check_memory(on_gpus(workers=2), 10**8, 0)  # of which nobody is on that one
+        room.check_gpus(on_gpus(workers=4), 10**8, 0)
+    room.check_gpus(on_gpus(workers=2), 10**8, 0)  # of which nobody is on that one
 
 
 @pytest.mark.parametrize("command", ["run", "validate"])

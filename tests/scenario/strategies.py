@@ -74,6 +74,7 @@ classifications = mapping(
         "data": divisions,
         "schedule": st.none() | schedules,
         "clip": mapping(None, norm=positive) | mapping(None, value=positive),
+        "precision": st.sampled_from(["float32", "bfloat16"]),
     },
     dataset=st.sampled_from(["digits", "fashion-mnist", "package.module:data"]),
 )
@@ -239,10 +240,14 @@ budgets = st.one_of(
     mapping(None, {"updates": st.none() | counts, "seconds": seconds, "target_window": counts}, minibatches=counts),
     mapping(None, seconds=seconds),
 )
-devices = st.sampled_from(["cpu", "cuda", "emulated"])
-backends = st.sampled_from(["inline", "sim", "process"]) | mapping(
-    None, {"device": devices}, name=st.sampled_from(["inline", "sim", "process"])
-)
+backends = st.one_of(
+    st.sampled_from(["inline", "sim", "process"]),
+    mapping(None, {"device": st.sampled_from(["cpu", "emulated"])}, name=st.sampled_from(["sim", "process"])),
+    mapping(
+        None, {"deterministic": st.booleans()}, name=st.sampled_from(["inline", "sim", "process"]),
+        device=st.just("cuda"),
+    ),
+)  # fmt: skip
 
 
 @st.composite

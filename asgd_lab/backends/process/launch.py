@@ -47,8 +47,7 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
     preload()
     data = tasks.load(scenario.task)
     task = build_task(scenario, data, checked=True)
-    room.check(scenario, task.size)  # before anything of its size is computed with
-    devices.check_memory(scenario, task.size, sum(each.nbytes for each in data.values()))
+    room.check(scenario, task.size, task.device_bytes)  # before anything of its size is computed with
     check_task(scenario, task)
     initial = initial_parameters(scenario, task)
     workers = scenario.workers
@@ -92,7 +91,7 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
     try:
         with outcome.evaluating(record):
             if task.size:
-                _evaluate(task, parts, record, outcome)
+                _evaluate(scenario, task, parts, record, outcome)
     finally:
         plan.close()
         checkpoints.abandon(record.path)
@@ -174,13 +173,14 @@ def lateness(board: Board, makespan_ns: int) -> dict[str, float | None]:
     return {**late, "judged": max(share for share in shares if share is not None)}
 
 
-def _evaluate(task: Task, parts: Path, record: RunDirectory, outcome: Outcome) -> None:
+def _evaluate(scenario: Scenario, task: Task, parts: Path, record: RunDirectory, outcome: Outcome) -> None:
     """Evaluate the snapshots that the processes left, and the final parameters."""
+    device = devices.home(scenario)
     try:
         for snapshot in snapshots.read(parts):
             of_replica = snapshot.owner != "server"
             try:
-                found = task.evaluate(snapshot.params, snapshot.buffers, of_replica=of_replica)
+                found = task.evaluate(snapshot.params.to(device), snapshot.buffers, of_replica=of_replica)
             except Exception as error:
                 raise evaluation_failed(error) from error
             for split, metric, value in found:
@@ -190,4 +190,4 @@ def _evaluate(task: Task, parts: Path, record: RunDirectory, outcome: Outcome) -
         buffers = snapshots.buffers_of_first(parts)
     except ScenarioError as error:
         raise RunFailed(f"what the processes recorded cannot be read: {error}") from error
-    outcome.evaluate(task, record, buffers)
+    outcome.evaluate(task, record, buffers, device)

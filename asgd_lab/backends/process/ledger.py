@@ -19,6 +19,7 @@ from asgd_lab.backends.process.plan import Plan
 from asgd_lab.protocol.events import Event, Kind, Why, feed
 from asgd_lab.protocol.grants import FetchGrant, Grant
 from asgd_lab.record.rowfile import RowFile
+from asgd_lab.tasks.base import CPU
 
 
 class Ledger:
@@ -30,7 +31,7 @@ class Ledger:
     def __init__(self, plan: Plan, reading: Callable[[], None] = lambda: None) -> None:
         self._plan = plan
         scenario = plan.scenario
-        task, algorithm = build_task(scenario, plan.data.tensors(), checked=True), build_algorithm(scenario)
+        task, algorithm = build_task(scenario, plan.data.tensors(), checked=True, device=CPU), build_algorithm(scenario)
         past = history.read(plan.events) if plan.events.exists() else []
         self._depth = algorithm.depth
         self._buffers = [

@@ -78,10 +78,9 @@ class WorkerProcess:
     def __init__(self, plan: Plan, number: int, process: int, end: socket.socket) -> None:
         self.plan, self.number, self.link = plan, number, Link(end, self._save)
         scenario = plan.scenario
-        self.task = build_task(scenario, plan.data.tensors(), checked=True)
-        self.algorithm = build_algorithm(scenario)
         self.device = devices.of(scenario, number)
-        devices.use(self.device, scenario.backend.deterministic)
+        self.task = build_task(scenario, plan.data.tensors(), checked=True, device=self.device)
+        self.algorithm = build_algorithm(scenario)
         # Whose answers may lie there before they are waited for.
         self.overlapped = getattr(self.algorithm.program, "func", None) is programs.overlapped
         self.staged = (

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from asgd_lab.backends.build import Worker
 from asgd_lab.backends.failing import minibatch_failed
 from asgd_lab.backends.sim.probe import faster_batched
@@ -17,18 +19,18 @@ from asgd_lab.scenario import Scenario
 from asgd_lab.tasks.base import Batch, Learner, Taken, Task
 
 
-def chosen(scenario: Scenario, task: Task) -> Sequential | Batched:
+def chosen(scenario: Scenario, task: Task, device: torch.device) -> Sequential | Batched:
     """As the scenario says; where it leaves that to a probe, what the probe found joins summary.json."""
     mode = scenario.backend.numerics
     if not task.size or mode == "sequential":
         return Sequential()
     if mode == "batched":
-        return Batched(task.batch(), {"numerics": {"mode": "batched"}})
+        return Batched(task.batch(device), {"numerics": {"mode": "batched"}})
     try:
-        batch = task.batch()
+        batch = task.batch(device)
     except ScenarioError as error:
         return Sequential({"numerics": {"mode": "sequential", "because": str(error)}})
-    is_faster, ratio = faster_batched(task, batch, scenario.workers, scenario.algorithm.n_fetch)
+    is_faster, ratio = faster_batched(task, batch, scenario.workers, scenario.algorithm.n_fetch, device)
     facts = {"numerics": {"mode": "batched" if is_faster else "sequential", "probed_ratio": ratio}}
     return Batched(batch, facts) if is_faster else Sequential(facts)
 

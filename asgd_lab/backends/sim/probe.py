@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from asgd_lab.tasks.base import Batch, Learner, Task
+from asgd_lab.tasks.base import CPU, Batch, Learner, Task
 
 _MARGIN = 1.1  # batching must win by so much: it costs the bits of the sequential run
 _REPEATS = 5
@@ -18,14 +18,16 @@ _ALONE = 4  # of them, where each computes for itself
 _STEPS = 5  # likewise of a round
 
 
-def faster_batched(task: Task, batch: Batch, workers: int, steps: int) -> tuple[bool, float]:
+def faster_batched(
+    task: Task, batch: Batch, workers: int, steps: int, device: torch.device = CPU
+) -> tuple[bool, float]:
     """Whether rounds of so many minibatches, by so many workers at once, take clearly less time batched; and the ratio,
     time one by one over time batched.
 
     Takes seconds of the host's time, more with large networks. What the batch prepares on first use stays prepared.
     """
     workers, steps = min(workers, _WORKERS), min(steps, _STEPS)
-    learners = [task.learner(worker, task.initial()) for worker in range(workers)]
+    learners = [task.learner(worker, task.initial().to(device)) for worker in range(workers)]
     alone = learners[:_ALONE]
     taken = 0
 
@@ -39,8 +41,8 @@ def faster_batched(task: Task, batch: Batch, workers: int, steps: int) -> tuple[
         batch.advance(rounds)
 
     ratios: list[float] = []
-    # A learner's minibatch seeds the default generator.
-    with torch.random.fork_rng(devices=[]):
+    # A learner's minibatch seeds the default generators.
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         one_by_one()
         together()
         began = time.perf_counter()

@@ -13,7 +13,7 @@ from typing import Any
 
 from simpy.core import StopSimulation
 
-from asgd_lab.backends import room
+from asgd_lab.backends import devices, room
 from asgd_lab.backends.build import build_algorithm, build_task, build_worker, initial_parameters
 from asgd_lab.backends.failing import logged
 from asgd_lab.backends.outcome import Outcome, Watch
@@ -66,7 +66,7 @@ class Simulation:
         self.shards = Shards(scenario, task, self.algorithm, self._initial, self._buffers)
         self.server = self.shards.first
         self.statistics = Statistics(scenario.workers)
-        self.numerics = chosen(scenario, task)
+        self.numerics = chosen(scenario, task, self._initial.device)
         self.accounts = [Account() for _ in range(scenario.workers)]
         stated_step_s = getattr(scenario.task, "step_s", None)
         self._times = StepTimes.all(scenario.hardware, scenario.seed, scenario.workers, stated_step_s, scenario.faults)
@@ -121,14 +121,14 @@ class Simulation:
             statistics=self.statistics,
             makespan_ns=self.end_ns,
             updates=self.server.version,
-            params=None if parameters is None else parameters.numpy(),
+            params=None if parameters is None else parameters.cpu().numpy(),
             final={},
-            facts=report.facts(self),
+            facts=report.facts(self) | devices.facts(self.scenario),
             status="failed" if self._failure is not None else status,
             failure=self._failure,
         )
         with outcome.evaluating(self.record):
-            outcome.evaluate(self.task, self.record, self.workers[0].learner.buffers())
+            outcome.evaluate(self.task, self.record, self.workers[0].learner.buffers(), self._initial.device)
         return outcome
 
     def deadlock(self) -> None:
