@@ -16,8 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.gpu import wheels
-from tests.gpu.runner import run
+from tests.gpu.runner import has_gpu, run
 from tests.gpu.sections import SECTIONS
+
+STAND_IN = "ASGD_LAB_GPUS_STAND_IN"
+CORES = 4  # for each section that runs beside others
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -25,6 +28,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.gpu", description=__doc__)
     names = [section.name for section in SECTIONS]
     parser.add_argument("names", nargs="*", metavar="SECTION", help=f"of {', '.join(names)}; all, if none is named")
+    parser.add_argument("--patience", type=float, default=1.0, metavar="TIMES", help="for a slow machine: more time")
     given = parser.parse_args(arguments)
     if unknown := set(given.names) - set(names):
         parser.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join(names)}")
@@ -39,11 +43,14 @@ def main(arguments: Sequence[str]) -> int:
         except wheels.Lacking as error:
             print(error, file=sys.stderr)
             return 2
+        jobs = max(1, len(os.sched_getaffinity(0)) // CORES)
         path = os.pathsep.join(filter(None, [str(wheels.ROOT), site, os.environ.get("PYTHONPATH")]))
         environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)  # each section imports what was just unpacked
+        if not has_gpu(environment):
+            environment[STAND_IN] = "1"  # before any process of a section starts, which would not hear of it later
         facts = {"python": platform.python_version(), "commit": _commit(), "unpacked": unpacked}
-        return int(run(chosen, out, environment, facts)["status"] != "passed")
+        return int(run(chosen, out, environment, facts, jobs, given.patience)["status"] != "passed")
 
 
 def _commit() -> str | None:

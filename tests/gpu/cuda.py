@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from asgd_lab.record.machine import usable_cores
 from tests.gpu.place import Failed, Place
 
 TESTS = Path(__file__).with_name("test_cuda.py")
+MOST_PROCESSES = 5
 LONGEST = 300  # characters of a message that is kept
 
 
@@ -19,6 +22,8 @@ def measure(place: Place, folder: Path) -> Iterator[dict[str, Any]]:
     """Their counts, and a row for each that did not pass. Warnings of other versions of libraries are no errors."""
     report = folder / "junit.xml"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "default", f"--junitxml={report}"]
+    if importlib.util.find_spec("xdist") is not None and (cores := usable_cores()) > 4:
+        command += ["-n", str(min(MOST_PROCESSES, cores // 3))]  # most of the time CUDA starts in new processes
     status = subprocess.run([*command, str(TESTS)], check=False).returncode
     if not report.exists():
         raise Failed(f"pytest ended with {status} and left no report")

@@ -45,7 +45,7 @@ def measure(place: Place, folder: Path) -> Iterator[dict[str, Any]]:
 
 def _killed(place: Place, out: Path) -> dict[str, Any]:
     """SIGKILL and SIGSTOP at random moments, from a seed, to workers and the server; and the record is repeated."""
-    every_s, seconds = place.size((0.8, 8.0), (0.4, 4.0))
+    every_s, seconds = place.size((0.8, 6.0), (0.4, 4.0))
     found = survive(out, 1, ASGD, workers=2, seconds=seconds, every_s=every_s, device="cuda")
     return {
         "done": dict(found.done), "updates": found.summary["updates"], "minibatches": found.summary["minibatches"],
@@ -58,7 +58,7 @@ def _interrupted(place: Place, out: Path) -> dict[str, Any]:
     """Ctrl-C to the program when there is a checkpoint; then it goes on."""
     stated = {
         "name": "interrupted", "seed": 2, "task": TASK, "algorithm": ASGD | {"rule": ["add"]}, "workers": 2,
-        "budget": {"seconds": 3.0}, "backend": place.backend(checkpoint={"every_updates": 20}),
+        "budget": {"seconds": 2.0}, "backend": place.backend(checkpoint={"every_updates": 20}),
         "faults": {"on_death": "restart"},
     }  # fmt: skip
     path = out.with_suffix(".yaml")

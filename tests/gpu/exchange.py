@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from asgd_lab.backends.build import build_task
 from asgd_lab.backends.run import execute
 from asgd_lab.record import tables
 from asgd_lab.scenario import Scenario
@@ -21,18 +22,13 @@ from tests.benchmarks.sync import baseline
 from tests.gpu import networks
 from tests.gpu.place import Place, rounded, spread, synchronize
 
-PARAMETERS = 60_965_224
-
 
 def measure(place: Place, folder: Path) -> Iterator[dict[str, Any]]:
     """The two baselines, then a row a length of round: the share of computing, seconds of an exchange over theirs."""
-    size = place.size(PARAMETERS, 100_000)
+    size = build_task(_scenario(1, 1, 1, place), checked=True).size
     baselines = {"in_host_memory": baseline(size, 12), "through_the_device": _staged(size, place)}
-    yield {
-        "what": f"two copies and one axpy, {size:,} parameters, s",
-        **{name: spread(seconds) for name, seconds in baselines.items()},
-    }
-    runs = place.size(((1, 1, 60), (1, 10, 100), (1, 100, 300), (4, 1, 120), (1, 600, 1200)), ((1, 1, 4), (2, 2, 8)))
+    yield _told(baselines, size)
+    runs = place.size(((1, 1, 50), (1, 10, 100), (1, 100, 220), (1, 600, 660)), ((1, 1, 4), (2, 2, 8)))
     for workers, n_sync, minibatches in runs:
         out = folder / f"{workers}-{n_sync}"
         summary = execute(_scenario(workers, n_sync, minibatches, place), out)
@@ -49,6 +45,13 @@ def measure(place: Place, folder: Path) -> Iterator[dict[str, Any]]:
                 name: rounded(float(np.median(gaps) / np.median(seconds))) for name, seconds in baselines.items()
             }
         yield row
+    yield _told({"in_host_memory": baseline(size, 12), "through_the_device": _staged(size, place)}, size)
+
+
+def _told(baselines: dict[str, list[float]], size: int) -> dict[str, Any]:
+    """Measured first and last: the machine may have changed."""
+    what = f"two copies and one axpy, {size:,} parameters, s"
+    return {"what": what, **{name: spread(seconds) for name, seconds in baselines.items()}}
 
 
 def _scenario(workers: int, n_sync: int, minibatches: int, place: Place) -> Scenario:

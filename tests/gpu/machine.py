@@ -115,9 +115,8 @@ def _descriptors() -> None:
 
 def _child(place: Place) -> None:
     """A child of the fork server computes on the device."""
-    from asgd_lab.backends.process.preload import preload, without_main
+    from asgd_lab.backends.process.preload import without_main
 
-    preload(["torch"])
     child = multiprocessing.get_context("forkserver").Process(target=_compute, args=(str(place.device),))
     with without_main():
         child.start()

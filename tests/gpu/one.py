@@ -1,4 +1,4 @@
-"""`python -m tests.gpu.one MODULE FOLDER`: one section, whose rows are in FOLDER/rows.jsonl as soon as they are there.
+"""`python -m tests.gpu.one MODULE FOLDER [runs]`: one section, whose rows are in FOLDER/rows.jsonl at once.
 
 At its end FOLDER/end.json has where it was measured, and why it failed if it did.
 """
@@ -14,15 +14,19 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from tests.gpu.place import Failed, find
+from asgd_lab.backends.process.preload import preload
 
 
-def main(module: str, folder: Path) -> None:
+def main(module: str, folder: Path, runs: bool) -> None:
     """Exit status 1 if it failed."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell has it that started this in the background
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if runs:
+        preload()  # it imports torch while this process does
+    import torch
+
+    from tests.gpu.place import Failed, find
+
     torch.set_num_threads(1)
     place = find()
     why = None
@@ -49,4 +53,4 @@ def _finite(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), "runs" in sys.argv[3:])

@@ -40,10 +40,9 @@ class Place:
 
 
 def find() -> Place:
-    """The first GPU; without one the CPU, which stands in for it in this process and all that it starts."""
-    if not os.environ.get(STAND_IN) and torch.cuda.is_available():
+    """The first GPU; a CPU where the variable says that it stands in for one."""
+    if not os.environ.get(STAND_IN):
         return Place(True, torch.cuda.get_device_name(0))
-    os.environ[STAND_IN] = "1"
     return Place(False, "a CPU in the place of a GPU, at small sizes")
 
 

@@ -26,6 +26,9 @@ HAS = (
 )
 """What such a machine has of all that the package and the sections import."""
 
+PATIENCE = "2"
+"""Times a section's limit: a CPU is slow in a GPU's place."""
+
 
 def interpreter() -> str | None:
     """A Python 3.12 that runs."""
@@ -68,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     out = str(wheels.ROOT / "runs" / "gpu-rehearsal")
     variables = {"OUT": out, "ASGD_LAB_GPUS_STAND_IN": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [python, "-m", "tests.gpu", *arguments]
+    command = [python, "-m", "tests.gpu", "--patience", PATIENCE, *arguments]
     return subprocess.run(command, cwd=wheels.ROOT, env=os.environ | variables, check=False).returncode
 
 

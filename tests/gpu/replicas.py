@@ -29,12 +29,13 @@ def measure(place: Place, folder: Path) -> Iterator[dict[str, Any]]:
     """The bare loop, then a row a number of replicas."""
     task = networks.of_images("Conv", *place.size((2048, 32, 32), (32, 8, 4)))
     yield {"what": "bare loop, steps/s", "steps_per_s": spread(_bare(task, place))}
+    _timed(_scenario(task, 1, 2, "sequential", place), folder / "warm-up")
     for replicas in place.size((1, 8, 32, 128), (1, 4)):
         short, long = (replicas * N_SYNC * rounds for rounds in place.size((1, 1 + max(2, 64 // replicas)), (1, 5)))
         row: dict[str, Any] = {"what": f"{replicas} replicas, replica-steps/s"}
         rates: dict[str, list[float]] = {way: [] for way in WAYS}
         ends: dict[str, Any] = {}
-        for repeat in range(3):  # the first one warms up
+        for repeat in range(2):
             for way in WAYS:
                 if way in row:
                     continue
@@ -50,8 +51,7 @@ def measure(place: Place, folder: Path) -> Iterator[dict[str, Any]]:
                 except ScenarioError as error:
                     row[way] = f"refused: {error}"
                     continue
-                if repeat:
-                    rates[way].append((long - short) / (seconds[1] - seconds[0]))
+                rates[way].append((long - short) / (seconds[1] - seconds[0]))
                 ends[way] = final_params(folder / f"{replicas}-{way}-{repeat}-{long}")
                 if place.gpu:
                     row[f"{way}_memory_mb"] = rounded(torch.cuda.max_memory_allocated() / 1e6)

@@ -14,27 +14,49 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.gpu.sections import Section
+from tests.gpu.sections import Section, batches, due_s
 
 Result = dict[str, Any]
 LINES = 30  # of a failed section's log that are kept
 
 
-def run(sections: Sequence[Section], out: Path, environment: Mapping[str, str], facts: Mapping[str, Any]) -> Result:
-    """Run them all, print a line of JSON as each is over, and keep everything in `out`/gpu.json; the verdict."""
-    began, due_s = time.monotonic(), 0.0
+def has_gpu(environment: Mapping[str, str]) -> bool:
+    """Whether torch finds a GPU and none is to be stood in for; asked in a process, in which CUDA's state stays."""
+    if environment.get("ASGD_LAB_GPUS_STAND_IN"):
+        return False
+    command = [sys.executable, "-c", "import torch; print(torch.cuda.is_available())"]
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        said = subprocess.run(command, env=dict(environment), capture_output=True, text=True, timeout=60, check=False)
+        return said.stdout.strip().endswith("True")
+    return False
+
+
+def run(
+    sections: Sequence[Section], out: Path, environment: Mapping[str, str], facts: Mapping[str, Any],
+    jobs: int = 1, patience: float = 1.0,
+) -> Result:  # fmt: skip
+    """Run them all, `jobs` at a time where they may, within `patience` times their limits; the verdict.
+
+    A section may take its limit and what those before it have left of theirs. A line of JSON is printed as each is
+    over. Everything is kept in `out`/gpu.json, from the first one on.
+    """
+    began, due = time.monotonic(), 0.0
     results: list[Result] = []
     kept = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **facts}
-    for number, section in enumerate(sections, 1):
-        due_s += section.limit_s
-        result = _run(section, due_s - (time.monotonic() - began), environment)
-        results.append({"section": number, "name": section.name, **result})
-        print(json.dumps(results[-1]), flush=True)
-        _keep(out, {**kept, "sections": results})
+    for batch in batches(sections):
+        due += patience * due_s(batch, jobs)
+        with ThreadPoolExecutor(min(jobs, len(batch))) as pool:
+            going = {pool.submit(_run, each, began + due, environment): each for each in batch}
+            for future in as_completed(going):
+                section = going[future]
+                results.append({"section": section.number, "name": section.name, **future.result()})
+                print(json.dumps(results[-1]), flush=True)
+                _keep(out, {**kept, "sections": results})
     last = verdict(results, time.monotonic() - began)
     print(json.dumps(last), flush=True)
     _keep(out, {**kept, "sections": [*results, last]})
@@ -48,7 +70,7 @@ def verdict(results: Sequence[Result], seconds: float) -> Result:
         by_status.setdefault(each["status"], []).append(each["name"])
     status = "passed" if set(by_status) == {"passed"} else "failed"
     return {
-        "section": len(results) + 1, "name": "verdict", "status": status,
+        "section": 12, "name": "verdict", "status": status,
         "seconds": round(seconds, 1), "sections": by_status,
         "on": sorted({each["on"] for each in results if each["on"]}),
         "why": {each["name"]: each["why"] for each in results if "why" in each},
@@ -56,13 +78,14 @@ def verdict(results: Sequence[Result], seconds: float) -> Result:
     }  # fmt: skip
 
 
-def _run(section: Section, limit_s: float, environment: Mapping[str, str]) -> Result:
+def _run(section: Section, until: float, environment: Mapping[str, str]) -> Result:
     began = time.monotonic()
+    limit_s = max(0.0, until - began)
     with tempfile.TemporaryDirectory(prefix="gpu-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "tests.gpu.one", section.module, name],
+                [sys.executable, "-m", "tests.gpu.one", section.module, name, *["runs"] * section.runs],
                 env={**environment, "TMPDIR": name},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -38,7 +38,7 @@ def measure(place: Place, folder: Path) -> Iterator[dict[str, Any]]:
                 "what": f"{name}, {workers} workers, n_sync {N_SYNC}", "minibatches_per_s": spread(rates),
                 "speed_up": rounded(mean / alone),
                 "staleness": summary["staleness"], "utilisation": summary["utilisation"],
-                "startup_s": rounded(summary["startup_s"]), **watching.facts(),
+                "startup_s": rounded(summary["startup_s"]), "gpus": summary["gpus"], **watching.facts(),
             }  # fmt: skip
             if device_s:
                 busy = float(np.median(device_s)) * mean
