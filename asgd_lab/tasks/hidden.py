@@ -13,6 +13,7 @@ import warnings
 from array import array
 from collections import deque
 from collections.abc import Iterator, Mapping
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -62,8 +63,11 @@ def _of_module(module: nn.Module, known: set[int]) -> Any:
     return [(name, _described(value, known, _DEPTH)) for name, value in (own | hooks | classes).items()]
 
 
+_VALUES = (Number, np.generic, str, bytes, range, slice)  # whose text tells all of them
+
+
 def _described(value: Any, known: set[int], depth: int) -> Any:
-    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+    if value is None or isinstance(value, _VALUES):
         return repr(value)  # in which nan equals itself
     if id(value) in known or depth == 0:
         return type(value).__name__

@@ -8,6 +8,8 @@ import random
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any, ClassVar
 
 import numpy as np
@@ -136,4 +138,24 @@ def test_a_default_argument_that_is_kept_is_seen() -> None:
     module.function = counting_calls  # type: ignore[assignment]
     before = python_state(module)
     counting_calls()
+    assert python_state(module) != before
+
+
+REPLACED = {
+    "a range": (range(9), range(1, 9)),
+    "a slice": (slice(9), slice(1, 9)),
+    "an integer of numpy": (np.int64(1), np.int64(2)),
+    "a number of numpy": (np.float32(1), np.float32(2)),
+    "a fraction": (Fraction(1, 3), Fraction(2, 3)),
+    "a decimal number": (Decimal("1.0"), Decimal("1.1")),
+}
+
+
+@pytest.mark.parametrize("kind", REPLACED)
+def test_a_value_that_another_takes_the_place_of_is_seen_to_change_and_to_stay(kind: str) -> None:
+    module = nn.Linear(1, 1)
+    module.kept, other = REPLACED[kind]
+    before = python_state(module)
+    assert python_state(module) == before
+    module.kept = other
     assert python_state(module) != before
