@@ -78,15 +78,14 @@ RUNS: dict[str, dict[str, Any]] = {
     "sim, own parts": {"task": {**VARIED, "data": "sharded", "biases": {"lr": 2.0}}, "evaluate": WATCHED},
     "sim, deaths": {"faults": {"schedule": [{"name": "kill", "worker": 1, "at_s": 0.007, "repair_s": 0.001}]}},
     "sim, a bowl": {"task": QUADRATIC, "evaluate": WATCHED},
-    "sim, batched": {"backend": {"numerics": "batched"}, "task": DIGITS},
     "sim, what is faster": {"backend": {"numerics": "auto"}},
 }  # fmt: skip
 
 
 def stated(name: str, device: str, **more: Any) -> Scenario:
     parts = {"task": VARIED, "workers": 3, "budget": {"minibatches": 36}, "algorithm": {"name": "asgd", "n_sync": 3}}
-    parts |= RUNS[name]
-    chosen = parts.get("backend", {})
+    parts |= RUNS.get(name, {})
+    chosen = more.pop("backend", parts.get("backend", {}))
     backend = {"name": chosen} if isinstance(chosen, str) else {"name": "sim", **chosen}
     return scenario(**{**parts, "backend": {**backend, "device": device}, **more})
 
@@ -116,6 +115,19 @@ def test_a_run_in_one_process_has_the_cpus_bits_on_a_gpu(
     assert read_summary(tmp_path / "stand-in")["gpus"] == {"stand_in": 2}
     assert read_summary(tmp_path / "pretended")["gpus"]["names"] == ["pretended"]
     assert "gpus" not in read_summary(tmp_path / "cpu")
+
+
+def test_batched_rounds_are_those_of_the_cpu_to_rounding(tmp_path: Path) -> None:
+    """On a GPU torch chooses another kernel for the optimizer."""
+    backend, found = {"numerics": "batched"}, []
+    for device in ("cpu", "cuda"):
+        with gpus(1):
+            execute(stated("batched", device, task=DIGITS, backend=backend), tmp_path / device)
+        found.append(final(tmp_path / device).params)
+    assert found[0] == pytest.approx(found[1], abs=1e-5)
+    fused = {**DIGITS, "optimizer": {"name": "SGD", "lr": 0.1, "fused": True}}
+    with gpus(1), pytest.raises(ScenarioError, match="cannot be batched: the task has a fused optimizer"):
+        execute(stated("batched", "cuda", task=fused, backend=backend), tmp_path / "fused")
 
 
 def test_replicas_server_and_mailboxes_lie_on_the_gpu(tmp_path: Path) -> None:
