@@ -14,6 +14,7 @@ import torch
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record.machine import free_memory_bytes
 from asgd_lab.scenario import Scenario
+from asgd_lab.tasks.settings import choose_algorithms
 
 STAND_IN = "ASGD_LAB_GPUS_STAND_IN"
 CPU = torch.device("cpu")
@@ -65,7 +66,7 @@ def use(device: torch.device, deterministic: bool) -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = False  # which would choose by times, and so by chance
-    torch.use_deterministic_algorithms(deterministic)
+    choose_algorithms(deterministic)
 
 
 def release() -> None:

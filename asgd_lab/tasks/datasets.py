@@ -29,6 +29,7 @@ from asgd_lab.tasks import folders
 from asgd_lab.tasks.base import Data, near, one_line
 from asgd_lab.tasks.randomness import seed_all, untouched
 from asgd_lab.tasks.room import check_room
+from asgd_lab.tasks.settings import put_back
 from asgd_lab.tasks.users import imported
 from asgd_lab.tasks.vision import torchvision
 
@@ -141,7 +142,7 @@ def _users(config: DatasetConfig) -> Data:
     name = config.dataset
     factory = imported("task.dataset", name, f"it returns a dict of {', '.join(_FILES)}")
     try:
-        with untouched():
+        with untouched(), put_back():
             seed_all(key(0, "data"))  # the same data for every seed of the scenario
             made = factory(**config.dataset_options)
     except Exception as error:

@@ -27,6 +27,7 @@ from asgd_lab.tasks.optimizer_state import load_state, state_of
 from asgd_lab.tasks.optimizers import MakeOptimizer
 from asgd_lab.tasks.precision import casting
 from asgd_lab.tasks.randomness import generators_of, seed_all, seed_with, untouched
+from asgd_lab.tasks.settings import put_back
 
 
 def plain(buffer: Tensor) -> Tensor:
@@ -202,6 +203,6 @@ class Network:
         return bound
 
     def _built(self) -> nn.Module:
-        with untouched():
+        with untouched(), put_back():
             seed_all(key(self.recipe.seed, "initial"))
             return self.recipe.factory()

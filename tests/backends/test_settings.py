@@ -157,6 +157,39 @@ def test_warm_starts_have_the_same_bits_too(tmp_path: Path) -> None:
     assert bits(tmp_path / "again") == bits(tmp_path / "first 1")
 
 
+IMPORTED = """
+import torch
+from torch import nn
+torch.set_float32_matmul_precision("medium")
+torch.set_num_threads(3)
+torch.backends.cudnn.benchmark = True
+torch.set_default_dtype(torch.float64)
+torch.set_default_device("meta")
+def model(num_classes):
+    assert torch.get_num_threads() == 1
+    torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(2)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, num_classes))
+"""
+
+
+@pytest.mark.xdist_group("process")
+def test_what_a_users_module_says_to_torch_is_said_for_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is imported once a process: of two equal runs one would have its settings, and each real worker."""
+    (tmp_path / "says_much.py").write_text(IMPORTED)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    task = {**CONVOLUTIONS, "model": "says_much:model"}
+    found = []
+    for number, backend in enumerate(("inline", "inline", "sim", "process")):
+        execute(network(backend, task=task), tmp_path / str(number))
+        found.append(bits(tmp_path / str(number)))
+        assert torch.get_float32_matmul_precision() == "highest"
+        assert not torch.backends.cudnn.benchmark
+        assert not torch.are_deterministic_algorithms_enabled()
+        assert torch.get_default_device() == torch.device("cpu")
+    assert found[0] == found[1] == found[2] == found[3]
+
+
 def test_without_one_thread_the_bits_would_be_others() -> None:
     """Else the tests above could not fail."""
     images, kernels = torch.randn(64, 1, 8, 8), torch.randn(8, 1, 3, 3, requires_grad=True)
