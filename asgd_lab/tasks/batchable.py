@@ -1,4 +1,4 @@
-"""What can be batched: found at construction, by a minibatch of two replicas and by steps with a toy.
+"""What can be batched: found at construction, by minibatches of two replicas and by steps with a toy.
 
 Whatever cannot is refused in one line that says why; nothing falls back silently.
 """
@@ -6,6 +6,7 @@ Whatever cannot is refused in one line that says why; nothing falls back silentl
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -14,17 +15,19 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.functional import cross_entropy
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.tasks.base import one_line
+from asgd_lab.tasks.base import Batch, one_line
+from asgd_lab.tasks.binding import Bound
 from asgd_lab.tasks.hidden import python_state
-from asgd_lab.tasks.network import Network
+from asgd_lab.tasks.network import Network, NetworkLearner
 from asgd_lab.tasks.objective import IGNORED
 from asgd_lab.tasks.optimizer_state import groups_of
 from asgd_lab.tasks.optimizers import MakeOptimizer
-from asgd_lab.tasks.randomness import generators_of
+from asgd_lab.tasks.randomness import generators_of, untouched
 from asgd_lab.tasks.stacked import Stack
 
 _NEAR = 1e-2  # relative difference beyond which more than rounding is at work
-
+_NEAR_AFTER_STEPS = 1e-1  # of changes: Adam makes whole steps of gradients that are nothing but rounding
+_STEPS = (2, 1)  # of two calls
 
 _KEEPS = "the model keeps something from one minibatch to the next that is no parameter"
 _KEEPS += " and no buffer, or draws from Python's generator"
@@ -81,8 +84,34 @@ def examine(network: Network, images: Tensor, labels: Tensor) -> tuple[Stack, in
     return stack, alone[0].kept_bytes
 
 
-def _far(found: Tensor, expected: Tensor) -> bool:
-    return bool((found - expected).norm() > _NEAR * expected.norm())
+def check_steps(
+    network: Network, learner: Callable[[Bound, int, Tensor], NetworkLearner], batch: Batch, device: torch.device
+) -> None:
+    """A `ScenarioError` where whole vectors differ after real steps of both ways, trained parameters or frozen ones.
+
+    `learner` makes one in a module, of a worker, over a vector.
+    """
+    with untouched():
+        bound = network.fresh(device)
+        starts = [network.initial().to(device).mul_(1 + 0.1 * worker) for worker in range(2)]
+        alone, together = (
+            [learner(bound, worker, start.clone()) for worker, start in enumerate(starts)] for _ in range(2)
+        )
+        for each in alone:
+            for step in range(sum(_STEPS)):
+                if each.moved_before_step(step):
+                    raise _refused("the model changes its parameters in its forward or backward pass")
+        first = 0
+        for steps in _STEPS:
+            batch.advance([(each, first, steps) for each in together])
+            first += steps
+    for start, one, other in zip(starts, alone, together, strict=True):
+        if _far(other.params - start, one.params - start, _NEAR_AFTER_STEPS):
+            raise _refused("after some minibatches the parameters are others together than alone")
+
+
+def _far(found: Tensor, expected: Tensor, near: float = _NEAR) -> bool:
+    return bool((found - expected).norm() > near * expected.norm())
 
 
 def _minibatch(model: nn.Module, images: Tensor, labels: Tensor) -> _Minibatch:

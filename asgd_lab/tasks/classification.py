@@ -228,7 +228,8 @@ class ClassificationTask:
 
     def batch(self, device: torch.device = CPU) -> Batch:
         """Stacks of replicas."""
-        from asgd_lab.tasks.batched import ClassificationBatch  # late: few runs need it
+        from asgd_lab.tasks.batchable import check_steps  # late: few runs need it
+        from asgd_lab.tasks.batched import ClassificationBatch
 
         parts = {
             "a loss": self._objective.own is not None,
@@ -242,7 +243,9 @@ class ClassificationTask:
                 raise ScenarioError.at("backend.numerics", f"cannot be batched: the task has {what}; use sequential")
 
         data = self._data.on(device)
-        return ClassificationBatch(self.network, self._make, data, self._batch_size, self._adjust_rows)
+        batch = ClassificationBatch(self.network, self._make, data, self._batch_size, self._adjust_rows)
+        check_steps(self.network, self._learner, batch, device)
+        return batch
 
     @property
     def device_bytes(self) -> int:

@@ -113,6 +113,15 @@ class NetworkLearner:
         self._bound.settle()
         self._bound.check(step)
 
+    def moved_before_step(self, step: int) -> bool:
+        """Take a local step, and say whether the forward and backward pass alone changed the vector."""
+        before = self.params.clone()
+        self.backward(step)
+        self._bound.settle()
+        moved = not torch.equal(self.params.view(torch.int32), before.view(torch.int32))
+        self.step(step)
+        return moved
+
     def _gather(self) -> None:
         pairs = [(total, weight.grad) for total, weight in zip(self.sums.values(), self._weights, strict=True)]
         totals = [total for total, gradient in pairs if gradient is not None]

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
+from asgd_lab.backends.sim.numerics import chosen
 from asgd_lab.backends.sim.probe import faster_batched
 from asgd_lab.errors import ProtocolError, ScenarioError
 from asgd_lab.scenario.tasks import Clip, Schedule
@@ -125,6 +126,42 @@ def without_rule(num_classes: int) -> nn.Module:
 
 def secretly_random(num_classes: int) -> nn.Module:
     return Written(lambda self, images: self.last(images.flatten(1)) * random.random(), last=nn.Linear(64, num_classes))
+
+
+def with_a_teacher(num_classes: int) -> nn.Module:
+    """A frozen average of its weights, which it writes in its forward pass and which hardly moves."""
+    teacher, student = nn.Linear(64, num_classes), nn.Linear(64, num_classes)
+    teacher.load_state_dict(student.state_dict())
+
+    def forward(self: Any, images: Tensor) -> Tensor:
+        if self.training:
+            with torch.no_grad():
+                for one, other in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
+                    one.mul_(0.999).add_(other, alpha=0.001)
+        answers: Tensor = self.student(images.flatten(1)) + self.teacher(images.flatten(1))
+        return answers
+
+    return Written(forward, teacher=teacher.requires_grad_(False), student=student)
+
+
+def bounded(num_classes: int) -> nn.Module:
+    """Gives its weights other data that are no greater than 0.1."""
+
+    def forward(self: Any, images: Tensor) -> Tensor:
+        self.last.weight.data = self.last.weight.data.clamp(-0.1, 0.1)
+        answers: Tensor = self.last(images.flatten(1))
+        return answers
+
+    return Written(forward, last=nn.Linear(64, num_classes))
+
+
+def stepped_backward(num_classes: int) -> nn.Module:
+    """Each weight is stepped as soon as it has its gradient."""
+    network = linear(num_classes)
+    for weight in network.parameters():
+        own = torch.optim.SGD([weight], lr=0.05)
+        weight.register_post_accumulate_grad_hook(lambda _, own=own: own.step())
+    return network
 
 
 @pytest.fixture(autouse=True)
@@ -400,6 +437,9 @@ def test_frozen_weights_may_differ_from_replica_to_replica() -> None:
         ("own:branching", "SGD", "vmap refuses the model.*data-dependent control flow"),
         ("own:without_rule", "SGD", "not yet implemented the batching rule for aten::fractional_max_pool2d"),
         ("own:secretly_random", "SGD", "keeps something .* or draws from Python's generator"),
+        ("own:with_a_teacher", "SGD", "changes its parameters in its forward or backward pass"),
+        ("own:bounded", "SGD", "(vmap refuses the model|in its forward or backward pass)"),
+        ("own:stepped_backward", "SGD", "changes its parameters in its forward or backward pass"),
         ("own:linear", "Adafactor", "optimizer does not step element by element"),
         ("own:linear", "Muon", "optimizer does not step element by element"),
     ],
@@ -425,6 +465,33 @@ def test_a_record_that_does_not_hold_for_other_contents_is_found(monkeypatch: py
     monkeypatch.setattr(stacked, "record", stale)
     with pytest.raises(ScenarioError, match="something else together than alone"):
         make(model="own:linear").batch()
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+def test_other_parameters_after_steps_together_than_alone_are_found(
+    monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    task = make(model="own:linear", optimizer=Optimizer(optimizer, {"lr": 0.05}))
+    task.batch()
+    take = ClassificationBatch.advance
+
+    def forgetting_the_last(self: ClassificationBatch, rounds: Sequence[tuple[Learner, int, int]]) -> list[Taken]:
+        return take(self, [(learner, first, max(1, steps - 1)) for learner, first, steps in rounds])
+
+    monkeypatch.setattr(ClassificationBatch, "advance", forgetting_the_last)
+    with pytest.raises(ScenarioError, match="parameters are others together than alone; use sequential"):
+        task.batch()
+
+
+@pytest.mark.parametrize("model", ["with_a_teacher", "bounded", "stepped_backward"])
+def test_where_steps_together_would_train_another_model_auto_takes_them_one_by_one(model: str) -> None:
+    from tests.backends.scenarios import scenario
+
+    task = {"name": "classification", "dataset": "digits", "model": f"own:{model}", "train_samples": 64}
+    stated = scenario(backend={"name": "sim", "numerics": "auto"}, task=task, workers=2)
+    facts = chosen(stated, make(model=f"own:{model}"), torch.device("cpu")).facts
+    assert facts["numerics"]["mode"] == "sequential"
+    assert facts["numerics"]["because"].startswith("cannot be batched: ")
 
 
 def test_a_learner_in_two_rounds_of_one_call_is_a_bug_of_the_backend() -> None:
