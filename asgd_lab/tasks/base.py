@@ -162,7 +162,7 @@ class Bufferless:
     """What a task answers whose learners keep nothing beside parameters and optimizer, and have no error."""
 
     has_error = False
-    doubts = ()
+    doubts: Sequence[str] = ()
     device_bytes = 0
 
     def check(self, *, gradients: bool = False, device: torch.device = CPU) -> None:

@@ -44,6 +44,7 @@ class Bound:
         self.model, self._layout = model, layout
         self.parameters: dict[str, nn.Parameter] = dict(model.named_parameters())
         self._parameters = list(self.parameters.values())
+        self._trained = [each.requires_grad for each in self._parameters]
         parts, parted = dict(model.named_modules()), [(*name.rpartition(".")[::2], name) for name in self.parameters]
         self._homes = [(parts[prefix], attribute, name) for prefix, attribute, name in parted]
         self._slots = list(_slots(model))
@@ -119,6 +120,20 @@ class Bound:
         owner, attribute, name = self._homes[step % len(self._homes)]
         if getattr(owner, attribute, None) is not self.parameters[name]:
             raise RunFailed(f"the model has put another parameter in the place of its {name}, which is trained")
+
+    def check_trained(self) -> None:
+        """That the parameters that get gradients are those that did at the start; RunFailed where they are others."""
+        now = [each.requires_grad for each in self._parameters]
+        if now != self._trained:
+            name, is_trained = next(
+                (name, is_trained)
+                for name, is_trained, before in zip(self.parameters, now, self._trained, strict=True)
+                if is_trained != before
+            )
+            raise RunFailed(
+                f"the model sets requires_grad of its parameter {name} to {is_trained} while it trains, and optimizers "
+                "keep the parameters that they start with; set it in the constructor"
+            )
 
     def replaced(self) -> list[str]:
         """The parameters that are no parameters of the module any more."""

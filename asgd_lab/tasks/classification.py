@@ -26,6 +26,7 @@ from asgd_lab.tasks.binding import Bound
 from asgd_lab.tasks.checking import check_network
 from asgd_lab.tasks.extremes import extremes
 from asgd_lab.tasks.feeds import Order, Source, walk
+from asgd_lab.tasks.gradient_pushes import check_groups, step_doubts
 from asgd_lab.tasks.hidden import modes_of, python_state, restore_modes
 from asgd_lab.tasks.measuring import estimated, filled, measure
 from asgd_lab.tasks.network import Network, NetworkLearner, Recipe, plain
@@ -168,9 +169,12 @@ class ClassificationTask:
             return self._learner(bound, 0, params, torch.zeros_like(params) if gradients else None)
 
         learner = try_steps(self.network, self._name, made, device)
+        if gradients:
+            check_groups(learner.optimizer)
         tried = [minibatches[0], *self._extremes(device)]
         self._whole = check_evaluation(self.network, self._name, learner, tried, shorter)
-        self.doubts = list(doubts(self.network, self._name, learner, minibatches[0], self._loss_name))
+        self.doubts = list(step_doubts(self._make, learner.handles.values())) if gradients else []
+        self.doubts += doubts(self.network, self._name, learner, minibatches[0], self._loss_name)
 
     def _extremes(self, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """Of each split a minibatch with what only few samples have, such as the greatest index into a table."""

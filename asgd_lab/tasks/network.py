@@ -95,6 +95,7 @@ class NetworkLearner:
         with self._casting:
             outputs = self.module(inputs)
             loss = self._objective.loss(outputs, labels)
+        self._bound.check_trained()
         for weight in self._weights:
             weight.grad = None
         torch.autograd.backward(loss)
@@ -113,14 +114,12 @@ class NetworkLearner:
         self._bound.settle()
         self._bound.check(step)
 
-    def moved_before_step(self, step: int) -> bool:
-        """Take a local step, and say whether the forward and backward pass alone changed the vector."""
+    def watched(self, step: int) -> tuple[Tensor, bool]:
+        """The first half of a minibatch: its loss, and whether that alone changed the vector by a bit."""
         before = self.params.clone()
-        self.backward(step)
+        loss, _ = self.backward(step)
         self._bound.settle()
-        moved = not torch.equal(self.params.view(torch.int32), before.view(torch.int32))
-        self.step(step)
-        return moved
+        return loss, not torch.equal(self.params.view(torch.int32), before.view(torch.int32))
 
     def _gather(self) -> None:
         pairs = [(total, weight.grad) for total, weight in zip(self.sums.values(), self._weights, strict=True)]

@@ -18,6 +18,7 @@ from asgd_lab.streams import key
 from asgd_lab.tasks.adjusting import Adjust, adjusting
 from asgd_lab.tasks.base import CPU, Bufferless, OneByOne, OptimizerConfig, one_line
 from asgd_lab.tasks.flat import Layout
+from asgd_lab.tasks.gradient_pushes import check_groups, step_doubts
 from asgd_lab.tasks.optimizer_state import load_state, state_of
 from asgd_lab.tasks.optimizers import MakeOptimizer, optimizer
 
@@ -185,6 +186,9 @@ class QuadraticTask(Bufferless):
             except Exception as error:
                 message = f"step {step + 1} of it fails: {one_line(error)}"
                 raise ScenarioError.at("task.optimizer", message) from error
+        if gradients:
+            check_groups(self._make([params]))
+            self.doubts = tuple(step_doubts(self._make, [params]))
 
     def evaluate(
         self, params: Tensor, buffers: Mapping[str, Tensor] | None = None, *, of_replica: bool = False

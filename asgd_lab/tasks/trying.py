@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from asgd_lab.errors import ScenarioError
+from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.streams import key
 from asgd_lab.tasks.base import one_line
 from asgd_lab.tasks.binding import Bound, Buffers
@@ -50,9 +50,14 @@ def try_steps(
 def _minibatch(learner: NetworkLearner, name: str, step: int) -> float:
     which = "first" if step == 0 else "second"
     try:
-        loss, _ = learner.backward(step)
+        loss, moved = learner.watched(step)
+    except RunFailed as error:
+        raise ScenarioError.at("task.model", f"{name} fails in its {which} minibatch: {error}") from error
     except Exception as error:
         raise ScenarioError.at("task.model", f"{name} fails in its {which} minibatch: {one_line(error)}") from error
+    if moved and learner.sums:
+        message = f"gradient sends only gradients, and {name} changes parameters in its forward or backward pass too"
+        raise ScenarioError.at("algorithm.push", f"{message}; use push: delta")
     try:
         learner.step(step)
     except ScenarioError:

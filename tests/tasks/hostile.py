@@ -5,6 +5,7 @@ A plain loop seeds torch, numpy and Python before each minibatch, as the lab doe
 
 from __future__ import annotations
 
+import copy
 import os
 import random
 import time
@@ -97,6 +98,29 @@ class BoundsItLate(BoundsItsNorm):
         return super().forward(x) if self.seen > 6 else Net.forward(self, x)
 
 
+class HasATeacher(Net):
+    """A frozen average of its first layer, written in the forward pass."""
+
+    def set_up(self) -> None:
+        self.teacher = copy.deepcopy(self.first).requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            with torch.no_grad():
+                for one, other in zip(self.teacher.parameters(), self.first.parameters(), strict=True):
+                    one.lerp_(other, 0.001)
+        return self.last(torch.tanh(self.first(x)) + torch.tanh(self.teacher(x)))  # type: ignore[no-any-return]
+
+
+class SteppedBackward(Net):
+    """Each weight is stepped as soon as it has its gradient."""
+
+    def set_up(self) -> None:
+        for weight in self.parameters():
+            own = torch.optim.SGD([weight], lr=0.05)
+            weight.register_post_accumulate_grad_hook(lambda _, own=own: own.step())
+
+
 class StartsFromItsData(Net):
     """ActNorm: scaled by its first minibatch."""
 
@@ -120,6 +144,15 @@ class AssignsData(torch.optim.Optimizer):
             for weight in group["params"]:
                 if weight.grad is not None:
                     weight.data = weight.data - group["lr"] * weight.grad
+
+
+class Bounded(AssignsData):
+    """Keeps weights within bounds that training starts within."""
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        super().step(closure)
+        for weight in self.param_groups[0]["params"]:
+            weight.data = weight.data.clamp(-2.0, 2.0)
 
 
 # ---------------------------------------------------------------- buffers
@@ -185,7 +218,8 @@ TRAINED: dict[str, tuple[str, str | None, str]] = {
     name: (name, None, "SGD")
     for name in (
         "DrawsFromNumpy", "DrawsFromPython", "BuiltWithNumpy", "BuiltWithPython", "BoundsItsNorm", "BoundsItLate",
-        "StartsFromItsData", "OneBufferTwice", "AverageOfItself", "Quantised", "frozen_script",
+        "StartsFromItsData", "HasATeacher", "SteppedBackward", "OneBufferTwice", "AverageOfItself", "Quantised",
+        "frozen_script",
     )
 } | {
     "noisy_loss": ("Net", "noisy_loss", "SGD"), "of_one_element": ("Net", "of_one_element", "SGD"),
@@ -253,6 +287,40 @@ class EvaluatesOnlyWhatIsNew(Net):
         return super().forward(x)
 
 
+class Freezes(Net):
+    """From a minibatch on its first layer is no longer trained, or, the other way round, only from then on."""
+
+    last_step, freezes = 1, True
+
+    def set_up(self) -> None:
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+        self.first.requires_grad_(self.freezes)
+
+    def middle(self, hidden: Tensor) -> Tensor:
+        self.seen += self.training
+        if self.seen > self.last_step:
+            self.first.requires_grad_(not self.freezes)
+        return hidden
+
+
+class Unfreezes(Freezes):
+    freezes = False
+
+
+class FreezesLate(Freezes):
+    last_step = 7
+
+
+class UnfreezesLate(Unfreezes):
+    last_step = 7
+
+
+class FreezesAllLate(FreezesLate):
+    def middle(self, hidden: Tensor) -> Tensor:
+        self.last.requires_grad_(bool(self.seen < self.last_step))
+        return super().middle(hidden).detach() if self.seen >= self.last_step else super().middle(hidden)
+
+
 CHANGES = "computes something else each time|does not follow its parameters"  # whichever is noticed first
 
 
@@ -268,6 +336,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "sparse_clip": ({"model": "Sparse", "data": "ids", "clip": {"norm": 1.0}}, "task.clip", "cannot be clipped"),
     "evaluation": ({"model": "EvaluatesOnlyWhatIsNew"}, "task.model", "cannot be evaluated: ValueError: used up"),
+    "freezes": ({"model": "Freezes"}, "task.model", "sets requires_grad of its parameter first.weight to False"),
+    "unfreezes": ({"model": "Unfreezes"}, "task.model", "sets requires_grad of its parameter first.weight to True"),
     "test_ids": ({"model": "Sparse", "data": "ids_beyond"}, "task.model", "cannot be evaluated where inputs or labels"),
     "test_labels": ({"data": "labels_beyond", "loss": "plain_loss"}, "task.model", "least or greatest"),
 }  # fmt: skip

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from asgd_lab import tasks
 from asgd_lab.backends.run import execute
-from asgd_lab.errors import ScenarioError
+from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.record.parameters import final_params
 from asgd_lab.scenario import Scenario
 from asgd_lab.streams import key
@@ -23,7 +23,7 @@ from asgd_lab.tasks.feeds import walk
 from asgd_lab.tasks.flat import Layout
 from asgd_lab.tasks.randomness import seed_all, untouched
 from tests.tasks import hostile
-from tests.tasks.configs import Classification, Optimizer
+from tests.tasks.configs import Classification, Optimizer, Quadratic
 from tests.whole import sample
 
 STEPS, BATCH, SEED = 12, 8, 3
@@ -105,6 +105,61 @@ def test_what_would_fail_later_is_refused_before_anything_is_trained(name: str) 
         built(config(**given))
     assert caught.value.key == at
     assert "\n" not in str(caught.value)
+
+
+def pushing_gradients(config: Classification) -> Task:
+    task = tasks.build(config, SEED, tasks.load(config), checked=True)
+    task.check(gradients=True)
+    return task
+
+
+@pytest.mark.parametrize(
+    ("given", "at", "words"),
+    [
+        ({"model": "HasATeacher"}, "algorithm.push", "changes parameters in its forward or backward pass"),
+        ({"model": "BoundsItsNorm"}, "algorithm.push", "changes parameters in its forward or backward pass"),
+        ({"model": "SteppedBackward"}, "algorithm.push", "changes parameters in its forward or backward pass"),
+        ({"model": "StartsFromItsData"}, "algorithm.push", "changes parameters in its forward or backward pass"),
+        ({"optimizer": "AdamW"}, "task.optimizer.weight_decay", "is 0.01 in AdamW.*set it to 0"),
+        ({"options": {"maximize": True}}, "task.optimizer.maximize", "is True in SGD.*set it to false"),
+    ],
+)
+def test_what_moves_parameters_without_a_gradient_is_refused_where_only_gradients_are_pushed(
+    given: dict[str, Any], at: str, words: str
+) -> None:
+    built(config(**given))
+    with pytest.raises(ScenarioError, match=words) as caught:
+        pushing_gradients(config(**given))
+    assert caught.value.key == at
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "options", "is_doubted"),
+    [
+        ("Bounded", {}, True), ("ASGD", {}, True), ("SGD", {"momentum": 0.9}, False), ("AssignsData", {}, False),
+        ("AdamW", {"weight_decay": 0.0}, False),
+        *((name, {}, False) for name in ("Adam", "Rprop", "RMSprop", "Adagrad")),
+    ],
+)  # fmt: skip
+def test_a_step_that_moves_parameters_of_zero_gradients_is_doubted_where_only_gradients_are_pushed(
+    optimizer: str, options: dict[str, Any], is_doubted: bool
+) -> None:
+    chosen = config(optimizer=optimizer, options=options)
+    assert built(chosen).doubts == []
+    doubts = pushing_gradients(chosen).doubts
+    assert [line.split(": ")[0] for line in doubts] == ["algorithm.push"] * is_doubted
+    bowl = tasks.build(Quadratic(optimizer=chosen.optimizer), SEED, {})
+    bowl.check(gradients=True)
+    assert len(bowl.doubts) == is_doubted
+
+
+@pytest.mark.parametrize("model", ["FreezesLate", "UnfreezesLate", "FreezesAllLate"])
+def test_another_choice_of_trained_parameters_fails_the_minibatch_where_it_is_made(tmp_path: Path, model: str) -> None:
+    with pytest.raises(
+        RunFailed, match=r"minibatch 7 failed: the model sets requires_grad of its parameter \w+\.weight"
+    ):
+        execute(stated(model, None, "SGD", "sim"), tmp_path / "run")
 
 
 @pytest.mark.parametrize("name", hostile.DOUBTED)

@@ -1,0 +1,50 @@
+"""What of a local optimizer is lost where pushes carry gradients: whatever moves parameters without one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from asgd_lab.errors import ScenarioError
+from asgd_lab.tasks.optimizers import MakeOptimizer
+from asgd_lab.tasks.randomness import untouched
+
+_LOST = "does not reach the server beside push: gradient, which sends the sum of the gradients"
+_NOTHING = {"weight_decay": "0", "maximize": "false"}
+_SCALES = (1.0, 100.0)  # of the weights: a bound may lie beyond those that training starts with
+
+
+def check_groups(made: torch.optim.Optimizer) -> None:
+    """A `ScenarioError` where the optimizer decays weights or climbs, also by a default that nobody has stated."""
+    for group in made.param_groups:
+        for key, nothing in _NOTHING.items():
+            if group.get(key):
+                message = (
+                    f"is {group[key]} in {type(made).__name__}, and {_LOST}; set it to {nothing}, or use push: delta"
+                )
+                raise ScenarioError.at(f"task.optimizer.{key}", message)
+
+
+def step_doubts(make: MakeOptimizer, weights: Iterable[Tensor]) -> Iterator[str]:
+    """A line where a first step moves these weights, or greater ones, though their gradients are zero."""
+    start = [weight.detach() for weight in weights]
+    with untouched():
+        for scale in _SCALES:
+            tried = [weight.mul(scale).requires_grad_() for weight in start]
+            for each in tried:
+                each.grad = torch.zeros_like(each)
+            made = make(tried)
+            before = [each.detach().clone() for each in tried]
+            try:
+                made.step()
+            except Exception:  # of gradients that are zero: nothing is known
+                return
+            # Where it divides by the gradients' norm, nothing is known either.
+            if any(bool(((one != other) & one.isfinite()).any()) for one, other in zip(tried, before, strict=True)):
+                yield (
+                    f"algorithm.push: the step of {type(made).__name__} moves parameters whose gradient is zero, as a "
+                    "decay or a bound does; nothing of that reaches the server; use push: delta"
+                )
+                return
