@@ -60,8 +60,8 @@ def use(device: torch.device, deterministic: bool) -> None:
     """
     if device.type != "cuda":
         return
-    if deterministic:
-        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # read when a process first multiplies matrices
+    # Read when a process first multiplies matrices, and never again: another run of it may be deterministic.
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     torch.cuda.set_device(device)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False

@@ -206,6 +206,10 @@ def _check_rounding(part: str, value: Tensor, kept: Tensor) -> None:
             f"{float(spread[which]):.3g} (their standard deviation); shift or scale it, or return integers"
         )
         raise ScenarioError.at("task.dataset", message)
+    merged = (lost > 0) & (rows == rows.round()).all(0) & (spread > 0)
+    if bool(merged.any()):
+        message = f"{part} has integers as float64, beyond 16,777,216, which float32 does not hold; return integers"
+        raise ScenarioError.at("task.dataset", message)
 
 
 def _digits(config: DatasetConfig) -> dict[str, Pixels]:

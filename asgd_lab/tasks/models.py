@@ -163,3 +163,6 @@ def _check(name: str, model: nn.Module) -> None:
             raise _error(f"{name} leaves the shape of its parameter {label} open; all must be known at construction")
         if parameter.dtype != torch.float32:
             raise _error(f"{name} has a parameter {label} of {parameter.dtype}; all must be torch.float32")
+    for label, buffer in model.named_buffers():
+        if buffer.layout != torch.strided:
+            raise _error(f"{name} has a buffer {label} of {buffer.layout}; buffers must be dense, or plain attributes")

@@ -29,10 +29,12 @@ from asgd_lab.tasks.precision import casting
 from asgd_lab.tasks.randomness import generators_of, seed_all, seed_with, untouched
 from asgd_lab.tasks.settings import put_back
 
+_OF_FILES = (torch.float16, torch.float32, torch.float64)
+
 
 def plain(buffer: Tensor) -> Tensor:
     """In a type that files have, with the same values."""
-    return buffer.to(torch.float32) if buffer.dtype == torch.bfloat16 else buffer
+    return buffer.float() if buffer.is_floating_point() and buffer.dtype not in _OF_FILES else buffer
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +174,7 @@ class Network:
         self.recipe = recipe
         model = self._built()
         self.layout = layout_of(model, recipe.shares_buffers)
-        self._initial = torch.zeros(self.layout.size)
+        self._initial = torch.zeros(self.layout.size, dtype=torch.float32)
         floating = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
         values = [*model.parameters(), *(floating if recipe.shares_buffers else [])]
         for view, value in zip(self.layout.views(self._initial), values, strict=True):

@@ -1,8 +1,9 @@
 """What is minimised and what is counted: the loss of a minibatch, and its error where one is defined.
 
 An error is the share of wrong answers among labels that are class indices. It is defined for outputs (B, C, ...) and
-integer labels (B, ...) under our own cross-entropy, and for outputs (B, C) and labels (B,) under a loss of the user's,
-where C is the data's number of classes: with others an argmax may mean nothing. Where none is defined, none is told.
+integer labels (B, ...) under our own cross-entropy. Under a loss of the user's it is for outputs (B, C) and labels (B,)
+where C is the data's number of classes, if the loss falls the fastest when the label's output grows: of distances, or
+of a mean and its variance, the largest is no answer. Where none is defined, none is told.
 
 Losses are sums over weights, so that their mean over many samples does not depend on the chunks they are taken in. The
 weight of our own cross-entropy is the number of labels that it does not ignore. A user's loss may return (sum, weight);
@@ -11,6 +12,7 @@ where it returns a mean, each chunk's counts as often as it has samples.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, final
@@ -20,10 +22,13 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from asgd_lab.errors import ScenarioError
+from asgd_lab.streams import generator
 from asgd_lab.tasks.base import one_line
+from asgd_lab.tasks.randomness import untouched
 
 Loss = Callable[[Any, Tensor], Any]
 """Of a model's outputs and labels: the mean over a minibatch, or (sum, weight)."""
+_PROBED = 64  # labels
 IGNORED = -100  # torch's own label for "no class here"
 
 
@@ -44,6 +49,9 @@ class Objective:
         """`labels` (N, ...) are all that there are; `classes` is how many they name, None where they name none."""
         self.own, self.classes = own, classes
         self._some_ignored = classes is not None and bool((labels < 0).any())
+        # Those of a margin are -1 and 1, of which an index would be only half.
+        self._has_signs = self._some_ignored and not bool(((labels == 0) | (labels == IGNORED)).any())
+        self._probed = labels[:_PROBED]
 
     def loss(self, outputs: Any, labels: Tensor) -> Tensor:
         """The mean, a tensor of one element to go backward from."""
@@ -62,7 +70,27 @@ class Objective:
             return False
         if self.own is None:
             return outputs.shape[:1] + outputs.shape[2:] == labels.shape
-        return labels.dim() == 1 and outputs.dim() == 2 and outputs.shape[1] == self.classes
+        return labels.dim() == 1 and outputs.dim() == 2 and outputs.shape[1] == self.classes and self._largest_answers
+
+    @functools.cached_property
+    def _largest_answers(self) -> bool:
+        """Whether a user's loss falls the fastest when the label's output grows, at outputs near 0."""
+        if self.own is None or self.classes is None or self._probed.dim() != 1 or self._has_signs:
+            return False
+        labels = self._probed.cpu()
+        drawn = generator(0, "outputs").normal(0.0, 0.1, (len(labels), self.classes))
+        outputs = torch.from_numpy(drawn).float().requires_grad_()
+        try:
+            with untouched(), torch.enable_grad():
+                found = self.own(outputs, labels)
+                total: Tensor = found[0] if isinstance(found, tuple) else found
+                (slopes,) = torch.autograd.grad(total, outputs)
+        except Exception:
+            return False
+        counted = labels >= 0
+        slopes, labels = slopes[counted], labels[counted, None]
+        of_label, others = slopes.gather(1, labels), slopes.scatter(1, labels, math.inf).amin(1, keepdim=True)
+        return bool((of_label <= others).all() and (of_label < others).any())
 
     def wrong(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, int]:
         """How many answers are wrong, a tensor () not looked at yet, and of how many; where an error is defined."""

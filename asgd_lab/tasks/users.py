@@ -81,7 +81,8 @@ def refusal(named: Named) -> str:
 def _found(key: str, name: str, what: str) -> Callable[..., Any]:
     module_name, _, attribute = name.partition(":")
     try:
-        module = importlib.import_module(module_name)
+        with _here():
+            module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
         raise ScenarioError.at(key, f"{module_name} cannot be imported: {one_line(error)}") from error
     try:
@@ -132,6 +133,17 @@ def _makes_a_network(found: Any, home: str) -> bool:
     if not isinstance(found, types.FunctionType) or not home.startswith("torchvision.models"):
         return False
     return found.__name__ in torchvision().models.list_models()
+
+
+@contextlib.contextmanager
+def _here() -> Iterator[None]:
+    """A module may go to another folder; whoever imports it stays, since paths that were given are relative to this."""
+    here = os.open(".", os.O_RDONLY)
+    try:
+        yield
+    finally:
+        os.fchdir(here)
+        os.close(here)
 
 
 @contextlib.contextmanager

@@ -13,8 +13,10 @@ from torch.nn.functional import cross_entropy
 
 from asgd_lab import tasks
 from asgd_lab.streams import key
+from asgd_lab.tasks import network
 from asgd_lab.tasks.feeds import walk
 from asgd_lab.tasks.randomness import untouched
+from asgd_lab.tasks.repeating import same
 from tests.backends.scenarios import DIGITS, run, scenario
 from tests.tasks.configs import Classification, pictures
 from tests.whole import sample
@@ -189,3 +191,14 @@ def test_a_warm_start_leaves_its_buffers_to_the_workers(tmp_path: Path, backend:
     assert learner.buffers()["seen"] == 13
     expected = {row[:2]: row[2] for row in built.evaluate(params, learner.buffers())}
     assert summary["final"]["test_loss"] == pytest.approx(expected["test", "loss"], rel=1e-4)
+
+
+FLOATS = [each for each in vars(torch).values() if isinstance(each, torch.dtype) and each.is_floating_point]
+
+
+@pytest.mark.parametrize("dtype", [each for each in FLOATS if each.itemsize == 2 or "float8" in str(each)], ids=str)
+def test_short_floats_are_kept_in_files_and_compared(dtype: torch.dtype) -> None:
+    value = torch.tensor([0.5, 1.0, 2.0]).to(dtype)
+    kept = network.plain(value)
+    assert torch.equal(torch.from_numpy(kept.numpy()).to(dtype).float(), value.float())
+    assert same(value, value.clone(), 0.0)

@@ -117,7 +117,7 @@ TASKS: list[tuple[tuple[int, ...], list[int], str | None, bool]] = [
     ((), [1], "binary", False),
     ((1,), [1], "binary", False),
     ((TOKENS,), [TOKENS], "binary", False),
-    ((), [2], "squares", True),
+    ((), [2], "squares", False),  # no output of which answers by being the largest
     ((TOKENS,), [3], "squares", False),
 ]
 
@@ -191,6 +191,8 @@ def test_every_type_learns_and_errs_where_that_means_something(
         (torch.full((2, 2), 1e39, dtype=torch.float64), torch.arange(2), "beyond what float32 holds"),
         (1.7e9 + torch.arange(64.0, dtype=torch.float64)[:, None], torch.arange(64), "off by up to 63 where samples"),
         (torch.ones(8, 2), 1e9 + torch.arange(8.0, dtype=torch.float64), "train_labels is float64"),
+        # As pandas makes a column of numbers of users with a hole in it: neighbours would be one.
+        (1e8 + 1e5 * torch.arange(64.0, dtype=torch.float64)[:, None] + 1, torch.arange(64), "integers as float64"),
         (torch.tensor([[2**63 + 1]], dtype=torch.uint64), torch.arange(1), "beyond 2\\*\\*63 - 1"),
     ],
 )
@@ -286,7 +288,7 @@ def test_a_loss_that_depends_on_the_minibatch_is_evaluated_in_the_tasks_own(monk
         Classification(model="types_of_mine:make", loss="types_of_mine:squares", batch_size=10), 0, kept
     )
     task.evaluate(task.initial())
-    assert sizes == [10, 10, 4] * 2
+    assert sizes == [SAMPLES, *[10, 10, 4] * 2]  # first it is asked whether the largest output answers
 
 
 @pytest.mark.parametrize("ignored", [-100, -1])
@@ -298,3 +300,53 @@ def test_labels_that_a_users_loss_ignores_are_no_answers(ignored: int) -> None:
     own = partial(functional.cross_entropy, ignore_index=ignored)
     found = Objective(own, labels, 2).sums(outputs, labels)
     assert (found.wrong, found.labels) == (0, 4)
+
+
+def proto(outputs: Tensor, labels: Tensor) -> Tensor:
+    return torch.nn.functional.cross_entropy(-outputs, labels)
+
+
+def gauss(outputs: Tensor, labels: Tensor) -> Tensor:
+    return torch.nn.functional.gaussian_nll_loss(outputs[:, 0], labels.float(), outputs[:, 1].exp())
+
+
+def smooth(outputs: Tensor, labels: Tensor) -> tuple[Tensor, int]:
+    return torch.nn.functional.cross_entropy(outputs, labels, label_smoothing=0.1, reduction="sum"), len(labels)
+
+
+def focal(outputs: Tensor, labels: Tensor) -> Tensor:
+    chosen = outputs.log_softmax(1).gather(1, labels[:, None])
+    return -((1 - chosen.exp()) ** 2 * chosen).mean()
+
+
+def one_hot(outputs: Tensor, labels: Tensor) -> Tensor:
+    wanted = torch.nn.functional.one_hot(labels, outputs.shape[1]).float()
+    return torch.nn.functional.binary_cross_entropy_with_logits(outputs, wanted)
+
+
+def hinge(outputs: Tensor, labels: Tensor) -> Tensor:
+    return (1 - (outputs[:, 1] - outputs[:, 0]) * labels).clamp(min=0).mean()
+
+
+SIGNS = torch.arange(40) % 2 * 2 - 1
+
+
+@pytest.mark.parametrize(
+    ("own", "labels", "is_defined"),
+    [
+        (smooth, torch.arange(40) % 2, True),
+        (focal, torch.arange(40) % 2, True),
+        (one_hot, torch.arange(40) % 2, True),
+        (torch.nn.functional.multi_margin_loss, torch.arange(40) % 2, True),
+        (proto, torch.arange(40) % 2, False),
+        (gauss, torch.arange(40) % 2, False),
+        (hinge, SIGNS, False),
+    ],
+)
+def test_an_error_under_a_users_loss_is_told_where_the_largest_output_is_the_answer(
+    own: Any, labels: Tensor, is_defined: bool
+) -> None:
+    objective = Objective(own, labels, 2)
+    outputs = torch.randn(40, 2, generator=torch.Generator().manual_seed(1))
+    assert objective.defines_error(outputs, labels) is is_defined
+    assert objective.sums(outputs, labels).labels == (40 if is_defined else 0)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.tasks import build, datasets, load, models
@@ -15,6 +16,7 @@ from tests.tasks.configs import Classification, pictures
 
 OWN = """
 import torch
+from torch import nn
 from torch import nn
 import neighbour
 
@@ -175,3 +177,14 @@ def test_torchvision_is_imported_only_where_it_is_asked_for(monkeypatch: pytest.
         imported = [line for line in path.read_text().splitlines() if line.lstrip().startswith("import torchvision")]
         assert all(line.startswith(" ") for line in imported)
         assert not imported or path.name == "vision.py"
+
+
+def sparse(num_classes: int) -> nn.Module:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
+    module.register_buffer("adjacency", torch.eye(3).to_sparse())
+    return module
+
+
+def test_a_sparse_buffer_is_refused_in_one_line() -> None:
+    with pytest.raises(ScenarioError, match=r"a buffer adjacency of torch\.sparse_coo; buffers must be dense"):
+        models.build(f"{__name__}:sparse", {}, (1, 8, 8), 10)

@@ -91,7 +91,7 @@ class Staging:
         result = runtime.cudaHostRegister(host.data_ptr(), size_bytes, 0 if writable else READ_ONLY)
         if not int(result):
             return True
-        self.refused = f"cudaHostRegister gave {result!s}"
+        self.refused = f"cudaHostRegister: {int(result)}, {runtime.cudaGetErrorString(result)}"
         forget_error(self._device)
         return False
 
