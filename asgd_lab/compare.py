@@ -21,6 +21,7 @@ import pandas as pd
 from pydantic import ValidationError
 from scipy import stats
 
+from asgd_lab.backends import devices
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import ScenarioError
 from asgd_lab.hardware.fit import Fitted, few, fit, step_times_s
@@ -32,7 +33,7 @@ from asgd_lab.record.run import file_name, file_names
 from asgd_lab.record.summary import LATENESS_ALLOWED
 from asgd_lab.scenario import Document, Point, Scenario
 from asgd_lab.scenario.faults import faults
-from asgd_lab.scenario.hardware import Client, Compute, Hardware, Link, Server
+from asgd_lab.scenario.hardware import Client, Compute, Device, Hardware, Link, Server
 from asgd_lab.scenario.running import Backend, Budget
 from asgd_lab.scenario.tasks import Timing
 
@@ -177,6 +178,7 @@ def predicted(scenario: Scenario, calibration: Calibration) -> Scenario:
             "link": Link(latency_s=costs.latency_s),
             # An emulated device sleeps through its stated time: it takes no core from anybody.
             "cores": usable_cores() if scenario.backend.device == "cpu" else None,
+            "device": Device(workers=_sharing(scenario)),
         }
     )
     task = Timing(name="timing", size_bytes=calibration.size_bytes, step_s=calibration.step_s)
@@ -189,6 +191,11 @@ def predicted(scenario: Scenario, calibration: Calibration) -> Scenario:
             "evaluate": None,
         }
     )
+
+
+def _sharing(scenario: Scenario) -> int:
+    """How many workers a device computes for at once: one that a lone worker keeps busy has no more to give."""
+    return -(-scenario.workers // devices.count()) if scenario.backend.device == "cuda" else 1
 
 
 def knee(scenario: Scenario, calibration: Calibration) -> float:

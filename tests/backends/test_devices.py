@@ -155,9 +155,10 @@ def test_a_worker_that_is_staged_learns_what_one_on_the_cpu_learns(
 class FakeCuda:
     """What of torch.cuda copies need; a copy happens when its event is asked for the second time, or waited for."""
 
-    def __init__(self, refuses: set[int]) -> None:
-        self.refuses = refuses  # flags of registrations
+    def __init__(self) -> None:
+        self.refuses: set[int] = set()  # addresses
         self.registered: list[tuple[int, int, int]] = []
+        self.forgotten: list[int] = []
         self.pinned = 0
 
     def Stream(self, device: torch.device) -> Any:  # noqa: N802
@@ -188,21 +189,29 @@ class FakeCuda:
 
     def cudaHostRegister(self, address: int, size_bytes: int, flags: int) -> int:  # noqa: N802
         self.registered.append((address, size_bytes, flags))
-        return 801 if flags in self.refuses else 0
+        return 801 if address in self.refuses else 0
+
+    def cudaHostUnregister(self, address: int) -> int:  # noqa: N802
+        self.forgotten.append(address)
+        return 0
+
+    def cudaGetErrorString(self, error: int) -> str:  # noqa: N802
+        return "operation not supported"
 
 
-@pytest.mark.parametrize("refuses", [set(), {0}, {staging.READ_ONLY}, {0, staging.READ_ONLY}])
+@pytest.mark.parametrize("refuses_mailboxes", [False, True])
+@pytest.mark.parametrize("refuses_versions", [False, True])
 def test_shared_vectors_are_registered_once_and_what_is_refused_goes_through_a_buffer(
-    refuses: set[int], monkeypatch: pytest.MonkeyPatch
+    refuses_mailboxes: bool, refuses_versions: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake = FakeCuda(refuses)
+    fake = FakeCuda()
     monkeypatch.setattr(staging.torch, "cuda", fake)
-    monkeypatch.setattr(
-        staging, "pinned_like", lambda host: setattr(fake, "pinned", fake.pinned + 1) or torch.empty_like(host)
-    )
+    monkeypatch.setattr(staging, "pinned_like", fake.pinned_like)
     monkeypatch.setattr(staging, "forget_error", lambda device: None)
     copies = Staging(torch.device("cuda", 0))
     mailboxes, versions = ([torch.zeros(1000) for _ in range(count)] for count in (2, 4))
+    refused = [*(mailboxes if refuses_mailboxes else []), *(versions if refuses_versions else [])]
+    fake.refuses = {each.data_ptr() for each in refused}
     source, target = torch.randn(1000), torch.zeros(1000)
     for turn in range(3):
         for mailbox in mailboxes:
@@ -214,12 +223,11 @@ def test_shared_vectors_are_registered_once_and_what_is_refused_goes_through_a_b
             copy = copies.to_device(version, target)
             assert copy.done()
             assert torch.equal(target, version), turn
-    assert sorted(fake.registered) == sorted(
-        [(each.data_ptr(), 4096, 0) for each in mailboxes]
-        + [(each.data_ptr(), 4096, staging.READ_ONLY) for each in versions]
-    )
-    through = (2 if 0 in refuses else 0) + (4 if staging.READ_ONLY in refuses else 0)
-    assert copies.counts() == (6 - through, through)
-    assert bool(copies.refused) == bool(refuses)
+    everything = [each.data_ptr() for each in (*mailboxes, *versions)]
+    assert sorted(fake.registered) == sorted((address, 4096, 0) for address in everything)
+    assert copies.counts() == (6 - len(refused), len(refused))
+    assert copies.refused == ("cudaHostRegister: 801, operation not supported" if refused else "")
     # All versions share a buffer: one is fetched at a time.
-    assert fake.pinned == (2 if 0 in refuses else 0) + (1 if staging.READ_ONLY in refuses else 0)
+    assert fake.pinned == 2 * refuses_mailboxes + refuses_versions
+    copies.close()
+    assert sorted(fake.forgotten) == sorted(set(everything) - fake.refuses)

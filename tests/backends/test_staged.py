@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -50,7 +53,7 @@ class Hand:
         self.copies.append(ByHand(source, host, self.waited))
         return self.copies[-1]
 
-    def to_device(self, host: Tensor, target: Tensor, writable: bool = False) -> ByHand:
+    def to_device(self, host: Tensor, target: Tensor) -> ByHand:
         return self.to_host(host, target)
 
 
@@ -159,3 +162,17 @@ def test_a_new_life_begins_when_nothing_is_copied_any_more(monkeypatch: pytest.M
     line.flush()
     assert link.left == [], "an earlier life's push is nobody's"
     slots.close()
+
+
+def test_a_version_is_mapped_so_that_nobody_here_can_write_it() -> None:
+    """In a process of its own, which the attempt ends."""
+    code = (
+        "import torch; from asgd_lab.backends.process.memory import Stack; "
+        "from asgd_lab.backends.process.staged import Staged; slots = Stack('versions', 1, 3); "
+        "owner = slots.vector(0, writable=True); line = Staged(None, torch.device('cpu'), slots, False); "
+        "owner.fill_(1); print(line.center(0).tolist()); owner.fill_(2); print(line.center(0).tolist(), flush=True); "
+        "line._mapped[0].fill_(3)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["[1.0, 1.0, 1.0]", "[2.0, 2.0, 2.0]"], done.stderr
+    assert done.returncode == -signal.SIGSEGV

@@ -56,8 +56,7 @@ def timed(place: Place, bytes: int, repeats: int) -> dict[str, Any]:
 
 
 def _ways(place: Place, stack: Stack, on_device: Tensor) -> tuple[dict[str, Way], Staging]:
-    mailbox, version = stack.vector(0, writable=True), stack.vector(1)
-    stack.vector(1, writable=True).fill_(1.0)
+    mailbox, version = (stack.vector(index, writable=True).fill_(1.0) for index in range(2))
     staging = Staging(place.device)
     ways: dict[str, Way] = {
         "product, to the host": lambda: staging.to_host(on_device, mailbox).wait(),

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from asgd_lab.record import checkpoints, whole
 from asgd_lab.record.parameters import final_params
 from asgd_lab.scenario import Document
@@ -28,6 +30,7 @@ PATIENCE_S = 30.0
 def measure(place: Place, folder: Path) -> Iterator[dict[str, Any]]:
     """Two rows, lost and double minibatches in each; it fails unless they are none."""
     wrong = []
+    torch.zeros(1, device=place.device)  # what this process takes of the GPU by itself is taken before
     for what, trial in (("killed", _killed), ("interrupted and resumed", _interrupted)):
         before = used(place)
         row = trial(place, folder / what.partition(" ")[0])
@@ -67,6 +70,9 @@ def _interrupted(place: Place, out: Path) -> dict[str, Any]:
     until = time.monotonic() + PATIENCE_S
     while not checkpoints.all_of(out) and program.poll() is None and time.monotonic() < until:
         time.sleep(0.01)
+    if not checkpoints.all_of(out):
+        program.kill()
+        raise Failed(f"there is no checkpoint after {PATIENCE_S:g} s")
     os.killpg(program.pid, signal.SIGINT)
     interrupted = _status(program)
     resumed = _status(_start("run", path, "--out", out, "--trust", "--resume"))
@@ -97,6 +103,8 @@ def _status(program: subprocess.Popen[bytes]) -> int:
 def _left(place: Place, before_bytes: int) -> int:
     """What more is used than before; the driver gives a dead process's memory back a moment later."""
     until = time.monotonic() + 3.0
+    if place.gpu:
+        torch.cuda.empty_cache()
     while True:
         now = used(place)
         assert now is not None

@@ -139,7 +139,7 @@ def _registered(flags: int) -> str:
     result = runtime.cudaHostRegister(vector.data_ptr(), vector.nbytes, flags)
     os.close(descriptor)
     if int(result):
-        return f"refused: {result}"
+        return f"refused: {int(result)}, {runtime.cudaGetErrorString(result)}"
     pinned = vector.is_pinned()
     runtime.cudaHostUnregister(vector.data_ptr())
     return f"works, {'pinned' if pinned else 'not pinned'} to torch"

@@ -22,6 +22,7 @@ from typing import Any
 from tests.gpu.sections import Section, batches, due_s
 
 Result = dict[str, Any]
+KILLING_S = 5.0
 LINES = 30  # of a failed section's log that are kept
 
 
@@ -122,8 +123,12 @@ def _result(folder: Path, status: int | None, limit_s: float, seconds: float) ->
 
 
 def _kill_session(session: int) -> None:
-    """Everything that was started in it; who starts others meanwhile is found at the next look."""
-    while members := list(_members(session)):
+    """Everything that was started in it; who starts others meanwhile is found at the next look.
+
+    Who waits for a driver that does not answer cannot die: the others do not wait for that.
+    """
+    until = time.monotonic() + KILLING_S
+    while (members := list(_members(session))) and time.monotonic() < until:
         for process in members:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)

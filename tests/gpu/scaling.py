@@ -28,7 +28,7 @@ def measure(place: Place, folder: Path) -> Iterator[dict[str, Any]]:
     for name, task in tasks.items():
         device_s = _device_s(task, place)
         alone = 0.0
-        for workers in place.size((1, 2, 4, 8), (1, 2)):
+        for workers in place.size((1, 8, 4, 2), (1, 2)):
             watching, out = Watching(place), folder / f"{workers}-{name}"
             summary = execute(_scenario(task, workers, place), out, watching)
             rates = _rates(out, summary["makespan_s"])

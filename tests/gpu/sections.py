@@ -32,9 +32,9 @@ SECTIONS = (
     _section(11, "refusals", 30, alone=False, runs=False),
     _section(4, "staging", 30, runs=False),
     _section(5, "scaling", 52),
-    _section(6, "exchange", 52),
-    _section(7, "prediction", 44),
-    _section(8, "deaths", 36),
+    _section(6, "exchange", 44),
+    _section(7, "prediction", 38),
+    _section(8, "deaths", 50),
     _section(10, "replicas", 32, runs=False),
 )
 """In the order in which they begin; number 12 is the verdict on them."""

@@ -27,7 +27,7 @@ def measure(place: Place, folder: Path) -> Iterator[dict[str, Any]]:
         for copier in crew:
             _read(copier)
         for megabytes, repeats in place.size(((1, 50), (16, 20), (244, 7), (1000, 5)), ((1, 5), (16, 3))):
-            for count in counts:
+            for count in counts if megabytes < 1000 else counts[:-1]:  # which would take tens of gigabytes
                 told = _at_once(crew[:count], megabytes * MB, repeats)
                 yield {
                     "what": f"{megabytes} MB, {count} at once, GB/s of one",

@@ -64,9 +64,9 @@ def used(place: Place) -> tuple[float, int] | None:
         return None
     try:
         nvml: Any = importlib.import_module("pynvml")
-    except ImportError:
+        nvml.nvmlInit()
+        gpu = nvml.nvmlDeviceGetHandleByIndex(0)
+        return nvml.nvmlDeviceGetUtilizationRates(gpu).gpu / 100, int(nvml.nvmlDeviceGetMemoryInfo(gpu).used)
+    except Exception:  # it is missing, or this GPU or driver tells it nothing
         free, total = torch.cuda.mem_get_info()
         return math.nan, total - free
-    nvml.nvmlInit()
-    gpu = nvml.nvmlDeviceGetHandleByIndex(0)
-    return nvml.nvmlDeviceGetUtilizationRates(gpu).gpu / 100, int(nvml.nvmlDeviceGetMemoryInfo(gpu).used)

@@ -6,6 +6,7 @@ what is not its own. P is the length of the flat vector.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import warnings
@@ -75,6 +76,14 @@ class Stack:
     def close(self) -> None:
         """Give the descriptor back; mapped vectors stay."""
         self._buffer.close()
+
+
+def protect(vector: Tensor) -> None:
+    """From now on who writes to this mapped vector here ends the process; others may write it still."""
+    library = ctypes.CDLL(None, use_errno=True)
+    address, size_bytes = ctypes.c_void_p(vector.data_ptr()), ctypes.c_size_t(whole_pages(vector.nbytes))
+    if library.mprotect(address, size_bytes, mmap.PROT_READ):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 from asgd_lab.backends.process.channel import Answer, Ask, Request
 from asgd_lab.backends.process.clock import now_ns
 from asgd_lab.backends.process.link import Link
-from asgd_lab.backends.process.memory import Stack
+from asgd_lab.backends.process.memory import Stack, protect
 from asgd_lab.backends.process.staging import Copy, Staging
 
 Key = tuple[int, int]
@@ -94,6 +94,10 @@ class Staged:
         self._link.ask(request._replace(sent_ns=now_ns()))
 
     def _copy(self, slot: int) -> Copy:
-        if slot not in self._mapped:
-            self._mapped[slot] = self._slots.vector(slot)
-        return self.staging.to_device(self._mapped[slot], self._centers[0])
+        is_new = slot not in self._mapped
+        if is_new:
+            self._mapped[slot] = self._slots.vector(slot, writable=True)
+        copy = self.staging.to_device(self._mapped[slot], self._centers[0])
+        if is_new:  # once it is registered, which few drivers do with what is mapped read-only
+            protect(self._mapped[slot])
+        return copy

@@ -1,8 +1,8 @@
 """Copies between a replica on its GPU and the shared vectors, beside the computation.
 
-Shared memory that CUDA has registered is copied at the bus's speed and without the processor's help. Versions are
-mapped read-only and registered as such, which not every driver can. What is refused is copied through a pinned buffer,
-which takes one more copy by the processor.
+Shared memory that CUDA has registered is copied at the bus's speed and without the processor's help. Few drivers
+register what is mapped read-only: so versions are mapped writable, registered, and then protected. What is refused is
+copied through a pinned buffer, which takes one more copy by the processor.
 
 All copies leave on a stream of their own, each after what the device had been asked to do by then. A CPU that stands in
 for a GPU copies as late as it may, so that whoever uses a vector too early is found out.
@@ -17,8 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-READ_ONLY = 8  # cudaHostRegisterReadOnly
-PAGE_BYTES = 4096
+from asgd_lab.backends.process.memory import whole_pages
 
 
 class Copy(Protocol):
@@ -45,16 +44,16 @@ class Staging:
         """Begin to copy a vector of the device to shared memory."""
         if self._stream is None:
             return _Late(source, host)
-        if self._is_registered(host, writable=True):
+        if self._is_registered(host):
             return self._begin(source, host)
         buffer = self._buffer(host.data_ptr(), host)
         return self._begin(source, buffer, lambda: host.copy_(buffer))
 
-    def to_device(self, host: Tensor, target: Tensor, writable: bool = False) -> Copy:
-        """Begin to copy shared memory, which is mapped `writable` or not, to a vector of the device: one at a time."""
+    def to_device(self, host: Tensor, target: Tensor) -> Copy:
+        """Begin to copy shared memory, mapped writable at its first time, to a vector of the device: one at a time."""
         if self._stream is None:
             return _Late(host, target)
-        if self._is_registered(host, writable):
+        if self._is_registered(host):
             return self._begin(host, target)
         return self._begin(self._buffer(0, host).copy_(host), target)
 
@@ -62,6 +61,14 @@ class Staging:
         """How many shared vectors are registered, and how many are copied through a buffer."""
         registered = sum(self._registered.values())
         return registered, len(self._registered) - registered
+
+    def close(self) -> None:
+        """Have CUDA forget what it has registered, before it is unmapped."""
+        if self._stream is not None:
+            torch.cuda.synchronize(self._device)
+            for address in (address for address, is_registered in self._registered.items() if is_registered):
+                torch.cuda.cudart().cudaHostUnregister(address)  # type: ignore[no-untyped-call]
+            self._registered.clear()
 
     def _begin(self, source: Tensor, target: Tensor, then: Callable[[], Any] | None = None) -> Copy:
         stream = self._stream
@@ -78,17 +85,16 @@ class Staging:
             self._buffers[key] = pinned_like(like)
         return self._buffers[key]
 
-    def _is_registered(self, host: Tensor, writable: bool) -> bool:
+    def _is_registered(self, host: Tensor) -> bool:
         address = host.data_ptr()
         if address not in self._registered:
-            self._registered[address] = self._register(host, writable)
+            self._registered[address] = self._register(host)
         return self._registered[address]
 
-    def _register(self, host: Tensor, writable: bool) -> bool:
+    def _register(self, host: Tensor) -> bool:
         """Have CUDA pin the pages of a shared vector, which begins at one; False where it will not."""
-        size_bytes = -(-host.nbytes // PAGE_BYTES) * PAGE_BYTES
         runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
-        result = runtime.cudaHostRegister(host.data_ptr(), size_bytes, 0 if writable else READ_ONLY)
+        result = runtime.cudaHostRegister(host.data_ptr(), whole_pages(host.nbytes), 0)
         if not int(result):
             return True
         self.refused = f"cudaHostRegister: {int(result)}, {runtime.cudaGetErrorString(result)}"

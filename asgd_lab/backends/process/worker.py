@@ -144,6 +144,7 @@ class WorkerProcess:
             if self.staged is not None:
                 self.words[Board.REGISTERED], self.words[Board.BUFFERED] = self.staged.staging.counts()
                 print(self.staged.staging.refused, end="", flush=True)
+                self.staged.staging.close()
             self.effects.close()
             if self.minibatches is not None:
                 self.minibatches.close()
