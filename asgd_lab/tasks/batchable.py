@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from asgd_lab.errors import ScenarioError
 from asgd_lab.tasks.base import Batch, one_line
 from asgd_lab.tasks.binding import Bound
-from asgd_lab.tasks.hidden import python_state
+from asgd_lab.tasks.hidden import optimizer_attributes, python_state
 from asgd_lab.tasks.network import Network, NetworkLearner
 from asgd_lab.tasks.objective import IGNORED
 from asgd_lab.tasks.optimizer_state import groups_of
@@ -156,7 +156,7 @@ def memories(make: MakeOptimizer) -> frozenset[str]:
     row = torch.cat([weight.flatten() for weight in weights])
     try:
         each, whole = make(weights), make([row])
-        groups = groups_of(whole)
+        groups, attributes = groups_of(whole), optimizer_attributes(whole)
         for step in range(3):
             row.grad = torch.sin(torch.arange(10.0) + step)
             weights[0].grad, weights[1].grad = row.grad[:6].view(2, 3), row.grad[6:]
@@ -167,7 +167,8 @@ def memories(make: MakeOptimizer) -> frozenset[str]:
         raise _refused("the local optimizer does not step element by element") from error
     if not alike:
         raise _refused("the local optimizer does not step element by element")
-    if groups_of(whole) != groups or set(whole.state) - {row} or set(whole.state_dict()) - {"state", "param_groups"}:
+    changed = groups_of(whole) != groups or optimizer_attributes(whole) != attributes
+    if changed or set(whole.state) - {row} or set(whole.state_dict()) - {"state", "param_groups"}:
         raise _refused("the local optimizer remembers more than a state of each parameter")
     return frozenset(
         name for name, value in whole.state[row].items() if isinstance(value, Tensor) and value.shape == row.shape

@@ -22,6 +22,9 @@ from torch import Tensor, nn
 
 _DEPTH = 6  # of containers, objects and closures inside one another
 _TORCHS_OWN = frozenset(vars(nn.Module())) | {"_flat_weights", "_flat_weight_refs"}
+_OPTIMIZERS_OWN = frozenset(
+    ("defaults", "state", "param_groups", "_zero_grad_profile_name", "_warned_capturable_if_run_uncaptured")
+)
 
 Modes = list[tuple[nn.Module, bool]]
 
@@ -47,20 +50,32 @@ def _is_training(module: nn.Module) -> bool:
 def python_state(model: nn.Module) -> Any:
     """A value that is equal as long as nothing has changed in what the module's code keeps in attributes."""
     known = {id(each) for each in (*model.parameters(), *model.buffers(), *model.modules())}
-    return [_of_module(module, known) for module in model.modules()]
+    return [_of_instance(module, _TORCHS_OWN, known) for module in model.modules()], _of_classes(model, known)
 
 
-def _of_module(module: nn.Module, known: set[int]) -> Any:
-    own = {name: value for name, value in vars(module).items() if name not in _TORCHS_OWN}
-    hooks = {name: list(value.values()) for name, value in vars(module).items() if name.endswith("_hooks") and value}
-    classes = {
-        f"{each.__name__}.{name}": value
-        for each in type(module).__mro__
+def optimizer_attributes(made: torch.optim.Optimizer) -> Any:
+    """The same of what an optimizer keeps beside `state` and `param_groups`."""
+    known = {id(made), *(id(weight) for group in made.param_groups for weight in group["params"])}
+    return _of_instance(made, _OPTIMIZERS_OWN, known)
+
+
+def _of_instance(instance: Any, torchs_own: frozenset[str], known: set[int]) -> Any:
+    found = {name: value for name, value in vars(instance).items() if name not in torchs_own}
+    for name, value in vars(instance).items():
+        if name.endswith("_hooks") and isinstance(value, Mapping):  # whose keys are counted over the whole process
+            found[name] = list(value.values())
+    return [(name, _described(value, known, _DEPTH)) for name, value in sorted(found.items())]
+
+
+def _of_classes(model: nn.Module, known: set[int]) -> Any:
+    kinds = dict.fromkeys(each for module in model.modules() for each in type(module).__mro__)
+    return [
+        (each.__qualname__, name, _described(value, known, _DEPTH))
+        for each in kinds
         if not each.__module__.startswith(("torch", "builtins"))
         for name, value in vars(each).items()
         if not name.startswith("__") and not callable(value) and not hasattr(value, "__get__")
-    }
-    return [(name, _described(value, known, _DEPTH)) for name, value in (own | hooks | classes).items()]
+    ]
 
 
 _VALUES = (Number, np.generic, str, bytes, range, slice)  # whose text tells all of them

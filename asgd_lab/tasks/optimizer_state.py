@@ -2,7 +2,8 @@
 
 The tensors stand under names of their own; what holds them (mappings, lists, tuples, numbers, strings, None) is JSON
 text, kept as bytes in a tensor. What can be written neither way is refused. An optimizer that keeps anything outside
-its `state_dict` cannot be saved so: `stray` finds that out with a toy.
+its `state_dict` cannot be saved so. `stray` finds that out with a toy by its steps, `check_restored` by attributes,
+which steps may show much later.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from asgd_lab.errors import ScenarioError
+from asgd_lab.tasks.hidden import optimizer_attributes
 from asgd_lab.tasks.randomness import seed_all, untouched
 
 PREFIX = "optimizer."
@@ -53,6 +55,15 @@ def load_state(made: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None
     unpacked = _unpacked(json.loads(state[_TEXT].cpu().numpy().tobytes()), state, device)
     made.load_state_dict(unpacked)
     _exactly(made, unpacked)
+
+
+def check_restored(before: torch.optim.Optimizer, after: torch.optim.Optimizer) -> None:
+    """A `ScenarioError` where `after`, which went on from what `before` saved, keeps something else in attributes."""
+    if optimizer_attributes(before) != optimizer_attributes(after):
+        message = f"{type(before).__name__} keeps something in attributes that no checkpoint has: its state_dict does"
+        raise ScenarioError.at(
+            "backend.checkpoint", f"{message} not hold it, or its load_state_dict does not restore it"
+        )
 
 
 def stray(make: Callable[[Iterable[Tensor]], torch.optim.Optimizer]) -> str | None:

@@ -19,8 +19,9 @@ from asgd_lab.tasks.adjusting import Adjust, adjusting
 from asgd_lab.tasks.base import CPU, Bufferless, OneByOne, OptimizerConfig, one_line
 from asgd_lab.tasks.flat import Layout
 from asgd_lab.tasks.gradient_pushes import check_groups, step_doubts
-from asgd_lab.tasks.optimizer_state import load_state, state_of
+from asgd_lab.tasks.optimizer_state import check_restored, load_state, state_of
 from asgd_lab.tasks.optimizers import MakeOptimizer, optimizer
+from asgd_lab.tasks.randomness import untouched
 
 
 class QuadraticConfig(Protocol):
@@ -88,13 +89,13 @@ class QuadraticLearner:
         stream: tuple[int, int],
         adjust: Adjust | None = None,
     ) -> None:
-        self._home, self._params = params, params.detach()  # same memory, but `grad` is ours
+        self.params, self._params = params, params.detach()  # same memory, but `grad` is ours
         self._gradient = self._params.grad = torch.zeros_like(params)
         self._gradients = gradients
         self._curvature = curvature.to(params.device)
         self._deviation = deviation
         self._make = make
-        self._optimizer = make([self._params])
+        self.optimizer = make([self._params])
         self._seed, self._worker = stream
         self._adjust = adjust
         self.version = 0
@@ -113,16 +114,16 @@ class QuadraticLearner:
         if self._gradients is not None:
             self._gradients += gradient
         if self._adjust is not None:
-            self._adjust(self._optimizer, [self._params], step, self.version)
-        self._optimizer.step()
-        if self._params.data_ptr() != self._home.data_ptr():  # an optimizer may give it other data
-            self._home.copy_(self._params)
-            self._params.data = self._home
+            self._adjust(self.optimizer, [self._params], step, self.version)
+        self.optimizer.step()
+        if self._params.data_ptr() != self.params.data_ptr():  # an optimizer may give it other data
+            self.params.copy_(self._params)
+            self._params.data = self.params
         return loss, math.nan
 
     def reset_momentum(self) -> None:
         """Forget the local optimizer's state."""
-        self._optimizer = self._make([self._params])
+        self.optimizer = self._make([self._params])
 
     def buffers(self) -> dict[str, Tensor]:
         """None."""
@@ -130,11 +131,11 @@ class QuadraticLearner:
 
     def state(self) -> dict[str, Tensor]:
         """The local optimizer's."""
-        return state_of(self._optimizer)
+        return state_of(self.optimizer)
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go on with it."""
-        load_state(self._optimizer, state)
+        load_state(self.optimizer, state)
 
     def warm_up(self) -> None:
         """Take a step with a copy."""
@@ -189,6 +190,18 @@ class QuadraticTask(Bufferless):
         if gradients:
             check_groups(self._make([params]))
             self.doubts = tuple(step_doubts(self._make, [params]))
+
+    def check_resume(self, *, device: torch.device = CPU) -> None:
+        """A `ScenarioError` where its optimizer would not go on as before."""
+        with untouched():
+            before, after = (self.learner(0, self.initial().to(device)) for _ in range(2))
+            for step in range(3):
+                before.minibatch(step)
+            after.load({name: value.clone() for name, value in before.state().items()})
+            after.params.copy_(before.params)
+            for each in (before, after):
+                each.minibatch(3)
+        check_restored(before.optimizer, after.optimizer)
 
     def evaluate(
         self, params: Tensor, buffers: Mapping[str, Tensor] | None = None, *, of_replica: bool = False

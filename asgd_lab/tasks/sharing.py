@@ -14,6 +14,7 @@ from torch import Tensor
 from asgd_lab.tasks.binding import Bound
 from asgd_lab.tasks.hidden import python_state
 from asgd_lab.tasks.network import Network, NetworkLearner
+from asgd_lab.tasks.optimizer_state import check_restored
 from asgd_lab.tasks.repeating import repeatable, same, tolerance
 
 _STEPS = 3
@@ -45,7 +46,10 @@ def _may_share(network: Network, learner: MakeLearner, device: torch.device) -> 
 
 
 def resumes(network: Network, learner: MakeLearner, device: torch.device) -> bool:
-    """Whether a learner in a new module, with the state of one that has trained, goes on as that one does."""
+    """Whether a learner in a new module, with the state of one that has trained, goes on as that one does.
+
+    A `ScenarioError` where it is the optimizer that does not.
+    """
     near = 0.0 if device.type == "cpu" else tolerance(device)
     vector = _vector(network, 0, device)
     with repeatable(device):
@@ -55,6 +59,7 @@ def resumes(network: Network, learner: MakeLearner, device: torch.device) -> boo
         after = learner(network.fresh(device), 0, vector.clone())
         after.load({name: value.clone() for name, value in before.state().items()})
         expected, found = (torch.tensor(each.minibatch(_STEPS)) for each in (before, after))
+    check_restored(before.optimizer, after.optimizer)
     # A count may change nothing yet, and something later.
     alike = same(expected, found, near) and python_state(before.module) == python_state(after.module)
     return alike and _same(before.state() | {"": before.params}, after.state() | {"": after.params}, near)

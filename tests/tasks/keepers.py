@@ -115,6 +115,51 @@ class Wrapper(torch.optim.SGD):
         self.slow, self.steps = dict(state_dict["slow"]), state_dict["steps"]
 
 
+class SlowInAttributes(torch.optim.SGD):
+    """Lookahead whose slow weights and count no state_dict has, and which no step shows before the thirtieth."""
+
+    def __init__(self, params: Iterable[Tensor], lr: float = 0.1) -> None:
+        super().__init__(params, lr=lr)
+        self.slow: list[Tensor] = []
+        self.steps = 0
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        super().step()
+        weights = [weight for group in self.param_groups for weight in group["params"]]
+        self.slow = self.slow or [weight.clone() for weight in weights]
+        self.steps += 1
+        if self.steps % 30 == 0:
+            for weight, slow in zip(weights, self.slow, strict=True):
+                weight.copy_(slow.lerp_(weight, 0.5))
+
+
+class WrapsAnOptimizer(torch.optim.SGD):
+    """Steps by another optimizer, whose memory it does not save, once it has counted to forty."""
+
+    def __init__(self, params: Iterable[Tensor], lr: float = 0.1) -> None:
+        super().__init__(params, lr=lr)
+        self.inner, self.steps = torch.optim.Adam(self.param_groups[0]["params"], lr=lr), {"count": 0}
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        self.steps["count"] += 1
+        (self.inner if self.steps["count"] > 40 else super()).step()
+
+
+class MomentumOfMatrices(Keeper):
+    """Keeps momentum in an attribute, of greater matrices alone."""
+
+    def __init__(self, params: Iterable[Tensor], lr: float = 0.1) -> None:
+        super().__init__(params, lr)
+        self.momenta: dict[int, Tensor] = {}
+
+    def remember(self, group: dict[str, Any], weight: Tensor) -> float:
+        if weight.numel() > 10:
+            place = [id(each) for each in group["params"]].index(id(weight))
+            self.momenta[place] = 0.9 * self.momenta.get(place, torch.zeros_like(weight)) + weight
+        return 0.0
+
+
 class CountInAttribute(Keeper):
     count = 0
 
@@ -177,3 +222,5 @@ REFUSED: list[tuple[type[torch.optim.Optimizer], str]] = [
     (SparseInState, "its state.0.rows is no dense tensor"),
     (LoadsNothing, "its state_dict is another after loading"),
 ]
+LOST_LATER: list[type[torch.optim.Optimizer]] = [SlowInAttributes, WrapsAnOptimizer]
+"""What they keep in attributes is lost, and steps show it only later; of greater matrices also MomentumOfMatrices."""

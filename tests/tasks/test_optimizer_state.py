@@ -18,13 +18,14 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.record import checkpoints, whole
 from asgd_lab.record.parameters import final_params
 from asgd_lab.tasks import build
+from asgd_lab.tasks.base import Task
 from asgd_lab.tasks.optimizer_state import load_state, state_of
 from asgd_lab.tasks.optimizers import _classes, optimizer
 from tests.backends.scenarios import QUADRATIC, scenario
 from tests.backends.test_resume import interrupted
 
-from .configs import Optimizer, Quadratic
-from .keepers import KEPT, REFUSED, CountInGroup
+from .configs import Classification, Optimizer, Quadratic, pictures
+from .keepers import KEPT, LOST_LATER, REFUSED, CountInGroup, MomentumOfMatrices, SlowInAttributes
 
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "SGD": [{"momentum": 0.9, "nesterov": True}, {"momentum": 0.5, "fused": True}, {"momentum": 0.5, "foreach": True}],
@@ -83,6 +84,48 @@ def test_an_optimizer_that_cannot_be_saved_is_refused_at_the_start(kind: type, w
         build(Quadratic(optimizer=Optimizer(f"tests.tasks.keepers:{kind.__name__}", {})), 0, {})
     assert caught.value.key == "task.optimizer.name"
     assert "\n" not in str(caught.value)
+
+
+def named(kind: type) -> str:
+    return f"{kind.__module__}:{kind.__name__}"
+
+
+def tried(name: str) -> list[Task]:
+    """Of both tasks."""
+    if name == "Muon":  # of matrices alone
+        return []
+    chosen = Optimizer(name, {"lr": 0.01})
+    network = Classification(model="mlp", batch_size=5, optimizer=chosen)
+    return [build(Quadratic(optimizer=chosen), 0, {}), build(network, 0, pictures(40))]
+
+
+@pytest.mark.parametrize("kind", [*LOST_LATER, MomentumOfMatrices])
+def test_what_an_optimizer_keeps_in_attributes_is_refused_where_there_are_checkpoints(kind: type) -> None:
+    bowl, network = tried(named(kind))
+    for task in (bowl, network) if kind in LOST_LATER else (network,):
+        with pytest.raises(ScenarioError, match=f"^{kind.__name__} keeps something in attributes") as caught:
+            task.check_resume()
+        assert caught.value.key == "backend.checkpoint"
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [*_classes(), *map(named, KEPT)])
+def test_an_optimizer_that_is_restored_may_have_checkpoints(name: str) -> None:
+    for task in tried(name):
+        task.check_resume()
+
+
+@pytest.mark.parametrize("kind", LOST_LATER)
+def test_a_batch_refuses_an_optimizer_that_keeps_something_in_attributes(kind: type) -> None:
+    with pytest.raises(ScenarioError, match="remembers more than a state of each parameter"):
+        tried(named(kind))[1].batch()
+
+
+def test_a_run_with_checkpoints_refuses_at_its_start_what_its_optimizer_would_lose(tmp_path: Path) -> None:
+    task = QUADRATIC | {"optimizer": {"name": named(SlowInAttributes), "lr": 0.1}}
+    backend = {"name": "process", "checkpoint": {"every_updates": 50}}
+    with pytest.raises(ScenarioError, match="SlowInAttributes keeps something in attributes that no checkpoint has"):
+        execute(scenario(backend=backend, task=task), tmp_path / "run")
 
 
 def test_trying_an_optimizer_leaves_the_random_generators_alone() -> None:
