@@ -168,12 +168,12 @@ class ClassificationTask:
         def made(bound: Bound, params: Tensor) -> NetworkLearner:
             return self._learner(bound, 0, params, torch.zeros_like(params) if gradients else None)
 
-        learner = try_steps(self.network, self._name, made, device)
+        learner, self.doubts = try_steps(self.network, self._name, made, device)
         if gradients:
             check_groups(learner.optimizer)
         tried = [minibatches[0], *self._extremes(device)]
         self._whole = check_evaluation(self.network, self._name, learner, tried, shorter)
-        self.doubts = list(step_doubts(self._make, learner.handles.values())) if gradients else []
+        self.doubts += step_doubts(self._make, learner.handles.values()) if gradients else []
         self.doubts += doubts(self.network, self._name, learner, minibatches[0], self._loss_name)
 
     def _extremes(self, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,19 +1,22 @@
-"""What a module keeps beside parameters and buffers: modes, and what its code keeps in Python attributes.
+"""What a module keeps beside parameters and buffers: modes, and what its code keeps in attributes and in globals.
 
-What is kept in attributes is nobody's but the process's: no checkpoint has it, and replicas that share a module share
-it. So it has to be seen.
+What is kept there is nobody's but the process's: no checkpoint has it, and replicas that share a module share it; what
+lies in classes and in globals all of a process share. So it has to be seen.
 """
 
 from __future__ import annotations
 
 import functools
 import random
+import sys
+import sysconfig
 import types
 import warnings
 from array import array
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from numbers import Number
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,9 +51,27 @@ def _is_training(module: nn.Module) -> bool:
 
 
 def python_state(model: nn.Module) -> Any:
-    """A value that is equal as long as nothing has changed in what the module's code keeps in attributes."""
-    known = {id(each) for each in (*model.parameters(), *model.buffers(), *model.modules())}
-    return [_of_instance(module, _TORCHS_OWN, known) for module in model.modules()], _of_classes(model, known)
+    """A value that is equal as long as nothing has changed in what the module's code keeps in Python."""
+    known = _tensors_and_layers(model)
+    return [_of_instance(module, _TORCHS_OWN, known) for module in model.modules()], shared_state(model)
+
+
+def shared_state(model: nn.Module) -> Any:
+    """The part of it that all modules of a process share: what lies in classes, and in globals of the user's code."""
+    known = _tensors_and_layers(model)
+    return _of_classes(model, known), globals_of(_code_of(model), known)
+
+
+def _tensors_and_layers(model: nn.Module) -> set[int]:
+    return {id(each) for each in (*model.parameters(), *model.buffers(), *model.modules())}
+
+
+def _code_of(model: nn.Module) -> Iterator[Any]:
+    """The classes of its layers, and the functions that they keep."""
+    for module in model.modules():
+        yield from type(module).__mro__
+        for value in vars(module).values():
+            yield from value.values() if isinstance(value, dict) else [value]
 
 
 def optimizer_attributes(made: torch.optim.Optimizer) -> Any:
@@ -78,7 +99,73 @@ def _of_classes(model: nn.Module, known: set[int]) -> Any:
     ]
 
 
+def globals_of(code: Iterable[Any], known: set[int]) -> Any:
+    """What is plain data in the globals of the modules that define this code, and of those whose code they name.
+
+    Of the user's own modules alone: no library's. What is long is told by its identity and its length.
+    """
+    waiting = list(dict.fromkeys(filter(None, map(_home_of, code))))
+    seen: dict[str, types.ModuleType] = {}
+    while waiting:
+        home = waiting.pop()
+        if home in seen or (module := sys.modules.get(home)) is None or not _is_own(getattr(module, "__file__", None)):
+            continue
+        seen[home] = module
+        waiting += filter(None, map(_home_of, vars(module).values()))
+    return [
+        (home, name, _of_data(value, known, _DEPTH))
+        for home in sorted(seen)
+        for name, value in list(vars(seen[home]).items())
+        if not name.startswith("__") and isinstance(value, _DATA)
+    ]
+
+
+def _home_of(value: Any) -> str | None:
+    """The name of the module that defines a class or a function, or that is a module."""
+    if isinstance(value, types.ModuleType):
+        return value.__name__
+    return getattr(value, "__module__", None) if isinstance(value, type | types.FunctionType) else None
+
+
+@functools.cache
+def _is_own(file: str | None) -> bool:
+    """Whether it is a file of the user's, and none of Python's, of an installed package or of this one."""
+    if file is None:
+        return False
+    path = Path(file).resolve()
+    return not (_INSTALLED & set(path.parts) or any(map(path.is_relative_to, _LIBRARIES)))
+
+
+_INSTALLED = {"site-packages", "dist-packages"}
+_LIBRARIES = [Path(sysconfig.get_path("stdlib")).resolve(), Path(__file__).resolve().parents[1]]
+_LARGE = 10_000  # elements
+
+
+def _of_data(value: Any, known: set[int], depth: int) -> Any:
+    """Described where it is plain data or a tensor, and named by its type otherwise."""
+    if isinstance(value, Tensor) and value.numel() > _LARGE:
+        return id(value), value._version
+    if isinstance(value, Sized) and not isinstance(value, Tensor) and _length(value) > _LARGE:
+        return id(value), _length(value)
+    if not isinstance(value, _DATA) or id(value) in known or depth == 0:
+        return type(value).__name__
+    inside = known | {id(value)}
+    if isinstance(value, Mapping):
+        return [(_of_data(key, inside, depth - 1), _of_data(each, inside, depth - 1)) for key, each in value.items()]
+    if isinstance(value, list | tuple | deque):
+        return [_of_data(each, inside, depth - 1) for each in value]
+    return _described(value, known, depth)
+
+
+def _length(value: Sized) -> int:
+    return value.size if isinstance(value, np.ndarray) else len(value)
+
+
 _VALUES = (Number, np.generic, str, bytes, range, slice)  # whose text tells all of them
+_DATA = (
+    *_VALUES, types.NoneType, Tensor, np.ndarray, Mapping, list, tuple, deque, set, frozenset, bytearray, array,
+    torch.Generator, random.Random, np.random.Generator, np.random.RandomState,
+)  # fmt: skip
 
 
 def _described(value: Any, known: set[int], depth: int) -> Any:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from asgd_lab.tasks.binding import Bound
-from asgd_lab.tasks.hidden import python_state
+from asgd_lab.tasks.hidden import python_state, shared_state
 from asgd_lab.tasks.network import Network, NetworkLearner
 from asgd_lab.tasks.optimizer_state import check_restored
 from asgd_lab.tasks.repeating import repeatable, same, tolerance
@@ -53,12 +53,16 @@ def resumes(network: Network, learner: MakeLearner, device: torch.device) -> boo
     near = 0.0 if device.type == "cpu" else tolerance(device)
     vector = _vector(network, 0, device)
     with repeatable(device):
-        before = learner(network.fresh(device), 0, vector)
+        first, second = (network.fresh(device) for _ in range(2))
+        shared = shared_state(first.model)
+        before = learner(first, 0, vector)
         for step in range(_STEPS):
             before.minibatch(step)
-        after = learner(network.fresh(device), 0, vector.clone())
+        after = learner(second, 0, vector.clone())
         after.load({name: value.clone() for name, value in before.state().items()})
         expected, found = (torch.tensor(each.minibatch(_STEPS)) for each in (before, after))
+    if shared_state(first.model) != shared:  # which another process would not have
+        return False
     check_restored(before.optimizer, after.optimizer)
     # A count may change nothing yet, and something later.
     alike = same(expected, found, near) and python_state(before.module) == python_state(after.module)

@@ -18,6 +18,7 @@ from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.streams import key
 from asgd_lab.tasks.base import one_line
 from asgd_lab.tasks.binding import Bound, Buffers
+from asgd_lab.tasks.hidden import shared_state
 from asgd_lab.tasks.network import Network, NetworkLearner
 from asgd_lab.tasks.objective import Sums
 from asgd_lab.tasks.randomness import seed_all, untouched
@@ -31,20 +32,25 @@ Minibatch = tuple[Tensor, Tensor]
 
 def try_steps(
     network: Network, name: str, learner: Callable[[Bound, Tensor], NetworkLearner], device: torch.device
-) -> NetworkLearner:
-    """A learner that has taken the first minibatches; a `ScenarioError` says what of them fails, or cannot be repeated.
+) -> tuple[NetworkLearner, list[str]]:
+    """A learner that has taken the first minibatches, and doubts; a `ScenarioError` says what of them fails, or cannot
+    be repeated.
 
     `learner` makes one in a module and over a vector.
     """
     with untouched(), repeatable(device):
         tried = [learner(network.fresh(device), network.initial().to(device)) for _ in range(2)]
+        shared = shared_state(tried[0].module)
         losses = [[_minibatch(each, name, step) for step in range(STEPS)] for each in tried]
     alike, near = all(_near(one, other, device) for one, other in zip(*losses, strict=True)), tolerance(device)
     one, other = ({"": each.params, **each.buffers()} for each in tried)
     if not alike or one.keys() != other.keys() or not all(same(one[each], other[each], near) for each in one):
         message = f"{name} computes something else each time that it is built and trained from one seed; what it draws"
         raise ScenarioError.at("task.model", f"{message} must come from torch's, numpy's or Python's global generator")
-    return tried[0]
+    if shared_state(tried[0].module) == shared:
+        return tried[0], []
+    message = f"task.model: {name} changes a global or its class while it trains, which all replicas of a process share"
+    return tried[0], [f"{message} and no checkpoint has; keep it in a buffer: register_buffer()"]
 
 
 def _minibatch(learner: NetworkLearner, name: str, step: int) -> float:

@@ -366,6 +366,25 @@ class CountsForLater(Counts):
         return hidden if self.count < 100 else hidden / 2
 
 
+SEEN = [0]
+
+
+class CountsInAGlobal(Net):
+    """It changes something after a hundred minibatches, which no try-out sees."""
+
+    def middle(self, hidden: Tensor) -> Tensor:
+        SEEN[0] += self.training
+        return hidden if SEEN[0] < 100 else hidden / 2
+
+
+class CountsInItsClass(Net):
+    count = 0
+
+    def middle(self, hidden: Tensor) -> Tensor:
+        type(self).count += self.training
+        return hidden if self.count < 100 else hidden / 2
+
+
 class KeepsADict(Net):
     def set_up(self) -> None:
         self.kept = {"mean": torch.zeros(WIDTH)}
@@ -395,6 +414,7 @@ def weighted_pair(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 DOUBTED: dict[str, tuple[str, str | None, str | None]] = {
     "counts": ("Counts", None, "task.model"), "dict": ("KeepsADict", None, "task.model"),
+    "global": ("CountsInAGlobal", None, "task.model"), "class": ("CountsInItsClass", None, "task.model"),
     "weighted": ("Net", "weighted_mean", "task.loss"), "contrast": ("Net", "contrast", "task.loss"),
     "summed": ("Net", "summed", "task.loss"),
     "plain": ("Net", "plain_loss", None), "pair": ("Net", "weighted_pair", None), "codes": ("Quantised", None, None),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import itertools
 import random
 from array import array
@@ -10,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +19,7 @@ import pytest
 import torch
 from torch import nn
 
-from asgd_lab.tasks.hidden import python_state
+from asgd_lab.tasks.hidden import globals_of, python_state
 
 
 class Slots:
@@ -159,3 +161,53 @@ def test_a_value_that_another_takes_the_place_of_is_seen_to_change_and_to_stay(k
     assert python_state(module) == before
     module.kept = other
     assert python_state(module) != before
+
+
+GLOBALS: dict[str, tuple[str, str]] = {
+    "a number": ("kept = 0", "kept += 1"),
+    "a text": ("kept = ''", "kept += 'a'"),
+    "a list": ("kept = []", "kept.append(1)"),
+    "a nested dict": ("kept = {'a': {'b': 0}}", "kept['a']['b'] += 1"),
+    "a set": ("kept = set()", "kept.add(1)"),
+    "a tensor": ("kept = torch.zeros(2)", "kept += 1"),
+    "a large tensor": ("kept = torch.zeros(50_000)", "kept += 1"),
+    "an array": ("kept = np.zeros(2)", "kept[0] = 1"),
+    "a long list": ("kept = list(range(50_000))", "kept.append(1)"),
+    "random.Random": ("kept = random.Random(1)", "kept.random()"),
+    "a generator of torch": ("kept = torch.Generator()", "torch.rand(1, generator=kept)"),
+    "a name that is new": ("", "kept = 1"),
+}
+CODE = """
+import random, torch, numpy as np
+from torch import nn
+{kept}
+def count():
+    global kept
+    {change}
+def idle(): pass
+"""
+MODEL = """
+class Model(nn.Linear): pass
+"""
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("kind", GLOBALS)
+def test_what_lies_in_a_global_of_ones_own_code_is_seen(
+    kind: str, apart: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, change = GLOBALS[kind]
+    code, name = CODE.format(kept=kept, change=change), f"own_globals_{tmp_path.name}".replace("-", "_")
+    (tmp_path / f"{name}_counts.py").write_text(code)
+    model = f"from torch import nn\nfrom {name}_counts import idle{MODEL}" if apart else code + MODEL
+    (tmp_path / f"{name}.py").write_text(model)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module(name).Model(1, 1)
+    before = python_state(module)
+    assert python_state(module) == before
+    importlib.import_module(f"{name}_counts" if apart else name).count()
+    assert python_state(module) != before
+
+
+def test_globals_of_libraries_are_left_alone() -> None:
+    assert globals_of([nn.Linear, np.zeros, random.random, python_state, pytest.fixture], set()) == []

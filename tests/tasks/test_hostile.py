@@ -187,5 +187,6 @@ def test_data_are_the_same_whatever_was_drawn_before_and_nothing_global_is_distu
 
 def test_a_count_that_changes_something_later_is_refused_where_there_are_checkpoints() -> None:
     built(config("Quantised")).check_resume()
-    with pytest.raises(ScenarioError, match="keeps something from one minibatch to the next"):
-        built(config("CountsForLater")).check_resume()
+    for model in ("CountsForLater", "CountsInAGlobal", "CountsInItsClass"):
+        with pytest.raises(ScenarioError, match="keeps something from one minibatch to the next"):
+            built(config(model)).check_resume()
