@@ -246,7 +246,7 @@ def trained(task: ClassificationTask, device: torch.device) -> tuple[Any, ...]:
 @pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
 @pytest.mark.parametrize("data", DATA)
 def test_a_worker_of_any_gpu_learns_evaluates_and_goes_on_from_files_as_on_the_cpu(data: str, optimizer: str) -> None:
-    options = {"lr": 0.05, "momentum": 0.9} if optimizer == "SGD" else {"lr": 0.01}
+    options = {"lr": 0.05, "momentum": 0.9} if optimizer == "SGD" else {"lr": 0.01, "weight_decay": 0.0}
     stated = Classification(model="lenet" if data == "tensors" else "mlp", optimizer=Optimizer(optimizer, options))
     found = []
     for device in (torch.device("cpu"), SECOND):
