@@ -1,4 +1,4 @@
-"""Which device computes: the CPU, or a GPU of this node that several workers may share; and what it has room for.
+"""Which device computes: the CPU, or a GPU of this node that several workers may share; and what it has free.
 
 With the environment variable ASGD_LAB_GPUS_STAND_IN set to a number, the CPU stands in for so many GPUs: everything but
 CUDA itself can then be tried on a machine without one. The summary of such a run says so.
@@ -14,10 +14,10 @@ import torch
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record.machine import free_memory_bytes
 from asgd_lab.scenario import Scenario
+from asgd_lab.tasks.base import CPU
 from asgd_lab.tasks.settings import choose_algorithms
 
 STAND_IN = "ASGD_LAB_GPUS_STAND_IN"
-CPU = torch.device("cpu")
 
 
 def stand_in() -> int:
@@ -73,12 +73,6 @@ def release() -> None:
     """Give back to others the memory of GPUs that this process keeps for what it will make next."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
-
-
-def synchronize(device: torch.device) -> None:
-    """Return when all that was asked of it is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def check(scenario: Scenario) -> None:

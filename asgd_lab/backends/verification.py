@@ -30,12 +30,8 @@ from asgd_lab.scenario import Scenario
 from asgd_lab.tasks import Task
 
 FINAL = "checkpoints/final.npz"
-OF_THIS_MACHINE = {
-    "startup_s",
-    "started_unix_s",
-    "machine_load",
-    "gpus",
-}  # what a summary says that no scenario decides
+# What a summary says that no scenario decides.
+OF_THIS_MACHINE = {"startup_s", "started_unix_s", "machine_load", "gpus"}
 
 
 class Contradiction(Exception):
