@@ -6,7 +6,7 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,14 +55,14 @@ def asgd_lab(*arguments: str | Path) -> Said:
 
 def start(
     *arguments: str | Path, folder: Path, environment: Mapping[str, str] | None = None,
-    before: Callable[[], None] | None = None,
+    before: Callable[[], None] | None = None, inside: Sequence[str] = (),
 ) -> subprocess.Popen[str]:  # fmt: skip
     """The real program, in a session and so in a process group of its own, as a terminal would start it.
 
-    `before` is called in its process first.
+    `before` is called in its process first; `inside` is a command that runs the program as its last arguments.
     """
     return subprocess.Popen(
-        [sys.executable, "-m", "asgd_lab", *map(str, arguments)],
+        [*inside, sys.executable, "-m", "asgd_lab", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
