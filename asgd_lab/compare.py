@@ -26,7 +26,7 @@ from asgd_lab.backends.run import execute
 from asgd_lab.errors import ScenarioError
 from asgd_lab.hardware.fit import Fitted, few, fit, step_times_s
 from asgd_lab.hardware.steps import mean_step_s
-from asgd_lab.record import tables, whole
+from asgd_lab.record import atomic_files, tables
 from asgd_lab.record.load import Load
 from asgd_lab.record.machine import usable_cores
 from asgd_lab.record.run import file_name, file_names
@@ -222,8 +222,8 @@ def write(table: pd.DataFrame, out: Path) -> list[Path]:
     """The table as compare.parquet and compare.csv, and the figure, into `out`."""
     from asgd_lab.figures import speedup, style
 
-    whole.write(out / "compare.parquet", table.to_parquet())
-    whole.write(out / "compare.csv", table.to_csv(index=False).encode())
+    atomic_files.write(out / "compare.parquet", table.to_parquet())
+    atomic_files.write(out / "compare.csv", table.to_csv(index=False).encode())
     return [out / "compare.csv", out / "compare.parquet", *style.save(speedup.speedup_figure(table), out / "compare")]
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from asgd_lab.backends.resuming import how_far
 from asgd_lab.backends.run import resolved
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import whole
+from asgd_lab.record import atomic_files
 from asgd_lab.record.replications import COURSE, Estimate, difference, estimate, metrics
 from asgd_lab.record.run import read_summary
 from asgd_lab.scenario import Point
@@ -83,7 +83,7 @@ def write(found: Sequence[Group], folder: Path) -> list[Path]:
     written = []
     for name, table in tables.items():
         if len(table):
-            whole.write(folder / name, table.to_csv(index=False).encode())
+            atomic_files.write(folder / name, table.to_csv(index=False).encode())
             written.append(folder / name)
     return written
 

@@ -38,7 +38,7 @@ from asgd_lab.protocol.effects import Effect, Fetch, Start, Train, Wait
 from asgd_lab.protocol.events import Event, Kind, Why, feed
 from asgd_lab.protocol.grants import DROPPED, FetchGrant, Grant, PushGrant
 from asgd_lab.protocol.replica import Arrived, Replica
-from asgd_lab.record import whole
+from asgd_lab.record import atomic_files
 from asgd_lab.record.summary import Statistics
 from asgd_lab.record.tables import Recording
 from asgd_lab.scenario import Scenario
@@ -289,7 +289,7 @@ def repeat(scenario: Scenario, run_dir: Path, watch: Any = None) -> Verdict:
     final = os.path.lexists(run_dir / FINAL) and bool(repetition.task.size)
     params = repetition.parameters.numpy()
     if difference is None and final:
-        recorded = whole.read_arrays(run_dir / FINAL).get("params")
+        recorded = atomic_files.read_arrays(run_dir / FINAL).get("params")
         if recorded is None or recorded.tobytes() != params.tobytes():
             difference = f"{FINAL}: the final parameters, version {repetition.server.version}, are others"
     versions, made = repetition.server.version, repetition.made

@@ -22,7 +22,7 @@ import torch
 from asgd_lab.backends import devices
 from asgd_lab.backends.settings import settled
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import sealing, shapes, tables, whole
+from asgd_lab.record import atomic_files, sealing, shapes, tables
 from asgd_lab.record.columns import TABLES
 from asgd_lab.record.parameters import final
 from asgd_lab.record.summary import Statistics, params_sha256
@@ -113,7 +113,7 @@ def real_run(
 
 def simulated_run(run_dir: Path, here: Path) -> list[str]:
     """Compare a simulated run with the directory of the same run simulated `here`; what could not be compared."""
-    there, own = summary_of(run_dir), whole.read_json(here / "summary.json")
+    there, own = summary_of(run_dir), atomic_files.read_json(here / "summary.json")
     left = []
     for name in sorted(own.keys() - OF_THIS_MACHINE):
         if name in there:
@@ -127,7 +127,7 @@ def simulated_run(run_dir: Path, here: Path) -> list[str]:
                 again["staleness"] = again["staleness"].where(again["version"] >= 0, -1)
             left += _table(name, tables.read(run_dir, name)[known], again)
     if (here / FINAL).exists():
-        ours, theirs = (whole.read_arrays(folder / FINAL) for folder in (here, run_dir))
+        ours, theirs = (atomic_files.read_arrays(folder / FINAL) for folder in (here, run_dir))
         for name in ("params", *sorted(ours.keys() & theirs.keys())):
             if name not in theirs or ours[name].tobytes() != theirs[name].tobytes():
                 what = "final parameters" if name == "params" else f"final {name}"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import tables, whole
+from asgd_lab.record import atomic_files, tables
 from asgd_lab.record.holding import held
 from asgd_lab.record.run import read_summary
 
@@ -136,7 +136,7 @@ def _claims(out: Path) -> Iterator[tuple[Path | None, Path]]:
 def _owner(claim: Path) -> Path | None:
     """The run that a folder is claimed for, by the real path."""
     try:
-        written = whole.read_bytes(claim, MOST_PATH).decode(errors="surrogateescape").removesuffix("\n")
+        written = atomic_files.read_bytes(claim, MOST_PATH).decode(errors="surrogateescape").removesuffix("\n")
         return Path(os.path.realpath(written))
     except (FileNotFoundError, NotADirectoryError):
         return None

@@ -15,7 +15,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from asgd_lab.record import whole
+from asgd_lab.record import atomic_files
 
 COLUMN_IN = 3.5
 PAGE_IN = 7.16
@@ -75,7 +75,7 @@ def save(fig: Figure, path: Path | str) -> list[Path]:
     stem = path.with_suffix("") if path.suffix in (".png", ".pdf") else path
     path.parent.mkdir(parents=True, exist_ok=True)
     files = [stem.with_name(stem.name + suffix) for suffix in (".png", ".pdf")]
-    with look(), whole.replacing(files[0]) as png, whole.replacing(files[1]) as pdf:
+    with look(), atomic_files.replacing(files[0]) as png, atomic_files.replacing(files[1]) as pdf:
         fig.savefig(png, format="png", dpi=200)
         fig.savefig(pdf, format="pdf", metadata={"CreationDate": None})  # equal figures are equal bytes
     return files

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import removal, rowfile, shapes, whole
+from asgd_lab.record import atomic_files, removal, rowfile, shapes
+from asgd_lab.record.atomic_files import Arrays
 from asgd_lab.record.rowfile import Extent
-from asgd_lab.record.whole import Arrays
 
 FOLDER = "checkpoints"
 UNFINISHED = "unfinished"
@@ -57,7 +57,7 @@ def write(run_dir: Path, number: int, name: str, arrays: Mapping[str, Any]) -> b
     """Write one file of checkpoint `number`: it is on the disk when this returns. False if that one is abandoned."""
     folder = _unfinished(run_dir, number)
     try:
-        whole.write_arrays(folder / f"{name}.npz", arrays)
+        atomic_files.write_arrays(folder / f"{name}.npz", arrays)
     except FileNotFoundError:
         if folder.exists():
             raise
@@ -83,14 +83,14 @@ def commit(
     extents = {path.name: rowfile.extent(path) for path in [run_dir / EVENTS, *parts]}
     written = [f"{name}.npz" for name in _names(workers)]  # a worker that is out may have written a part as well
     for each in (run_dir / EVENTS, *parts, *copies):
-        whole.sync(each)
+        atomic_files.sync(each)
     state = State(
         version, minibatches, extents[EVENTS].rows, elapsed_ns, workers,
         {name: each.rows for name, each in extents.items() if name != EVENTS},
         {name: each.crc for name, each in extents.items()},
-        {path.name: whole.seal_of(path) for path in sorted([*(unfinished / name for name in written), *copies])},
+        {path.name: atomic_files.checksum_of(path) for path in sorted([*(unfinished / name for name in written), *copies])},
     )  # fmt: skip
-    whole.write_json(unfinished / "state.json", state._asdict())
+    atomic_files.write_json(unfinished / "state.json", state._asdict())
     path = run_dir / FOLDER / f"{version:012d}"
     removal.clear(run_dir, f"{FOLDER}/{path.name}")
     if path.exists():  # the user's own files are in it
@@ -98,7 +98,7 @@ def commit(
             os.replace(each, path / each.name)
     else:
         os.replace(unfinished, path)
-    whole.sync(path.parent)
+    atomic_files.sync(path.parent)
     earlier = [each for each in all_of(run_dir) if _version(each) <= version]
     for old in {*all_of(run_dir)} - {*earlier[-keep:]}:
         removal.clear(run_dir, f"{FOLDER}/{old.name}")
@@ -174,11 +174,11 @@ def state_of(path: Path) -> State:
 def read(path: Path, name: str, state: State | None = None) -> Arrays:
     """The arrays of one file; ScenarioError if it is damaged, or not the one that was written."""
     files, file = (state or state_of(path)).files, path / f"{name}.npz"
-    return _read(file, files.get(file.name)) if files else whole.read_arrays(file)
+    return _read(file, files.get(file.name)) if files else atomic_files.read_arrays(file)
 
 
 def _read(file: Path, seal: str | None) -> Arrays:
-    arrays = whole.read_arrays(file)
-    if whole.seal_of(file) != seal:
-        raise whole.damaged(file, "it is of another checkpoint")
+    arrays = atomic_files.read_arrays(file)
+    if atomic_files.checksum_of(file) != seal:
+        raise atomic_files.damaged(file, "it is of another checkpoint")
     return arrays

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from asgd_lab.record import whole
+from asgd_lab.record import atomic_files
 
 _HEAD = struct.Struct("<IQI")  # CRC-32 of the block, its length in bytes, and the CRC-32 of these two
 
@@ -49,16 +49,16 @@ def read(path: Path) -> Iterator[Any]:
     """The record batches; ScenarioError where one is damaged. One that is short was never finished."""
     import pyarrow as pa
 
-    with whole.opened(path) as file:
+    with atomic_files.opened(path) as file:
         while len(head := file.read(_HEAD.size)) == _HEAD.size:
             of_block, length, of_head = _HEAD.unpack(head)
             if of_head != zlib.crc32(head[:-4]):
-                raise whole.damaged(path, "a block's checksum is that of other content")
+                raise atomic_files.damaged(path, "a block's checksum is that of other content")
             block = file.read(length)
             if len(block) < length:
                 return
             if zlib.crc32(block) != of_block:
-                raise whole.damaged(path, "a block's checksum is that of other content")
+                raise atomic_files.damaged(path, "a block's checksum is that of other content")
             with pa.ipc.open_stream(block) as stream:
                 yield from stream
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import checkpoints, sealing, whole
+from asgd_lab.record import atomic_files, checkpoints, sealing
 
 _OF_BUFFER = "buffer."  # in final.npz, before the names of buffers
 
@@ -28,9 +28,9 @@ def final(run_dir: Path | str) -> Saved:
     path = Path(run_dir) / "checkpoints" / "final.npz"
     if not sealing.check(run_dir, "checkpoints/final.npz") and not os.path.lexists(path):
         raise ScenarioError(f"{run_dir}: has no final parameters (checkpoints/final.npz is missing)")
-    arrays = whole.read_arrays(path)
+    arrays = atomic_files.read_arrays(path)
     if "params" not in arrays:
-        raise whole.damaged(path, "it holds no parameters")
+        raise atomic_files.damaged(path, "it holds no parameters")
     return Saved(np.asarray(arrays["params"], dtype=np.float32), _behind(_OF_BUFFER, arrays))
 
 
@@ -64,4 +64,4 @@ def write(run_dir: Path, params: npt.NDArray[np.float32], buffers: Mapping[str, 
     """Write what a run ended with."""
     (run_dir / "checkpoints").mkdir(exist_ok=True)
     arrays = {"params": params, **{_OF_BUFFER + name: value for name, value in buffers.items()}}
-    whole.write_arrays(run_dir / "checkpoints" / "final.npz", arrays)
+    atomic_files.write_arrays(run_dir / "checkpoints" / "final.npz", arrays)

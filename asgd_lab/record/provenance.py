@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import whole
+from asgd_lab.record import atomic_files
 
 _KEY_BYTES = 32
 
@@ -38,8 +38,8 @@ def recorded_here(run_dir: Path, values_sha256: Callable[[str], str]) -> bool:
     """
     key = _key(make=False)
     try:
-        manifest = json.loads(whole.read_bytes(run_dir / "manifest.json"))
-        scenario_yaml = whole.read_bytes(run_dir / "scenario.yaml").decode()
+        manifest = json.loads(atomic_files.read_bytes(run_dir / "manifest.json"))
+        scenario_yaml = atomic_files.read_bytes(run_dir / "scenario.yaml").decode()
         inputs, signed = manifest["inputs"], manifest["signature"]
         if key is None or not isinstance(signed, str):
             return False

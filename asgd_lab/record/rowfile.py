@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import whole
+from asgd_lab.record import atomic_files
 
 _MAGIC = b"rows"
 _HEADER = struct.Struct("Q4sI44sI")  # count, magic, format version, the rows' format, CRC-32 of the three
@@ -122,7 +122,7 @@ def extent(path: Path | str, format: str | None = None) -> Extent:
 
     Its writer may be at work. ScenarioError if its header is damaged, or the file shorter than that says.
     """
-    with _named(path), whole.opened(path) as file:
+    with _named(path), atomic_files.opened(path) as file:
         header = _seen_header(path, file, format)
         width = row_type(header.format).itemsize + (_CRC_BYTES if header.version else 0)
         _check_size(path, file, header.rows, width)
@@ -136,7 +136,7 @@ def check(path: Path, up_to: Extent) -> None:
     """ScenarioError unless the file begins with these very rows."""
     found = _read(path, rows=up_to.rows).crc
     if up_to.crc is not None and found != up_to.crc:
-        raise whole.damaged(path, f"its first {up_to.rows:,} rows are others")
+        raise atomic_files.damaged(path, f"its first {up_to.rows:,} rows are others")
 
 
 def cut(path: Path, rows: int) -> None:
@@ -144,7 +144,7 @@ def cut(path: Path, rows: int) -> None:
     found = _read(path, rows=rows)
     format, version = found.header.format, found.header.version
     if version == 0:
-        whole.write(path, _header(rows, format) + _with_checksums(found.rows))
+        atomic_files.write(path, _header(rows, format) + _with_checksums(found.rows))
         return
     with path.open("r+b") as file:  # the count first: what lies behind it does not matter
         file.write(_header(rows, format))
@@ -187,11 +187,11 @@ def _named(path: Path | str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        raise whole.damaged(path, error) from error
+        raise atomic_files.damaged(path, error) from error
 
 
 def _header(count: int, format: str) -> bytes:
-    fixed = _MAGIC, whole.VERSION, format.encode()
+    fixed = _MAGIC, atomic_files.VERSION, format.encode()
     return _HEADER.pack(_word(count), *fixed, zlib.crc32(_FIXED.pack(*fixed)))
 
 
@@ -204,8 +204,8 @@ def _read_header(path: Path | str, content: bytes, format: str | None = None) ->
         raise ValueError("it has no whole header")
     word, magic, version, stored, crc = _HEADER.unpack(content)
     if magic == _MAGIC:
-        if version != whole.VERSION:
-            whole.check_version(path, version)
+        if version != atomic_files.VERSION:
+            atomic_files.check_version(path, version)
         if crc != zlib.crc32(content[8:-4]) or word != _word(word & _ONE):
             raise ValueError("its header is not what was written")
         header = _Header(word & _ONE, stored.rstrip(b"\0").decode("ascii"), version)
@@ -224,7 +224,7 @@ def _read_header(path: Path | str, content: bytes, format: str | None = None) ->
 def _seen_header(path: Path | str, file: BinaryIO, format: str | None = None) -> _Header:
     """The header of a file whose writer may be at work, so that the count is taken by one 8-byte load."""
     if not os.fstat(file.fileno()).st_size:  # its writer died before the header was complete
-        return _Header(0, format or "q", whole.VERSION)
+        return _Header(0, format or "q", atomic_files.VERSION)
     content = file.read(_HEADER_BYTES)
     if len(content) == _HEADER_BYTES:
         with (
@@ -238,7 +238,7 @@ def _seen_header(path: Path | str, file: BinaryIO, format: str | None = None) ->
 
 def _read(path: Path | str, format: str | None = None, rows: int | None = None) -> _Found:
     """All counted rows, or the first of them. ScenarioError if there are fewer, or they are not what was written."""
-    with _named(path), whole.opened(path) as file:
+    with _named(path), atomic_files.opened(path) as file:
         # The count first, then as much of the file as it needs: a writer grows the file in between.
         header = _seen_header(path, file, format)
         count = header.rows if rows is None else rows
@@ -255,7 +255,7 @@ def _read(path: Path | str, format: str | None = None, rows: int | None = None) 
     crc = zlib.crc32(kept.tobytes())
     if count and crc != stored["crc"][-1]:
         where = next(n for n, made in enumerate(_checksums(kept)) if made != stored["crc"][n])
-        raise whole.damaged(path, f"row {where:,} of {header.rows:,} is not what was written")
+        raise atomic_files.damaged(path, f"row {where:,} of {header.rows:,} is not what was written")
     return _Found(header, kept, crc)
 
 

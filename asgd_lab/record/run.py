@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asgd_lab.errors import RunFailed, ScenarioError
-from asgd_lab.record import machine, parameters, provenance, removal, sealing, shapes, trace, whole
+from asgd_lab.record import atomic_files, machine, parameters, provenance, removal, sealing, shapes, trace
 from asgd_lab.record.columns import DISTANCES, EFFECTS, EVALS, MINIBATCHES, TABLES, Table
 from asgd_lab.record.holding import Place, check_empty, unusable
 from asgd_lab.record.tables import NoRows, Recording, Rows
@@ -113,7 +113,7 @@ class RunDirectory:
             "signature": provenance.signature(facts.get("scenario_sha256", ""), facts.get("inputs", {})),
         }
         try:
-            whole.write_json(path / "manifest.json", manifest)
+            atomic_files.write_json(path / "manifest.json", manifest)
         except OSError:
             if self.beginning != "go on":
                 removal.clear(path)
@@ -168,7 +168,9 @@ class RunDirectory:
         parts: list[Callable[[], object]] = [rows.close for rows in self._rows]
         if params is not None:
             parts.append(functools.partial(parameters.write, self.path, params, self._buffers))
-        parts.append(functools.partial(whole.write_json, self.path / "summary.json", {"status": status, **summary}))
+        parts.append(
+            functools.partial(atomic_files.write_json, self.path / "summary.json", {"status": status, **summary})
+        )
         parts.append(functools.partial(trace.write, self.path))
         torn: list[BaseException] = []
         for part in parts:
@@ -197,9 +199,9 @@ def mark(run_dir: Path, status: Status, **facts: Any) -> None:
     manifest = read_manifest(run_dir)
     ended = {"status": status, **facts, "finished": _now()}
     try:
-        whole.write_json(run_dir / "manifest.json", {**manifest, **ended, "files": sealing.seals(run_dir)})
+        atomic_files.write_json(run_dir / "manifest.json", {**manifest, **ended, "files": sealing.seals(run_dir)})
     except OSError:  # a full disk: the words, without indentation, fit where the manifest of the running run is
-        whole.overwrite_json(run_dir / "manifest.json", {**manifest, **ended, "status": "failed"})
+        atomic_files.overwrite_json(run_dir / "manifest.json", {**manifest, **ended, "status": "failed"})
         raise
 
 

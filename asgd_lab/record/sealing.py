@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import shapes, whole
+from asgd_lab.record import atomic_files, shapes
 
 MANIFEST = "manifest.json"
 SEALED = (
@@ -30,8 +30,8 @@ def seals(run_dir: Path) -> dict[str, str]:
     found = {}
     for name in SEALED:
         if (run_dir / name).is_file():
-            whole.sync(run_dir / name)
-            found[name] = whole.sha256(run_dir / name)
+            atomic_files.sync(run_dir / name)
+            found[name] = atomic_files.sha256(run_dir / name)
     return found
 
 
@@ -49,9 +49,9 @@ def check(run_dir: Path | str, name: str) -> bool:
     if not os.path.lexists(path):
         raise ScenarioError(f"{path}: is missing, and the run wrote it")
     try:
-        found = whole.sha256(path)
+        found = atomic_files.sha256(path)
     except OSError as error:
-        raise whole.damaged(path, error) from error
+        raise atomic_files.damaged(path, error) from error
     if found != known:
-        raise whole.damaged(path, "it is not the file that the run wrote")
+        raise atomic_files.damaged(path, "it is not the file that the run wrote")
     return True

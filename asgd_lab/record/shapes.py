@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field, StrictBool, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic takes only this one before Python 3.12
 
-from asgd_lab.record import whole
+from asgd_lab.record import atomic_files
 
 Count = Annotated[int, Field(ge=0, strict=True)]
 Number = Annotated[float, Field(strict=True)]
@@ -139,19 +139,19 @@ _STATE = TypeAdapter(_State)
 
 def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest at this path; ScenarioError if it is missing, damaged, or no run's."""
-    return _checked(path, whole.read_json(path), _MANIFEST)
+    return _checked(path, atomic_files.read_json(path), _MANIFEST)
 
 
 def read_summary(path: Path) -> dict[str, Any]:
     """The summary at this path; ScenarioError if it is missing, damaged, or no run's."""
-    found = whole.read_json(path)
+    found = atomic_files.read_json(path)
     has_numbers = found.get("status") == "done" or "updates" in found
     return _checked(path, found, _SUMMARY if has_numbers else _BEGUN)
 
 
 def read_state(path: Path) -> dict[str, Any]:
     """The state of a checkpoint at this path; ScenarioError if it is missing, damaged, or no checkpoint's."""
-    return _checked(path, whole.read_json(path), _STATE)
+    return _checked(path, atomic_files.read_json(path), _STATE)
 
 
 def _checked(path: Path, value: dict[str, Any], shape: TypeAdapter[Any]) -> dict[str, Any]:
@@ -160,5 +160,5 @@ def _checked(path: Path, value: dict[str, Any], shape: TypeAdapter[Any]) -> dict
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         key, message = ".".join(map(str, first["loc"])), first["msg"]
-        raise whole.damaged(path, f"{key}: {message[:1].lower()}{message[1:]}") from None
+        raise atomic_files.damaged(path, f"{key}: {message[:1].lower()}{message[1:]}") from None
     return value

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from asgd_lab.record import whole
+from asgd_lab.record import atomic_files
 
 _NAME = re.compile(r"([A-Za-z_][\w.]*):[A-Za-z_][\w.]*")
 _LIBRARIES = ("torch", "torchvision", "asgd_lab")
@@ -84,7 +84,7 @@ def _imports(module: str, path: Path) -> Iterator[str]:
     parts = module.split(".")
     yield module
     try:
-        tree = ast.parse(whole.read_bytes(path))
+        tree = ast.parse(atomic_files.read_bytes(path))
     except (OSError, SyntaxError, ValueError, RecursionError):
         return
     package = parts if path.name == "__init__.py" else parts[:-1]
@@ -105,6 +105,6 @@ def _root(name: str, file: Path) -> Path:
 
 def _sha256(path: Path) -> str | None:
     try:
-        return hashlib.sha256(whole.read_bytes(path)).hexdigest()
+        return hashlib.sha256(atomic_files.read_bytes(path)).hexdigest()
     except OSError:
         return None

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import journal, machine, sealing, whole
+from asgd_lab.record import atomic_files, journal, machine, sealing
 from asgd_lab.record.checkpoints import PARTS
 from asgd_lab.record.columns import GROUP_ROWS, KINDS, SAMPLED_EVERY, TABLES, Row, Table
 from asgd_lab.record.journal import Journal
@@ -206,7 +206,7 @@ def _write_parquet(path: Path, table: Table, batches: Iterator[Any]) -> None:
 
     schema = _schema(table)
     options = {"version": "2.6", "compression": "zstd", "compression_level": 1, "write_page_checksum": True}
-    with whole.replacing(path) as file, pq.ParquetWriter(file, schema, **options) as writer:
+    with atomic_files.replacing(path) as file, pq.ParquetWriter(file, schema, **options) as writer:
         waiting, count = [], 0
         for batch in batches:
             waiting.append(batch)
@@ -255,7 +255,7 @@ def _batches(path: Path, most_bytes: int | None = None) -> Iterator[Any]:
 
     if sealing.check(path.parent, path.name) or os.path.lexists(path):
         try:
-            with whole.opened(path) as source, pq.ParquetFile(source, page_checksum_verification=True) as file:
+            with atomic_files.opened(path) as source, pq.ParquetFile(source, page_checksum_verification=True) as file:
                 left = file.metadata.num_rows
                 if left != sum(file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)):
                     raise ValueError("its footer contradicts itself")

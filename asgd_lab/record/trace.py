@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from asgd_lab.record import tables, tracks, whole
+from asgd_lab.record import atomic_files, tables, tracks
 from asgd_lab.record.columns import KINDS
 from asgd_lab.record.tracks import DOWN, PUSH, UP, Indices
 
@@ -45,7 +45,7 @@ def write(run_dir: Path | str, max_effects: int = MAX_EFFECTS) -> Path:
     path = Path(run_dir) / "trace.json"
     effects, left_out = tables.first(run_dir, "effects", max_effects)
     events = _placed(effects)
-    with whole.replacing(path, durable=False) as file:
+    with atomic_files.replacing(path, durable=False) as file:
         file.write(b'{"displayTimeUnit":"ms","traceEvents":[\n')
         for since in range(0, len(events), _ROWS_AT_ONCE):
             file.write(_text(events.iloc[since : since + _ROWS_AT_ONCE]))
@@ -200,7 +200,7 @@ def _names(events: pd.DataFrame) -> Iterator[dict[str, Any]]:
 def _counters(run_dir: Path) -> Iterator[dict[str, Any]]:
     """Each server's and link's means over the parts of the run, from the beginning of each part on."""
     path = run_dir / "summary.json"
-    summary = whole.read_json(path) if path.exists() else {}
+    summary = atomic_files.read_json(path) if path.exists() else {}
     resources = summary.get("resources", ())
     if resources:
         yield _process(RESOURCES_PID)

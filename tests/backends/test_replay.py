@@ -16,7 +16,7 @@ from asgd_lab.backends import history
 from asgd_lab.backends.replay import repeat
 from asgd_lab.errors import ScenarioError
 from asgd_lab.protocol.events import Event, Kind
-from asgd_lab.record import sealing, whole
+from asgd_lab.record import atomic_files, sealing
 from asgd_lab.record.rowfile import RowFile
 from asgd_lab.scenario import Scenario
 from tests.cli.harness import asgd_lab
@@ -63,12 +63,12 @@ def test_a_simulated_run_repeats_too(tmp_path: Path, backend: str) -> None:
     run(tmp_path / "run", backend=backend, workers=3)
     assert asgd_lab("replay", tmp_path / "run").status == 0
     path = tmp_path / "run" / "summary.json"
-    summary = whole.read_json(path)
+    summary = atomic_files.read_json(path)
     path.write_text(path.read_text().replace('"params_sha256": "', '"params_sha256": "0'))
     said = asgd_lab("replay", tmp_path / "run")
     assert said.status == 2
     assert "summary.json: is damaged" in said.err
-    whole.write_json(path, {**summary, "params_sha256": "0"})
+    atomic_files.write_json(path, {**summary, "params_sha256": "0"})
     said = asgd_lab("replay", tmp_path / "run")
     assert said.status == 2
     assert "summary.json: is damaged: it is not the file that the run wrote" in said.err
@@ -80,8 +80,8 @@ def test_a_simulated_run_repeats_too(tmp_path: Path, backend: str) -> None:
 
 def sealed(out: Path) -> dict[str, Any]:
     """Make the manifest vouch for what is there: what is left to find is a record that contradicts itself."""
-    manifest = whole.read_json(out / "manifest.json") | {"files": sealing.seals(out)}
-    whole.write_json(out / "manifest.json", manifest)
+    manifest = atomic_files.read_json(out / "manifest.json") | {"files": sealing.seals(out)}
+    atomic_files.write_json(out / "manifest.json", manifest)
     return manifest
 
 
@@ -162,7 +162,7 @@ def test_other_final_parameters_are_found_and_the_environment_is_named(tmp_path:
     manifest = tmp_path / "run" / "manifest.json"
     facts = sealed(tmp_path / "run")
     facts["versions"]["numpy"] = "0.1"
-    whole.write_json(manifest, facts)
+    atomic_files.write_json(manifest, facts)
     said = asgd_lab("replay", tmp_path / "run")
     assert said.status == 1
     assert "the final parameters, version" in said.err

@@ -23,7 +23,7 @@ from asgd_lab.backends.outcome import Progress
 from asgd_lab.backends.replay import repeat
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import checkpoints, tables, whole
+from asgd_lab.record import atomic_files, checkpoints, tables
 from asgd_lab.record.parameters import final_params
 from asgd_lab.record.run import read_summary
 from asgd_lab.scenario import Document, Scenario
@@ -76,7 +76,7 @@ def test_one_worker_interrupted_and_resumed_gives_the_bits_of_one_that_was_not(
     summary = execute(stated, tmp_path / "parts", go_on=True)
     assert summary["status"] == "done"
     assert summary["startup_s"] > 0
-    assert read_summary(tmp_path / "parts") == whole.read_json(tmp_path / "parts" / "summary.json")
+    assert read_summary(tmp_path / "parts") == atomic_files.read_json(tmp_path / "parts" / "summary.json")
     assert final_params(tmp_path / "parts").tobytes() == final_params(tmp_path / "whole").tobytes()
     verdict = repeat(stated, tmp_path / "parts")
     assert verdict.difference is None
@@ -212,8 +212,10 @@ def test_a_run_starts_from_another_runs_end_or_checkpoint(tmp_path: Path) -> Non
     (tmp_path / "run" / "checkpoints" / "final.npz").unlink()
     with pytest.raises(ScenarioError, match=r"final\.npz: is missing, and the run wrote it"):
         started_from(tmp_path / "run")
-    manifest = whole.read_json(tmp_path / "run" / "manifest.json")
-    whole.write_json(tmp_path / "run" / "manifest.json", {**manifest, "files": {}})  # as of a run that was killed
+    manifest = atomic_files.read_json(tmp_path / "run" / "manifest.json")
+    atomic_files.write_json(
+        tmp_path / "run" / "manifest.json", {**manifest, "files": {}}
+    )  # as of a run that was killed
     assert started_from(tmp_path / "run") == saved[newer]
     (newer / "state.json").unlink()
     with pytest.raises(ScenarioError, match=r"state\.json: is missing"):

@@ -16,7 +16,7 @@ from asgd_lab.backends.process import channel
 from asgd_lab.backends.process.channel import Answer, Ask, Request
 from asgd_lab.backends.process.link import Link
 from asgd_lab.backends.process.saving import Saver
-from asgd_lab.record import checkpoints, whole
+from asgd_lab.record import atomic_files, checkpoints
 from asgd_lab.record.rowfile import RowFile
 
 from .scenarios import scenario
@@ -76,11 +76,11 @@ def test_a_worker_that_still_writes_its_part_goes_on_and_leaves_no_trace(
         case "before it has its name":
             monkeypatch.setattr(os, "replace", first_act(os.replace))
         case "before its folder is synced":
-            monkeypatch.setattr(whole, "sync", first_act(whole.sync))
+            monkeypatch.setattr(whole, "sync", first_act(atomic_files.sync))
     assert not checkpoints.write(run_dir, 1, "worker-1", {"x": value})
     if end == "abandoned":
         assert names(run_dir) == ["checkpoints/unfinished-2/worker-1.npz"]
-        assert whole.read_arrays(run_dir / names(run_dir)[0])["x"].tolist() == [1, 1, 1]
+        assert atomic_files.read_arrays(run_dir / names(run_dir)[0])["x"].tolist() == [1, 1, 1]
     elif end == "committed without this worker":
         (checkpoint,) = checkpoints.all_of(run_dir)
         assert set(checkpoints.check(checkpoint).files) == {"server.npz"}

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from asgd_lab.record import sealing, whole
+from asgd_lab.record import atomic_files, sealing
 from tests.cli.harness import Said, asgd_lab
 from tests.whole import sample
 
@@ -42,13 +42,13 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def summary(key: str) -> Callable[[Path], None]:
     def change(out: Path) -> None:
-        facts = whole.read_json(out / "summary.json")
+        facts = atomic_files.read_json(out / "summary.json")
         value = facts[key]
         if isinstance(value, dict):
             name = next(iter(value))
             value = {**value, name: (value[name] or 0) + 0.5}
         facts[key] = value + 1 if isinstance(value, int | float) else f"0{value}" if isinstance(value, str) else value
-        whole.write_json(out / "summary.json", facts)
+        atomic_files.write_json(out / "summary.json", facts)
 
     return change
 
@@ -70,9 +70,9 @@ def table(name: str, column: str, kind: str | None = None) -> Callable[[Path], N
 
 
 def parameters(out: Path) -> None:
-    arrays = whole.read_arrays(out / "checkpoints" / "final.npz")
+    arrays = atomic_files.read_arrays(out / "checkpoints" / "final.npz")
     arrays["params"][-1] = np.nextafter(arrays["params"][-1], np.float32(9))
-    whole.write_arrays(out / "checkpoints" / "final.npz", arrays)
+    atomic_files.write_arrays(out / "checkpoints" / "final.npz", arrays)
 
 
 def scenario(out: Path) -> None:
@@ -97,8 +97,8 @@ CLAIMS: dict[str, Callable[[Path], None]] = {
 def changed(record: Path, out: Path, change: Callable[[Path], None]) -> Said:
     shutil.copytree(record, out)
     change(out)
-    manifest = whole.read_json(out / "manifest.json") | {"files": sealing.seals(out)}
-    whole.write_json(out / "manifest.json", manifest)
+    manifest = atomic_files.read_json(out / "manifest.json") | {"files": sealing.seals(out)}
+    atomic_files.write_json(out / "manifest.json", manifest)
     return asgd_lab("replay", out)
 
 
@@ -150,7 +150,9 @@ def test_what_could_not_be_compared_is_said(records: dict[str, Path], tmp_path: 
     def unsealed(out: Path) -> None:
         for name in ("summary.json", "checkpoints/final.npz"):  # as of a run that was killed
             (out / name).unlink()
-        whole.write_json(out / "manifest.json", whole.read_json(out / "manifest.json") | {"status": "running"})
+        atomic_files.write_json(
+            out / "manifest.json", atomic_files.read_json(out / "manifest.json") | {"status": "running"}
+        )
 
     said = changed(records["process"], tmp_path / "killed", unsealed)
     assert said.status == 0

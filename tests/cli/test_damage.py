@@ -19,7 +19,7 @@ import pytest
 
 from asgd_lab.backends.outcome import Progress
 from asgd_lab.backends.run import execute
-from asgd_lab.record import checkpoints, whole
+from asgd_lab.record import atomic_files, checkpoints
 from asgd_lab.scenario import Document
 from asgd_lab.trust import trusting
 from tests.cli.harness import PATIENCE_S, Said, asgd_lab, assert_nobody_is_left
@@ -149,7 +149,7 @@ class Outcome(NamedTuple):
 def of_summary(said: Said, out: Path) -> Outcome:
     if said.status:
         return Outcome(said, None)
-    facts = whole.read_json(out / "summary.json")
+    facts = atomic_files.read_json(out / "summary.json")
     return Outcome(said, {key: value for key, value in facts.items() if key not in ("machine_load", "startup_s")})
 
 

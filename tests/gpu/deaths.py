@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from asgd_lab.record import checkpoints, whole
+from asgd_lab.record import atomic_files, checkpoints
 from asgd_lab.record.parameters import final_params
 from asgd_lab.scenario import Document
 from tests.backends.chaos import acknowledged, survive
@@ -80,7 +80,7 @@ def _interrupted(place: Place, out: Path) -> dict[str, Any]:
         raise Failed(f"Ctrl-C ended with {interrupted} instead of 130, and what went on with {resumed} instead of 0")
     scenario = Document.read(path).points()[0].scenario
     difference = final_params(out) - ticked(scenario.seed, acknowledged(scenario, out))
-    summary = whole.read_json(out / "summary.json")
+    summary = atomic_files.read_json(out / "summary.json")
     return {
         "updates": summary["updates"], "minibatches": summary["minibatches"], "statuses": [interrupted, resumed],
         "lost": int(-difference[difference < 0].sum()), "twice": int(difference[difference > 0].sum()),

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import machine, parameters, run, tables, whole
+from asgd_lab.record import atomic_files, machine, parameters, run, tables
 from asgd_lab.record.parameters import final_params
 from asgd_lab.record.run import RunDirectory, default_directory, file_name, read_summary
 
@@ -44,7 +44,7 @@ def test_a_finished_run_has_every_file_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_the_summary_has_its_status_and_null_for_what_is_not_finite(tmp_path: Path) -> None:
-    assert whole.read_json(recorded(tmp_path / "run") / "summary.json") == {
+    assert atomic_files.read_json(recorded(tmp_path / "run") / "summary.json") == {
         "status": "done",
         "backend": "sim",
         "makespan_s": 1.5,
@@ -120,7 +120,7 @@ def test_finishing_again_is_harmless(tmp_path: Path) -> None:
     directory = RunDirectory.create(tmp_path, "name: toy\n")
     directory.finish({}, "done", None)
     directory.finish({}, "done", None)
-    assert whole.read_json(tmp_path / "summary.json") == {"status": "done"}
+    assert atomic_files.read_json(tmp_path / "summary.json") == {"status": "done"}
 
 
 KILLED = """

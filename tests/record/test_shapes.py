@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import checkpoints, sealing, whole
+from asgd_lab.record import atomic_files, checkpoints, sealing
 from tests.cli.harness import asgd_lab
 from tests.whole import sample
 
@@ -74,15 +74,15 @@ def test_a_key_of_another_type_is_refused_in_a_line_or_does_not_matter(
     records: dict[str, Path], tmp_path: Path, backend: str, file: str, command: str
 ) -> None:
     record = records[backend]
-    found = list(keys(whole.read_json(record / file)))
+    found = list(keys(atomic_files.read_json(record / file)))
     for number, (path, wrong) in enumerate(sample([(path, wrong) for path in found for wrong in WRONG], 4)):
         run = Path(shutil.copytree(record, tmp_path / str(number) / "run"))
-        facts = whole.read_json(run / file)
+        facts = atomic_files.read_json(run / file)
         put(facts, path, wrong)
-        whole.write_json(run / file, facts)
+        atomic_files.write_json(run / file, facts)
         if file == "summary.json":  # let the manifest vouch for it
-            manifest = whole.read_json(run / "manifest.json")
-            whole.write_json(run / "manifest.json", {**manifest, "files": sealing.seals(run)})
+            manifest = atomic_files.read_json(run / "manifest.json")
+            atomic_files.write_json(run / "manifest.json", {**manifest, "files": sealing.seals(run)})
         said = asgd_lab(*commands(record, run)[command])
         assert said.status in (0, 1, 2), (path, wrong, said)
         assert said.err.count("\n") == (said.status != 0), (path, wrong, said)
@@ -90,11 +90,11 @@ def test_a_key_of_another_type_is_refused_in_a_line_or_does_not_matter(
 
 def test_a_checkpoint_of_another_shape_is_refused(records: dict[str, Path], tmp_path: Path) -> None:
     checkpoint = checkpoints.all_of(records["process"])[-1]
-    facts = whole.read_json(checkpoint / "state.json")
+    facts = atomic_files.read_json(checkpoint / "state.json")
     wrongs = [("rows", {"../../another/events.rows": 0}), ("files", {"/etc/passwd": "00000000"}), ("workers", [-1])]
     wrongs += [(key, wrong) for key in facts for wrong in ("x", -1, None, [[]])]
     for key, wrong in wrongs:
         copy = Path(shutil.copytree(checkpoint, tmp_path / "checkpoint", dirs_exist_ok=True))
-        whole.write_json(copy / "state.json", {**facts, key: wrong})
+        atomic_files.write_json(copy / "state.json", {**facts, key: wrong})
         with pytest.raises(ScenarioError, match=r"state\.json: is damaged: "):
             checkpoints.check(copy)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import whole
+from asgd_lab.record import atomic_files
 
 VALUE = {"name": "größe ✓", "counts": {"a": [1, 2.5, None]}, "makespan_s": 0.1 + 0.2}
 ARRAYS = {"params": np.arange(5, dtype=np.float32), "place": np.array([3, 4])}
@@ -26,10 +26,10 @@ def kept(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Read]:
     """A file of either kind, and its reader."""
     path = tmp_path / f"kept.{request.param}"
     if request.param == "json":
-        whole.write_json(path, VALUE)
-        return path, whole.read_json
-    whole.write_arrays(path, ARRAYS)
-    return path, lambda path: {name: array.tolist() for name, array in whole.read_arrays(path).items()}
+        atomic_files.write_json(path, VALUE)
+        return path, atomic_files.read_json
+    atomic_files.write_arrays(path, ARRAYS)
+    return path, lambda path: {name: array.tolist() for name, array in atomic_files.read_arrays(path).items()}
 
 
 def read_or_named(path: Path, read: Read) -> dict[str, Any] | None:
@@ -100,7 +100,7 @@ def test_anything_in_a_files_place_is_named_and_not_waited_for(kept: tuple[Path,
 
 
 def test_json_stays_readable_and_what_is_not_finite_becomes_null(tmp_path: Path) -> None:
-    whole.write_json(tmp_path / "kept.json", {"name": "größe", "loss": float("nan"), "n": np.int64(3)})
+    atomic_files.write_json(tmp_path / "kept.json", {"name": "größe", "loss": float("nan"), "n": np.int64(3)})
     text = (tmp_path / "kept.json").read_text(encoding="utf-8")
     assert text.startswith('{\n  "name": "größe",\n  "loss": null,\n  "n": 3,\n')
     assert json.loads(text)["format"] == 1
@@ -108,14 +108,14 @@ def test_json_stays_readable_and_what_is_not_finite_becomes_null(tmp_path: Path)
 
 def test_files_of_earlier_versions_are_read(tmp_path: Path) -> None:
     (tmp_path / "kept.json").write_text(json.dumps(VALUE), encoding="utf-8")
-    assert whole.read_json(tmp_path / "kept.json") == VALUE
+    assert atomic_files.read_json(tmp_path / "kept.json") == VALUE
     np.savez(tmp_path / "kept.npz", **ARRAYS)
-    assert whole.read_arrays(tmp_path / "kept.npz")["place"].tolist() == [3, 4]
-    assert whole.seal_of(tmp_path / "kept.npz") is None
+    assert atomic_files.read_arrays(tmp_path / "kept.npz")["place"].tolist() == [3, 4]
+    assert atomic_files.checksum_of(tmp_path / "kept.npz") is None
 
 
 def test_an_archive_stays_one_that_others_can_read(tmp_path: Path) -> None:
-    whole.write_arrays(tmp_path / "kept.npz", ARRAYS)
+    atomic_files.write_arrays(tmp_path / "kept.npz", ARRAYS)
     with zipfile.ZipFile(tmp_path / "kept.npz") as archive:
         assert archive.testzip() is None
     with np.load(tmp_path / "kept.npz") as stored:
@@ -125,7 +125,7 @@ def test_an_archive_stays_one_that_others_can_read(tmp_path: Path) -> None:
 def test_no_pickle_is_loaded(tmp_path: Path) -> None:
     np.savez(tmp_path / "kept.npz", params=np.array([{"a": 1}], dtype=object))
     with pytest.raises(ScenarioError, match="allow_pickle"):
-        whole.read_arrays(tmp_path / "kept.npz")
+        atomic_files.read_arrays(tmp_path / "kept.npz")
 
 
 def test_packed_arrays_are_not_unpacked(tmp_path: Path) -> None:
@@ -133,15 +133,15 @@ def test_packed_arrays_are_not_unpacked(tmp_path: Path) -> None:
     path = tmp_path / "kept.npz"
     np.savez_compressed(path, params=np.zeros(10_000_000))
     with pytest.raises(ScenarioError, match=r"kept\.npz: is damaged: its arrays are packed"):
-        whole.read_arrays(path)
+        atomic_files.read_arrays(path)
 
 
 def test_a_file_that_cannot_be_completed_leaves_the_one_that_was_there(tmp_path: Path) -> None:
     path = tmp_path / "summary.json"
-    whole.write(path, b"before")
+    atomic_files.write(path, b"before")
 
     def fail() -> None:
-        with whole.replacing(path) as file:
+        with atomic_files.replacing(path) as file:
             file.write(b"half of it")
             raise OSError(28, "No space left on device")
 
@@ -167,5 +167,5 @@ def test_a_file_and_its_folder_are_on_the_disk_before_anybody_hears_of_it(
 
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(os, "replace", replaced)
-    whole.write_arrays(tmp_path / "kept.npz", ARRAYS)
+    atomic_files.write_arrays(tmp_path / "kept.npz", ARRAYS)
     assert done == ["kept.npz.new", "kept.npz.new -> kept.npz", tmp_path.name]

@@ -15,7 +15,7 @@ from torch import Tensor
 from asgd_lab.backends.replay import repeat
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import checkpoints, whole
+from asgd_lab.record import atomic_files, checkpoints
 from asgd_lab.record.parameters import final_params
 from asgd_lab.tasks import build
 from asgd_lab.tasks.base import Task
@@ -42,7 +42,7 @@ def through_a_file(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     checkpoints.begin(path, 1)
     assert checkpoints.write(path, 1, "worker-0", {name: value.numpy() for name, value in state.items()})
     (file,) = path.rglob("worker-0.npz")
-    return {name: torch.from_numpy(value) for name, value in whole.read_arrays(file).items()}
+    return {name: torch.from_numpy(value) for name, value in atomic_files.read_arrays(file).items()}
 
 
 def step(weights: list[Tensor], made: torch.optim.Optimizer, number: int) -> None:

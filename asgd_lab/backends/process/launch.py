@@ -25,7 +25,7 @@ from asgd_lab.backends.process.preload import preload
 from asgd_lab.backends.process.restoring import go_back
 from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.hardware.costs import check_memory
-from asgd_lab.record import checkpoints, removal, whole
+from asgd_lab.record import atomic_files, checkpoints, removal
 from asgd_lab.record.load import LoadMeter
 from asgd_lab.record.run import RunDirectory
 from asgd_lab.record.summary import Statistics
@@ -122,7 +122,7 @@ def _join(plan: Plan, record: RunDirectory, interrupted: bool, crew: Crew, began
     statistics = Statistics(scenario.workers)
     params, end_ns = None, None
     if final.exists():
-        stored = whole.read_arrays(final)
+        stored = atomic_files.read_arrays(final)
         params, end_ns = stored["params"], int(stored["end_ns"])
     server, end_ns = outcomes.gather(plan, record, statistics, end_ns)
     board = plan.board

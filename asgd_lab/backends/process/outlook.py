@@ -11,7 +11,7 @@ from asgd_lab.backends.process.board import Board
 from asgd_lab.backends.process.ledger import Ledger
 from asgd_lab.backends.process.plan import DISTANCE_ROW, Plan
 from asgd_lab.backends.process.vigil import Heartbeat
-from asgd_lab.record import whole
+from asgd_lab.record import atomic_files
 from asgd_lab.record.rowfile import RowFile
 
 
@@ -59,7 +59,7 @@ class Outlook:
         params = self._params()
         final = params.numpy() if params is not None else np.empty(0, np.float32)
         arrays = {"params": final, "end_ns": np.int64(self._ledger.end_ns)}
-        whole.write_arrays(self._plan.parts / "final.npz", arrays, durable=False)
+        atomic_files.write_arrays(self._plan.parts / "final.npz", arrays, durable=False)
 
     def _params(self) -> Tensor | None:
         parameters = self._server.parameters

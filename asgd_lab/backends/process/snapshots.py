@@ -12,7 +12,7 @@ from torch import Tensor
 
 from asgd_lab.backends.build import Worker
 from asgd_lab.backends.process.plan import SNAPSHOT_ROW, Plan
-from asgd_lab.record import whole
+from asgd_lab.record import atomic_files
 from asgd_lab.record.rowfile import RowFile, read_rows
 from asgd_lab.tasks.network import plain
 
@@ -56,7 +56,7 @@ class Snapshots:
         number = len(self._rows)
         arrays = {"params": params.cpu().numpy()}
         arrays |= {_OF_BUFFER + name: plain(buffer).cpu().numpy() for name, buffer in (buffers or {}).items()}
-        whole.write_arrays(_file(self._folder, self._owner, number), arrays, durable=False)
+        atomic_files.write_arrays(_file(self._folder, self._owner, number), arrays, durable=False)
         self._rows.add(time_ns, version, minibatches, number)
 
 
@@ -132,8 +132,8 @@ def _stored(folder: Path, owner: str, number: int) -> tuple[Tensor, dict[str, Te
     path = _file(folder, owner, number)
     earlier = path.with_suffix(".npy")  # of an earlier version, whose run went on from a checkpoint
     if earlier.exists() and not path.exists():
-        return torch.from_numpy(whole.read_array(earlier)).clone(), {}
-    arrays = whole.read_arrays(path)
+        return torch.from_numpy(atomic_files.read_array(earlier)).clone(), {}
+    arrays = atomic_files.read_arrays(path)
     buffers = {name.removeprefix(_OF_BUFFER): array for name, array in arrays.items() if name.startswith(_OF_BUFFER)}
     return (
         torch.from_numpy(arrays["params"]).clone(),  # a clone is aligned

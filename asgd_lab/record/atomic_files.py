@@ -220,7 +220,7 @@ def read_array(path: Path) -> npt.NDArray[Any]:
         raise damaged(path, error) from error
 
 
-def seal_of(path: Path) -> str | None:
+def checksum_of(path: Path) -> str | None:
     """The checksum in an archive's comment; None for one of an earlier version. ScenarioError if it is damaged."""
     try:
         with opened(path) as file:
