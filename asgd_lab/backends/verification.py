@@ -22,7 +22,7 @@ import torch
 from asgd_lab.backends import devices
 from asgd_lab.backends.settings import settled
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import atomic_files, sealing, shapes, tables
+from asgd_lab.record import atomic_files, json_schemas, sealing, tables
 from asgd_lab.record.columns import TABLES
 from asgd_lab.record.parameters import final
 from asgd_lab.record.summary import Statistics, params_sha256
@@ -89,7 +89,7 @@ def real_run(
             device = devices.home(scenario)
             devices.use(device, scenario.backend.deterministic)
             left += _evaluated(run_dir, summary["final"], torch.from_numpy(params).to(device), task)
-    is_killed = shapes.read_manifest(run_dir / "manifest.json")["status"] == "running"
+    is_killed = json_schemas.read_manifest(run_dir / "manifest.json")["status"] == "running"
     if is_killed and not any(os.path.lexists(table.file(run_dir)) for table in TABLES.values()):
         return [*left, "it was killed before its tables were made"]
     effects = tables.read(run_dir, "effects")
@@ -147,7 +147,7 @@ def sealed(run_dir: Path) -> list[str]:
 def summary_of(run_dir: Path) -> dict[str, Any]:
     """What a run says of itself; nothing where it was killed before."""
     path = run_dir / "summary.json"
-    return shapes.read_summary(path) if path.exists() or path.is_symlink() else {}
+    return json_schemas.read_summary(path) if path.exists() or path.is_symlink() else {}
 
 
 def _compare(what: str, here: Any, there: Any) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import atomic_files, removal, rowfile, shapes
+from asgd_lab.record import atomic_files, json_schemas, removal, rowfile
 from asgd_lab.record.atomic_files import Arrays
 from asgd_lab.record.rowfile import Extent
 
@@ -167,7 +167,7 @@ def _check_parts(run_dir: Path, path: Path, state: State) -> None:
 
 def state_of(path: Path) -> State:
     """What the checkpoint at `path` is of; ScenarioError if it cannot be read, or is not what was written."""
-    stored = shapes.read_state(path / "state.json")
+    stored = json_schemas.read_state(path / "state.json")
     return State(**{name: stored[name] for name in State._fields if name in stored})
 
 

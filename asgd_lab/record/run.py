@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asgd_lab.errors import RunFailed, ScenarioError
-from asgd_lab.record import atomic_files, machine, parameters, provenance, removal, sealing, shapes, trace
+from asgd_lab.record import atomic_files, json_schemas, machine, parameters, provenance, removal, sealing, trace
 from asgd_lab.record.columns import DISTANCES, EFFECTS, EVALS, MINIBATCHES, TABLES, Table
 from asgd_lab.record.holding import Place, check_empty, unusable
 from asgd_lab.record.tables import NoRows, Recording, Rows
@@ -252,7 +252,7 @@ def read_summary(run_dir: Path | str) -> dict[str, Any]:
     path = Path(run_dir) / "summary.json"
     if not sealing.check(run_dir, path.name) and not os.path.lexists(path):
         raise ScenarioError(f"{run_dir}: is not a finished run; summary.json is missing")
-    return shapes.read_summary(path)
+    return json_schemas.read_summary(path)
 
 
 def read_manifest(run_dir: Path | str) -> dict[str, Any]:
@@ -260,7 +260,7 @@ def read_manifest(run_dir: Path | str) -> dict[str, Any]:
     path = Path(run_dir) / "manifest.json"
     if not os.path.lexists(path):
         raise ScenarioError(f"{run_dir}: is not a run directory; manifest.json is missing")
-    return shapes.read_manifest(path)
+    return json_schemas.read_manifest(path)
 
 
 def _claim(path: Path, scenario_yaml: str) -> None:

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import atomic_files, shapes
+from asgd_lab.record import atomic_files, json_schemas
 
 MANIFEST = "manifest.json"
 SEALED = (
@@ -43,7 +43,7 @@ def check(run_dir: Path | str, name: str) -> bool:
     path = Path(run_dir) / name
     if not os.path.lexists(Path(run_dir) / MANIFEST):
         return False
-    known = shapes.read_manifest(Path(run_dir) / MANIFEST).get("files", {}).get(name)
+    known = json_schemas.read_manifest(Path(run_dir) / MANIFEST).get("files", {}).get(name)
     if known is None:
         return False
     if not os.path.lexists(path):
