@@ -22,7 +22,7 @@ import torch
 from asgd_lab.backends import devices
 from asgd_lab.backends.settings import settled
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import atomic_files, json_schemas, sealing, tables
+from asgd_lab.record import atomic_files, file_hashes, json_schemas, tables
 from asgd_lab.record.columns import TABLES
 from asgd_lab.record.parameters import final
 from asgd_lab.record.summary import Statistics, params_sha256
@@ -138,7 +138,7 @@ def simulated_run(run_dir: Path, here: Path) -> list[str]:
 def sealed(run_dir: Path) -> list[str]:
     """Contradiction if a file is not the one that the run wrote; a line if the manifest knows none of them."""
     try:
-        known = [name for name in sealing.SEALED if sealing.check(run_dir, name)]
+        known = [name for name in file_hashes.HASHED if file_hashes.check(run_dir, name)]
     except ScenarioError as error:
         raise Contradiction(str(error)) from error
     return [] if known else ["its manifest knows no hashes of its files"]

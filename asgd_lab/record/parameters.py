@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import atomic_files, checkpoints, sealing
+from asgd_lab.record import atomic_files, checkpoints, file_hashes
 
 _OF_BUFFER = "buffer."  # in final.npz, before the names of buffers
 
@@ -26,7 +26,7 @@ class Saved(NamedTuple):
 def final(run_dir: Path | str) -> Saved:
     """What a finished run ended with."""
     path = Path(run_dir) / "checkpoints" / "final.npz"
-    if not sealing.check(run_dir, "checkpoints/final.npz") and not os.path.lexists(path):
+    if not file_hashes.check(run_dir, "checkpoints/final.npz") and not os.path.lexists(path):
         raise ScenarioError(f"{run_dir}: has no final parameters (checkpoints/final.npz is missing)")
     arrays = atomic_files.read_arrays(path)
     if "params" not in arrays:
@@ -42,7 +42,7 @@ def final_params(run_dir: Path | str) -> npt.NDArray[np.float32]:
 def saved(path: Path | str) -> Saved:
     """What is in the directory of a run, its end or its last checkpoint, or in a checkpoint."""
     path = Path(path)
-    if sealing.check(path, "checkpoints/final.npz") or os.path.lexists(path / "checkpoints" / "final.npz"):
+    if file_hashes.check(path, "checkpoints/final.npz") or os.path.lexists(path / "checkpoints" / "final.npz"):
         return final(path)
     found = [path] if os.path.lexists(path / "server.npz") else checkpoints.all_of(path)
     if not found:

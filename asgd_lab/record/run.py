@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asgd_lab.errors import RunFailed, ScenarioError
-from asgd_lab.record import atomic_files, json_schemas, machine, parameters, provenance, removal, sealing, trace
+from asgd_lab.record import atomic_files, file_hashes, json_schemas, machine, parameters, provenance, removal, trace
 from asgd_lab.record.columns import DISTANCES, EFFECTS, EVALS, MINIBATCHES, TABLES, Table
 from asgd_lab.record.holding import Place, check_empty, unusable
 from asgd_lab.record.tables import NoRows, Recording, Rows
@@ -199,7 +199,7 @@ def mark(run_dir: Path, status: Status, **facts: Any) -> None:
     manifest = read_manifest(run_dir)
     ended = {"status": status, **facts, "finished": _now()}
     try:
-        atomic_files.write_json(run_dir / "manifest.json", {**manifest, **ended, "files": sealing.seals(run_dir)})
+        atomic_files.write_json(run_dir / "manifest.json", {**manifest, **ended, "files": file_hashes.hashes(run_dir)})
     except OSError:  # a full disk: the words, without indentation, fit where the manifest of the running run is
         atomic_files.overwrite_json(run_dir / "manifest.json", {**manifest, **ended, "status": "failed"})
         raise
@@ -250,7 +250,7 @@ def file_names(texts: Iterable[str], beside: Collection[str] = ()) -> list[str]:
 def read_summary(run_dir: Path | str) -> dict[str, Any]:
     """The summary of a finished run."""
     path = Path(run_dir) / "summary.json"
-    if not sealing.check(run_dir, path.name) and not os.path.lexists(path):
+    if not file_hashes.check(run_dir, path.name) and not os.path.lexists(path):
         raise ScenarioError(f"{run_dir}: is not a finished run; summary.json is missing")
     return json_schemas.read_summary(path)
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import atomic_files, journal, machine, sealing
+from asgd_lab.record import atomic_files, file_hashes, journal, machine
 from asgd_lab.record.checkpoints import PARTS
 from asgd_lab.record.columns import GROUP_ROWS, KINDS, SAMPLED_EVERY, TABLES, Row, Table
 from asgd_lab.record.journal import Journal
@@ -253,7 +253,7 @@ def _completed(batch: Any, table: Table, path: Path) -> Any:
 def _batches(path: Path, most_bytes: int | None = None) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
-    if sealing.check(path.parent, path.name) or os.path.lexists(path):
+    if file_hashes.check(path.parent, path.name) or os.path.lexists(path):
         try:
             with atomic_files.opened(path) as source, pq.ParquetFile(source, page_checksum_verification=True) as file:
                 left = file.metadata.num_rows

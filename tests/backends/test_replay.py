@@ -16,7 +16,7 @@ from asgd_lab.backends import history
 from asgd_lab.backends.replay import repeat
 from asgd_lab.errors import ScenarioError
 from asgd_lab.protocol.events import Event, Kind
-from asgd_lab.record import atomic_files, sealing
+from asgd_lab.record import atomic_files, file_hashes
 from asgd_lab.record.rowfile import RowFile
 from asgd_lab.scenario import Scenario
 from tests.cli.harness import asgd_lab
@@ -80,7 +80,7 @@ def test_a_simulated_run_repeats_too(tmp_path: Path, backend: str) -> None:
 
 def sealed(out: Path) -> dict[str, Any]:
     """Make the manifest vouch for what is there: what is left to find is a record that contradicts itself."""
-    manifest = atomic_files.read_json(out / "manifest.json") | {"files": sealing.seals(out)}
+    manifest = atomic_files.read_json(out / "manifest.json") | {"files": file_hashes.hashes(out)}
     atomic_files.write_json(out / "manifest.json", manifest)
     return manifest
 

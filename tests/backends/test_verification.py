@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from asgd_lab.record import atomic_files, sealing
+from asgd_lab.record import atomic_files, file_hashes
 from tests.cli.harness import Said, asgd_lab
 from tests.whole import sample
 
@@ -97,7 +97,7 @@ CLAIMS: dict[str, Callable[[Path], None]] = {
 def changed(record: Path, out: Path, change: Callable[[Path], None]) -> Said:
     shutil.copytree(record, out)
     change(out)
-    manifest = atomic_files.read_json(out / "manifest.json") | {"files": sealing.seals(out)}
+    manifest = atomic_files.read_json(out / "manifest.json") | {"files": file_hashes.hashes(out)}
     atomic_files.write_json(out / "manifest.json", manifest)
     return asgd_lab("replay", out)
 

@@ -11,7 +11,7 @@ import pytest
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.hardware.fit import step_times_s
-from asgd_lab.record import sealing, tables
+from asgd_lab.record import file_hashes, tables
 from asgd_lab.record.parameters import final_params, saved
 from asgd_lab.record.run import read_manifest, read_summary
 from tests.backends.scenarios import QUADRATIC, run
@@ -53,7 +53,7 @@ def test_another_runs_file_and_a_missing_one_are_found(runs: tuple[Path, Path], 
 
 def test_of_a_folder_without_a_manifest_nothing_is_known(runs: tuple[Path, Path], tmp_path: Path) -> None:
     shutil.copyfile(runs[0] / "effects.parquet", tmp_path / "effects.parquet")
-    assert not sealing.check(tmp_path, "effects.parquet")
+    assert not file_hashes.check(tmp_path, "effects.parquet")
     assert len(tables.read(tmp_path, "effects"))
 
 

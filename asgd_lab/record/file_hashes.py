@@ -14,7 +14,7 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.record import atomic_files, json_schemas
 
 MANIFEST = "manifest.json"
-SEALED = (
+HASHED = (
     "summary.json",
     "effects.parquet",
     "minibatches.parquet",
@@ -25,10 +25,10 @@ SEALED = (
 )
 
 
-def seals(run_dir: Path) -> dict[str, str]:
+def hashes(run_dir: Path) -> dict[str, str]:
     """SHA-256 of each file that a run has, by its name in the run directory; they are on the disk by then."""
     found = {}
-    for name in SEALED:
+    for name in HASHED:
         if (run_dir / name).is_file():
             atomic_files.sync(run_dir / name)
             found[name] = atomic_files.sha256(run_dir / name)
