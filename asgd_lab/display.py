@@ -24,7 +24,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from asgd_lab.columns import Columns, Pairs
-from asgd_lab.record.load import Load
+from asgd_lab.record.machine_load import Load
 from asgd_lab.record.summary import LATENESS_ALLOWED
 from asgd_lab.scenario import Scenario, presets
 

@@ -13,9 +13,9 @@ import psutil
 import pytest
 
 from asgd_lab.backends.run import execute
-from asgd_lab.record import cgroups, load
+from asgd_lab.record import cgroups, machine_load
 from asgd_lab.record.cgroups import Quota
-from asgd_lab.record.load import Load, LoadMeter
+from asgd_lab.record.machine_load import Load, LoadMeter
 
 from ..backends.scenarios import scenario
 
@@ -60,9 +60,9 @@ def test_of_a_container_others_are_judged_by_its_quota_too(monkeypatch: pytest.M
 
 
 def test_what_our_own_children_compute_is_ours() -> None:
-    began = load._own_s()
+    began = machine_load._own_s()
     subprocess.run([sys.executable, "-c", SPIN.format(seconds=0.3)], check=True)
-    assert load._own_s() - began > 0.25  # the kernel counts in hundredths
+    assert machine_load._own_s() - began > 0.25  # the kernel counts in hundredths
 
 
 @pytest.mark.xdist_group("process")

@@ -26,7 +26,7 @@ from asgd_lab.backends.process.restoring import go_back
 from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.hardware.costs import check_memory
 from asgd_lab.record import atomic_files, checkpoints, removal
-from asgd_lab.record.load import LoadMeter
+from asgd_lab.record.machine_load import LoadMeter
 from asgd_lab.record.run import RunDirectory
 from asgd_lab.record.summary import Statistics
 from asgd_lab.scenario import Scenario
