@@ -81,14 +81,15 @@ def commit(
     parts = [path for path in (run_dir / PARTS).iterdir() if path.suffix in ROW_FILES]
     copies = list((run_dir / PARTS).glob(COPIES))
     extents = {path.name: rowfile.extent(path) for path in [run_dir / EVENTS, *parts]}
-    written = [f"{name}.npz" for name in _names(workers)]  # a worker that is out may have written a part as well
+    # Only of the workers that are in: one that left may have written its file as well.
+    written = [unfinished / f"{name}.npz" for name in _names(workers)]
     for each in (run_dir / EVENTS, *parts, *copies):
         atomic_files.sync(each)
     state = State(
         version, minibatches, extents[EVENTS].rows, elapsed_ns, workers,
         {name: each.rows for name, each in extents.items() if name != EVENTS},
         {name: each.crc for name, each in extents.items()},
-        {path.name: atomic_files.checksum_of(path) for path in sorted([*(unfinished / name for name in written), *copies])},
+        {path.name: atomic_files.checksum_of(path) for path in sorted([*written, *copies])},
     )  # fmt: skip
     atomic_files.write_json(unfinished / "state.json", state._asdict())
     path = run_dir / FOLDER / f"{version:012d}"

@@ -76,7 +76,7 @@ def test_a_worker_that_still_writes_its_part_goes_on_and_leaves_no_trace(
         case "before it has its name":
             monkeypatch.setattr(os, "replace", first_act(os.replace))
         case "before its folder is synced":
-            monkeypatch.setattr(whole, "sync", first_act(atomic_files.sync))
+            monkeypatch.setattr(atomic_files, "sync", first_act(atomic_files.sync))
     assert not checkpoints.write(run_dir, 1, "worker-1", {"x": value})
     if end == "abandoned":
         assert names(run_dir) == ["checkpoints/unfinished-2/worker-1.npz"]

@@ -40,7 +40,7 @@ def test_others_are_what_is_neither_idle_nor_ours(
     monkeypatch: pytest.MonkeyPatch, before: Cpu, after: Cpu, own_s: float, expected: Load
 ) -> None:
     own, clock, times = iter([1.0, 1.0 + own_s]), iter([100.0, 110.0]), iter([before, after])
-    monkeypatch.setattr(load, "_own_s", lambda: next(own))
+    monkeypatch.setattr(machine_load, "_own_s", lambda: next(own))
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(psutil, "cpu_times", lambda: next(times))
     monkeypatch.setattr(psutil, "cpu_count", lambda: 2)
@@ -50,7 +50,7 @@ def test_others_are_what_is_neither_idle_nor_ours(
 def test_of_a_container_others_are_judged_by_its_quota_too(monkeypatch: pytest.MonkeyPatch) -> None:
     own, clock, times = iter([0.0, 1.0] * 2), iter([0.0, 10.0] * 2), iter([cpu(), cpu(user=3.0)] * 2)
     quotas = iter([Quota(0.5, 7.0), Quota(0.5, 10.0), Quota(0.5, math.nan), Quota(0.5, math.nan)])
-    monkeypatch.setattr(load, "_own_s", lambda: next(own))
+    monkeypatch.setattr(machine_load, "_own_s", lambda: next(own))
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(psutil, "cpu_times", lambda: next(times))
     monkeypatch.setattr(psutil, "cpu_count", lambda: 64)
