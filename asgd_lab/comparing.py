@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from asgd_lab import compare, display
-from asgd_lab.record.holding import check_empty, taken
+from asgd_lab.record.directory_locks import check_empty, made_and_locked
 from asgd_lab.record.removal import remove_if_empty
 from asgd_lab.record.run import default_directory
 from asgd_lab.scenario import Document
@@ -20,7 +20,7 @@ def run(documents: Sequence[Document], overrides: Mapping[str, Any], out: Path |
     console = display.console()
     folder = out or default_directory("compare")
     rows: list[dict[str, Any]] = []
-    with taken(folder, "--out") as made:
+    with made_and_locked(folder, "--out") as made:
         check_empty(folder, "--out")
         try:
             for row in compare.compare(documents, overrides, folder, repeats, lambda line: display.say(console, line)):

@@ -29,7 +29,7 @@ from asgd_lab.errors import RunFailed, ScenarioError, refusal
 from asgd_lab.hardware.costs import check_memory
 from asgd_lab.overview import overview, results
 from asgd_lab.record.checkpoints import all_of, usable
-from asgd_lab.record.holding import taken
+from asgd_lab.record.directory_locks import made_and_locked
 from asgd_lab.record.removal import remove_if_empty
 from asgd_lab.record.run import default_directory, file_names, read_manifest
 from asgd_lab.record.sources import roots
@@ -112,7 +112,7 @@ class Request:
         console = display.console()
         folder = out or default_directory(self.points[0].scenario.name)
         failures: list[str] = []
-        with taken(folder, "--resume" if resume else "--out") as made:
+        with made_and_locked(folder, "--resume" if resume else "--out") as made:
             try:
                 if self.points[0].name:
                     failures = _Sweep(console, self, folder, resume).run(jobs)

@@ -18,7 +18,7 @@ from asgd_lab.backends.settings import settled
 from asgd_lab.errors import RunFailed, ScenarioError, refusal
 from asgd_lab.hardware import fit
 from asgd_lab.record import checkpoints, removal, tables
-from asgd_lab.record.holding import taken
+from asgd_lab.record.directory_locks import made_and_locked
 from asgd_lab.record.run import Beginning, RunDirectory, Status
 from asgd_lab.record.summary import params_sha256
 from asgd_lab.scenario import Document, Scenario, anchored, values_sha256, warnings
@@ -73,7 +73,7 @@ def execute(
 
 def _execute(scenario: Scenario, out: Path, watch: Watch | None, go_on: bool, anew: bool) -> dict[str, Any]:
     beginning: Beginning = "go on" if go_on else "anew" if anew else "new"
-    with taken(out, "--out" if beginning == "new" else "--resume") as made:
+    with made_and_locked(out, "--out" if beginning == "new" else "--resume") as made:
         try:
             if beginning != "new" and how_far(out, scenario) == "done":
                 raise ScenarioError(f"--resume: the run in {out} has come to its end meanwhile")

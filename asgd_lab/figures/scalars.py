@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record import atomic_files, tables
-from asgd_lab.record.holding import held
+from asgd_lab.record.directory_locks import locked
 from asgd_lab.record.run import read_summary
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def write(path: Path, out: Path) -> Iterator[Written]:
             continue
         try:
             out.mkdir(parents=True, exist_ok=True)
-            with held(out, "--out"):  # of two commands at once each run's curves are written by one at a time
+            with locked(out, "--out"):  # of two commands at once each run's curves are written by one at a time
                 folder = _claimed(run_dir, out, claimed)
                 count = _write(curves, began_s, folder)
         except OSError as error:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.record import atomic_files, file_hashes, json_schemas, machine, parameters, provenance, removal, trace
 from asgd_lab.record.columns import DISTANCES, EFFECTS, EVALS, MINIBATCHES, TABLES, Table
-from asgd_lab.record.holding import Place, check_empty, unusable
+from asgd_lab.record.directory_locks import OpenDirectory, check_empty, unusable
 from asgd_lab.record.tables import NoRows, Recording, Rows
 
 AnyRows = TypeVar("AnyRows", Rows, NoRows)
@@ -54,7 +54,7 @@ class RunDirectory:
         self._scenario_yaml, self._facts, self._far, self.beginning = scenario_yaml, facts or {}, distances, beginning
         self._inputs = inputs
         self._rows: list[Rows | NoRows] = []
-        self._place: Place | None = None
+        self._place: OpenDirectory | None = None
         self._buffers: dict[str, npt.NDArray[Any]] = {}
         if beginning == "new":
             try:
@@ -86,7 +86,7 @@ class RunDirectory:
         if self.begun:
             return
         path, facts = self.path, dict(self._facts)
-        self._place = self._place or Place(path)
+        self._place = self._place or OpenDirectory(path)
         if not early:
             facts["inputs"] = self._inputs()
         if self.beginning == "go on":

@@ -9,7 +9,7 @@ from typing import Literal
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record import removal
-from asgd_lab.record.holding import held
+from asgd_lab.record.directory_locks import locked
 from asgd_lab.record.run import mark, read_manifest
 
 CLAIM = {"scenario.yaml", "manifest.json.new"}  # all that is there of a run killed before it had its manifest
@@ -25,7 +25,7 @@ def standing(path: Path) -> State:
     """
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(held(path, "--resume"))
+            stack.enter_context(locked(path, "--resume"))
         except FileNotFoundError:
             if os.path.islink(path):
                 raise ScenarioError(f"--resume: {path} is a broken symbolic link; choose another --out") from None

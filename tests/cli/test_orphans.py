@@ -15,7 +15,7 @@ import pytest
 from asgd_lab.backends.process import starting
 from asgd_lab.backends.process.orphans import SharedHold
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import holding
+from asgd_lab.record import directory_locks
 from asgd_lab.record.run import read_summary
 from tests.cli.harness import ENDLESS, asgd_lab, assert_nobody_is_left, await_line, crew, finish, start
 
@@ -84,13 +84,13 @@ def wait(line: Connection, hold: SharedHold) -> None:
 
 def test_a_directory_is_held_as_long_as_any_process_of_the_run_lives(tmp_path: Path) -> None:
     ours, theirs = multiprocessing.Pipe()
-    with holding.taken(tmp_path, "--out"):
+    with directory_locks.made_and_locked(tmp_path, "--out"):
         process = starting.start("waits", wait, (theirs, SharedHold(tmp_path)))
     theirs.close()
     assert ours.recv()
-    with pytest.raises(ScenarioError, match="is in use"), holding.taken(tmp_path, "--out"):
+    with pytest.raises(ScenarioError, match="is in use"), directory_locks.made_and_locked(tmp_path, "--out"):
         pass
     ours.close()
     process.join()
-    with holding.taken(tmp_path, "--out"):
+    with directory_locks.made_and_locked(tmp_path, "--out"):
         pass

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record.holding import held
+from asgd_lab.record.directory_locks import locked
 from asgd_lab.record.run import RunDirectory, Status
 from asgd_lab.record.standing import abandoned, standing
 
@@ -74,7 +74,7 @@ def test_a_run_that_goes_on_is_nobody_elses_to_look_at(tmp_path: Path) -> None:
         except ScenarioError as error:
             heard.append(str(error))
 
-    with held(directory.path, "--resume"):
+    with locked(directory.path, "--resume"):
         assert standing(directory.path) == "unfinished", "the holder itself may look"
         thread = threading.Thread(target=look)
         thread.start()

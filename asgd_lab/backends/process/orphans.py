@@ -16,7 +16,7 @@ from multiprocessing import forkserver, reduction
 from pathlib import Path
 from typing import Any
 
-from asgd_lab.record import holding, removal
+from asgd_lab.record import directory_locks, removal
 
 PR_SET_PDEATHSIG = 1
 
@@ -27,7 +27,7 @@ class SharedHold:
     """The hold on a run's directory: as long as any process has it, no other command may use the directory."""
 
     def __init__(self, path: Path) -> None:
-        self._descriptor = holding.descriptor(path)
+        self._descriptor = directory_locks.lock_descriptor(path)
 
     def __getstate__(self) -> dict[str, object]:
         return {"fd": None if self._descriptor is None else reduction.DupFd(self._descriptor)}

@@ -25,7 +25,7 @@ _HELD: ContextVar[_Held] = ContextVar("held", default=_NONE)
 
 
 @contextlib.contextmanager
-def taken(path: Path, option: str) -> Iterator[bool]:
+def made_and_locked(path: Path, option: str) -> Iterator[bool]:
     """Hold the directory, which is made if there is none; whether it was. ScenarioError if another command holds it.
 
     A command that holds it already may take it again.
@@ -34,28 +34,28 @@ def taken(path: Path, option: str) -> Iterator[bool]:
         while True:
             made = _made(path, option)
             with contextlib.suppress(FileNotFoundError):  # who made it has just removed it again
-                stack.enter_context(held(path, option))
+                stack.enter_context(locked(path, option))
                 break
         yield made
 
 
 @contextlib.contextmanager
-def held(path: Path, option: str) -> Iterator[None]:
-    """Hold a directory that is there; FileNotFoundError if it is not. Otherwise as `taken`."""
+def locked(path: Path, option: str) -> Iterator[None]:
+    """Hold a directory that is there; FileNotFoundError if it is not. Otherwise as `made_and_locked`."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        lock_descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:
         raise unusable(path, option, error) from None
     try:
-        about = os.fstat(descriptor)
+        about = os.fstat(lock_descriptor)
         place = about.st_dev, about.st_ino
         if place in _HELD.get():
             yield
             return
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock_descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             message = f"{option}: {path} is in use; the run in it is still going on; wait for its end, or end it"
             raise ScenarioError(message) from None
@@ -64,16 +64,16 @@ def held(path: Path, option: str) -> Iterator[None]:
                 raise
         if not os.path.samestat(about, os.stat(path)):
             raise FileNotFoundError(path)
-        token = _HELD.set(_HELD.get() | {place: descriptor})
+        token = _HELD.set(_HELD.get() | {place: lock_descriptor})
         try:
             yield
         finally:
             _HELD.reset(token)
     finally:
-        os.close(descriptor)
+        os.close(lock_descriptor)
 
 
-class Place:
+class OpenDirectory:
     """A directory that something is written into for a long time, wherever it is moved meanwhile."""
 
     def __init__(self, path: Path) -> None:
@@ -98,7 +98,7 @@ class Place:
         return f"{self._path}: was removed while the run went on"
 
 
-def descriptor(path: Path) -> int | None:
+def lock_descriptor(path: Path) -> int | None:
     """Of a directory that this command holds, for processes that are to hold it as well; None if it does not."""
     about = os.stat(path)
     return _HELD.get().get((about.st_dev, about.st_ino))
