@@ -8,8 +8,8 @@ from typing import Literal
 from asgd_lab.backends.inputs import changes, inputs, moved
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record import checkpoints, sources
+from asgd_lab.record.existing import existing_run
 from asgd_lab.record.run import read_manifest
-from asgd_lab.record.standing import standing
 from asgd_lab.scenario import Document, Scenario, anchored, first_difference
 
 
@@ -18,7 +18,7 @@ def how_far(path: Path, scenario: Scenario) -> Literal["nothing", "unfinished", 
 
     The recorded scenario is read as any other, so that neither its form nor defaults which are newer than it matter.
     """
-    state = standing(path)
+    state = existing_run(path)
     if state == "nothing":
         return state
     file = path / "scenario.yaml"

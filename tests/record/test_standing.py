@@ -10,8 +10,8 @@ import pytest
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record.directory_locks import locked
+from asgd_lab.record.existing import abandoned, existing_run
 from asgd_lab.record.run import RunDirectory, Status
-from asgd_lab.record.standing import abandoned, standing
 
 SCENARIO = "name: toy\n"
 
@@ -28,17 +28,17 @@ def ended(path: Path, status: Status) -> Path:
 def test_where_nothing_is_a_run_can_go(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for path in (tmp_path / "absent", tmp_path / "empty"):
-        assert standing(path) == "nothing"
+        assert existing_run(path) == "nothing"
 
 
 def test_a_finished_run_is_done_and_stays(tmp_path: Path) -> None:
     ended(tmp_path, "done")
-    assert standing(tmp_path) == "done"
+    assert existing_run(tmp_path) == "done"
 
 
 @pytest.mark.parametrize("status", ["interrupted", "failed"])
 def test_a_run_that_did_not_end_well_is_unfinished(tmp_path: Path, status: Status) -> None:
-    assert standing(ended(tmp_path / "run", status)) == "unfinished"
+    assert existing_run(ended(tmp_path / "run", status)) == "unfinished"
 
 
 @pytest.mark.parametrize("leave", [{"scenario.yaml", "manifest.json"}, {"scenario.yaml"}])
@@ -47,7 +47,7 @@ def test_a_run_that_was_killed_is_unfinished_however_little_it_wrote(tmp_path: P
     for each in tmp_path.iterdir():
         if each.name not in leave:
             each.unlink()
-    assert standing(tmp_path) == ("unfinished" if "manifest.json" in leave else "claimed")
+    assert existing_run(tmp_path) == ("unfinished" if "manifest.json" in leave else "claimed")
 
 
 @pytest.mark.parametrize("names", [["thesis.tex"], ["scenario.yaml", "thesis.tex"], ["manifest.json"]])
@@ -55,14 +55,14 @@ def test_what_is_no_run_is_refused_and_left_alone(tmp_path: Path, names: list[st
     for name in names:
         (tmp_path / name).write_text(SCENARIO)
     with pytest.raises(ScenarioError, match=r"holds something else than this run; choose another --out "):
-        standing(tmp_path)
+        existing_run(tmp_path)
     assert sorted(each.name for each in tmp_path.iterdir()) == names
 
 
 def test_a_file_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ScenarioError, match="cannot be used: Not a directory"):
-        standing(tmp_path / "file")
+        existing_run(tmp_path / "file")
 
 
 def test_a_run_that_goes_on_is_nobody_elses_to_look_at(tmp_path: Path) -> None:
@@ -70,12 +70,12 @@ def test_a_run_that_goes_on_is_nobody_elses_to_look_at(tmp_path: Path) -> None:
 
     def look() -> None:  # a thread of its own holds nothing
         try:
-            heard.append(standing(directory.path))
+            heard.append(existing_run(directory.path))
         except ScenarioError as error:
             heard.append(str(error))
 
     with locked(directory.path, "--resume"):
-        assert standing(directory.path) == "unfinished", "the holder itself may look"
+        assert existing_run(directory.path) == "unfinished", "the holder itself may look"
         thread = threading.Thread(target=look)
         thread.start()
         thread.join()

@@ -28,7 +28,7 @@ from asgd_lab.backends.process import orphans
 from asgd_lab.backends.process.preload import POOL_MODULES, preload, without_main
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import RunFailed, ScenarioError, refusal
-from asgd_lab.record.standing import abandoned
+from asgd_lab.record.existing import abandoned
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks.base import one_line
 from asgd_lab.trust import trusting

@@ -18,7 +18,7 @@ CLAIM = {"scenario.yaml", "manifest.json.new"}  # all that is there of a run kil
 State = Literal["nothing", "claimed", "unfinished", "done"]
 
 
-def standing(path: Path) -> State:
+def existing_run(path: Path) -> State:
     """How far the run at `path` has come; ScenarioError if anything else is there, or it is going on.
 
     Of a run that was killed as it began there is no more than a claim, whose scenario may be empty.
@@ -30,10 +30,10 @@ def standing(path: Path) -> State:
             if os.path.islink(path):
                 raise ScenarioError(f"--resume: {path} is a broken symbolic link; choose another --out") from None
             return "nothing"
-        return _standing(path)
+        return _existing_run(path)
 
 
-def _standing(path: Path) -> State:
+def _existing_run(path: Path) -> State:
     try:
         names = {each.name for each in path.iterdir()}
     except OSError as error:
