@@ -17,7 +17,7 @@ from asgd_lab.backends.replay import repeat
 from asgd_lab.backends.run import execute
 from asgd_lab.backends.verification import Contradiction, check_gpus, real_run, sealed, simulated_run, summary_of
 from asgd_lab.errors import RunFailed, ScenarioError
-from asgd_lab.record import machine, sources
+from asgd_lab.record import code_sources, machine
 from asgd_lab.record.provenance import recorded_here
 from asgd_lab.record.run import read_manifest, read_summary
 from asgd_lab.scenario import Document, Scenario, anchored, values_sha256
@@ -38,7 +38,7 @@ def replay(run_dir: Path) -> None:
         try:
             _replay(run_dir, manifest, recorded)
         finally:
-            for line in sources.changed(recorded.get("code", {})):
+            for line in code_sources.changed(recorded.get("code", {})):
                 display.say(display.console(), f"{run_dir}: {line}")
 
 
@@ -46,7 +46,7 @@ def replay(run_dir: Path) -> None:
 def _as_there(recorded: Mapping[str, Any]) -> Iterator[None]:
     """Import as it was done there: options of the user's code may be paths that start at the recorded folder."""
     path, here = list(sys.path), os.getcwd()
-    sys.path[:] = [*sources.roots(recorded["code"]), *path, *([] if here in path else [here])]
+    sys.path[:] = [*code_sources.roots(recorded["code"]), *path, *([] if here in path else [here])]
     try:
         with contextlib.suppress(OSError):
             os.chdir(recorded["folder"])

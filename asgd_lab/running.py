@@ -29,10 +29,10 @@ from asgd_lab.errors import RunFailed, ScenarioError, refusal
 from asgd_lab.hardware.costs import check_memory
 from asgd_lab.overview import overview, results
 from asgd_lab.record.checkpoints import all_of, usable
+from asgd_lab.record.code_sources import roots
 from asgd_lab.record.directory_locks import made_and_locked
 from asgd_lab.record.removal import remove_if_empty
 from asgd_lab.record.run import default_directory, file_names, read_manifest
-from asgd_lab.record.sources import roots
 from asgd_lab.scenario import Document, Point, warnings
 from asgd_lab.scenario.keys import covers
 from asgd_lab.trust import is_trusted

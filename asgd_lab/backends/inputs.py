@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from asgd_lab import tasks
-from asgd_lab.record import sources
+from asgd_lab.record import code_sources
 from asgd_lab.record.parameters import Saved, saved
 from asgd_lab.record.summary import params_sha256
 from asgd_lab.scenario import Scenario
@@ -18,7 +18,7 @@ _KEYS = {"data": "task.data_folder", "warm_start": "warm_start.run"}
 
 def inputs(scenario: Scenario) -> dict[str, Any]:
     """As the manifest has them. Code counts once it is imported: ask when the task has been built."""
-    found: dict[str, Any] = {"folder": os.getcwd(), "code": sources.used(scenario.task.model_dump())}
+    found: dict[str, Any] = {"folder": os.getcwd(), "code": code_sources.used(scenario.task.model_dump())}
     data = tasks.digest_of(scenario.task)
     if data is not None:
         found["data"] = {"sha256": data}

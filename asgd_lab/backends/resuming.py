@@ -7,7 +7,7 @@ from typing import Literal
 
 from asgd_lab.backends.inputs import changes, inputs, moved
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import checkpoints, sources
+from asgd_lab.record import checkpoints, code_sources
 from asgd_lab.record.existing import existing_run
 from asgd_lab.record.run import read_manifest
 from asgd_lab.scenario import Document, Scenario, anchored, first_difference
@@ -33,6 +33,6 @@ def how_far(path: Path, scenario: Scenario) -> Literal["nothing", "unfinished", 
             f"{difference.other} here; choose another --out"
         )
     if state == "done" or checkpoints.all_of(path):  # else it is made anew, with what there is now
-        for line in [*changes(there, here), *sources.changed(there.get("code", {}))]:
+        for line in [*changes(there, here), *code_sources.changed(there.get("code", {}))]:
             raise ScenarioError(f"--resume: {path}: {line}; put it back, or choose another --out")
     return "done" if state == "done" else "unfinished"

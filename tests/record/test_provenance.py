@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from asgd_lab.record import provenance, sources
+from asgd_lab.record import code_sources, provenance
 from asgd_lab.record.provenance import recorded_here, signature
 from asgd_lab.scenario import values_sha256
 
@@ -109,15 +109,15 @@ def test_a_named_module_is_followed_to_what_it_imports_of_its_own_tree(
         (tmp_path / name).write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
     __import__("own_tree.nets")
-    found = sources.used({"model": "own_tree.nets:make", "options": [{"like": "torch.nn:Linear", "ratio": "3:4"}]})
+    found = code_sources.used({"model": "own_tree.nets:make", "options": [{"like": "torch.nn:Linear", "ratio": "3:4"}]})
     assert {source["file"] for source in found.values()} == {
         str(tmp_path / name) for name in texts if name != "own_tree/unused.py"
     }
-    assert sources.roots(found) == [str(tmp_path)]
-    assert sources.changed(found) == []
+    assert code_sources.roots(found) == [str(tmp_path)]
+    assert code_sources.changed(found) == []
     (tmp_path / "own_tree/parts.py").write_text("# changed\n")
     (tmp_path / "own_late.py").unlink()
-    assert sorted(sources.changed(found)) == [
+    assert sorted(code_sources.changed(found)) == [
         f"the source of own_late, {tmp_path}/own_late.py, is gone",
         f"the source of own_tree.parts, {tmp_path}/own_tree/parts.py, has changed since",
     ]
