@@ -18,7 +18,7 @@ from asgd_lab.protocol.parameters import Parameters
 from asgd_lab.protocol.replica import GradientSum, Replica
 from asgd_lab.protocol.rules import Rule
 from asgd_lab.protocol.server import Budget, Server
-from asgd_lab.record.parameters import saved
+from asgd_lab.record.saved_model import saved
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks.base import Learner, Task, one_line
 

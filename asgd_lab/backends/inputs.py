@@ -9,7 +9,7 @@ from typing import Any
 
 from asgd_lab import tasks
 from asgd_lab.record import code_sources
-from asgd_lab.record.parameters import Saved, saved
+from asgd_lab.record.saved_model import SavedModel, saved
 from asgd_lab.record.summary import params_sha256
 from asgd_lab.scenario import Scenario
 
@@ -28,7 +28,7 @@ def inputs(scenario: Scenario) -> dict[str, Any]:
     return found
 
 
-def _digest(start: Saved) -> str:
+def _digest(start: SavedModel) -> str:
     """Of the parameters, and of the buffers where there are any."""
     of_params = params_sha256(start.params)
     if not start.buffers:

@@ -24,7 +24,7 @@ from asgd_lab.backends.settings import settled
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record import atomic_files, file_hashes, json_schemas, tables
 from asgd_lab.record.columns import TABLES
-from asgd_lab.record.parameters import final
+from asgd_lab.record.saved_model import final
 from asgd_lab.record.summary import Statistics, params_sha256
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks import Task

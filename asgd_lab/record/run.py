@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asgd_lab.errors import RunFailed, ScenarioError
-from asgd_lab.record import atomic_files, file_hashes, json_schemas, machine, parameters, provenance, removal, trace
+from asgd_lab.record import atomic_files, file_hashes, json_schemas, machine, provenance, removal, saved_model, trace
 from asgd_lab.record.columns import DISTANCES, EFFECTS, EVALS, MINIBATCHES, TABLES, Table
 from asgd_lab.record.directory_locks import OpenDirectory, check_empty, unusable
 from asgd_lab.record.tables import NoRows, Recording, Rows
@@ -140,7 +140,7 @@ class RunDirectory:
         """
         self._buffers = dict(buffers or {})
         if self.lost() is None:  # what stands there by now may be somebody's
-            parameters.write(self.path, params, self._buffers)
+            saved_model.write(self.path, params, self._buffers)
 
     def withdraw(self, failure: str) -> None:
         """The run cannot be: remove what was written for it. What an earlier command recorded stays."""
@@ -167,7 +167,7 @@ class RunDirectory:
             raise RunFailed(lost)
         parts: list[Callable[[], object]] = [rows.close for rows in self._rows]
         if params is not None:
-            parts.append(functools.partial(parameters.write, self.path, params, self._buffers))
+            parts.append(functools.partial(saved_model.write, self.path, params, self._buffers))
         parts.append(
             functools.partial(atomic_files.write_json, self.path / "summary.json", {"status": status, **summary})
         )

@@ -26,7 +26,7 @@ from asgd_lab.protocol.events import Kind, feed
 from asgd_lab.protocol.grants import PushGrant
 from asgd_lab.protocol.server import Server
 from asgd_lab.record import tables
-from asgd_lab.record.parameters import final_params
+from asgd_lab.record.saved_model import final_params
 from asgd_lab.scenario import Scenario
 from tests.backends.ticking import TASK, ticked
 

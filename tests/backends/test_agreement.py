@@ -10,7 +10,7 @@ import pytest
 from asgd_lab.backends.build import build_algorithm, build_budget, build_task, initial_parameters
 from asgd_lab.backends.inline import Inline, order_of
 from asgd_lab.record import tables
-from asgd_lab.record.parameters import final_params
+from asgd_lab.record.saved_model import final_params
 from asgd_lab.record.summary import params_sha256
 
 from .scenarios import DIGITS, QUADRATIC, run, scenario

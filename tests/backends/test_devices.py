@@ -20,7 +20,7 @@ from asgd_lab.backends.process import staging
 from asgd_lab.backends.process.staging import Staging
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record.parameters import final_params
+from asgd_lab.record.saved_model import final_params
 from tests.backends.scenarios import DIGITS, scenario
 from tests.cli.harness import asgd_lab
 

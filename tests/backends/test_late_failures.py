@@ -11,8 +11,8 @@ import pytest
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import RunFailed
 from asgd_lab.record import tables
-from asgd_lab.record.parameters import final_params
 from asgd_lab.record.run import read_manifest, read_summary
+from asgd_lab.record.saved_model import final_params
 from tests.backends.late import LIMIT
 from tests.backends.scenarios import DIGITS, scenario
 

@@ -24,8 +24,8 @@ from asgd_lab.backends.replay import repeat
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record import atomic_files, checkpoints, tables
-from asgd_lab.record.parameters import final_params
 from asgd_lab.record.run import read_summary
+from asgd_lab.record.saved_model import final_params
 from asgd_lab.scenario import Document, Scenario
 from tests.whole import WHOLE, sample
 

@@ -16,8 +16,8 @@ from asgd_lab.backends import replay
 from asgd_lab.backends.run import execute
 from asgd_lab.backends.settings import settled
 from asgd_lab.record import tables
-from asgd_lab.record.parameters import final_params
 from asgd_lab.record.run import read_summary
+from asgd_lab.record.saved_model import final_params
 from asgd_lab.scenario import Scenario
 from tests.whole import sample
 

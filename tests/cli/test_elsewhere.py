@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from asgd_lab.record.parameters import final_params
 from asgd_lab.record.run import mark
+from asgd_lab.record.saved_model import final_params
 from tests.whole import sample
 
 from .harness import QUADRATIC, Said, asgd_lab, finish, start

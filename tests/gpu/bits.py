@@ -12,7 +12,7 @@ import torch
 
 from asgd_lab.backends import devices
 from asgd_lab.backends.run import execute
-from asgd_lab.record.parameters import final_params
+from asgd_lab.record.saved_model import final_params
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks.flat import Layout
 from tests.gpu import networks

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from asgd_lab.record import atomic_files, checkpoints
-from asgd_lab.record.parameters import final_params
+from asgd_lab.record.saved_model import final_params
 from asgd_lab.scenario import Document
 from tests.backends.chaos import acknowledged, survive
 from tests.backends.ticking import TASK, ticked

@@ -16,7 +16,7 @@ import torch
 
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record.parameters import final_params
+from asgd_lab.record.saved_model import final_params
 from asgd_lab.scenario import Scenario
 from tests.gpu import networks
 from tests.gpu.place import Place, rounded, spread, synchronize

@@ -22,7 +22,7 @@ from asgd_lab.backends.replay import repeat
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.record import checkpoints
-from asgd_lab.record.parameters import final_params
+from asgd_lab.record.saved_model import final_params
 from asgd_lab.scenario import Scenario
 from tests.gpu import networks
 from tests.gpu.place import STAND_IN, Place, find

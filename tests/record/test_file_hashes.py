@@ -12,8 +12,8 @@ import pytest
 from asgd_lab.errors import ScenarioError
 from asgd_lab.hardware.fit import step_times_s
 from asgd_lab.record import file_hashes, tables
-from asgd_lab.record.parameters import final_params, saved
 from asgd_lab.record.run import read_manifest, read_summary
+from asgd_lab.record.saved_model import final_params, saved
 from tests.backends.scenarios import QUADRATIC, run
 
 READERS: dict[str, Callable[[Path], object]] = {

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import atomic_files, machine, parameters, run, tables
-from asgd_lab.record.parameters import final_params
+from asgd_lab.record import atomic_files, machine, run, saved_model, tables
 from asgd_lab.record.run import RunDirectory, default_directory, file_name, read_summary
+from asgd_lab.record.saved_model import final_params
 
 EFFECT = (0, 100, 0, 0, 1, 0, 0, -1, -1, 4, -1, 0, 1)
 SUMMARY = {"backend": "sim", "makespan_s": 1.5, "final": {"test_loss": float("nan"), "test_error": np.float32(0.5)}}
@@ -92,7 +92,7 @@ def test_a_part_that_cannot_be_written_does_not_take_the_others_with_it(
     def fail(*_: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(parameters, "write", fail)
+    monkeypatch.setattr(saved_model, "write", fail)
     monkeypatch.setattr("asgd_lab.record.trace.write", fail)
     with pytest.raises(OSError, match="no space left"):
         directory.finish({"seed": 1}, "failed", np.zeros(3, np.float32))
@@ -110,7 +110,7 @@ def test_a_run_whose_files_could_not_all_be_written_is_not_called_done(
     def fail(*_: object) -> None:
         raise torn_by
 
-    monkeypatch.setattr(parameters, "write", fail)
+    monkeypatch.setattr(saved_model, "write", fail)
     with pytest.raises(torn_by):
         directory.finish({}, "done", np.zeros(3, np.float32))
     assert json.loads((tmp_path / "manifest.json").read_text())["status"] == status

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from asgd_lab.backends.run import execute
-from asgd_lab.record.parameters import final_params
+from asgd_lab.record.saved_model import final_params
 from asgd_lab.scenario import Scenario
 from asgd_lab.streams import key
 from asgd_lab.tasks.feeds import walk

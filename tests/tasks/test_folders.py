@@ -20,7 +20,7 @@ from asgd_lab.backends.replay import repeat
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record import tables
-from asgd_lab.record.parameters import final_params
+from asgd_lab.record.saved_model import final_params
 from asgd_lab.scenario import Document, Scenario
 from asgd_lab.tasks import build, datasets, load
 from asgd_lab.tasks.folders import Folders, Options

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from asgd_lab import tasks
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import RunFailed, ScenarioError
-from asgd_lab.record.parameters import final_params
+from asgd_lab.record.saved_model import final_params
 from asgd_lab.scenario import Scenario
 from asgd_lab.streams import key
 from asgd_lab.tasks.base import Task

@@ -16,7 +16,7 @@ from asgd_lab.backends.replay import repeat
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record import atomic_files, checkpoints
-from asgd_lab.record.parameters import final_params
+from asgd_lab.record.saved_model import final_params
 from asgd_lab.tasks import build
 from asgd_lab.tasks.base import Task
 from asgd_lab.tasks.optimizer_state import load_state, state_of

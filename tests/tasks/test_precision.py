@@ -17,8 +17,8 @@ from torch.nn import functional
 
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record.parameters import final_params
 from asgd_lab.record.run import read_summary
+from asgd_lab.record.saved_model import final_params
 from asgd_lab.scenario import Scenario
 from asgd_lab.streams import key
 from asgd_lab.tasks.classification import ClassificationTask

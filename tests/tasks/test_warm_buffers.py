@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from asgd_lab.backends.inputs import inputs
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import checkpoints, parameters
+from asgd_lab.record import checkpoints, saved_model
 from asgd_lab.scenario import Scenario
 from tests.cli.harness import asgd_lab
 
@@ -97,7 +97,7 @@ def test_replay_evaluates_the_last_version_again(tmp_path: Path) -> None:
 
 def test_other_buffers_are_another_start(tmp_path: Path) -> None:
     for name, shift in (("one", 0.0), ("other", 1.0)):
-        parameters.write(tmp_path / _made(tmp_path / name), np.zeros(4, np.float32), {"mean": np.full(4, shift)})
+        saved_model.write(tmp_path / _made(tmp_path / name), np.zeros(4, np.float32), {"mean": np.full(4, shift)})
     digests = [
         inputs(stated("Centred", "sim", 0.1, warm_start={"run": str(tmp_path / name)}))["warm_start"]["params_sha256"]
         for name in ("one", "other")

@@ -16,14 +16,14 @@ from asgd_lab.record import atomic_files, checkpoints, file_hashes
 _OF_BUFFER = "buffer."  # in final.npz, before the names of buffers
 
 
-class Saved(NamedTuple):
+class SavedModel(NamedTuple):
     """What a run, or a checkpoint of it, has of the model."""
 
     params: npt.NDArray[np.float32]  # (P,) the server's
     buffers: Mapping[str, npt.NDArray[Any]]  # of the first worker, by their names in the model
 
 
-def final(run_dir: Path | str) -> Saved:
+def final(run_dir: Path | str) -> SavedModel:
     """What a finished run ended with."""
     path = Path(run_dir) / "checkpoints" / "final.npz"
     if not file_hashes.check(run_dir, "checkpoints/final.npz") and not os.path.lexists(path):
@@ -31,7 +31,7 @@ def final(run_dir: Path | str) -> Saved:
     arrays = atomic_files.read_arrays(path)
     if "params" not in arrays:
         raise atomic_files.damaged(path, "it holds no parameters")
-    return Saved(np.asarray(arrays["params"], dtype=np.float32), _behind(_OF_BUFFER, arrays))
+    return SavedModel(np.asarray(arrays["params"], dtype=np.float32), _behind(_OF_BUFFER, arrays))
 
 
 def final_params(run_dir: Path | str) -> npt.NDArray[np.float32]:
@@ -39,7 +39,7 @@ def final_params(run_dir: Path | str) -> npt.NDArray[np.float32]:
     return final(run_dir).params
 
 
-def saved(path: Path | str) -> Saved:
+def saved(path: Path | str) -> SavedModel:
     """What is in the directory of a run, its end or its last checkpoint, or in a checkpoint."""
     path = Path(path)
     if file_hashes.check(path, "checkpoints/final.npz") or os.path.lexists(path / "checkpoints" / "final.npz"):
@@ -53,7 +53,7 @@ def saved(path: Path | str) -> Saved:
     if "params" not in arrays:
         raise ScenarioError(f"{checkpoint}: is of a run without parameters")
     of_worker = checkpoints.read(checkpoint, f"worker-{min(state.workers)}") if state.workers else {}
-    return Saved(np.asarray(arrays["params"], dtype=np.float32), _behind("model.", of_worker))
+    return SavedModel(np.asarray(arrays["params"], dtype=np.float32), _behind("model.", of_worker))
 
 
 def _behind(prefix: str, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
