@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 from asgd_lab import display, interrupts, output
-from asgd_lab.backends.process.preload import MODULES, POOL_MODULES, preload
+from asgd_lab.backends.real.preload import MODULES, POOL_MODULES, preload
 from asgd_lab.catalogue import CATALOGUE
 from asgd_lab.columns import Described
 from asgd_lab.errors import RunFailed, ScenarioError, refusal

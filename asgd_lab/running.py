@@ -21,8 +21,8 @@ from asgd_lab import display, sweep, tasks
 from asgd_lab.backends import room
 from asgd_lab.backends.build import build_task, initial_parameters
 from asgd_lab.backends.outcome import Progress
-from asgd_lab.backends.process import launch
-from asgd_lab.backends.process.pool import Job, Pool
+from asgd_lab.backends.real import launch
+from asgd_lab.backends.real.pool import Job, Pool
 from asgd_lab.backends.run import execute, with_samples
 from asgd_lab.backends.settings import settled
 from asgd_lab.errors import RunFailed, ScenarioError, refusal

@@ -122,7 +122,7 @@ def test_hardware_and_record_need_neither_simpy_nor_torch(part: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("library", "home"), [("simpy", "asgd_lab.backends.sim"), ("multiprocessing", "asgd_lab.backends.process")]
+    ("library", "home"), [("simpy", "asgd_lab.backends.sim"), ("multiprocessing", "asgd_lab.backends.real")]
 )
 def test_a_library_of_one_backend_is_imported_nowhere_else(library: str, home: str) -> None:
     users = [each for each in IMPORTS if under(each.target, library)]

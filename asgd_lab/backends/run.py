@@ -40,7 +40,7 @@ def _sim() -> Backend:
 
 
 def _process() -> Backend:
-    from asgd_lab.backends.process import launch
+    from asgd_lab.backends.real import launch
 
     return launch.run
 

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from asgd_lab.backends.process import staged
-from asgd_lab.backends.process.channel import Answer, Ask, Request
-from asgd_lab.backends.process.memory import Stack
-from asgd_lab.backends.process.staged import Key, Staged
+from asgd_lab.backends.real import staged
+from asgd_lab.backends.real.channel import Answer, Ask, Request
+from asgd_lab.backends.real.memory import Stack
+from asgd_lab.backends.real.staged import Key, Staged
 
 LENGTH = 3
 
@@ -167,8 +167,8 @@ def test_a_new_life_begins_when_nothing_is_copied_any_more(monkeypatch: pytest.M
 def test_a_version_is_mapped_so_that_nobody_here_can_write_it() -> None:
     """In a process of its own, which the attempt ends."""
     code = (
-        "import torch; from asgd_lab.backends.process.memory import Stack; "
-        "from asgd_lab.backends.process.staged import Staged; slots = Stack('versions', 1, 3); "
+        "import torch; from asgd_lab.backends.real.memory import Stack; "
+        "from asgd_lab.backends.real.staged import Staged; slots = Stack('versions', 1, 3); "
         "owner = slots.vector(0, writable=True); line = Staged(None, torch.device('cpu'), slots, False); "
         "owner.fill_(1); print(line.center(0).tolist()); owner.fill_(2); print(line.center(0).tolist(), flush=True); "
         "line._mapped[0].fill_(3)"

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from asgd_lab.backends.process.channel import Answer, Ask, Request
-from asgd_lab.backends.process.clock import now_ns
-from asgd_lab.backends.process.link import Link
-from asgd_lab.backends.process.worker import WorkerProcess
+from asgd_lab.backends.real.channel import Answer, Ask, Request
+from asgd_lab.backends.real.emulation import now_ns
+from asgd_lab.backends.real.link import Link
+from asgd_lab.backends.real.worker import WorkerProcess
 from asgd_lab.scenario import Scenario
 from tests.benchmarks.planned import plan
 from tests.benchmarks.report import Row

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from asgd_lab.backends.process.clock import now_ns
-from asgd_lab.backends.process.ledger import Ledger
+from asgd_lab.backends.real.emulation import now_ns
+from asgd_lab.backends.real.logged_server import LoggedServer
 from asgd_lab.protocol.events import Event, Kind
 from asgd_lab.scenario import Scenario
 from tests.benchmarks import sync
@@ -46,7 +46,7 @@ def seconds_a_round(forgets: bool, rounds: int) -> float:
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         prepared = plan(scenario, Path(folder), 0)
-        ledger: Any = Ledger(prepared)
+        ledger: Any = LoggedServer(prepared)
         if forgets:
             ledger._rows.close()
             ledger._rows = Forgetful()

@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from asgd_lab.backends.process import starting
-from asgd_lab.backends.process.orphans import SharedHold
+from asgd_lab.backends.real import processes
+from asgd_lab.backends.real.orphans import SharedHold
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record import directory_locks
 from asgd_lab.record.run import read_summary
@@ -85,7 +85,7 @@ def wait(line: Connection, hold: SharedHold) -> None:
 def test_a_directory_is_held_as_long_as_any_process_of_the_run_lives(tmp_path: Path) -> None:
     ours, theirs = multiprocessing.Pipe()
     with directory_locks.made_and_locked(tmp_path, "--out"):
-        process = starting.start("waits", wait, (theirs, SharedHold(tmp_path)))
+        process = processes.start("waits", wait, (theirs, SharedHold(tmp_path)))
     theirs.close()
     assert ours.recv()
     with pytest.raises(ScenarioError, match="is in use"), directory_locks.made_and_locked(tmp_path, "--out"):

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 import asgd_lab
-from asgd_lab.backends.process.preload import FIRST
+from asgd_lab.backends.real.preload import FIRST
 
 from .harness import PATIENCE_S, QUADRATIC
 
 PACKAGE = Path(asgd_lab.__file__).parent
 PRELOADED = f"""
 import multiprocessing, sys
-from asgd_lab.backends.process.preload import preload
+from asgd_lab.backends.real.preload import preload
 preload([])
 child = multiprocessing.get_context("forkserver").Process(
     target=exec, args=("import sys; sys.exit(0 if {FIRST!r} in sys.modules else 3)",)

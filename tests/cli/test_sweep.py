@@ -19,8 +19,8 @@ from scipy import stats
 from asgd_lab import running
 from asgd_lab.backends import run as backends
 from asgd_lab.backends.outcome import Outcome, Progress, Watch
-from asgd_lab.backends.process.pool import Job, main
-from asgd_lab.backends.process.preload import POOL_MODULES, preload
+from asgd_lab.backends.real.pool import Job, main
+from asgd_lab.backends.real.preload import POOL_MODULES, preload
 from asgd_lab.errors import ScenarioError
 from asgd_lab.overview import Overview
 from asgd_lab.record import tables

@@ -77,7 +77,7 @@ def _not_imported() -> Iterator[str]:
     root = Path(asgd_lab.__file__).parent
     for path in sorted(root.rglob("*.py")):
         name = ".".join(path.relative_to(root.parent).with_suffix("").parts).removesuffix(".__init__")
-        if name in ("asgd_lab.backends.process.fork_server", "asgd_lab.figures.scalars"):
+        if name in ("asgd_lab.backends.real.fork_server", "asgd_lab.figures.scalars"):
             continue
         try:
             importlib.import_module(name)
@@ -115,7 +115,7 @@ def _descriptors() -> None:
 
 def _child(place: Place) -> None:
     """A child of the fork server computes on the device."""
-    from asgd_lab.backends.process.preload import without_main
+    from asgd_lab.backends.real.preload import without_main
 
     child = multiprocessing.get_context("forkserver").Process(target=_compute, args=(str(place.device),))
     with without_main():

@@ -14,7 +14,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from asgd_lab.backends.process.preload import preload
+from asgd_lab.backends.real.preload import preload
 
 
 def main(module: str, folder: Path, runs: bool) -> None:

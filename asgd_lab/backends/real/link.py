@@ -6,10 +6,10 @@ import contextlib
 import select
 import socket
 from collections.abc import Callable
+from time import monotonic_ns as now_ns
 
-from asgd_lab.backends.process import channel
-from asgd_lab.backends.process.channel import Answer, Ask, Request
-from asgd_lab.backends.process.clock import now_ns
+from asgd_lab.backends.real import channel
+from asgd_lab.backends.real.channel import Answer, Ask, Request
 
 
 class Over(Exception):

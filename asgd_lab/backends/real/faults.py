@@ -8,23 +8,36 @@ import os
 import signal
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING
+from time import monotonic_ns as now_ns
+from typing import Protocol
 
 from asgd_lab import streams
-from asgd_lab.backends.process.clock import now_ns
+from asgd_lab.backends.real.plan import Plan
 from asgd_lab.hardware.costs import nanoseconds
-from asgd_lab.scenario.running import Faults, Kill, ServerDown, Slow
-
-if TYPE_CHECKING:
-    from asgd_lab.backends.process.crew import Crew
+from asgd_lab.scenario.running import Kill, ServerDown, Slow
 
 
-class Timeline:
+class Processes(Protocol):
+    """What faults are done to."""
+
+    def process_of(self, worker: int) -> BaseProcess | None:
+        """The worker's process, while it has one."""
+
+    def expect(self, worker: int, again_ns: int) -> None:
+        """The worker is about to die, as the scenario wants it, and may be started again then."""
+
+    def take_down(self, lasts_ns: int) -> None:
+        """Kill the server, and do not start it again before then."""
+
+
+class FaultSchedule:
     """Begins with the run's clock. A time that has passed is done late, never left out."""
 
-    def __init__(self, crew: Crew, faults: Faults | None, seed: int) -> None:
-        self._crew, self._faults = crew, faults
-        self._random = [streams.generator(seed, worker, "faults") for worker in range(crew.plan.scenario.workers)]
+    def __init__(self, processes: Processes, plan: Plan) -> None:
+        scenario = plan.scenario
+        self._processes, self._faults = processes, scenario.faults
+        self._slower_words = plan.progress.slower
+        self._random = [streams.generator(scenario.seed, worker, "faults") for worker in range(scenario.workers)]
         self._due: list[tuple[int, int, Callable[[], None]]] = []
         self._count = itertools.count()
         self._slow: list[list[float]] = [[] for _ in self._random]
@@ -43,7 +56,7 @@ class Timeline:
                 until = start_ns + nanoseconds(each.until_s)
                 self._at(until, lambda each=each: self._as_before(each.worker, each.factor))  # type: ignore[misc]
             elif isinstance(each, ServerDown):
-                self._at(at, lambda each=each: self._crew.take_down(nanoseconds(each.for_s)))  # type: ignore[misc]
+                self._at(at, lambda each=each: self._processes.take_down(nanoseconds(each.for_s)))  # type: ignore[misc]
             else:
                 self._at(at, lambda each=each: self._signal(each.worker, signal.SIGSTOP))  # type: ignore[misc]
                 until = start_ns + nanoseconds(each.until_s)
@@ -81,7 +94,7 @@ class Timeline:
     def _kill(self, worker: int, repair_ns: int) -> None:
         process = self._process(worker)
         if process is not None:
-            self._crew.expect(worker, now_ns() + repair_ns)
+            self._processes.expect(worker, now_ns() + repair_ns)
             process.kill()
 
     def _signal(self, worker: int, which: signal.Signals) -> None:
@@ -91,7 +104,7 @@ class Timeline:
 
     def _process(self, worker: int) -> BaseProcess | None:
         """Alive, and not waited for yet: its number is nobody else's."""
-        process = self._crew.process_of(worker)
+        process = self._processes.process_of(worker)
         return process if process is not None and process.is_alive() else None
 
     def _slower(self, worker: int, factor: float) -> None:
@@ -106,4 +119,4 @@ class Timeline:
         product = 1.0
         for factor in self._slow[worker]:
             product *= factor
-        self._crew.plan.board.slower[worker] = product
+        self._slower_words[worker] = product

@@ -14,15 +14,15 @@ import torch
 
 from asgd_lab.backends import history
 from asgd_lab.backends.build import build_algorithm, build_budget, build_server, build_task
-from asgd_lab.backends.process.channel import Answer, Ask
-from asgd_lab.backends.process.plan import Plan
+from asgd_lab.backends.real.channel import Answer, Ask
+from asgd_lab.backends.real.plan import Plan
 from asgd_lab.protocol.events import Event, Kind, Why, feed
 from asgd_lab.protocol.grants import FetchGrant, Grant
 from asgd_lab.record.rowfile import RowFile
 from asgd_lab.tasks.base import CPU
 
 
-class Ledger:
+class LoggedServer:
     """`server` is told by `commit` alone. Times are nanoseconds of the run's own clock.
 
     `reading` is called for each event of the past.

@@ -1,6 +1,6 @@
 """Who gives no sign of life: processes that should be doing something, and have not shown it for longer than is likely.
 
-The server watches the workers, and the parent watches the server. A worker shows itself on the board after every
+The server watches the workers, and the parent watches the server. A worker shows itself by a progress word after every
 minibatch and every answer it takes; the server after every request and, when there is none, every few seconds. Nobody
 guesses how long a minibatch takes: the limit is a multiple of the longest one that any worker has shown, or what the
 scenario says; the server's likewise, of the longest request. Whoever watches and has itself been away, as all are when
@@ -9,9 +9,10 @@ the machine was suspended, has seen nobody meanwhile and blames nobody.
 
 from __future__ import annotations
 
-from asgd_lab.backends.process.board import Board
-from asgd_lab.backends.process.clock import now_ns
-from asgd_lab.backends.process.plan import Plan
+from time import monotonic_ns as now_ns
+
+from asgd_lab.backends.real.plan import Plan
+from asgd_lab.backends.real.progress_words import Words
 from asgd_lab.hardware.costs import nanoseconds
 from asgd_lab.protocol.server import Server
 
@@ -47,11 +48,11 @@ def _limit_ns(longest_ns: int) -> int:
     return max(LEAST_NS, FACTOR * longest_ns) if longest_ns else FIRST_NS
 
 
-class Vigil:
+class FailureDetector:
     """The server's watch over its members."""
 
     def __init__(self, plan: Plan, server: Server) -> None:
-        self._board, self._server = plan.board, server
+        self._progress, self._server = plan.progress, server
         self._stated_ns = _stated_ns(plan)
         workers = plan.scenario.workers
         self._answered_ns = [now_ns()] * workers
@@ -61,7 +62,7 @@ class Vigil:
 
     def _limit(self) -> int:
         """Longer than this nobody is silent who is well."""
-        return self._stated_ns or _limit_ns(int(self._board.worker[:, Board.LONGEST].max()))
+        return self._stated_ns or _limit_ns(int(self._progress.worker[:, Words.LONGEST].max()))
 
     def begins(self, worker: int) -> None:
         """A life of it, in which nothing has been asked."""
@@ -82,12 +83,12 @@ class Vigil:
         limit_ns = self._limit()
         now = self._presence.look(limit_ns // 2)
         self.due_ns = now + limit_ns // 4
-        self._board.server[Board.LIMIT_NS] = limit_ns
-        words = self._board.worker
+        self._progress.server[Words.LIMIT_NS] = limit_ns
+        words = self._progress.worker
         found = []
         for worker in self._server.members:
-            waits = self._asked[worker] and words[worker, Board.STATE] != Board.TRAINING
-            shown = max(int(words[worker, Board.SHOWN]), self._answered_ns[worker], self._presence.since_ns)
+            waits = self._asked[worker] and words[worker, Words.STATE] != Words.TRAINING
+            shown = max(int(words[worker, Words.SHOWN]), self._answered_ns[worker], self._presence.since_ns)
             if not waits and now - shown > limit_ns:
                 found.append(worker)
         return sorted(found)
@@ -97,7 +98,7 @@ class Heartbeat:
     """The server's sign of life: one word, by when it shows itself again if it is well."""
 
     def __init__(self, plan: Plan) -> None:
-        self._words = plan.board.words_of_server()
+        self._words = plan.progress.words_of_server()
 
     def rest(self, patience_s: float | None) -> float:
         """It waits for requests, at most so long; how long it may."""
@@ -107,7 +108,7 @@ class Heartbeat:
 
     def busy(self, for_ns: int = 0) -> None:
         """It is here, and begins what takes that long."""
-        self._words[Board.HEARD_NS] = now_ns() + for_ns
+        self._words[Words.HEARD_NS] = now_ns() + for_ns
 
     def at_disk(self) -> None:
         """It begins to read or write what may take a slow disk a while."""
@@ -116,15 +117,15 @@ class Heartbeat:
     def served(self) -> None:
         """It has ended a request."""
         words, now = self._words, now_ns()
-        words[Board.LONGEST_SERVICE_NS] = max(words[Board.LONGEST_SERVICE_NS], now - words[Board.HEARD_NS])
-        words[Board.HEARD_NS] = now
+        words[Words.LONGEST_SERVICE_NS] = max(words[Words.LONGEST_SERVICE_NS], now - words[Words.HEARD_NS])
+        words[Words.HEARD_NS] = now
 
 
-class ServerVigil:
+class ServerFailureDetector:
     """The parent's watch over the server process."""
 
     def __init__(self, plan: Plan) -> None:
-        self._words = plan.board.words_of_server()
+        self._words = plan.progress.words_of_server()
         self._stated_ns = _stated_ns(plan)
         self._presence = _Presence()
         self._in_vain, self._version = 0, -1
@@ -145,14 +146,14 @@ class ServerVigil:
     def _limit(self) -> int:
         if self._stated_ns is not None:
             return max(self._stated_ns, LEAST_OF_SERVER_NS)
-        return _limit_ns(self._words[Board.LONGEST_SERVICE_NS])
+        return _limit_ns(self._words[Words.LONGEST_SERVICE_NS])
 
     def silent_ns(self) -> int | None:
         """For how long it has been silent, if that is too long; ask again at `due_ns`."""
         limit_ns = self._limit()
         now = self._presence.look(limit_ns // 2)
         self.due_ns = now + limit_ns // 4
-        heard = self._words[Board.HEARD_NS]
+        heard = self._words[Words.HEARD_NS]
         if heard < self._begun_ns:
             heard = self._begun_ns + FIRST_NS
         shown = max(heard if self._killed_ns is None else self._killed_ns, self._presence.since_ns)
@@ -160,7 +161,7 @@ class ServerVigil:
 
     def is_futile(self) -> bool:
         """It was killed for its silence: whether that was once too often."""
-        version = self._words[Board.VERSION]
+        version = self._words[Words.VERSION]
         self._in_vain = self._in_vain + 1 if version == self._version else 1
         self._version = version
         return self._in_vain >= FUTILE

@@ -11,17 +11,17 @@ from __future__ import annotations
 import selectors
 import socket
 from collections.abc import Sequence
+from time import monotonic_ns as now_ns
 
-from asgd_lab.backends.process import channel
-from asgd_lab.backends.process.arrivals import Arrivals
-from asgd_lab.backends.process.board import Board
-from asgd_lab.backends.process.channel import Answer, Ask, Order, Request
-from asgd_lab.backends.process.clock import now_ns, precise_timers, wait_out
-from asgd_lab.backends.process.ledger import Ledger
-from asgd_lab.backends.process.outlook import Outlook
-from asgd_lab.backends.process.plan import Plan, settle
-from asgd_lab.backends.process.saving import Saver
-from asgd_lab.backends.process.vigil import Heartbeat, Vigil
+from asgd_lab.backends.real import channel
+from asgd_lab.backends.real.channel import Answer, Ask, Order, Request
+from asgd_lab.backends.real.checkpoints import Checkpointer
+from asgd_lab.backends.real.emulation import Arrivals, precise_timers, wait_out
+from asgd_lab.backends.real.failure_detector import FailureDetector, Heartbeat
+from asgd_lab.backends.real.logged_server import LoggedServer
+from asgd_lab.backends.real.plan import Plan, settle
+from asgd_lab.backends.real.progress_words import Words
+from asgd_lab.backends.real.publishing import Publisher
 from asgd_lab.hardware.costs import Costs, nanoseconds
 from asgd_lab.protocol.events import Event, Kind, Why
 from asgd_lab.protocol.grants import DROPPED, Grant, PushGrant
@@ -42,23 +42,23 @@ class ServerProcess:
         self.plan, self.ends, self.parent = plan, list(ends), parent
         scenario = plan.scenario
         self.heartbeat = Heartbeat(plan)
-        self.ledger = Ledger(plan, self.heartbeat.at_disk)
-        self.server = self.ledger.server
-        self.outlook = Outlook(plan, self.ledger, self.heartbeat)
+        self.logged = LoggedServer(plan, self.heartbeat.at_disk)
+        self.server = self.logged.server
+        self.publisher = Publisher(plan, self.logged, self.heartbeat)
         self.emulated = scenario.backend.device == "emulated"
         self.costs = Costs.of(scenario.hardware, plan.size_bytes)
         if self.emulated:
             precise_timers()
         self.sent_ns = [0] * scenario.workers  # each worker's last request
-        self.words = plan.board.words_of_server()
-        self.start_ns = self.words[Board.START_NS]
+        self.words = plan.progress.words_of_server()
+        self.start_ns = self.words[Words.START_NS]
         seconds = scenario.budget.seconds
         self.lasts_ns = None if seconds is None else nanoseconds(seconds)
-        self.vigil = Vigil(plan, self.server)
-        self.saver = Saver(self)
+        self.detector = FailureDetector(plan, self.server)
+        self.checkpointer = Checkpointer(plan, self.logged, self.heartbeat, self._answer)
         faults = scenario.faults
         self.restarts = faults is not None and faults.on_death == "restart"
-        self.away: set[int] = self.ledger.away(self.restarts)  # who is out, and comes back
+        self.away: set[int] = self.logged.away(self.restarts)  # who is out, and comes back
         self.deaf = set(range(scenario.workers))  # to whom, until they begin again
         self.ready: dict[int, Request] = {}  # who has said so before the clock starts
         self.arrivals = Arrivals()
@@ -71,20 +71,18 @@ class ServerProcess:
     def run(self) -> None:
         """Until the last member has left."""
         if self.start_ns:
-            self.outlook.show()
+            self.publisher.show()
             if self.server.closed:
-                self.words[Board.STOP] = 1
+                self.words[Words.STOP] = 1
         for end in self.ends:
             channel.answer(end, Answer(Ask.AGAIN, 0, 0))
         try:
             self._serve()
         finally:
-            self.words[Board.FINISHED] = self.server.finished
+            self.words[Words.FINISHED] = self.server.finished
             self.heartbeat.at_disk()
-            self.ledger.close()
-            self.outlook.hand_over()
-
-    # ------------------------------------------------------------------ the loop
+            self.logged.close()
+            self.publisher.hand_over()
 
     def _serve(self) -> None:
         while not self.start_ns or self.server.members or (self.away and not self.server.finished):
@@ -108,8 +106,8 @@ class ServerProcess:
                 return
             if self.start_ns:
                 self._save()
-            if self.start_ns and now_ns() >= self.vigil.due_ns:
-                for worker in self.vigil.silent():
+            if self.start_ns and now_ns() >= self.detector.due_ns:
+                for worker in self.detector.silent():
                     self._out(worker, Why.SILENT)
                     channel.order(self.parent, Order.SILENT, worker)
 
@@ -117,13 +115,13 @@ class ServerProcess:
         """Seconds until something has to be done though nobody says a word."""
         if not self.start_ns:
             return None
-        times = [self.vigil.due_ns]
+        times = [self.detector.due_ns]
         if self.lasts_ns is not None and not self.server.closed:
             times.append(self.start_ns + self.lasts_ns)
         if self.arrivals.next_ns is not None:
             times.append(self.arrivals.next_ns)
-        if self.saver.due_ns is not None and not self.server.finished:
-            times.append(self.start_ns + self.saver.due_ns)
+        if self.checkpointer.due_ns is not None and not self.server.finished:
+            times.append(self.start_ns + self.checkpointer.due_ns)
         return max(0.0, (min(times) - now_ns()) * 1e-9)
 
     def _end_in_time(self) -> None:
@@ -133,8 +131,8 @@ class ServerProcess:
             self._close(self.lasts_ns)
 
     def _save(self) -> None:
-        self.saver.look(self._clock())
-        for worker, request in self.saver.finish(self._clock()):
+        self.checkpointer.look(self._clock())
+        for worker, request in self.checkpointer.finish(self._clock()):
             self._serve_request(worker, request, now_ns())
 
     def _clock(self) -> int:
@@ -144,7 +142,7 @@ class ServerProcess:
         """Do what the parent says; its death is the end of the run."""
         order = channel.obey(self.parent)
         if order is None:
-            self.words[Board.STOP] = 1
+            self.words[Words.STOP] = 1
             return False
         word, worker, end = order
         if word == Order.PROCESS:
@@ -159,8 +157,6 @@ class ServerProcess:
         if not self.server.closed:
             self._close(self._clock())
         return True
-
-    # ------------------------------------------------------------------ workers come and go
 
     def _hear_out(self, worker: int) -> None:
         """A process is dead: what it had said counts, then it is out."""
@@ -182,7 +178,7 @@ class ServerProcess:
     def _out(self, worker: int, why: Why) -> None:
         """It is no member any more."""
         incarnation = self.server.standing(worker)[0]
-        self.saver.gone(worker)
+        self.checkpointer.gone(worker)
         if why == Why.NOT_FINITE or (self.restarts and why != Why.DONE):
             self.away.add(worker)
         self._commit(Event(Kind.LEAVE, worker, incarnation, detail=why))
@@ -195,7 +191,7 @@ class ServerProcess:
             if len(self.ready) == len(self.ends):
                 self._start()
             return
-        if self.ledger.lives[worker] != life:
+        if self.logged.lives[worker] != life:
             if worker in self.server.members:
                 self._out(worker, Why.DIED)
             self.away.discard(worker)
@@ -205,9 +201,9 @@ class ServerProcess:
             self._welcome(worker)
 
     def _welcome(self, worker: int) -> None:
-        self.vigil.begins(worker)
-        answer = self.ledger.standing(worker)._replace(steps=self.start_ns)
-        channel.answer(self.ends[worker], answer)
+        self.detector.begins(worker)
+        answer = self.logged.standing(worker)._replace(steps=self.start_ns)
+        self._answer(worker, answer)
 
     def _start(self) -> None:
         """All are ready: the run's clock starts, or goes on."""
@@ -219,12 +215,10 @@ class ServerProcess:
             if worker in self.server.members:
                 self._out(worker, Why.DIED)
             self._commit(Event(Kind.JOIN, worker, number=request.number))
-        self.words[Board.START_NS] = self.start_ns
-        self.outlook.look(self._clock())
+        self.words[Words.START_NS] = self.start_ns
+        self.publisher.look(self._clock())
         for worker in self.ready:
             self._welcome(worker)
-
-    # ------------------------------------------------------------------ requests
 
     def _handle(self, worker: int, request: Request | None) -> None:
         begun = now_ns()
@@ -244,40 +238,40 @@ class ServerProcess:
             return
         if worker not in self.server.members or request.incarnation != self.server.standing(worker)[0]:
             if kind != Ask.LEAVE:
-                channel.answer(self.ends[worker], Answer(Ask.OUT, 0, request.incarnation))
+                self._answer(worker, Answer(Ask.OUT, 0, request.incarnation))
             return
         if kind == Ask.LEAVE:
             self._out(worker, Why(request.detail))
             return
         if kind == Ask.SAVED:
-            self.saver.saved(worker, number, request.detail)
+            self.checkpointer.saved(worker, number, request.detail)
             return
-        known = self.ledger.fetches[worker] if kind == Ask.FETCH else self.server.standing(worker)[1]
+        known = self.logged.fetches[worker] if kind == Ask.FETCH else self.server.standing(worker)[1]
         if number <= known:  # said again to a new server
-            answer = self.ledger.answer(worker, kind, number)
+            answer = self.logged.answer(worker, kind, number)
             if answer is not None:
-                channel.answer(self.ends[worker], answer._replace(released_ns=begun))
+                self._answer(worker, answer._replace(released_ns=begun))
             else:
-                self.vigil.asked(worker)
+                self.detector.asked(worker)
             return
-        self.vigil.asked(worker)
+        self.detector.asked(worker)
         self._serve_request(worker, request, begun)
 
     def _serve_request(self, worker: int, request: Request, begun: int) -> None:
         is_fetch = request.ask == Ask.FETCH
-        if is_fetch and self.saver.under_way:
-            self.saver.hold(worker, request)
+        if is_fetch and self.checkpointer.under_way:
+            self.checkpointer.hold(worker, request)
             return
         if self.emulated and not self.server.closed:  # an application is visible at the end of its service
             stated_ns = self.costs.server_fetch_ns if is_fetch else self.costs.server_push_ns
             self.heartbeat.busy(stated_ns)
-            wait_out(self.words, Board.SERVED_NS, begun, begun + stated_ns, stated_ns)
+            wait_out(self.words, Words.SERVED_NS, begun, begun + stated_ns, stated_ns)
             self._end_in_time()
         self.sent_ns[worker] = request.sent_ns
         kind = Kind.FETCH if is_fetch else Kind.PUSH
         event = Event(kind, worker, request.incarnation, request.number, *request[4:])
         if not is_fetch:
-            self.outlook.measure(worker, request.number)
+            self.publisher.measure(worker, request.number)
         self._commit(event, request.sent_ns, begun)
 
     def _commit(self, event: Event, sent: int = 0, begun: int = 0) -> None:
@@ -285,19 +279,19 @@ class ServerProcess:
         version, start_ns = self.server.version, self.start_ns
         closed = self.server.closed
         begun = begun or now_ns()
-        grants = self.ledger.commit(event, (sent or begun) - start_ns, begun - start_ns, self._clock)
+        grants = self.logged.commit(event, (sent or begun) - start_ns, begun - start_ns, self._clock)
         if self.server.version != version:
-            self.outlook.show()
-            self.outlook.look(self._clock())
+            self.publisher.show()
+            self.publisher.look(self._clock())
         served_ns = now_ns() - begun
         self._deliver(grants, served_ns, event.worker)
         if self.server.closed and not closed and event.kind != Kind.CLOSE:  # the budget is used up
-            self.words[Board.STOP] = 1
+            self.words[Words.STOP] = 1
 
     def _close(self, when_ns: int) -> None:
         """The run is over, at this time of its clock: workers stop at their next minibatch."""
-        self.words[Board.STOP] = 1
-        grants = self.ledger.commit(Event(Kind.CLOSE, detail=Why.STOPPED), when_ns, when_ns, lambda: when_ns)
+        self.words[Words.STOP] = 1
+        grants = self.logged.commit(Event(Kind.CLOSE, detail=Why.STOPPED), when_ns, when_ns, lambda: when_ns)
         self._deliver(grants, 0, PARENT)
 
     def _deliver(self, grants: list[Grant], served_ns: int, served: int) -> None:
@@ -308,13 +302,16 @@ class ServerProcess:
             if isinstance(grant, PushGrant):
                 kind, number = Ask.PUSH, grant.sequence
                 if grant.version != DROPPED:
-                    self.words[Board.STALENESS] = grant.staleness
-                    self.plan.board.worker[worker, Board.STALE] = grant.staleness
+                    self.words[Words.STALENESS] = grant.staleness
+                    self.plan.progress.worker[worker, Words.STALE] = grant.staleness
             else:
-                kind, number = Ask.FETCH, self.ledger.fetches[worker]
-                self.saver.granted(worker)
-            answer = self.ledger.answer(worker, kind, number)
+                kind, number = Ask.FETCH, self.logged.fetches[worker]
+                self.checkpointer.granted(worker)
+            answer = self.logged.answer(worker, kind, number)
             if answer is not None and self.ends[worker].fileno() >= 0:
                 waited_ns = now - self.sent_ns[worker] - (served_ns if worker == served else 0)
-                self.vigil.answered(worker)
-                channel.answer(self.ends[worker], answer._replace(waited_ns=waited_ns, released_ns=now))
+                self.detector.answered(worker)
+                self._answer(worker, answer._replace(waited_ns=waited_ns, released_ns=now))
+
+    def _answer(self, worker: int, answer: Answer) -> None:
+        channel.answer(self.ends[worker], answer)

@@ -1,4 +1,4 @@
-"""What others see of the server: its progress on the board, copies of its parameters, and what it leaves at the end."""
+"""What others see of the server: its progress, copies of its parameters, and what it leaves at the end."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import numpy as np
 from torch import Tensor
 
 from asgd_lab.backends.build import build_algorithm
-from asgd_lab.backends.process import snapshots
-from asgd_lab.backends.process.board import Board
-from asgd_lab.backends.process.ledger import Ledger
-from asgd_lab.backends.process.plan import DISTANCE_ROW, Plan
-from asgd_lab.backends.process.vigil import Heartbeat
+from asgd_lab.backends.real import snapshots
+from asgd_lab.backends.real.failure_detector import Heartbeat
+from asgd_lab.backends.real.logged_server import LoggedServer
+from asgd_lab.backends.real.plan import DISTANCE_ROW, Plan
+from asgd_lab.backends.real.progress_words import Words
 from asgd_lab.record import atomic_files
 from asgd_lab.record.rowfile import RowFile
 
 
-class Outlook:
+class Publisher:
     """Told after every version."""
 
-    def __init__(self, plan: Plan, ledger: Ledger, heartbeat: Heartbeat) -> None:
-        self._plan, self._ledger, self._server, self._heartbeat = plan, ledger, ledger.server, heartbeat
-        self._words = plan.board.words_of_server()
+    def __init__(self, plan: Plan, logged: LoggedServer, heartbeat: Heartbeat) -> None:
+        self._plan, self._logged, self._server, self._heartbeat = plan, logged, logged.server, heartbeat
+        self._words = plan.progress.words_of_server()
         self._snapshots = snapshots.of_server(plan)
         self._distances: RowFile | None = None
         if plan.scenario.backend.distances:
@@ -31,9 +31,9 @@ class Outlook:
 
     def show(self) -> None:
         """The newest numbers."""
-        self._words[Board.VERSION] = self._server.version
-        self._words[Board.MINIBATCHES] = self._server.minibatches
-        self._plan.board.training_error[0] = self._server.training_error
+        self._words[Words.VERSION] = self._server.version
+        self._words[Words.MINIBATCHES] = self._server.minibatches
+        self._plan.progress.training_error[0] = self._server.training_error
 
     def look(self, clock_ns: int) -> None:
         """Copy the parameters if that is due, and record their hash if it is or if the scenario says so."""
@@ -46,7 +46,7 @@ class Outlook:
             self._snapshots.take(clock_ns, server.version, server.minibatches, params)
             looks = server.version > 0 and self._shared is None
         if looks:
-            self._ledger.digest(clock_ns)
+            self._logged.digest(clock_ns)
 
     def measure(self, worker: int, number: int) -> None:
         """A push has arrived: how far is what it started from by now? Measured again if a new server is asked again."""
@@ -58,7 +58,7 @@ class Outlook:
         """Leave the final parameters and the end of the run's clock for the parent."""
         params = self._params()
         final = params.numpy() if params is not None else np.empty(0, np.float32)
-        arrays = {"params": final, "end_ns": np.int64(self._ledger.end_ns)}
+        arrays = {"params": final, "end_ns": np.int64(self._logged.end_ns)}
         atomic_files.write_arrays(self._plan.parts / "final.npz", arrays, durable=False)
 
     def _params(self) -> Tensor | None:

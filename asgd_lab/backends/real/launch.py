@@ -1,4 +1,4 @@
-"""The parent of a process run: lays out the shared memory, runs the crew, and joins what it recorded."""
+"""The parent of a real run: lays out the shared memory, has its processes supervised, and joins what they recorded."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from time import monotonic_ns as now_ns
 from typing import Any
 
 from asgd_lab import tasks, trust
@@ -14,15 +15,15 @@ from asgd_lab.backends import devices, room
 from asgd_lab.backends.build import build_algorithm, build_task, check_task, initial_parameters
 from asgd_lab.backends.failing import evaluation_failed
 from asgd_lab.backends.outcome import Outcome, Watch
-from asgd_lab.backends.process import outcomes, snapshots
-from asgd_lab.backends.process.board import Board
-from asgd_lab.backends.process.clock import now_ns
-from asgd_lab.backends.process.crew import Crew
-from asgd_lab.backends.process.memory import SharedTensors, Stack
-from asgd_lab.backends.process.orphans import SharedHold
-from asgd_lab.backends.process.plan import Plan
-from asgd_lab.backends.process.preload import preload
-from asgd_lab.backends.process.restoring import go_back
+from asgd_lab.backends.real import snapshots
+from asgd_lab.backends.real.checkpoints import rewind
+from asgd_lab.backends.real.gather import gather
+from asgd_lab.backends.real.memory import SharedTensors, Stack
+from asgd_lab.backends.real.orphans import SharedHold
+from asgd_lab.backends.real.plan import Plan
+from asgd_lab.backends.real.preload import preload
+from asgd_lab.backends.real.progress_words import Words
+from asgd_lab.backends.real.supervisor import Supervisor
 from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.hardware.costs import check_memory
 from asgd_lab.record import atomic_files, checkpoints, removal
@@ -64,28 +65,28 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
         Stack("asgd-lab-versions", 1 if algorithm.shared else workers + 2, task.size),
         Stack("asgd-lab-mailboxes", workers * algorithm.depth, 0 if algorithm.shared else task.size),
         Stack("asgd-lab-states", 2 * algorithm.rule.states, task.size),
-        SharedTensors(data | task.start()), Board(workers), record.path, resumed,
+        SharedTensors(data | task.start()), Words(workers), record.path, resumed,
         0 if resumed is None else checkpoints.state_of(resumed).elapsed_ns, parts, logs, tuple(sys.path),
         trust.is_trusted(), SharedHold(record.path), devices.stand_in(),
     )  # fmt: skip
     if resumed is not None:
-        go_back(plan, resumed)
+        rewind(plan, resumed)
     elif task.size:
         plan.slots.vector(0, writable=True).copy_(initial)
-    crew, meter = Crew(plan), LoadMeter()
+    supervisor, meter = Supervisor(plan), LoadMeter()
     interrupted = False
     try:
-        with crew:
+        with supervisor:
             try:
-                crew.watch(watch)
+                supervisor.watch(watch)
             except KeyboardInterrupt:
                 interrupted = True
-                crew.stop()
+                supervisor.stop()
     except KeyboardInterrupt:  # another one: nobody is waited for, but what they recorded is
         interrupted = True
     load = meter.read()
     try:
-        outcome = _join(plan, record, interrupted, crew, began_ns)
+        outcome = _join(plan, record, interrupted, supervisor, began_ns)
     except ScenarioError as error:  # the run was begun: what is left of it is kept
         raise RunFailed(f"what the processes recorded cannot be read: {error}") from error
     outcome.facts["machine_load"] = load._asdict()
@@ -116,7 +117,7 @@ def check(scenario: Scenario) -> None:
     devices.check(scenario)
 
 
-def _join(plan: Plan, record: RunDirectory, interrupted: bool, crew: Crew, began_ns: int) -> Outcome:
+def _join(plan: Plan, record: RunDirectory, interrupted: bool, supervisor: Supervisor, began_ns: int) -> Outcome:
     """Put the processes' rows into the run's tables, and count."""
     scenario, final = plan.scenario, plan.parts / "final.npz"
     statistics = Statistics(scenario.workers)
@@ -124,10 +125,10 @@ def _join(plan: Plan, record: RunDirectory, interrupted: bool, crew: Crew, began
     if final.exists():
         stored = atomic_files.read_arrays(final)
         params, end_ns = stored["params"], int(stored["end_ns"])
-    server, end_ns = outcomes.gather(plan, record, statistics, end_ns)
-    board = plan.board
-    started_ns = int(board.server[Board.START_NS])
-    overruns, steps = int(board.worker[:, Board.OVERRUNS].sum()), int(board.worker[:, Board.STEPS].sum())
+    server, end_ns = gather(plan, record, statistics, end_ns)
+    progress = plan.progress
+    started_ns = int(progress.server[Words.START_NS])
+    overruns, steps = int(progress.worker[:, Words.OVERRUNS].sum()), int(progress.worker[:, Words.STEPS].sum())
     facts: dict[str, Any] = {}
     if started_ns:
         # The clock of a run that goes on has started before by what had elapsed.
@@ -136,13 +137,13 @@ def _join(plan: Plan, record: RunDirectory, interrupted: bool, crew: Crew, began
     if scenario.backend.device == "emulated":
         facts["emulated"] = True
         facts["overruns"] = {"minibatches": overruns, "share": overruns / steps if steps else 0.0}
-        facts["lateness"] = lateness(board, end_ns)
+        facts["lateness"] = lateness(progress, end_ns)
     facts |= devices.facts(scenario)
     if scenario.backend.device == "cuda":
-        registered, buffered = (int(board.worker[:, word].sum()) for word in (Board.REGISTERED, Board.BUFFERED))
+        registered, buffered = (int(progress.worker[:, word].sum()) for word in (Words.REGISTERED, Words.BUFFERED))
         facts["gpus"]["shared_vectors"] = {"registered": registered, "through_a_buffer": buffered}
     if scenario.faults is not None:
-        facts["faults"] = asdict(crew.losses)
+        facts["faults"] = asdict(supervisor.losses)
     return Outcome(
         statistics=statistics,
         makespan_ns=end_ns,
@@ -150,27 +151,27 @@ def _join(plan: Plan, record: RunDirectory, interrupted: bool, crew: Crew, began
         params=params if plan.size else None,
         final={},
         facts=facts,
-        status="failed" if crew.failure else "interrupted" if interrupted else "done",
-        failure=crew.failure,
+        status="failed" if supervisor.failure else "interrupted" if interrupted else "done",
+        failure=supervisor.failure,
     )
 
 
-def lateness(board: Board, makespan_ns: int) -> dict[str, float | None]:
+def lateness(progress: Words, makespan_ns: int) -> dict[str, float | None]:
     """How much longer than stated an emulated run's minibatches, services and ways took: mean over mean, less 1.
 
     None where nothing was stated. `judged` is what decides whether the run is a measurement of the stated hardware: the
     largest of minibatches, services, and what ways took too long as a share of the workers' time. A short way
     is late by a wake-up, which matters only as far as workers spend their time on it.
     """
-    worker, server = board.worker.sum(axis=0), board.server
+    worker, server = progress.worker.sum(axis=0), progress.server
     took = {
-        "minibatches": (int(worker[Board.STEPPED_NS]), int(worker[Board.STEPS_STATED_NS])),
-        "services": (int(server[Board.SERVED_NS]), int(server[Board.SERVED_STATED_NS])),
-        "ways": (int(worker[Board.WAYS_NS]), int(worker[Board.WAYS_STATED_NS])),
+        "minibatches": (int(worker[Words.STEPPED_NS]), int(worker[Words.STEPS_STATED_NS])),
+        "services": (int(server[Words.SERVED_NS]), int(server[Words.SERVED_STATED_NS])),
+        "ways": (int(worker[Words.WAYS_NS]), int(worker[Words.WAYS_STATED_NS])),
     }
     late = {name: actual / stated - 1.0 if stated else None for name, (actual, stated) in took.items()}
     on_ways_ns = took["ways"][0] - took["ways"][1]
-    shares = (late["minibatches"], late["services"], on_ways_ns / max(1, len(board.worker) * makespan_ns))
+    shares = (late["minibatches"], late["services"], on_ways_ns / max(1, len(progress.worker) * makespan_ns))
     return {**late, "judged": max(share for share in shares if share is not None)}
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from asgd_lab.backends.build import Worker
-from asgd_lab.backends.process.plan import SNAPSHOT_ROW, Plan
+from asgd_lab.backends.real.plan import SNAPSHOT_ROW, Plan
 from asgd_lab.record import atomic_files
 from asgd_lab.record.rowfile import RowFile, read_rows
 from asgd_lab.tasks.network import plain

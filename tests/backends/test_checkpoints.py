@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from asgd_lab.backends import history
-from asgd_lab.backends.process import channel
-from asgd_lab.backends.process.channel import Answer, Ask, Request
-from asgd_lab.backends.process.link import Link
-from asgd_lab.backends.process.saving import Saver
+from asgd_lab.backends.real import channel
+from asgd_lab.backends.real.channel import Answer, Ask, Request
+from asgd_lab.backends.real.checkpoints import Checkpointer
+from asgd_lab.backends.real.link import Link
 from asgd_lab.record import atomic_files, checkpoints
 from asgd_lab.record.rowfile import RowFile
 
@@ -108,11 +108,10 @@ def test_what_a_worker_wrote_before_its_gate_opened_is_in_no_checkpoint(run_dir:
         parameters=None, standing=lambda worker: (1, 1),
     )  # fmt: skip
     theirs, ours = channel.pair()
-    plan = SimpleNamespace(scenario=stated, run_dir=run_dir, elapsed_ns=0)
-    process: Any = SimpleNamespace(
-        plan=plan, server=server, ends=[theirs], heartbeat=SimpleNamespace(at_disk=lambda: None)
-    )
-    saver = Saver(process)
+    plan: Any = SimpleNamespace(scenario=stated, run_dir=run_dir, elapsed_ns=0)
+    heartbeat: Any = SimpleNamespace(at_disk=lambda: None)
+    logged: Any = SimpleNamespace(server=server)
+    checkpointer = Checkpointer(plan, logged, heartbeat, lambda worker, answer: channel.answer(theirs, answer))
     server.version = 1
     written: list[int] = []
 
@@ -127,21 +126,21 @@ def test_what_a_worker_wrote_before_its_gate_opened_is_in_no_checkpoint(run_dir:
 
     def grant(number: int) -> None:
         server.waiting = frozenset()
-        saver.granted(0)
+        checkpointer.granted(0)
         channel.answer(theirs, Answer(Ask.FETCH, number, 1))
 
     def hear() -> Request:
         request = channel.hear(theirs)
         assert request is not None
         if request.ask == Ask.SAVED:
-            saver.saved(0, request.number, request.detail)
+            checkpointer.saved(0, request.number, request.detail)
         return request
 
     link = Link(ours, save)
     link.incarnation = 1
     first = link.ask(Request(Ask.FETCH, 1, 1, 0))
     assert hear().ask == Ask.FETCH
-    saver.look(1)
+    checkpointer.look(1)
     if granted == "before it hears of the checkpoint":
         grant(1)
     link.wait(first)
@@ -150,13 +149,13 @@ def test_what_a_worker_wrote_before_its_gate_opened_is_in_no_checkpoint(run_dir:
     assert hear().ask == Ask.SAVED
     request = hear()
     assert request.ask == Ask.FETCH
-    saver.hold(0, request)
-    assert saver.finish(2) == []
+    checkpointer.hold(0, request)
+    assert checkpointer.finish(2) == []
     assert checkpoints.all_of(run_dir) == [], "the worker has gone on since it wrote that"
     channel.answer(theirs, Answer(Ask.FETCH, 2, 1))
     link.wait(second)
     assert hear().ask == Ask.SAVED
-    assert saver.finish(3) == [(0, request)]
+    assert checkpointer.finish(3) == [(0, request)]
     (checkpoint,) = checkpoints.all_of(run_dir)
     assert checkpoints.read(checkpoint, "worker-0")["time"] == 2
     for end in (theirs, ours):

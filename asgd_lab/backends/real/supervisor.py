@@ -11,17 +11,16 @@ import time
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from time import monotonic_ns as now_ns
 
 from asgd_lab.backends.outcome import Watch
-from asgd_lab.backends.process import channel, orphans, server, starting, worker
-from asgd_lab.backends.process.board import Board
-from asgd_lab.backends.process.channel import Order
-from asgd_lab.backends.process.clock import now_ns
-from asgd_lab.backends.process.places import Losses, Place
-from asgd_lab.backends.process.plan import FATAL, Plan
-from asgd_lab.backends.process.progress import progress, why
-from asgd_lab.backends.process.timeline import Timeline
-from asgd_lab.backends.process.vigil import ServerVigil
+from asgd_lab.backends.real import channel, orphans, processes, server, worker
+from asgd_lab.backends.real.channel import Order
+from asgd_lab.backends.real.failure_detector import ServerFailureDetector
+from asgd_lab.backends.real.faults import FaultSchedule
+from asgd_lab.backends.real.plan import FATAL, Plan
+from asgd_lab.backends.real.processes import Losses, Place, why
+from asgd_lab.backends.real.progress_words import Words, progress
 from asgd_lab.errors import RunFailed
 
 POLL_S = 0.2
@@ -30,7 +29,7 @@ FUTILE = 5  # deaths of one worker without a minibatch in between, after which i
 REMEDY = 4  # limits of silence after which a worker that was given up is replaced rather than waited for
 
 
-class Crew:
+class Supervisor:
     """The processes, running inside a `with`; none of them is left when it ends."""
 
     def __init__(self, plan: Plan) -> None:
@@ -42,10 +41,10 @@ class Crew:
         self._places = [Place() for _ in range(plan.scenario.workers)]
         self._server: BaseProcess | None = None
         self._server_due_ns: int | None = None  # when it is to be started again
-        self._vigil = ServerVigil(plan)
-        self._standing: str | None = None  # why the server was killed, if the vigil wanted that
+        self._detector = ServerFailureDetector(plan)
+        self._standing: str | None = None  # why the server was killed, if the detector wanted that
         self._line: socket.socket | None = None
-        self._timeline = Timeline(self, faults, plan.scenario.seed)
+        self._faults = FaultSchedule(self, plan)
         self._begun = self._over = False
 
     def __enter__(self) -> None:
@@ -67,15 +66,15 @@ class Crew:
         self._server_due_ns = None
         self._line, theirs = channel.pair()
         ends = [place.end for place in self._places]
-        self._vigil.begins()
-        self._server = starting.start("server", server.main, (self.plan, ends, theirs))
+        self._detector.begins()
+        self._server = processes.start("server", server.main, (self.plan, ends, theirs))
         theirs.close()
 
     def _start_worker(self, number: int) -> None:
         place = self._places[number]
         ours, theirs = channel.pair()
         what = (self.plan, number, place.started, theirs)
-        place.process = starting.start(f"worker {number}", worker.main, what)
+        place.process = processes.start(f"worker {number}", worker.main, what)
         theirs.close()
         if place.end is not None:
             place.end.close()
@@ -92,18 +91,18 @@ class Crew:
         for number, place in enumerate(self._places):
             if place.due_ns is not None and now >= place.due_ns:
                 if place.process is not None:  # it was given up, and does not wake
-                    starting.end(place.process)
+                    processes.end(place.process)
                 self._start_worker(number)
                 self.losses.restarts += 1
-                self._timeline.up(number)
+                self._faults.up(number)
 
     # ------------------------------------------------------------------ the watch
 
     def watch(self, watch: Watch | None) -> None:
         """Wait for the end of the run; a failure that ends it is told by `failure`."""
         while self.failure is None and not self._over:
-            processes = {place.process: number for number, place in enumerate(self._places)}
-            sentinels = {one.sentinel: number for one, number in processes.items() if one is not None}
+            numbers = {place.process: number for number, place in enumerate(self._places)}
+            sentinels = {one.sentinel: number for one, number in numbers.items() if one is not None}
             if self._server is not None:
                 sentinels[self._server.sentinel] = -1
             lines = [self._line] if self._line is not None else []
@@ -121,7 +120,7 @@ class Crew:
             except RunFailed as error:
                 self.failure = str(error)
             if watch is not None:
-                watch(progress(self.plan.board))
+                watch(progress(self.plan.progress))
         if self.failure is not None:
             self.stop()
         else:
@@ -129,24 +128,24 @@ class Crew:
 
     def _look_at_server(self) -> None:
         """Kill a server that stands still: who stands still cannot be asked for anything."""
-        if self._server is None or (silent_ns := self._vigil.silent_ns()) is None:
+        if self._server is None or (silent_ns := self._detector.silent_ns()) is None:
             return
-        if self._vigil.is_killed():
+        if self._detector.is_killed():
             self.failure = f"{self._standing}, and does not end"
             return
         self._standing = f"server gave no sign of life for {silent_ns * 1e-9:.0f} s, and was killed"
         self._server.kill()
 
     def _do_faults(self) -> None:
-        start_ns = int(self.plan.board.server[Board.START_NS])
+        start_ns = int(self.plan.progress.server[Words.START_NS])
         if start_ns and not self._begun:
             self._begun = True
-            self._timeline.begin(start_ns)
-        self._timeline.act()
+            self._faults.begin(start_ns)
+        self._faults.act()
 
     def _timeout_s(self, watch: Watch | None) -> float | None:
-        times = [self._timeline.next_ns, self._server_due_ns, *(place.due_ns for place in self._places)]
-        times += [] if self._server is None else [self._vigil.due_ns]
+        times = [self._faults.next_ns, self._server_due_ns, *(place.due_ns for place in self._places)]
+        times += [] if self._server is None else [self._detector.due_ns]
         due = [time for time in times if time is not None]
         looks = watch is not None or (not self._begun and self.plan.scenario.faults is not None)
         left_s = max(0.0, (min(due) - now_ns()) * 1e-9) if due else None
@@ -166,7 +165,7 @@ class Crew:
                 done, log = self._done(number), self._log(number)
                 self.failure = f"worker {number} gives no sign of life{done}; its log is {log}"
             elif self._policy == "restart":
-                place.due_ns = place.given_up_ns + REMEDY * int(self.plan.board.server[Board.LIMIT_NS])
+                place.due_ns = place.given_up_ns + REMEDY * int(self.plan.progress.server[Words.LIMIT_NS])
         elif word == Order.AWAKE and place.given_up_ns is not None:
             self.losses.awakenings += 1
             place.given_up_ns = place.due_ns = None
@@ -178,7 +177,7 @@ class Crew:
             return
         process.join()
         code, pid = process.exitcode or 0, process.pid
-        fate = orphans.fate() if code == starting.LOST else None
+        fate = orphans.fate() if code == processes.LOST else None
         if fate is not None and pid is not None:  # the kernel ends it too, and nobody else tells of that
             orphans.await_end(pid)
             code = -signal.SIGKILL
@@ -201,13 +200,13 @@ class Crew:
         self.losses.workers += 1
         self.losses.log.append(reason)
         expected_ns, place.expected_ns = place.expected_ns, None
-        steps = int(self.plan.board.worker[number, Board.STEPS])
+        steps = int(self.plan.progress.worker[number, Words.STEPS])
         if expected_ns is None:
             place.in_vain = 1 if steps > place.steps else place.in_vain + 1
         place.steps = steps
         if code != FATAL and self._policy == "restart" and place.in_vain < FUTILE:
             place.due_ns = expected_ns or now_ns()
-        elif code == FATAL or self._policy != "continue" or not self.plan.board.server[Board.START_NS]:
+        elif code == FATAL or self._policy != "continue" or not self.plan.progress.server[Words.START_NS]:
             self.failure = reason
         elif all(each.process is None and each.due_ns is None for each in self._places):
             self.failure = f"no worker is left: {reason}"
@@ -216,12 +215,12 @@ class Crew:
         self._server = None
         if not code:
             self._over = True
-            if not self.plan.board.server[Board.FINISHED] and self.failure is None:
+            if not self.plan.progress.server[Words.FINISHED] and self.failure is None:
                 self.failure = f"no worker is left: {(self.losses.log or ['all have ended'])[-1]}"
             return
         log = self.plan.logs / "server.log"
         reason = f"{self._standing}; its log is {log}" if self._standing else why("server", code, log, "")
-        is_futile = self._standing is not None and self._vigil.is_futile()
+        is_futile = self._standing is not None and self._detector.is_futile()
         self._standing = None
         self.losses.servers += 1
         self.losses.log.append(reason)
@@ -235,7 +234,7 @@ class Crew:
         return self.plan.logs / f"worker-{number}.log"
 
     def _done(self, number: int) -> str:
-        return f" after {self.plan.board.worker[number, Board.STEPS]} minibatches"
+        return f" after {self.plan.progress.worker[number, Words.STEPS]} minibatches"
 
     # ------------------------------------------------------------------ faults that the scenario wants
 
@@ -274,13 +273,13 @@ class Crew:
 
     def end(self) -> None:
         """No process of this run is left when this returns."""
-        processes = (self._server, *(place.process for place in self._places))
+        running = (self._server, *(place.process for place in self._places))
         self._server = None
         for place in self._places:
             place.process = None
-        for process in processes:
+        for process in running:
             if process is not None and process.pid is not None:
-                starting.end(process)
+                processes.end(process)
         self._close_ends()
         self._close_line()
 

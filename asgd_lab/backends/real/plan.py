@@ -12,10 +12,10 @@ import torch
 
 from asgd_lab import interrupts, trust
 from asgd_lab.backends import devices, history
-from asgd_lab.backends.process import orphans
-from asgd_lab.backends.process.board import Board
-from asgd_lab.backends.process.memory import SharedTensors, Stack
-from asgd_lab.backends.process.orphans import SharedHold
+from asgd_lab.backends.real import orphans
+from asgd_lab.backends.real.memory import SharedTensors, Stack
+from asgd_lab.backends.real.orphans import SharedHold
+from asgd_lab.backends.real.progress_words import Words
 from asgd_lab.record.columns import KINDS
 from asgd_lab.scenario import Scenario
 
@@ -40,7 +40,7 @@ class Plan:
     mailboxes: Stack
     states: Stack
     data: SharedTensors
-    board: Board
+    progress: Words
     run_dir: Path
     resumed: Path | None  # the checkpoint that the run goes on from
     elapsed_ns: int  # by then, of the run's own clock
@@ -63,7 +63,7 @@ class Plan:
 
     def close(self) -> None:
         """Give the parent's descriptors back."""
-        for part in (self.slots, self.mailboxes, self.states, self.data, self.board):
+        for part in (self.slots, self.mailboxes, self.states, self.data, self.progress):
             part.close()
 
 

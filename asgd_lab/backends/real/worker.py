@@ -15,6 +15,7 @@ import errno
 import socket
 import sys
 import traceback
+from time import monotonic_ns as now_ns
 from typing import NamedTuple
 
 import torch
@@ -22,15 +23,15 @@ from torch import Tensor
 
 from asgd_lab.backends import devices
 from asgd_lab.backends.build import build_algorithm, build_task, build_worker
-from asgd_lab.backends.process.board import Board
-from asgd_lab.backends.process.channel import Answer, Ask, Request
-from asgd_lab.backends.process.clock import now_ns, precise_timers, wait_out
-from asgd_lab.backends.process.link import Link, Out, Over
-from asgd_lab.backends.process.plan import EFFECT_ROW, FATAL, KIND, MINIBATCH_ROW, Plan, settle
-from asgd_lab.backends.process.restoring import restore, save
-from asgd_lab.backends.process.snapshots import OfWorker
-from asgd_lab.backends.process.staged import Staged
-from asgd_lab.backends.process.stretch import NotFinite, Stretch
+from asgd_lab.backends.real.channel import Answer, Ask, Request
+from asgd_lab.backends.real.checkpoints import restore_worker, save_worker
+from asgd_lab.backends.real.emulation import precise_timers, wait_out
+from asgd_lab.backends.real.link import Link, Out, Over
+from asgd_lab.backends.real.plan import EFFECT_ROW, FATAL, KIND, MINIBATCH_ROW, Plan, settle
+from asgd_lab.backends.real.progress_words import Words
+from asgd_lab.backends.real.snapshots import OfWorker
+from asgd_lab.backends.real.staged import Staged
+from asgd_lab.backends.real.train import NotFinite, Trainer
 from asgd_lab.errors import ProtocolError
 from asgd_lab.hardware.costs import Costs
 from asgd_lab.protocol import programs
@@ -40,8 +41,8 @@ from asgd_lab.protocol.replica import Delta
 from asgd_lab.record.rowfile import RowFile
 from asgd_lab.tasks.base import one_line
 
-STOP, STATE, SHOWN = Board.STOP, Board.STATE, Board.SHOWN
-FETCHING, TRAINING, PUSHING, LEFT = (Board.STATES.index(name) for name in ("fetching", "training", "pushing", "left"))
+STOP, STATE, SHOWN = Words.STOP, Words.STATE, Words.SHOWN
+FETCHING, TRAINING, PUSHING, LEFT = (Words.STATES.index(name) for name in ("fetching", "training", "pushing", "left"))
 ASKED = -1  # among buffers
 FUTILE = 5
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -108,16 +109,16 @@ class WorkerProcess:
         name = f"worker-{number}-{process}"
         self.effects = RowFile(plan.parts / f"{name}.effects", EFFECT_ROW, go_on=True)
         self.minibatches = RowFile(plan.parts / f"{name}.minibatches", MINIBATCH_ROW, go_on=True) if keep else None
-        self.stretch = Stretch(plan, number, self.minibatches)
+        self.trainer = Trainer(plan, number, self.minibatches)
         self.snapshots = OfWorker(plan, number)
-        self.words = plan.board.words_of(number)
-        self.orders = plan.board.words_of_server()
+        self.words = plan.progress.words_of(number)
+        self.orders = plan.progress.words_of_server()
         is_coupled = self.algorithm.program is programs.coupled and not self.algorithm.gate.collects
         self.eager = is_coupled and not self.emulated
         self.start_ns = 0  # of the run's clock
         self.in_vain = 0  # lives in a row that ended before their first push because of a loss
         self._build()
-        self.restored = restore(plan, self.worker) if process == 0 else None  # the last fetch of a life to go on with
+        self.restored = restore_worker(plan, self.worker) if process == 0 else None  # its last fetch
 
     def _build(self) -> None:
         """A life's own: the replica, the local optimizer, and the program."""
@@ -142,7 +143,7 @@ class WorkerProcess:
             self.snapshots.end(self.worker, now_ns() - self.start_ns)
         finally:
             if self.staged is not None:
-                self.words[Board.REGISTERED], self.words[Board.BUFFERED] = self.staged.staging.counts()
+                self.words[Words.REGISTERED], self.words[Words.BUFFERED] = self.staged.staging.counts()
                 print(self.staged.staging.refused, end="", flush=True)
                 self.staged.staging.close()
             self.effects.close()
@@ -156,7 +157,7 @@ class WorkerProcess:
         life = now_ns() << 8 | self.number
         go = self.link.call(Request(Ask.READY, 0, life & (1 << 62) - 1, now_ns(), detail=self.restored is not None))
         replica = self.replica
-        self.link.incarnation = self.words[Board.LIVES] = go.incarnation
+        self.link.incarnation = self.words[Words.LIVES] = go.incarnation
         self.start_ns, self.fetches = go.steps, go.waited_ns
         if self.restored is None:
             replica.incarnation, replica.sequence, replica.minibatches = go.incarnation, go.version, go.detail
@@ -177,8 +178,6 @@ class WorkerProcess:
             return False
         self.link.say(Request(Ask.LEAVE, replica.incarnation, 0, now_ns()))
         return True
-
-    # ------------------------------------------------------------------ the program
 
     def _drive(self) -> None:
         last, previous = now_ns(), None
@@ -219,16 +218,14 @@ class WorkerProcess:
         self.words[STATE] = TRAINING
         replica = self.replica
         between = self.staged.look if self.staged is not None and self.overlapped else None
-        ended, done = self.stretch.train(self.worker, begun, self.start_ns, between)
+        ended, done = self.trainer.train(self.worker, begun, self.start_ns, between)
         self._note(TRAIN, begun, ended, 0, replica.version, -1, done)
         if self.orders[STOP] and done < replica.steps:
             raise Over
-        replica.trained(self.stretch.loss_sum, self.stretch.error_sum)
-        if self.snapshots.look(self.worker, ended - self.start_ns, self.orders[Board.MINIBATCHES]):
+        replica.trained(self.trainer.loss_sum, self.trainer.error_sum)
+        if self.snapshots.look(self.worker, ended - self.start_ns, self.orders[Words.MINIBATCHES]):
             ended = now_ns()
         return ended
-
-    # ------------------------------------------------------------------ exchanges
 
     def _ask(self, begun: int, ahead: bool) -> None:
         self.words[STATE] = TRAINING if ahead else FETCHING
@@ -297,17 +294,17 @@ class WorkerProcess:
         """When an emulated request arrives: who has nothing else to do sends it then, else the server keeps it."""
         if overlaps:
             return begun + way_ns
-        return wait_out(self.words, Board.WAYS_NS, begun, begun + way_ns, way_ns)
+        return wait_out(self.words, Words.WAYS_NS, begun, begun + way_ns, way_ns)
 
     def _received(self, answer: Answer, way_ns: int) -> int:
         """An emulated answer is there no sooner than its way takes; when."""
         due = answer.released_ns if self.algorithm.depth > 1 else now_ns()
         sent = due if self.overlapped else answer.released_ns
-        return wait_out(self.words, Board.WAYS_NS, sent, due + way_ns, way_ns)
+        return wait_out(self.words, Words.WAYS_NS, sent, due + way_ns, way_ns)
 
     def _save(self, checkpoint: int) -> bool:
         """Write down what outlives a round; the fetch that is waited for is asked again by who goes on from it."""
-        return save(self.plan, self.worker, self.fetches - 1, checkpoint)
+        return save_worker(self.plan, self.worker, self.fetches - 1, checkpoint)
 
     def _note(
         self, kind: int, begun: int, ended: int, waited: int = 0, version: int = -1, staleness: int = -1,

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from time import monotonic_ns as now_ns
 
 from asgd_lab.backends.build import Worker
-from asgd_lab.backends.process.board import Board
-from asgd_lab.backends.process.clock import now_ns, sleep_until
-from asgd_lab.backends.process.plan import Plan
+from asgd_lab.backends.real.emulation import sleep_until
+from asgd_lab.backends.real.plan import Plan
+from asgd_lab.backends.real.progress_words import Words
 from asgd_lab.hardware.steps import StepTimes
 from asgd_lab.record.rowfile import RowFile
 
-STEPS, OVERRUNS, SHOWN = Board.STEPS, Board.OVERRUNS, Board.SHOWN
-LONGEST, TRAINED_NS = Board.LONGEST, Board.TRAINED_NS
+STEPS, OVERRUNS, SHOWN = Words.STEPS, Words.OVERRUNS, Words.SHOWN
+LONGEST, TRAINED_NS = Words.LONGEST, Words.TRAINED_NS
 
 
 class NotFinite(Exception):
     """The loss of a minibatch is no finite number, and the scenario wants something to be done about it."""
 
 
-class Stretch:
-    """Trains one worker, and shows its progress on the board."""
+class Trainer:
+    """Trains one worker, and shows how far it is."""
 
     def __init__(self, plan: Plan, number: int, rows: RowFile | None) -> None:
         scenario = plan.scenario
@@ -33,9 +34,9 @@ class Stretch:
         self.number, self.rows = number, rows
         faults = scenario.faults
         self.minds = faults is not None and faults.on_not_finite != "ignore"
-        self.words, self.orders = plan.board.words_of(number), plan.board.words_of_server()
-        self.slower = memoryview(plan.board.slower[number : number + 1].data)
-        self.shown_loss = plan.board.loss[number]
+        self.words, self.orders = plan.progress.words_of(number), plan.progress.words_of_server()
+        self.slower = memoryview(plan.progress.slower[number : number + 1].data)
+        self.shown_loss = plan.progress.loss[number]
         self.loss_sum = self.error_sum = 0.0
 
     def train(
@@ -77,14 +78,14 @@ class Stretch:
                 words[LONGEST] = ended - started
             if self.minds and not math.isfinite(loss):
                 raise NotFinite(f"the loss of minibatch {first + index} is {loss}")
-            if orders[Board.STOP]:
+            if orders[Words.STOP]:
                 break
             if between is not None:
                 between()
         words[TRAINED_NS] += ended - begun
         if done and times is not None:
-            words[Board.STEPPED_NS] += ended - begun
-            words[Board.STEPS_STATED_NS] += ends[done - 1]
+            words[Words.STEPPED_NS] += ended - begun
+            words[Words.STEPS_STATED_NS] += ends[done - 1]
         self.loss_sum, self.error_sum = loss_sum, error_sum
         self.shown_loss[0] = loss_sum / max(1, done)
         return ended, done

@@ -20,12 +20,12 @@ import asgd_lab
 from asgd_lab import interrupts
 
 # torch.optim imports torch._dynamo with its first optimizer, which takes seconds: once is enough.
-MODULES = ["torch._dynamo", "asgd_lab.backends.process.worker", "asgd_lab.backends.process.server"]
+MODULES = ["torch._dynamo", "asgd_lab.backends.real.worker", "asgd_lab.backends.real.server"]
 POOL_MODULES = [  # what whole runs need besides
-    *("torch._dynamo", "asgd_lab.backends.process.pool", "asgd_lab.backends.sim", "asgd_lab.backends.inline"),
+    *("torch._dynamo", "asgd_lab.backends.real.pool", "asgd_lab.backends.sim", "asgd_lab.backends.inline"),
     *("pyarrow.parquet", "pyarrow.pandas_compat"),
 ]
-FIRST = "asgd_lab.backends.process.fork_server"
+FIRST = "asgd_lab.backends.real.fork_server"
 LONGEST_PATH = 70  # of a temporary folder, in which a socket still has a name
 
 

@@ -16,7 +16,7 @@ from multiprocessing import forkserver, reduction
 from pathlib import Path
 from typing import Any
 
-from asgd_lab.record import directory_locks, removal
+from asgd_lab.record import directory_locks
 
 PR_SET_PDEATHSIG = 1
 
@@ -87,10 +87,3 @@ def await_end(pid: int, patience_s: float = 5.0) -> bool:
         return bool(look.poll(patience_s * 1e3))
     finally:
         os.close(descriptor)
-
-
-def remove_socket() -> None:
-    """Remove the fork server's socket and its folder, as it ends: a program that was killed cannot."""
-    address = _server._forkserver_address
-    if address:
-        removal.remove_socket(Path(address))

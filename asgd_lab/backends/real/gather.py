@@ -12,7 +12,7 @@ from typing import Any
 
 from asgd_lab.backends import history
 from asgd_lab.backends.build import build_algorithm, build_budget
-from asgd_lab.backends.process.plan import DISTANCE_ROW, EFFECT_ROW, KIND, MINIBATCH_ROW, Plan
+from asgd_lab.backends.real.plan import DISTANCE_ROW, EFFECT_ROW, KIND, MINIBATCH_ROW, Plan
 from asgd_lab.protocol.events import Kind, feed
 from asgd_lab.protocol.grants import DROPPED, PushGrant
 from asgd_lab.protocol.server import Server

@@ -1,19 +1,25 @@
-"""Starts a run's processes from the fork server, which may have ended, or stand still, when it is asked."""
+"""A run's processes: started from the fork server, ended, and what is kept of each.
+
+The fork server may have ended, or stand still, when it is asked.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 import torch.multiprocessing
 
-from asgd_lab.backends.process import orphans
-from asgd_lab.backends.process.preload import preload, without_main
+from asgd_lab.backends.real import orphans
+from asgd_lab.backends.real.preload import preload, without_main
 from asgd_lab.errors import RunFailed
 
 PATIENCE_S = 120.0  # for a start, of which the first waits for the fork server's imports
@@ -63,3 +69,39 @@ def end(process: BaseProcess, patience_s: float = 10.0) -> None:
         kill_fork_server()
     process.join()
     process.close()
+
+
+def why(name: str, code: int, log: Path, done: str) -> str:
+    """One line on a process that ended with `code`: the signal, or the last line of its log."""
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    if code < 0:
+        cause = f"was killed by {signal.Signals(-code).name}"
+    else:
+        cause = f"failed: {next((line for line in reversed(lines) if line.strip()), f'exit status {code}')}"
+    return f"{name} {cause}{done}; its log is {log}"
+
+
+@dataclass(slots=True)
+class Place:
+    """One worker's place: its process, the server's end of its line, and what has become of earlier processes."""
+
+    process: BaseProcess | None = None
+    end: socket.socket | None = None
+    started: int = 0
+    in_vain: int = 0
+    steps: int = 0  # when its last process died
+    given_up_ns: int | None = None
+    due_ns: int | None = None  # when its next process is to be started
+    expected_ns: int | None = None  # its death was asked for: start the next one then
+
+
+@dataclass(slots=True)
+class Losses:
+    """What has happened to the processes of a run."""
+
+    workers: int = 0  # that died
+    servers: int = 0
+    restarts: int = 0  # of workers
+    silences: int = 0  # workers that were given up
+    awakenings: int = 0  # and came back by themselves
+    log: list[str] = field(default_factory=list)

@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 from asgd_lab import interrupts
 from asgd_lab.backends.failing import logged
 from asgd_lab.backends.outcome import Progress
-from asgd_lab.backends.process import orphans
-from asgd_lab.backends.process.preload import POOL_MODULES, preload, without_main
+from asgd_lab.backends.real import orphans
+from asgd_lab.backends.real.preload import POOL_MODULES, preload, without_main
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import RunFailed, ScenarioError, refusal
 from asgd_lab.record.existing import abandoned

@@ -1,19 +1,23 @@
-"""The board: a few shared 8-byte words by which processes see each other's progress, without a message and a wait.
+"""Progress words: a few shared 8-byte words by which processes see how far the others are, without a message.
 
 Each word has one writer. Readers may see a word a moment late, never half-written.
 """
 
 from __future__ import annotations
 
+import math
+from time import monotonic_ns as now_ns
+
 import numpy as np
 
-from asgd_lab.backends.process.memory import Buffer
+from asgd_lab.backends.outcome import Progress, WorkerLook
+from asgd_lab.backends.real.memory import Buffer
 
 SERVER_WORDS = 16
 WORKER_WORDS = 16  # two cache lines
 
 
-class Board:
+class Words:
     """The words, as attributes of numpy arrays; `server` belongs to the server process, `worker[w]` to worker w, and
     `slower[w]` to the parent: how many times as long as it needs a real worker w shall take, where that is above 1.
     """
@@ -33,7 +37,7 @@ class Board:
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
-        self._buffer = Buffer("asgd-lab-board", 8 * (SERVER_WORDS + workers * (WORKER_WORDS + 1)))
+        self._buffer = Buffer("asgd-lab-progress", 8 * (SERVER_WORDS + workers * (WORKER_WORDS + 1)))
         self._map()
 
     def __getstate__(self) -> dict[str, object]:
@@ -63,3 +67,32 @@ class Board:
     def close(self) -> None:
         """Give the descriptor back; the words stay mapped."""
         self._buffer.close()
+
+
+def progress(progress: Words) -> Progress:
+    """One look."""
+    start_ns = int(progress.server[Words.START_NS])
+    now = now_ns() - start_ns if start_ns else 0
+    losses = progress.loss[:, 0][progress.worker[:, Words.STEPS] > 0]
+    learned = bool(progress.server[Words.MINIBATCHES])
+    return Progress(
+        seconds=now * 1e-9,
+        version=int(progress.server[Words.VERSION]),
+        minibatches=int(progress.server[Words.MINIBATCHES]),
+        staleness=int(progress.server[Words.STALENESS]),
+        loss=float(np.mean(losses)) if len(losses) else math.nan,
+        error=float(progress.training_error[0]) if learned else math.nan,
+        workers=[_look(words, now) for words in progress.worker.tolist()],
+    )
+
+
+def _look(words: list[int], now: int) -> WorkerLook:
+    """One worker, whose words these are; before its first minibatch it has not trained, but started."""
+    trained = words[Words.TRAINED_NS] / now if now else 0.0
+    return WorkerLook(
+        Words.STATES[words[Words.STATE]],
+        words[Words.STEPS],
+        words[Words.STALE],
+        max(0.0, 1.0 - trained),
+        max(0, words[Words.LIVES] - 1),
+    )

@@ -7,15 +7,15 @@ leave in the order in which they were made, so one behind a push waits for that 
 from __future__ import annotations
 
 from collections import deque
+from time import monotonic_ns as now_ns
 
 import torch
 from torch import Tensor
 
-from asgd_lab.backends.process.channel import Answer, Ask, Request
-from asgd_lab.backends.process.clock import now_ns
-from asgd_lab.backends.process.link import Link
-from asgd_lab.backends.process.memory import Stack, protect
-from asgd_lab.backends.process.staging import Copy, Staging
+from asgd_lab.backends.real.channel import Answer, Ask, Request
+from asgd_lab.backends.real.link import Link
+from asgd_lab.backends.real.memory import Stack, protect
+from asgd_lab.backends.real.staging import Copy, Staging
 
 Key = tuple[int, int]
 

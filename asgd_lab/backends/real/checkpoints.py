@@ -12,29 +12,39 @@ counts, and none after a grant. Then no member is writing when the checkpoint is
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic_ns as now_ns
 
-from asgd_lab.backends.process import channel
-from asgd_lab.backends.process.channel import Answer, Ask, Request
-from asgd_lab.backends.process.clock import now_ns
+import numpy as np
+import torch
+
+from asgd_lab.backends.build import Worker
+from asgd_lab.backends.real.channel import Answer, Ask, Request
+from asgd_lab.backends.real.failure_detector import Heartbeat
+from asgd_lab.backends.real.logged_server import LoggedServer
+from asgd_lab.backends.real.plan import Plan
 from asgd_lab.hardware.costs import nanoseconds
-from asgd_lab.record import checkpoints
+from asgd_lab.record import checkpoints, removal
+from asgd_lab.record.rowfile import cut
 
-if TYPE_CHECKING:
-    from asgd_lab.backends.process.server import ServerProcess
+LEARNER, KEPT = "learner.", "kept."
 
 
-class Saver:
-    """The server's side; `held` are the fetches that it keeps meanwhile."""
+class Checkpointer:
+    """The server's side; `tell` answers a worker, and `held` are the fetches that are kept meanwhile."""
 
-    def __init__(self, process: ServerProcess) -> None:
-        self._process, self._plan = process, process.plan
-        config = process.plan.scenario.backend.checkpoint
+    def __init__(
+        self, plan: Plan, logged: LoggedServer, heartbeat: Heartbeat, tell: Callable[[int, Answer], None]
+    ) -> None:
+        self._plan, self._logged, self._heartbeat, self._answer = plan, logged, heartbeat, tell
+        self._server = logged.server
+        config = plan.scenario.backend.checkpoint
         self._every_updates = None if config is None else config.every_updates
         self._every_ns = None if config is None or config.every_s is None else nanoseconds(config.every_s)
         self._keep = 1 if config is None else config.keep
-        self._version = process.server.version  # of the last one
-        self._time_ns = process.plan.elapsed_ns
+        self._version = self._server.version  # of the last one
+        self._time_ns = plan.elapsed_ns
         self._number = 0
         self.under_way = False
         self.held: list[tuple[int, Request]] = []
@@ -49,14 +59,14 @@ class Saver:
 
     def look(self, clock_ns: int) -> None:
         """Begin one if it is due."""
-        server = self._process.server
+        server = self._server
         if self.under_way or server.finished or not server.members:
             return
         by_updates = self._every_updates is not None and server.version >= self._version + self._every_updates
         if not by_updates and (self._every_ns is None or clock_ns < self._time_ns + self._every_ns):
             return
         self._number = now_ns()
-        self._process.heartbeat.at_disk()
+        self._heartbeat.at_disk()
         checkpoints.begin(self._plan.run_dir, self._number)
         self.under_way = True
         self._told.clear()
@@ -86,7 +96,7 @@ class Saver:
 
     def finish(self, clock_ns: int) -> list[tuple[int, Request]]:
         """If all members have saved: the server's part, and the fetches that may be served now. If none is left to."""
-        server = self._process.server
+        server = self._server
         if not self.under_way:
             return []
         if not server.closed and server.members:
@@ -99,17 +109,17 @@ class Saver:
         return held
 
     def _tell(self, worker: int) -> None:
-        incarnation = self._process.server.standing(worker)[0]
+        incarnation = self._server.standing(worker)[0]
         self._told[worker] = told = next(self._count)
         self._saved.discard(worker)
-        channel.answer(self._process.ends[worker], Answer(Ask.SAVE, self._number, incarnation, detail=told))
+        self._answer(worker, Answer(Ask.SAVE, self._number, incarnation, detail=told))
 
     def _write(self, clock_ns: int) -> None:
-        server, run_dir = self._process.server, self._plan.run_dir
-        self._process.heartbeat.at_disk()
+        server, run_dir = self._server, self._plan.run_dir
+        self._heartbeat.at_disk()
         arrays = {}
         if server.parameters is not None:
-            self._process.ledger.digest(clock_ns)
+            self._logged.digest(clock_ns)
             arrays["params"] = server.parameters.current.numpy()
             arrays |= {f"state.{index}": each.numpy() for index, each in enumerate(server.parameters.state)}
         checkpoints.write(run_dir, self._number, "server", arrays)
@@ -117,3 +127,53 @@ class Saver:
             run_dir, self._number, version=server.version, minibatches=server.minibatches, elapsed_ns=clock_ns,
             workers=sorted(server.members), keep=self._keep,
         )  # fmt: skip
+
+
+def save_worker(plan: Plan, worker: Worker, fetches: int, checkpoint: int) -> bool:
+    """Between two rounds: its place, the local optimizer, and work that is not pushed yet. False if nobody wants it."""
+    replica = worker.replica
+    whole, sums = replica.place()
+    kept = replica.vectors.kept() if replica.vectors is not None and replica.unpushed else []
+    arrays = {"place": np.array([*whole, fetches], np.int64), "sums": np.array(sums)}
+    arrays |= {f"{KEPT}{index}": vector.cpu().numpy() for index, vector in enumerate(kept)}
+    arrays |= {f"{LEARNER}{name}": value.cpu().numpy() for name, value in worker.learner.state().items()}
+    return checkpoints.write(plan.run_dir, checkpoint, f"worker-{replica.worker}", arrays)
+
+
+def restore_worker(plan: Plan, worker: Worker) -> int | None:
+    """Put a new worker where the checkpoint has it; its last fetch, or None if it was not in, or nothing is resumed."""
+    number = worker.replica.worker
+    if plan.resumed is None or number not in checkpoints.state_of(plan.resumed).workers:
+        return None
+    arrays = checkpoints.read(plan.resumed, f"worker-{number}")
+    *whole, fetches = arrays["place"].tolist()
+    worker.replica.resume(whole, arrays["sums"].tolist())
+    kept = sorted((name for name in arrays if name.startswith(KEPT)), key=lambda name: int(name.removeprefix(KEPT)))
+    if worker.replica.vectors is not None:
+        worker.replica.vectors.restore([torch.from_numpy(arrays[name]) for name in kept])
+    worker.learner.load(
+        {name.removeprefix(LEARNER): torch.from_numpy(value) for name, value in arrays.items() if LEARNER in name}
+    )
+    return int(fetches)
+
+
+def rewind(plan: Plan, checkpoint: Path) -> None:
+    """Put a run back: forget what came after the checkpoint, and put its versions where the server expects them.
+
+    All that is read of it is read before anything is changed.
+    """
+    state = checkpoints.state_of(checkpoint)
+    arrays = checkpoints.read(checkpoint, "server", state)
+    for path in sorted(plan.parts.iterdir()):
+        if path.name in state.rows:
+            cut(path, state.rows[path.name])
+        elif path.suffix in checkpoints.ROW_FILES and path != plan.distances:  # a push's last measurement counts
+            removal.remove_file(plan.run_dir, f"parts/{path.name}")
+    cut(plan.events, state.events)
+    logged = LoggedServer(plan)
+    logged.close()
+    parameters = logged.server.parameters
+    if parameters is not None:
+        parameters.current.copy_(torch.from_numpy(arrays["params"]))
+        for index, vector in enumerate(parameters.state):
+            vector.copy_(torch.from_numpy(arrays[f"state.{index}"]))

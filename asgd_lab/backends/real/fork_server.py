@@ -9,17 +9,23 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import Any
 
 from asgd_lab import interrupts
-from asgd_lab.backends.process import orphans
+from asgd_lab.backends.real import orphans
+from asgd_lab.record import removal
 
 _PROCESS = os.getpid()
 _fork = os.fork
 
 
 def _end() -> None:
-    if os.getpid() == _PROCESS:
-        orphans.remove_socket()
+    """Remove the socket and its folder: a program that was killed cannot."""
+    server: Any = forkserver._forkserver  # of the standard library, without a public name
+    if os.getpid() == _PROCESS and server._forkserver_address:
+        removal.remove_socket(Path(server._forkserver_address))
 
 
 def _forked() -> int:

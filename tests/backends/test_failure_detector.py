@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from asgd_lab.backends.outcome import Progress
-from asgd_lab.backends.process import vigil
-from asgd_lab.backends.process.board import Board
-from asgd_lab.backends.process.vigil import Heartbeat, ServerVigil
+from asgd_lab.backends.real import failure_detector
+from asgd_lab.backends.real.failure_detector import Heartbeat, ServerFailureDetector
+from asgd_lab.backends.real.progress_words import Words
 from asgd_lab.backends.replay import repeat
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import RunFailed
@@ -68,10 +68,10 @@ class Watched:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, silent_s: float | None) -> None:
         self.now_ns = 10**12
-        monkeypatch.setattr(vigil, "now_ns", lambda: self.now_ns)
+        monkeypatch.setattr(failure_detector, "now_ns", lambda: self.now_ns)
         faults = None if silent_s is None else {"silent_s": silent_s}
-        plan: Any = SimpleNamespace(board=Board(1), scenario=scenario(**EMULATED, faults=faults))
-        self.server, self.parent = Heartbeat(plan), ServerVigil(plan)
+        plan: Any = SimpleNamespace(progress=Words(1), scenario=scenario(**EMULATED, faults=faults))
+        self.server, self.parent = Heartbeat(plan), ServerFailureDetector(plan)
 
     def passes(self, seconds: float, server: bool = True, parent: bool = True, step_s: float = 0.25) -> bool:
         """So much time, in which each does its part or does not; whether the parent ever blamed the server."""

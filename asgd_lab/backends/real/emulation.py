@@ -1,0 +1,65 @@
+"""Emulated devices: stated times waited out on the monotonic clock, which all processes of a node share.
+
+A request on an emulated way is with the server already, and is heard when it arrives.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import heapq
+import itertools
+import time
+from time import monotonic_ns as now_ns
+
+from asgd_lab.backends.real.channel import Request
+
+PR_SET_TIMERSLACK = 29
+
+
+class Arrivals:
+    """Requests on their way, ordered by the time of arrival."""
+
+    def __init__(self) -> None:
+        self._due: list[tuple[int, int, int, Request]] = []  # when, a number, the worker, what
+        self._count = itertools.count()
+
+    def add(self, worker: int, request: Request) -> None:
+        """It arrives at its `sent_ns`."""
+        heapq.heappush(self._due, (request.sent_ns, next(self._count), worker, request))
+
+    def take(self, now_ns: int) -> list[tuple[int, Request | None]]:
+        """Remove and return what has arrived by then, in order."""
+        found: list[tuple[int, Request | None]] = []
+        while self._due and self._due[0][0] <= now_ns:
+            found.append(heapq.heappop(self._due)[2:])
+        return found
+
+    def drop(self, worker: int) -> None:
+        """Forget what a worker that is gone has sent."""
+        self._due = [item for item in self._due if item[2] != worker]
+        heapq.heapify(self._due)
+
+    @property
+    def next_ns(self) -> int | None:
+        """When the next one arrives."""
+        return self._due[0][0] if self._due else None
+
+
+def precise_timers() -> None:
+    """Ask the kernel to wake this process when it is due, not up to 50 microseconds later to save power."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)
+
+
+def wait_out(words: memoryview[int], word: int, begun_ns: int, due_ns: int, stated_ns: int) -> int:
+    """Sleep until then; count what it took since `begun_ns` in `word`, and what was stated in the next. When it was."""
+    sleep_until(due_ns)
+    ended_ns = now_ns()
+    words[word] += max(stated_ns, ended_ns - begun_ns)
+    words[word + 1] += stated_ns
+    return ended_ns
+
+
+def sleep_until(due_ns: int) -> None:
+    """Sleep until the clock shows `due_ns`, if it does not yet."""
+    while (left_ns := due_ns - now_ns()) > 0:
+        time.sleep(left_ns * 1e-9)
