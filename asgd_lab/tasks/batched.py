@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from asgd_lab.errors import ProtocolError
-from asgd_lab.tasks.adjusting import AdjustRows
 from asgd_lab.tasks.base import Data, Learner, Taken
 from asgd_lab.tasks.batchable import examine, memories
+from asgd_lab.tasks.clipping_and_schedules import AdjustRows
 from asgd_lab.tasks.datasets import pick
 from asgd_lab.tasks.network import Network, NetworkLearner
 from asgd_lab.tasks.optimizers import MakeOptimizer

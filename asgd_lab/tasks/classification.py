@@ -20,10 +20,10 @@ from torch import Tensor
 from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import generator, key
 from asgd_lab.tasks import models
-from asgd_lab.tasks.adjusting import adjusting, adjusting_rows
 from asgd_lab.tasks.base import CPU, START, Batch, Data, OptimizerConfig
 from asgd_lab.tasks.binding import Bound
 from asgd_lab.tasks.checking import check_network
+from asgd_lab.tasks.clipping_and_schedules import adjuster, row_adjuster
 from asgd_lab.tasks.extremes import extremes
 from asgd_lab.tasks.feeds import Order, Source, walk
 from asgd_lab.tasks.gradient_pushes import check_groups, step_doubts
@@ -92,7 +92,7 @@ class ClassificationConfig(Protocol):
 
     @property
     def schedule(self) -> Any:
-        """See `adjusting.factor`."""
+        """See `clipping_and_schedules.rate_factor`."""
         ...
 
     @property
@@ -139,11 +139,11 @@ class ClassificationTask:
         self._objective = Objective(own, labels, classes)
         self._make = grouped(optimizer(config.optimizer), config.biases)
         self._shapes_matter, self._is_fused = config.biases is not None, bool(config.optimizer.options.get("fused"))
-        self._adjust_rows = adjusting_rows(config.schedule, config.clip)
+        self._adjust_rows = row_adjuster(config.schedule, config.clip)
         self._parts = divided(config.data, labels.numpy(), workers, config.batch_size, seed)
         self._shares_buffers = config.batch_norm == "server"
         factory = functools.partial(models.build, config.model, config.model_options, shape, num_classes)
-        adjust = adjusting(config.schedule, config.clip)
+        adjust = adjuster(config.schedule, config.clip)
         self._precision = config.precision
         recipe = Recipe(factory, self._objective, self._make, adjust, seed, self._shares_buffers, config.precision)
         self.network = Network(recipe)

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import key
-from asgd_lab.tasks.adjusting import Adjust
 from asgd_lab.tasks.binding import Bound, Buffers, layout_of
+from asgd_lab.tasks.clipping_and_schedules import Adjust
 from asgd_lab.tasks.feeds import Feed, Order
 from asgd_lab.tasks.objective import Objective, share
 from asgd_lab.tasks.optimizer_state import load_state, state_of

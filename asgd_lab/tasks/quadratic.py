@@ -15,8 +15,8 @@ from torch import Tensor
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import key
-from asgd_lab.tasks.adjusting import Adjust, adjusting
 from asgd_lab.tasks.base import CPU, Bufferless, OneByOne, OptimizerConfig, one_line
+from asgd_lab.tasks.clipping_and_schedules import Adjust, adjuster
 from asgd_lab.tasks.flat import Layout
 from asgd_lab.tasks.gradient_pushes import check_groups, step_doubts
 from asgd_lab.tasks.optimizer_state import check_restored, load_state, state_of
@@ -54,7 +54,7 @@ class QuadraticConfig(Protocol):
 
     @property
     def schedule(self) -> Any:
-        """See `adjusting.factor`."""
+        """See `clipping_and_schedules.rate_factor`."""
         ...
 
 
@@ -156,7 +156,7 @@ class QuadraticTask(Bufferless):
         self._seed = seed
         self._layout = Layout.of([self._curvature.shape])
         self._make = optimizer(config.optimizer)
-        self._adjust = adjusting(config.schedule, None)
+        self._adjust = adjuster(config.schedule, None)
         self._make([self.initial()])
         self.size = self._layout.size
         self.size_bytes = 4 * self.size

@@ -77,7 +77,7 @@ def _minibatch(learner: NetworkLearner, name: str, step: int) -> float:
     return loss.item()
 
 
-_BLAMED = {"adjusting": "task.clip", "binding": "task.model"}
+_BLAMED = {"clipping_and_schedules": "task.clip", "binding": "task.model"}
 
 
 def check_evaluation(

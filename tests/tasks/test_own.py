@@ -21,8 +21,8 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.scenario import Document
 from asgd_lab.scenario.tasks import Dirichlet, Schedule, Sharded
 from asgd_lab.tasks import build
-from asgd_lab.tasks.adjusting import factor
 from asgd_lab.tasks.classification import ClassificationTask
+from asgd_lab.tasks.clipping_and_schedules import rate_factor
 from asgd_lab.tasks.parts import divided
 from tests.backends.scenarios import DIGITS, run
 
@@ -119,18 +119,18 @@ def test_an_optimizer_of_ones_own_takes_the_steps_of_its_class(tmp_path: Path, m
 
 def test_schedules_are_what_they_say() -> None:
     step = Schedule(name="step", every=10, factor=0.5, warmup=4)
-    assert [factor(step, time) for time in (0, 1, 3, 9, 10, 25)] == [0.25, 0.5, 1.0, 1.0, 0.5, 0.25]
+    assert [rate_factor(step, time) for time in (0, 1, 3, 9, 10, 25)] == [0.25, 0.5, 1.0, 1.0, 0.5, 0.25]
     linear = Schedule(name="linear", length=10, final=0.2)
-    assert [factor(linear, time) for time in (0, 5, 10, 99)] == pytest.approx([1.0, 0.6, 0.2, 0.2])
+    assert [rate_factor(linear, time) for time in (0, 5, 10, 99)] == pytest.approx([1.0, 0.6, 0.2, 0.2])
     cosine = Schedule(name="cosine", length=10)
-    assert [factor(cosine, time) for time in (0, 5, 10)] == pytest.approx([1.0, 0.5, 0.0])
-    assert factor(Schedule(name="constant"), 7) == 1.0
+    assert [rate_factor(cosine, time) for time in (0, 5, 10)] == pytest.approx([1.0, 0.5, 0.0])
+    assert rate_factor(Schedule(name="constant"), 7) == 1.0
 
 
 @given(length=st.integers(1, 50), final=st.floats(0, 1), name=st.sampled_from(["linear", "cosine"]))
 def test_a_schedule_falls_from_1_to_its_end_and_stays(length: int, final: float, name: Any) -> None:
     schedule = Schedule(name=name, length=length, final=final)
-    values = [factor(schedule, time) for time in range(length + 3)]
+    values = [rate_factor(schedule, time) for time in range(length + 3)]
     assert values[0] == 1.0
     assert values[-1] == pytest.approx(final)
     assert all(later <= sooner + 1e-12 for sooner, later in itertools.pairwise(values))

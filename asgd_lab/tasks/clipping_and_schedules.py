@@ -20,7 +20,7 @@ AdjustRows = Callable[[torch.optim.Optimizer, Sequence[Tensor], Tensor, Sequence
 """The same of replicas (R, P): (optimizer, rows (P,), their gradients (R, P), each row's minibatches and version)."""
 
 
-def factor(schedule: Any, time: int) -> float:
+def rate_factor(schedule: Any, time: int) -> float:
     """By what the learning rate is multiplied at `time` of the schedule's clock."""
     warm = min(1.0, (time + 1) / schedule.warmup) if schedule.warmup else 1.0
     if schedule.name == "step":
@@ -32,7 +32,7 @@ def factor(schedule: Any, time: int) -> float:
     return float(warm * (schedule.final + (1.0 - schedule.final) * down))
 
 
-def adjusting(schedule: Any, clip: Any) -> Adjust | None:
+def adjuster(schedule: Any, clip: Any) -> Adjust | None:
     """What the scenario says is to be done; None for nothing."""
     if schedule is None and clip is None:
         return None
@@ -44,14 +44,14 @@ def adjusting(schedule: Any, clip: Any) -> Adjust | None:
             else:
                 clip_grad_value_(weights, clip.value)
         if schedule is not None:
-            by = _factor_now(schedule, step, version)
+            by = _rate_factor_now(schedule, step, version)
             for group in optimizer.param_groups:
                 group["lr"] = group.setdefault("initial_lr", group["lr"]) * by
 
     return adjust
 
 
-def adjusting_rows(schedule: Any, clip: Any) -> AdjustRows | None:
+def row_adjuster(schedule: Any, clip: Any) -> AdjustRows | None:
     """The same for replicas that one optimizer steps, a replica a row."""
     if schedule is None and clip is None:
         return None
@@ -68,7 +68,7 @@ def adjusting_rows(schedule: Any, clip: Any) -> AdjustRows | None:
         if schedule is not None:
             together: dict[float, list[Tensor]] = {}
             for row, clock in zip(rows, clocks, strict=True):
-                together.setdefault(_factor_now(schedule, *clock), []).append(row)
+                together.setdefault(_rate_factor_now(schedule, *clock), []).append(row)
             first = optimizer.param_groups[0]
             rate = first.setdefault("initial_lr", first["lr"])
             optimizer.param_groups[:] = [first | {"params": same, "lr": rate * by} for by, same in together.items()]
@@ -76,5 +76,5 @@ def adjusting_rows(schedule: Any, clip: Any) -> AdjustRows | None:
     return adjust
 
 
-def _factor_now(schedule: Any, step: int, version: int) -> float:
-    return factor(schedule, step if schedule.clock == "steps" else version)
+def _rate_factor_now(schedule: Any, step: int, version: int) -> float:
+    return rate_factor(schedule, step if schedule.clock == "steps" else version)
