@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.tasks.base import Batch, one_line
-from asgd_lab.tasks.binding import Bound
+from asgd_lab.tasks.bound_module import BoundModule
 from asgd_lab.tasks.hidden import optimizer_attributes, python_state
 from asgd_lab.tasks.network import Network, NetworkLearner
 from asgd_lab.tasks.objective import IGNORED
@@ -85,7 +85,7 @@ def examine(network: Network, images: Tensor, labels: Tensor) -> tuple[Stack, in
 
 
 def check_steps(
-    network: Network, learner: Callable[[Bound, int, Tensor], NetworkLearner], batch: Batch, device: torch.device
+    network: Network, learner: Callable[[BoundModule, int, Tensor], NetworkLearner], batch: Batch, device: torch.device
 ) -> None:
     """A `ScenarioError` where whole vectors differ after real steps of both ways, trained parameters or frozen ones.
 

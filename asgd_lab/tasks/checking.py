@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import key
 from asgd_lab.tasks.base import one_line
-from asgd_lab.tasks.binding import Bound
+from asgd_lab.tasks.bound_module import BoundModule
 from asgd_lab.tasks.network import Network
 from asgd_lab.tasks.objective import Objective, check_loss, check_outputs
 from asgd_lab.tasks.precision import casting
@@ -92,7 +92,7 @@ def check_network(network: Network, name: str, minibatches: Sequence[Minibatch])
 
 def _compared(
     network: Network, name: str, minibatches: Sequence[Minibatch], move: Callable[[Iterable[Tensor]], None]
-) -> tuple[nn.Module, Bound, list[_Found], list[_Found]]:
+) -> tuple[nn.Module, BoundModule, list[_Found], list[_Found]]:
     """A plain module and a bound one, and what the minibatches give of each."""
     device = minibatches[0][0].device
     plain, bound = network.fresh(device).model, network.fresh(device)

@@ -21,7 +21,7 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import generator, key
 from asgd_lab.tasks import models
 from asgd_lab.tasks.base import CPU, START, Batch, Data, OptimizerConfig
-from asgd_lab.tasks.binding import Bound
+from asgd_lab.tasks.bound_module import BoundModule
 from asgd_lab.tasks.checking import check_network
 from asgd_lab.tasks.clipping_and_schedules import adjuster, row_adjuster
 from asgd_lab.tasks.extremes import extremes
@@ -151,7 +151,7 @@ class ClassificationTask:
         self.start_with({name.removeprefix(START): each for name, each in data.items() if name.startswith(START)})
         self.size = self.network.layout.size
         self.size_bytes = config.size_bytes or 4 * self.size
-        self._evaluating: dict[torch.device, Bound] = {}
+        self._evaluating: dict[torch.device, BoundModule] = {}
         self._loss_name = config.loss
         self._learners, self.has_error, self._whole = 0, False, False
         self.doubts: list[str] = []
@@ -165,7 +165,7 @@ class ClassificationTask:
         ends = (len(self._data.host["test_labels"]), min(self._samples, _SAMPLE))
         shorter = min(size % self._batch_size or self._batch_size for size in ends)
 
-        def made(bound: Bound, params: Tensor) -> NetworkLearner:
+        def made(bound: BoundModule, params: Tensor) -> NetworkLearner:
             return self._learner(bound, 0, params, torch.zeros_like(params) if gradients else None)
 
         learner, self.doubts = try_steps(self.network, self._name, made, device)
@@ -219,7 +219,12 @@ class ClassificationTask:
         return self._learner(self.network.module(device), worker, params, gradients, order)
 
     def _learner(
-        self, bound: Bound, worker: int, params: Tensor, gradients: Tensor | None = None, order: Order | None = None
+        self,
+        bound: BoundModule,
+        worker: int,
+        params: Tensor,
+        gradients: Tensor | None = None,
+        order: Order | None = None,
     ) -> NetworkLearner:
         labels = self._data.on(params.device)["train_labels"]
         order = order or self._order(worker, params.device)
@@ -293,7 +298,7 @@ class ClassificationTask:
         return (source.views("train", chunk)[0] for chunk in chunks)
 
     @contextlib.contextmanager
-    def _examined(self, device: torch.device) -> Iterator[Bound]:
+    def _examined(self, device: torch.device) -> Iterator[BoundModule]:
         """A module that nothing trains with; it comes back in the modes that the factory gave it."""
         bound = self._evaluating.pop(device, None) or self.network.fresh(device)
         model = bound.model

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from asgd_lab.tasks.binding import Bound, Buffers
+from asgd_lab.tasks.bound_module import BoundModule, Buffers
 from asgd_lab.tasks.feeds import Source
 from asgd_lab.tasks.objective import Objective
 
@@ -54,7 +54,7 @@ def filled(chunk: Tensor, batch_size: int) -> Tensor:
     return chunk.repeat(-(-batch_size // len(chunk)))[:batch_size]
 
 
-def estimated(bound: Bound, inputs: Iterable[Tensor]) -> Buffers:
+def estimated(bound: BoundModule, inputs: Iterable[Tensor]) -> Buffers:
     """The buffers of the BatchNorm layers in training mode: the mean of their statistics over these minibatches.
 
     Layers in evaluation mode keep what they have, and are not among them. As torch.optim.swa_utils.update_bn, but for

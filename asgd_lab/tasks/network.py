@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import key
-from asgd_lab.tasks.binding import Bound, Buffers, layout_of
+from asgd_lab.tasks.bound_module import BoundModule, Buffers, layout_of
 from asgd_lab.tasks.clipping_and_schedules import Adjust
 from asgd_lab.tasks.feeds import Feed, Order
 from asgd_lab.tasks.objective import Objective, share
@@ -58,7 +58,7 @@ class NetworkLearner:
     """A replica: its place in a module, its data order, and its local optimizer."""
 
     def __init__(
-        self, network: Network, bound: Bound, worker: int, params: Tensor, gradients: Tensor | None, labels: Tensor,
+        self, network: Network, bound: BoundModule, worker: int, params: Tensor, gradients: Tensor | None, labels: Tensor,
         order: Order, feed: Feed, buffers: Buffers | None = None,
     ) -> None:  # fmt: skip
         self._network, self._bound, self.worker = network, bound, worker
@@ -181,11 +181,11 @@ class Network:
             view.copy_(value.detach())
         self.buffers: Buffers = {name: buffer.detach().cpu().clone() for name, buffer in model.named_buffers()}
         """At the start, of every replica, on the host; those that lie in the vector are there."""
-        bound = Bound(model, self.layout, recipe.shares_buffers)
+        bound = BoundModule(model, self.layout, recipe.shares_buffers)
         self.buffer_names = bound.names
         """Also of those that are empty at the start."""
-        self._unused: list[Bound] = [bound]
-        self._training: dict[torch.device, Bound] = {}
+        self._unused: list[BoundModule] = [bound]
+        self._training: dict[torch.device, BoundModule] = {}
         self.separate = False
         """Whether each learner gets a module of its own."""
         recipe.make([weight for weight in model.parameters() if weight.requires_grad])
@@ -194,13 +194,13 @@ class Network:
         """(P,) the module's own initialisation, drawn from the seed's stream."""
         return self._initial.clone()
 
-    def module(self, device: torch.device) -> Bound:
+    def module(self, device: torch.device) -> BoundModule:
         """For a new learner: the one that all share, or a module of its own where they may not."""
         if self.separate or device not in self._training:
             self._training[device] = self.fresh(device)
         return self._training[device]
 
-    def fresh(self, device: torch.device) -> Bound:
+    def fresh(self, device: torch.device) -> BoundModule:
         """A module that nobody has used: the one that the layout was read off, or another."""
         bound = self._unused.pop() if self._unused else None
         if bound is None:
@@ -208,7 +208,7 @@ class Network:
             if layout_of(model, self.recipe.shares_buffers) != self.layout:
                 message = "its factory returns another model the second time: parameters of other shapes"
                 raise ScenarioError.at("task.model", message)
-            bound = Bound(model, self.layout, self.recipe.shares_buffers)
+            bound = BoundModule(model, self.layout, self.recipe.shares_buffers)
         bound.model.to(device)
         return bound
 

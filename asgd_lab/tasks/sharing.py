@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from asgd_lab.tasks.binding import Bound
+from asgd_lab.tasks.bound_module import BoundModule
 from asgd_lab.tasks.hidden import python_state, shared_state
 from asgd_lab.tasks.network import Network, NetworkLearner
 from asgd_lab.tasks.optimizer_state import check_restored
@@ -19,7 +19,7 @@ from asgd_lab.tasks.repeating import repeatable, same, tolerance
 
 _STEPS = 3
 
-MakeLearner = Callable[[Bound, int, Tensor], NetworkLearner]
+MakeLearner = Callable[[BoundModule, int, Tensor], NetworkLearner]
 """A learner in that module, of that worker, over that vector."""
 
 

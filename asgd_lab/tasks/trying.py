@@ -17,7 +17,7 @@ from torch import Tensor
 from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.streams import key
 from asgd_lab.tasks.base import one_line
-from asgd_lab.tasks.binding import Bound, Buffers
+from asgd_lab.tasks.bound_module import BoundModule, Buffers
 from asgd_lab.tasks.hidden import shared_state
 from asgd_lab.tasks.network import Network, NetworkLearner
 from asgd_lab.tasks.objective import Sums
@@ -31,7 +31,7 @@ Minibatch = tuple[Tensor, Tensor]
 
 
 def try_steps(
-    network: Network, name: str, learner: Callable[[Bound, Tensor], NetworkLearner], device: torch.device
+    network: Network, name: str, learner: Callable[[BoundModule, Tensor], NetworkLearner], device: torch.device
 ) -> tuple[NetworkLearner, list[str]]:
     """A learner that has taken the first minibatches, and doubts; a `ScenarioError` says what of them fails, or cannot
     be repeated.
@@ -77,7 +77,7 @@ def _minibatch(learner: NetworkLearner, name: str, step: int) -> float:
     return loss.item()
 
 
-_BLAMED = {"clipping_and_schedules": "task.clip", "binding": "task.model"}
+_BLAMED = {"clipping_and_schedules": "task.clip", "bound_module": "task.model"}
 
 
 def check_evaluation(
@@ -137,7 +137,7 @@ def doubts(
 
 
 def _parts(
-    network: Network, bound: Bound, params: Tensor, buffers: Buffers, minibatch: Minibatch, loss: str, whole: Sums
+    network: Network, bound: BoundModule, params: Tensor, buffers: Buffers, minibatch: Minibatch, loss: str, whole: Sums
 ) -> Iterator[str]:
     """Of a loss that is no mean over samples."""
     inputs, labels = minibatch
@@ -163,7 +163,7 @@ def _parts(
 
 
 def _evaluated(
-    network: Network, bound: Bound, params: Tensor, buffers: Buffers, inputs: Tensor, labels: Tensor
+    network: Network, bound: BoundModule, params: Tensor, buffers: Buffers, inputs: Tensor, labels: Tensor
 ) -> tuple[object, Sums]:
     bound.bind(bound.place(params.clone(), {**network.buffers, **buffers}))
     bound.model.eval()

@@ -27,7 +27,7 @@ def layout_of(model: nn.Module, shares_buffers: bool) -> Layout:
 
 
 @final
-class Place:
+class ReplicaTensors:
     """What a module is bound to for one replica: views of its vector, and the tensors in its buffers' places."""
 
     __slots__ = ("buffers", "views")
@@ -37,7 +37,7 @@ class Place:
 
 
 @final
-class Bound:
+class BoundModule:
     """A module, and the place that it is bound to now. Binding to another takes some microseconds."""
 
     def __init__(self, model: nn.Module, layout: Layout, shares_buffers: bool) -> None:
@@ -64,16 +64,16 @@ class Bound:
         self._shared = floating if shares_buffers else []
         self.shared = frozenset(name for name, index in self._names.items() if index in self._shared)
         """The buffers that lie in the vector."""
-        self._place: Place | None = None
+        self._place: ReplicaTensors | None = None
 
-    def place(self, vector: Tensor, buffers: Mapping[str, Tensor]) -> Place:
+    def place(self, vector: Tensor, buffers: Mapping[str, Tensor]) -> ReplicaTensors:
         """A new place over `vector`, with clones of these buffers; those that lie in the vector are its own."""
         views = self._layout.views(vector)
         count = len(self._parameters)
         found = {name: self._typed(name, each).to(vector.device, copy=True) for name, each in buffers.items()}
         names = {index: name for name, index in self._names.items()}
         found |= {names[index]: views[count + number] for number, index in enumerate(self._shared)}
-        return Place(views[:count], [found.get(name) for name in self._same])
+        return ReplicaTensors(views[:count], [found.get(name) for name in self._same])
 
     def _typed(self, name: str, value: Tensor) -> Tensor:
         """In the type of the module's buffer: files have not all of them."""
@@ -81,7 +81,7 @@ class Bound:
         now = owner[attribute]
         return value.detach() if now is None else value.detach().to(now.dtype)
 
-    def bind(self, place: Place) -> None:
+    def bind(self, place: ReplicaTensors) -> None:
         """From now on the module computes with this replica's parameters and buffers."""
         if self._place is place:
             return
@@ -145,7 +145,7 @@ class Bound:
         now = [*(name for name, _ in self.model.named_parameters()), *(full for *_, full in _slots(self.model))]
         return [name for name in now if name not in self._known]
 
-    def buffers(self, place: Place) -> Buffers:
+    def buffers(self, place: ReplicaTensors) -> Buffers:
         """The replica's, by name; those of the module itself where it is bound to that place."""
         if self._place is place:
             found = {full: self._slots[index][0][self._slots[index][1]] for full, index in self._names.items()}
@@ -153,7 +153,7 @@ class Bound:
             found = {full: place.buffers[index] for full, index in self._names.items()}
         return {full: buffer for full, buffer in found.items() if buffer is not None}
 
-    def load(self, place: Place, buffers: Mapping[str, Tensor]) -> None:
+    def load(self, place: ReplicaTensors, buffers: Mapping[str, Tensor]) -> None:
         """Put these values into the replica's buffers."""
         self.bind(place)
         for full, value in buffers.items():
