@@ -18,7 +18,7 @@ from torch import Tensor
 
 from asgd_lab.errors import ProtocolError
 from asgd_lab.tasks.base import Data, Learner, Taken
-from asgd_lab.tasks.batchable import examine, memories
+from asgd_lab.tasks.batching_checks import examine, memories
 from asgd_lab.tasks.clipping_and_schedules import AdjustRows
 from asgd_lab.tasks.datasets import pick
 from asgd_lab.tasks.network import Network, NetworkLearner

@@ -237,8 +237,8 @@ class ClassificationTask:
 
     def batch(self, device: torch.device = CPU) -> Batch:
         """Stacks of replicas."""
-        from asgd_lab.tasks.batchable import check_steps  # late: few runs need it
         from asgd_lab.tasks.batched import ClassificationBatch
+        from asgd_lab.tasks.batching_checks import check_steps  # late: few runs need it
 
         parts = {
             "a loss": self._objective.own is not None,
