@@ -21,8 +21,8 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import generator, key
 from asgd_lab.tasks import models
 from asgd_lab.tasks.base import CPU, START, Batch, Data, OptimizerConfig
+from asgd_lab.tasks.binding_checks import check_network
 from asgd_lab.tasks.bound_module import BoundModule
-from asgd_lab.tasks.checking import check_network
 from asgd_lab.tasks.clipping_and_schedules import adjuster, row_adjuster
 from asgd_lab.tasks.extremes import extremes
 from asgd_lab.tasks.feeds import Order, Source, walk
