@@ -24,6 +24,7 @@ from asgd_lab.tasks.base import CPU, START, Batch, Data, OptimizerConfig
 from asgd_lab.tasks.binding_checks import check_network
 from asgd_lab.tasks.bound_module import BoundModule
 from asgd_lab.tasks.clipping_and_schedules import adjuster, row_adjuster
+from asgd_lab.tasks.data_division import divided
 from asgd_lab.tasks.extremes import extremes
 from asgd_lab.tasks.feeds import Order, Source, walk
 from asgd_lab.tasks.gradient_pushes import check_groups, step_doubts
@@ -32,7 +33,6 @@ from asgd_lab.tasks.measuring import estimated, filled, measure
 from asgd_lab.tasks.network import Network, NetworkLearner, Recipe, plain
 from asgd_lab.tasks.objective import Objective, check_classes
 from asgd_lab.tasks.optimizers import grouped, optimizer
-from asgd_lab.tasks.parts import divided
 from asgd_lab.tasks.placing import Placed
 from asgd_lab.tasks.randomness import generators_of, seed_with, untouched
 from asgd_lab.tasks.sharing import may_share, resumes
@@ -87,7 +87,7 @@ class ClassificationConfig(Protocol):
 
     @property
     def data(self) -> Any:
-        """See `parts.divided`."""
+        """See `data_division.divided`."""
         ...
 
     @property

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from asgd_lab.streams import generator
 from asgd_lab.tasks.base import Data
+from asgd_lab.tasks.data_division import Indices
 from asgd_lab.tasks.datasets import pick
 from asgd_lab.tasks.folders import Folders, Options
-from asgd_lab.tasks.parts import Indices
 
 Order = Callable[[int], Tensor]
 """From a step to the indices (B,) of its minibatch."""

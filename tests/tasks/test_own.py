@@ -23,7 +23,7 @@ from asgd_lab.scenario.tasks import Dirichlet, Schedule, Sharded
 from asgd_lab.tasks import build
 from asgd_lab.tasks.classification import ClassificationTask
 from asgd_lab.tasks.clipping_and_schedules import rate_factor
-from asgd_lab.tasks.parts import divided
+from asgd_lab.tasks.data_division import divided
 from tests.backends.scenarios import DIGITS, run
 
 from .configs import Classification, Optimizer, pictures
