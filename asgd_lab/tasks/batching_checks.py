@@ -17,11 +17,11 @@ from torch.nn.functional import cross_entropy
 from asgd_lab.errors import ScenarioError
 from asgd_lab.tasks.base import Batch, one_line
 from asgd_lab.tasks.bound_module import BoundModule
-from asgd_lab.tasks.hidden import optimizer_attributes, python_state
 from asgd_lab.tasks.network import Network, NetworkLearner
 from asgd_lab.tasks.objective import IGNORED
 from asgd_lab.tasks.optimizer_state import groups_of
 from asgd_lab.tasks.optimizers import MakeOptimizer
+from asgd_lab.tasks.python_state import optimizer_attributes, python_state
 from asgd_lab.tasks.randomness import generators_of, untouched
 from asgd_lab.tasks.stacked import Stack
 

@@ -28,12 +28,12 @@ from asgd_lab.tasks.data_division import divided
 from asgd_lab.tasks.extremes import extremes
 from asgd_lab.tasks.feeds import Order, Source, walk
 from asgd_lab.tasks.gradient_pushes import check_groups, step_doubts
-from asgd_lab.tasks.hidden import modes_of, python_state, restore_modes
 from asgd_lab.tasks.measuring import estimated, filled, measure
 from asgd_lab.tasks.network import Network, NetworkLearner, Recipe, plain
 from asgd_lab.tasks.objective import Objective, check_classes
 from asgd_lab.tasks.optimizers import grouped, optimizer
 from asgd_lab.tasks.placing import Placed
+from asgd_lab.tasks.python_state import modes_of, python_state, restore_modes
 from asgd_lab.tasks.randomness import generators_of, seed_with, untouched
 from asgd_lab.tasks.sharing import may_share, resumes
 from asgd_lab.tasks.trying import check_evaluation, doubts, try_steps

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.tasks.hidden import optimizer_attributes
+from asgd_lab.tasks.python_state import optimizer_attributes
 from asgd_lab.tasks.randomness import seed_all, untouched
 
 PREFIX = "optimizer."

@@ -18,9 +18,9 @@ from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.streams import key
 from asgd_lab.tasks.base import one_line
 from asgd_lab.tasks.bound_module import BoundModule, Buffers
-from asgd_lab.tasks.hidden import shared_state
 from asgd_lab.tasks.network import Network, NetworkLearner
 from asgd_lab.tasks.objective import Sums
+from asgd_lab.tasks.python_state import shared_state
 from asgd_lab.tasks.randomness import seed_all, untouched
 from asgd_lab.tasks.repeating import repeatable, same, tolerance
 

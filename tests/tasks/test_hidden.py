@@ -19,7 +19,7 @@ import pytest
 import torch
 from torch import nn
 
-from asgd_lab.tasks.hidden import globals_of, python_state
+from asgd_lab.tasks.python_state import globals_of, python_state
 
 
 class Slots:
