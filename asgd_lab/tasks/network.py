@@ -58,8 +58,8 @@ class NetworkLearner:
     """A replica: its place in a module, its data order, and its local optimizer."""
 
     def __init__(
-        self, network: Network, bound: BoundModule, worker: int, params: Tensor, gradients: Tensor | None, labels: Tensor,
-        order: Order, feed: Feed, buffers: Buffers | None = None,
+        self, network: Network, bound: BoundModule, worker: int, params: Tensor, gradients: Tensor | None,
+        labels: Tensor, order: Order, feed: Feed, buffers: Buffers | None = None,
     ) -> None:  # fmt: skip
         self._network, self._bound, self.worker = network, bound, worker
         self._labels, self.order, self._feed = labels, order, feed
