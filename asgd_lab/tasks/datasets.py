@@ -25,7 +25,7 @@ from torch import Tensor
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import generator, key
-from asgd_lab.tasks import folders
+from asgd_lab.tasks import image_folders
 from asgd_lab.tasks.base import Data, near, one_line
 from asgd_lab.tasks.randomness import seed_all, untouched
 from asgd_lab.tasks.room import check_room
@@ -81,7 +81,7 @@ def read(config: DatasetConfig) -> Data:
         message = f"unknown dataset '{config.dataset}'{near(config.dataset, known)}; allowed: {', '.join(known)}"
         raise ScenarioError.at("task.dataset", message)
     if config.dataset == FOLDER:
-        return folders.read(config.data_folder, config.dataset_options, config.train_samples)
+        return image_folders.read(config.data_folder, config.dataset_options, config.train_samples)
     if config.dataset in COMPOSED:
         return _composed(config, COMPOSED[config.dataset])
     arrays = DATASETS[config.dataset](config)

@@ -16,7 +16,7 @@ from asgd_lab.streams import generator
 from asgd_lab.tasks.base import Data
 from asgd_lab.tasks.data_division import Indices
 from asgd_lab.tasks.datasets import pick
-from asgd_lab.tasks.folders import Folders, Options
+from asgd_lab.tasks.image_folders import ImageFolders, Options
 
 Order = Callable[[int], Tensor]
 """From a step to the indices (B,) of its minibatch."""
@@ -96,7 +96,7 @@ class Decoded:
 
     of_files = True
 
-    def __init__(self, folders: Folders, device: torch.device) -> None:
+    def __init__(self, folders: ImageFolders, device: torch.device) -> None:
         self._folders, self._device, self._ahead = folders, device, folders.options.ahead
         self._pool: ThreadPoolExecutor | None = None  # threads start where they are needed, and not before a fork
         self.shape = folders.shape
@@ -132,4 +132,4 @@ class Decoded:
 
 def source_of(data: Data, options: Mapping[str, Any], device: torch.device) -> Source:
     """Files where the data name files, and tensors otherwise."""
-    return Decoded(Folders(data, Options.of(options)), device) if "train_files" in data else Stored(data)
+    return Decoded(ImageFolders(data, Options.of(options)), device) if "train_files" in data else Stored(data)

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from asgd_lab.backends.run import execute
 from asgd_lab.scenario import Document
-from asgd_lab.tasks.folders import Folders, Options, read
+from asgd_lab.tasks.image_folders import ImageFolders, Options, read
 from asgd_lab.tasks.krizhevsky import krizhevsky
 from tests.benchmarks.report import Row
 
@@ -67,7 +67,7 @@ def bare(pictures: int, batch: int) -> float:
 
 def decoded(root: Path, pictures: int) -> float:
     """Pictures a second of one thread."""
-    folders = Folders(read(str(root), {}, None), Options())
+    folders = ImageFolders(read(str(root), {}, None), Options())
     began = time.perf_counter()
     for sample in range(pictures):
         folders.augmented(sample, (0, 0, 0, sample))

@@ -23,7 +23,7 @@ from asgd_lab.record import tables
 from asgd_lab.record.saved_model import final_params
 from asgd_lab.scenario import Document, Scenario
 from asgd_lab.tasks import build, datasets, load
-from asgd_lab.tasks.folders import Folders, Options
+from asgd_lab.tasks.image_folders import ImageFolders, Options
 from asgd_lab.tasks.krizhevsky import krizhevsky
 from asgd_lab.tasks.vision import torchvision
 from tests.tasks.configs import Classification, Optimizer, write_fashion
@@ -83,7 +83,7 @@ def test_a_tree_is_listed_with_its_mean_and_colours(tree: Path) -> None:
     assert load(config(tree, train_samples=1, batch_size=1))["classes"] == 3
     names = {bytes(name.tolist()).rstrip(b"\0").decode() for name in data["train_files"]}
     assert names == {str(path) for path in (tree / "train").glob("*/*")}
-    folders = Folders(data, Options(resize=40, crop=35))
+    folders = ImageFolders(data, Options(resize=40, crop=35))
     pictures = torch.stack([folders.picture("train", sample) for sample in range(18)]).to(torch.float64)
     assert pictures.shape == (18, 3, 40, 40)
     assert torch.allclose(data["mean_image"].to(torch.float64), pictures.mean(0), atol=1e-4)
@@ -132,14 +132,14 @@ def test_a_picture_is_the_central_square_of_the_resized_image(tmp_path: Path) ->
         (tmp_path / split / "one").mkdir(parents=True)
         Image.fromarray(pixels).save(tmp_path / split / "one" / "wide.png")
     data = load(config(tmp_path, dataset_options={"resize": 20, "crop": 20}, batch_size=1))
-    picture = Folders(data, Options(resize=20, crop=20)).picture("train", 0)
+    picture = ImageFolders(data, Options(resize=20, crop=20)).picture("train", 0)
     assert picture[0].eq(200).all()
     assert picture[1:].eq(0).all()
 
 
 def test_training_images_depend_on_their_place_alone_and_stay_inside(tree: Path) -> None:
     data = load(config(tree))
-    plain = Folders(data, Options(resize=40, crop=35, colours=0.0, flip=False))
+    plain = ImageFolders(data, Options(resize=40, crop=35, colours=0.0, flip=False))
     whole = plain.picture("train", 4).to(torch.float32) - data["mean_image"]
     cuts = {(top, left): whole[:, top : top + 35, left : left + 35] for top in range(6) for left in range(6)}
     places = [
@@ -147,7 +147,7 @@ def test_training_images_depend_on_their_place_alone_and_stay_inside(tree: Path)
         for step in range(200)
     ]
     assert {top for top, _ in places} == {left for _, left in places} == set(range(6))
-    augmented = Folders(data, Options(resize=40, crop=35))
+    augmented = ImageFolders(data, Options(resize=40, crop=35))
     assert torch.equal(augmented.augmented(4, (0, 1, 2, 3)), augmented.augmented(4, (0, 1, 2, 3)))
     others = [(1, 1, 2, 3), (0, 2, 2, 3), (0, 1, 3, 3), (0, 1, 2, 4)]
     assert not any(torch.equal(augmented.augmented(4, (0, 1, 2, 3)), augmented.augmented(4, other)) for other in others)
@@ -158,13 +158,13 @@ def test_training_images_depend_on_their_place_alone_and_stay_inside(tree: Path)
 
 def test_half_of_the_training_images_are_mirrored(tree: Path) -> None:
     """Within four standard errors of a fair coin."""
-    folders = Folders(load(config(tree)), Options(resize=40, crop=40, colours=0.0))
+    folders = ImageFolders(load(config(tree)), Options(resize=40, crop=40, colours=0.0))
     whole = folders.crops("train", 4)[0]
     images = [folders.augmented(4, (0, 1, step, 2)) for step in range(1000)]
     mirrored = [torch.equal(image, whole.flip(2)) for image in images]
     assert all(each or torch.equal(image, whole) for each, image in zip(mirrored, images, strict=True))
     assert abs(sum(mirrored) - 500) < 4 * math.sqrt(250)
-    plain = Folders(load(config(tree)), Options(resize=40, crop=40, colours=0.0, flip=False))
+    plain = ImageFolders(load(config(tree)), Options(resize=40, crop=40, colours=0.0, flip=False))
     assert all(torch.equal(plain.augmented(4, (0, 1, step, 2)), whole) for step in range(20))
 
 
@@ -174,7 +174,7 @@ def test_colours_vary_along_their_components_with_a_deviation_of_a_tenth(tree: P
     Within four standard errors.
     """
     data, draws = load(config(tree)), 2000
-    folders = Folders(data, Options(resize=40, crop=40, flip=False))
+    folders = ImageFolders(data, Options(resize=40, crop=40, flip=False))
     whole = folders.crops("train", 4)[0]
     shifts = [(folders.augmented(4, (0, 1, step, 2)) - whole).mean((1, 2)) for step in range(draws)]
     numbers = torch.linalg.solve(data["colours"].to(torch.float64), torch.stack(shifts, 1).to(torch.float64))
@@ -185,14 +185,14 @@ def test_colours_vary_along_their_components_with_a_deviation_of_a_tenth(tree: P
 
 def test_ten_crops_are_four_corners_and_the_centre_and_their_mirror_images(tree: Path) -> None:
     data = load(config(tree))
-    folders = Folders(data, Options(resize=40, crop=36))
+    folders = ImageFolders(data, Options(resize=40, crop=36))
     whole = folders.picture("test", 1).to(torch.float32) - data["mean_image"]
     crops = folders.crops("test", 1)
     assert crops.shape == (10, 3, 36, 36)
     for crop, (top, left) in zip(crops, [(2, 2), (0, 0), (0, 4), (4, 0), (4, 4)], strict=False):
         assert torch.equal(crop, whole[:, top : top + 36, left : left + 36])
     assert torch.equal(crops[5:], crops[:5].flip(3))
-    assert Folders(data, Options(resize=40, crop=36, ten_crops=False)).crops("test", 1).shape == (1, 3, 36, 36)
+    assert ImageFolders(data, Options(resize=40, crop=36, ten_crops=False)).crops("test", 1).shape == (1, 3, 36, 36)
 
 
 class Corner(nn.Module):
@@ -219,7 +219,7 @@ def evaluated(stated: Classification) -> dict[str, float]:
 def test_the_average_of_ten_crops_and_the_best_five_are_what_their_names_say(wide: Path) -> None:
     stated = config(wide, model="tests.tasks.test_folders:corner")
     data, found = load(stated), evaluated(stated)
-    folders, wrong = Folders(data, Options(resize=40, crop=35)), dict.fromkeys(found, 0)
+    folders, wrong = ImageFolders(data, Options(resize=40, crop=35)), dict.fromkeys(found, 0)
     for sample, label in enumerate(data["test_labels"].tolist()):
         outputs = Corner(len(MORE))(folders.crops("test", sample)).softmax(1)
         for name, scores in (("", outputs[0]), ("ten_crop_", outputs.mean(0))):
@@ -284,13 +284,13 @@ def test_two_workers_that_share_a_tree_out_read_disjoint_images_and_together_all
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also in what they decode ahead, and in their second epoch."""
-    augmented, read = Folders.augmented, {0: set[int](), 1: set[int]()}
+    augmented, read = ImageFolders.augmented, {0: set[int](), 1: set[int]()}
 
-    def noted(self: Folders, sample: int, stream: tuple[int, int, int, int]) -> torch.Tensor:
+    def noted(self: ImageFolders, sample: int, stream: tuple[int, int, int, int]) -> torch.Tensor:
         read[stream[1]].add(sample)
         return augmented(self, sample, stream)
 
-    monkeypatch.setattr(Folders, "augmented", noted)
+    monkeypatch.setattr(ImageFolders, "augmented", noted)
     task = {"model": "mlp", "batch_size": 3, "data": "sharded"}
     stated = scenario(tree, task=task, backend="sim", budget={"minibatches": 12}, hardware={"compute": {"step_s": 1.0}})
     summary = execute(stated, tmp_path / "run")

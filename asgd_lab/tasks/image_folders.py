@@ -83,7 +83,7 @@ def read(folder: str | None, given: Mapping[str, Any], train_samples: int | None
         data[f"{split}_files"] = _bytes([samples[index][0] for index in chosen])
         data[f"{split}_labels"] = torch.tensor([samples[index][1] for index in chosen])
     data["classes"] = torch.tensor(len(found["train"][1]))
-    folders = Folders(data, options)
+    folders = ImageFolders(data, options)
     count = min(options.statistics_samples, len(data["train_labels"]))
     data["mean_image"], data["colours"] = _statistics(folders, count)
     return data
@@ -98,7 +98,7 @@ def _listed(root: Path, name: str) -> tuple[Sequence[tuple[str, int]], list[str]
     return tree.samples, list(map(str, tree.classes))
 
 
-def _statistics(folders: Folders, samples: int) -> tuple[Tensor, Tensor]:
+def _statistics(folders: ImageFolders, samples: int) -> tuple[Tensor, Tensor]:
     """Mean image (3, R, R), and the components of colour by their variances (3, 3), of the first so many pictures.
 
     One pass that keeps no picture; its sums are of whole numbers, and so exact.
@@ -125,7 +125,7 @@ def _bytes(names: Sequence[str]) -> Tensor:
     return torch.from_numpy(np.frombuffer(padded, np.uint8).reshape(len(encoded), longest))
 
 
-class Folders:
+class ImageFolders:
     """The pictures of such a tree, and what is made of them; several threads may ask at once."""
 
     def __init__(self, data: Data, options: Options) -> None:
