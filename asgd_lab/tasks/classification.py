@@ -25,7 +25,7 @@ from asgd_lab.tasks.binding_checks import check_network
 from asgd_lab.tasks.bound_module import BoundModule
 from asgd_lab.tasks.clipping_and_schedules import adjuster, row_adjuster
 from asgd_lab.tasks.data_division import divided
-from asgd_lab.tasks.extremes import extremes
+from asgd_lab.tasks.extreme_samples import extreme_samples
 from asgd_lab.tasks.feeds import Order, Source, walk
 from asgd_lab.tasks.gradient_pushes import check_groups, step_doubts
 from asgd_lab.tasks.measuring import estimated, filled, measure
@@ -179,7 +179,7 @@ class ClassificationTask:
     def _extremes(self, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """Of each split a minibatch with what only few samples have, such as the greatest index into a table."""
         for split in ("train", "test"):
-            index = extremes(self._data.host, split)
+            index = extreme_samples(self._data.host, split)
             if index is not None:
                 index = filled(index, self._batch_size).to(device)
                 yield self._data.source(device).views(split, index)[0], self._data.labels(split, index)

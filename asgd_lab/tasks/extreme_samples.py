@@ -8,7 +8,7 @@ from torch import Tensor
 from asgd_lab.tasks.base import Data
 
 
-def extremes(data: Data, split: str) -> Tensor | None:
+def extreme_samples(data: Data, split: str) -> Tensor | None:
     """The samples with the least and greatest whole number among inputs and among labels; None where none are whole.
 
     An index that no table has, or a class that no output stands for, is one of them.
