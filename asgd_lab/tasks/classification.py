@@ -25,10 +25,10 @@ from asgd_lab.tasks.binding_checks import check_network
 from asgd_lab.tasks.bound_module import BoundModule
 from asgd_lab.tasks.clipping_and_schedules import adjuster, row_adjuster
 from asgd_lab.tasks.data_division import divided
+from asgd_lab.tasks.evaluation import estimated, filled, measure
 from asgd_lab.tasks.extreme_samples import extreme_samples
 from asgd_lab.tasks.feeds import Order, Source, walk
 from asgd_lab.tasks.gradient_pushes import check_groups, step_doubts
-from asgd_lab.tasks.measuring import estimated, filled, measure
 from asgd_lab.tasks.network import Network, NetworkLearner, Recipe, plain
 from asgd_lab.tasks.objective import Objective, check_classes
 from asgd_lab.tasks.optimizers import grouped, optimizer

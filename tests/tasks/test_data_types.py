@@ -21,8 +21,8 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.tasks import build, load
 from asgd_lab.tasks.base import Data
 from asgd_lab.tasks.classification import ClassificationTask
+from asgd_lab.tasks.evaluation import measure
 from asgd_lab.tasks.feeds import Stored
-from asgd_lab.tasks.measuring import measure
 from asgd_lab.tasks.objective import Objective
 from tests.backends.scenarios import run, scenario
 from tests.tasks.configs import Classification
