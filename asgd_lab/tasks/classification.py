@@ -25,6 +25,7 @@ from asgd_lab.tasks.binding_checks import check_network
 from asgd_lab.tasks.bound_module import BoundModule
 from asgd_lab.tasks.clipping_and_schedules import adjuster, row_adjuster
 from asgd_lab.tasks.data_division import divided
+from asgd_lab.tasks.device_data import DeviceData
 from asgd_lab.tasks.evaluation import estimated, filled, measure
 from asgd_lab.tasks.extreme_samples import extreme_samples
 from asgd_lab.tasks.feeds import Order, Source, walk
@@ -32,7 +33,6 @@ from asgd_lab.tasks.gradient_pushes import check_groups, step_doubts
 from asgd_lab.tasks.network import Network, NetworkLearner, Recipe, plain
 from asgd_lab.tasks.objective import Objective, check_classes
 from asgd_lab.tasks.optimizers import grouped, optimizer
-from asgd_lab.tasks.placing import Placed
 from asgd_lab.tasks.python_state import modes_of, python_state, restore_modes
 from asgd_lab.tasks.randomness import generators_of, seed_with, untouched
 from asgd_lab.tasks.sharing import may_share, resumes
@@ -120,7 +120,7 @@ class ClassificationTask:
         if config.batch_size > len(labels):
             message = f"{config.batch_size} is more than the {len(labels)} training samples"
             raise ScenarioError.at("task.batch_size", message)
-        self._data = Placed(data, config.dataset_options)
+        self._data = DeviceData(data, config.dataset_options)
         self._seed, self._batch_size, self._samples = seed, config.batch_size, len(labels)
         own = None
         if config.loss is not None:

@@ -15,7 +15,7 @@ _MOVED = ("_images", "_members", "_labels")  # what minibatches are indexed from
 
 
 @final
-class Placed:
+class DeviceData:
     """The data as they were loaded, and their copies on other devices."""
 
     def __init__(self, data: Data, options: Mapping[str, Any]) -> None:
