@@ -17,12 +17,12 @@ from torch.nn.functional import cross_entropy
 from asgd_lab.errors import ScenarioError
 from asgd_lab.tasks.base import Batch, one_line
 from asgd_lab.tasks.bound_module import BoundModule
+from asgd_lab.tasks.global_generators import generators_of, preserving_generators
 from asgd_lab.tasks.network import Network, NetworkLearner
 from asgd_lab.tasks.objective import IGNORED
 from asgd_lab.tasks.optimizer_state import groups_of
 from asgd_lab.tasks.optimizers import MakeOptimizer
 from asgd_lab.tasks.python_state import optimizer_attributes, python_state
-from asgd_lab.tasks.randomness import generators_of, untouched
 from asgd_lab.tasks.stacked import Stack
 
 _NEAR = 1e-2  # relative difference beyond which more than rounding is at work
@@ -91,7 +91,7 @@ def check_steps(
 
     `learner` makes one in a module, of a worker, over a vector.
     """
-    with untouched():
+    with preserving_generators():
         bound = network.fresh(device)
         starts = [network.initial().to(device).mul_(1 + 0.1 * worker) for worker in range(2)]
         alone, together = (

@@ -18,10 +18,10 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import key
 from asgd_lab.tasks.base import one_line
 from asgd_lab.tasks.bound_module import BoundModule
+from asgd_lab.tasks.global_generators import preserving_generators, seed_all
 from asgd_lab.tasks.network import Network
 from asgd_lab.tasks.objective import Objective, check_loss, check_outputs
 from asgd_lab.tasks.precision import casting
-from asgd_lab.tasks.randomness import seed_all, untouched
 from asgd_lab.tasks.repeating import repeatable
 
 # The relative difference of two losses or gradients beyond which more than rounding is at work.
@@ -104,7 +104,7 @@ def _compared(
         bound.settle()
         move(network.layout.views(vector)[: len(bound.parameters)])
 
-    with untouched(), repeatable(device):
+    with preserving_generators(), repeatable(device):
         expected, found = (
             [_minibatch(network, name, model, moved, step, each) for step, each in enumerate(minibatches)]
             for model, moved in ((plain, lambda: move(plain.parameters())), (bound.model, write))

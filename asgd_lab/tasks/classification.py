@@ -29,12 +29,12 @@ from asgd_lab.tasks.device_data import DeviceData
 from asgd_lab.tasks.evaluation import estimated, filled, measure
 from asgd_lab.tasks.extreme_samples import extreme_samples
 from asgd_lab.tasks.feeds import Order, Source, walk
+from asgd_lab.tasks.global_generators import generators_of, preserving_generators, seed_with
 from asgd_lab.tasks.gradient_pushes import check_groups, step_doubts
 from asgd_lab.tasks.network import Network, NetworkLearner, Recipe, plain
 from asgd_lab.tasks.objective import Objective, check_classes
 from asgd_lab.tasks.optimizers import grouped, optimizer
 from asgd_lab.tasks.python_state import modes_of, python_state, restore_modes
-from asgd_lab.tasks.randomness import generators_of, seed_with, untouched
 from asgd_lab.tasks.sharing import may_share, resumes
 from asgd_lab.tasks.trying import check_evaluation, doubts, try_steps
 from asgd_lab.tasks.users import imported
@@ -186,7 +186,7 @@ class ClassificationTask:
 
     def check_resume(self, *, device: torch.device = CPU) -> None:
         """A `ScenarioError` where a learner that goes on from a checkpoint would take other steps."""
-        with untouched():
+        with preserving_generators():
             if not resumes(self.network, self._learner, device):
                 message = f"{self._name} keeps something from one minibatch to the next that no checkpoint has: it is"
                 raise ScenarioError.at("backend.checkpoint", f"{message} no parameter and no buffer; register_buffer()")
@@ -214,7 +214,7 @@ class ClassificationTask:
         device = params.device
         self._learners += 1
         if self._learners == 2:
-            with untouched():
+            with preserving_generators():
                 self.network.separate = not may_share(self.network, self._learner, device)
         return self._learner(self.network.module(device), worker, params, gradients, order)
 
@@ -273,7 +273,7 @@ class ClassificationTask:
         chosen = generator(0, "evaluate").permutation(self._samples)[:_SAMPLE]
         sample = torch.from_numpy(chosen).to(params.device)
         estimates = not (self._shares_buffers or of_replica)
-        with torch.no_grad(), untouched(), self._examined(params.device) as bound:
+        with torch.no_grad(), preserving_generators(), self._examined(params.device) as bound:
             seed_with(generators_of(params.device), key(0, "evaluate"))
             vector, buffers = params.clone(), {**self.network.buffers, **(buffers or {})}
             bound.bind(bound.place(vector, buffers))

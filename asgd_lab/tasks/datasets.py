@@ -27,7 +27,7 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import generator, key
 from asgd_lab.tasks import image_folders
 from asgd_lab.tasks.base import Data, near, one_line
-from asgd_lab.tasks.randomness import seed_all, untouched
+from asgd_lab.tasks.global_generators import preserving_generators, seed_all
 from asgd_lab.tasks.room import check_room
 from asgd_lab.tasks.settings import put_back
 from asgd_lab.tasks.users import imported
@@ -142,7 +142,7 @@ def _users(config: DatasetConfig) -> Data:
     name = config.dataset
     factory = imported("task.dataset", name, f"it returns a dict of {', '.join(_FILES)}")
     try:
-        with untouched(), put_back():
+        with preserving_generators(), put_back():
             seed_all(key(0, "data"))  # the same data for every seed of the scenario
             made = factory(**config.dataset_options)
     except Exception as error:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from asgd_lab.errors import ScenarioError
+from asgd_lab.tasks.global_generators import preserving_generators
 from asgd_lab.tasks.optimizers import MakeOptimizer
-from asgd_lab.tasks.randomness import untouched
 
 _LOST = "does not reach the server beside push: gradient, which sends the sum of the gradients"
 _NOTHING = {"weight_decay": "0", "maximize": "false"}
@@ -30,7 +30,7 @@ def check_groups(made: torch.optim.Optimizer) -> None:
 def step_doubts(make: MakeOptimizer, weights: Iterable[Tensor]) -> Iterator[str]:
     """A line where a first step moves these weights, or greater ones, though their gradients are zero."""
     start = [weight.detach() for weight in weights]
-    with untouched():
+    with preserving_generators():
         for scale in _SCALES:
             tried = [weight.mul(scale).requires_grad_() for weight in start]
             for each in tried:

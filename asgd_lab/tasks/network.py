@@ -22,11 +22,11 @@ from asgd_lab.streams import key
 from asgd_lab.tasks.bound_module import BoundModule, Buffers, layout_of
 from asgd_lab.tasks.clipping_and_schedules import Adjust
 from asgd_lab.tasks.feeds import Feed, Order
+from asgd_lab.tasks.global_generators import generators_of, preserving_generators, seed_all, seed_with
 from asgd_lab.tasks.objective import Objective, share
 from asgd_lab.tasks.optimizer_state import load_state, state_of
 from asgd_lab.tasks.optimizers import MakeOptimizer
 from asgd_lab.tasks.precision import casting
-from asgd_lab.tasks.randomness import generators_of, seed_all, seed_with, untouched
 from asgd_lab.tasks.settings import put_back
 
 _OF_FILES = (torch.float16, torch.float32, torch.float64)
@@ -159,7 +159,7 @@ class NetworkLearner:
         """Take a step with another module: what is warmed are kernels, caches and lazy imports of the process."""
         scratch = self.params.clone()
         gradients = None if self._gradients is None else torch.zeros_like(scratch)
-        with untouched():
+        with preserving_generators():
             NetworkLearner(
                 self._network, self._network.fresh(scratch.device), self.worker, scratch, gradients, self._labels,
                 self.order, self._feed, self._bound.buffers(self._place),
@@ -213,6 +213,6 @@ class Network:
         return bound
 
     def _built(self) -> nn.Module:
-        with untouched(), put_back():
+        with preserving_generators(), put_back():
             seed_all(key(self.recipe.seed, "initial"))
             return self.recipe.factory()

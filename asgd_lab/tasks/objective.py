@@ -24,7 +24,7 @@ from torch.nn.functional import cross_entropy
 from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import generator
 from asgd_lab.tasks.base import one_line
-from asgd_lab.tasks.randomness import untouched
+from asgd_lab.tasks.global_generators import preserving_generators
 
 Loss = Callable[[Any, Tensor], Any]
 """Of a model's outputs and labels: the mean over a minibatch, or (sum, weight)."""
@@ -81,7 +81,7 @@ class Objective:
         drawn = generator(0, "outputs").normal(0.0, 0.1, (len(labels), self.classes))
         outputs = torch.from_numpy(drawn).float().requires_grad_()
         try:
-            with untouched(), torch.enable_grad():
+            with preserving_generators(), torch.enable_grad():
                 found = self.own(outputs, labels)
                 total: Tensor = found[0] if isinstance(found, tuple) else found
                 (slopes,) = torch.autograd.grad(total, outputs)

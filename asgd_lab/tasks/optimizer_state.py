@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from asgd_lab.errors import ScenarioError
+from asgd_lab.tasks.global_generators import preserving_generators, seed_all
 from asgd_lab.tasks.python_state import optimizer_attributes
-from asgd_lab.tasks.randomness import seed_all, untouched
 
 PREFIX = "optimizer."
 _TEXT = "optimizer.text"
@@ -71,7 +71,7 @@ def stray(make: Callable[[Iterable[Tensor]], torch.optim.Optimizer]) -> str | No
 
     Random numbers are seeded before each step, as they are before each minibatch.
     """
-    with untouched():
+    with preserving_generators():
         toy, made = _toy(make)
         saved: dict[int, tuple[dict[str, Tensor], Tensor]] = {}
         after: dict[int, Tensor] = {}

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.tasks.base import OptimizerConfig, near, one_line
+from asgd_lab.tasks.global_generators import preserving_generators
 from asgd_lab.tasks.optimizer_state import stray
-from asgd_lab.tasks.randomness import untouched
 from asgd_lab.tasks.users import imported
 
 MakeOptimizer = Callable[[Iterable[Tensor]], torch.optim.Optimizer]
@@ -61,7 +61,7 @@ def optimizer(config: OptimizerConfig) -> MakeOptimizer:
     def make(tensors: Iterable[Tensor], **chosen: Any) -> torch.optim.Optimizer:
         return classes[name](tensors, **chosen)
 
-    with untouched():
+    with preserving_generators():
         _try_out(name, make, options)
 
     def made(tensors: Iterable[Tensor]) -> torch.optim.Optimizer:

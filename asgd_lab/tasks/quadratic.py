@@ -18,10 +18,10 @@ from asgd_lab.streams import key
 from asgd_lab.tasks.base import CPU, Bufferless, OneByOne, OptimizerConfig, one_line
 from asgd_lab.tasks.clipping_and_schedules import Adjust, adjuster
 from asgd_lab.tasks.flat import Layout
+from asgd_lab.tasks.global_generators import preserving_generators
 from asgd_lab.tasks.gradient_pushes import check_groups, step_doubts
 from asgd_lab.tasks.optimizer_state import check_restored, load_state, state_of
 from asgd_lab.tasks.optimizers import MakeOptimizer, optimizer
-from asgd_lab.tasks.randomness import untouched
 
 
 class QuadraticConfig(Protocol):
@@ -193,7 +193,7 @@ class QuadraticTask(Bufferless):
 
     def check_resume(self, *, device: torch.device = CPU) -> None:
         """A `ScenarioError` where its optimizer would not go on as before."""
-        with untouched():
+        with preserving_generators():
             before, after = (self.learner(0, self.initial().to(device)) for _ in range(2))
             for step in range(3):
                 before.minibatch(step)

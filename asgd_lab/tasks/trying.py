@@ -18,10 +18,10 @@ from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.streams import key
 from asgd_lab.tasks.base import one_line
 from asgd_lab.tasks.bound_module import BoundModule, Buffers
+from asgd_lab.tasks.global_generators import preserving_generators, seed_all
 from asgd_lab.tasks.network import Network, NetworkLearner
 from asgd_lab.tasks.objective import Sums
 from asgd_lab.tasks.python_state import shared_state
-from asgd_lab.tasks.randomness import seed_all, untouched
 from asgd_lab.tasks.repeating import repeatable, same, tolerance
 
 STEPS = 2  # an optimizer meets its own state at the second
@@ -38,7 +38,7 @@ def try_steps(
 
     `learner` makes one in a module and over a vector.
     """
-    with untouched(), repeatable(device):
+    with preserving_generators(), repeatable(device):
         tried = [learner(network.fresh(device), network.initial().to(device)) for _ in range(2)]
         shared = shared_state(tried[0].module)
         losses = [[_minibatch(each, name, step) for step in range(STEPS)] for each in tried]
@@ -91,7 +91,7 @@ def check_evaluation(
     inputs, labels = minibatches[0]
     start, trained = (network.initial().to(inputs.device), network.buffers), (learner.params, learner.buffers())
     whole = False
-    with untouched(), torch.no_grad():
+    with preserving_generators(), torch.no_grad():
         bound = network.fresh(inputs.device)
         for params, buffers in (start, trained):
             for which, minibatch in enumerate(minibatches):
@@ -119,7 +119,7 @@ def doubts(
 ) -> Iterator[str]:
     """What evaluations tell, and a plain loop would tell otherwise. The learner is used up."""
     inputs, labels = minibatch
-    with untouched(), torch.no_grad():
+    with preserving_generators(), torch.no_grad():
         params, buffers = learner.params.clone(), {each: value.clone() for each, value in learner.buffers().items()}
         bound = network.fresh(inputs.device)
         _, found = _evaluated(network, bound, params, buffers, inputs, labels)

@@ -21,8 +21,8 @@ from asgd_lab.record.saved_model import final
 from asgd_lab.replaying import replay as tell
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks.classification import ClassificationTask
+from asgd_lab.tasks.global_generators import generators_of, preserving_generators, seed_with
 from asgd_lab.tasks.precision import casting
-from asgd_lab.tasks.randomness import generators_of, seed_with, untouched
 from asgd_lab.tasks.repeating import repeatable, tolerance
 from tests.backends.pretended import GPU, OnGpu, gpus
 from tests.backends.scenarios import DIGITS, QUADRATIC, scenario
@@ -167,7 +167,7 @@ def test_a_gpus_random_numbers_are_seeded_beside_the_hosts_and_put_back() -> Non
         first, second = torch.cuda.default_generators
         second.manual_seed(1), torch.manual_seed(1)
         assert generators_of(torch.device("cuda")) == (torch.default_generator, first)
-        with untouched():
+        with preserving_generators():
             seed_with(generators_of(torch.device("cuda", 1)), 77)
             assert (torch.initial_seed(), second.initial_seed()) == (77, 77)
             assert first.initial_seed() != 77

@@ -15,7 +15,7 @@ from asgd_lab import tasks
 from asgd_lab.streams import key
 from asgd_lab.tasks import network
 from asgd_lab.tasks.feeds import walk
-from asgd_lab.tasks.randomness import untouched
+from asgd_lab.tasks.global_generators import preserving_generators
 from asgd_lab.tasks.repeating import same
 from tests.backends.scenarios import DIGITS, run, scenario
 from tests.tasks.configs import Classification, pictures
@@ -95,7 +95,7 @@ def plain(name: str) -> dict[int, float]:
     data = tasks.load(Classification(train_samples=256))
     images, labels = data["train_images"], data["train_labels"]
     order = walk(0, 0, len(labels), 16, torch.device("cpu"))
-    with untouched():
+    with preserving_generators():
         torch.manual_seed(key(0, "initial"))
         model = FACTORIES[name](10)
         model.train()

@@ -21,7 +21,7 @@ from asgd_lab.streams import key
 from asgd_lab.tasks.base import Task
 from asgd_lab.tasks.feeds import walk
 from asgd_lab.tasks.flat import Layout
-from asgd_lab.tasks.randomness import seed_all, untouched
+from asgd_lab.tasks.global_generators import preserving_generators, seed_all
 from tests.tasks import hostile
 from tests.tasks.configs import Classification, Optimizer, Quadratic
 from tests.whole import sample
@@ -68,7 +68,7 @@ def plain(model: str, loss: str | None, optimizer: str) -> tuple[list[Tensor], l
 )
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_one_worker_ends_with_the_bits_of_a_plain_loop(tmp_path: Path, name: str, backend: str) -> None:
-    with untouched():
+    with preserving_generators():
         before, after = plain(*hostile.TRAINED[name])
     summary = execute(stated(*hostile.TRAINED[name], backend), tmp_path / "run")
     vector = torch.from_numpy(final_params(tmp_path / "run")).clone()

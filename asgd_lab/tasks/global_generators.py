@@ -38,7 +38,7 @@ def seed_with(generators: Sequence[torch.Generator], number: int) -> None:
 
 
 @contextlib.contextmanager
-def untouched() -> Iterator[None]:
+def preserving_generators() -> Iterator[None]:
     """Whatever is drawn or seeded inside, all of them come out as they went in."""
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
