@@ -23,7 +23,7 @@ from torch.func import functional_call, vmap
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from asgd_lab.tasks.recording import record
+from asgd_lab.tasks.aten_graph import record
 
 Step = tuple[Tensor, Tensor, Tensor]
 """Gradients (R, P), mean losses (R,), wrong answers (R,)."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from asgd_lab.tasks.recording import record
+from asgd_lab.tasks.aten_graph import record
 
 
 def numbers(*shape: int, seed: int = 0) -> Tensor:
