@@ -18,11 +18,11 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import key
 from asgd_lab.tasks.base import one_line
 from asgd_lab.tasks.bound_module import BoundModule
+from asgd_lab.tasks.determinism import repeatable
 from asgd_lab.tasks.global_generators import preserving_generators, seed_all
 from asgd_lab.tasks.network import Network
 from asgd_lab.tasks.objective import Objective, check_loss, check_outputs
 from asgd_lab.tasks.precision import casting
-from asgd_lab.tasks.repeating import repeatable
 
 # The relative difference of two losses or gradients beyond which more than rounding is at work.
 _NEAR = {"float32": 1e-3, "bfloat16": 3e-2}

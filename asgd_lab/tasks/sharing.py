@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from asgd_lab.tasks.bound_module import BoundModule
+from asgd_lab.tasks.determinism import repeatable, same, tolerance
 from asgd_lab.tasks.network import Network, NetworkLearner
 from asgd_lab.tasks.optimizer_state import check_restored
 from asgd_lab.tasks.python_state import python_state, shared_state
-from asgd_lab.tasks.repeating import repeatable, same, tolerance
 
 _STEPS = 3
 

@@ -18,11 +18,11 @@ from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.streams import key
 from asgd_lab.tasks.base import one_line
 from asgd_lab.tasks.bound_module import BoundModule, Buffers
+from asgd_lab.tasks.determinism import repeatable, same, tolerance
 from asgd_lab.tasks.global_generators import preserving_generators, seed_all
 from asgd_lab.tasks.network import Network, NetworkLearner
 from asgd_lab.tasks.objective import Sums
 from asgd_lab.tasks.python_state import shared_state
-from asgd_lab.tasks.repeating import repeatable, same, tolerance
 
 STEPS = 2  # an optimizer meets its own state at the second
 

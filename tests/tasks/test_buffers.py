@@ -14,9 +14,9 @@ from torch.nn.functional import cross_entropy
 from asgd_lab import tasks
 from asgd_lab.streams import key
 from asgd_lab.tasks import network
+from asgd_lab.tasks.determinism import same
 from asgd_lab.tasks.feeds import walk
 from asgd_lab.tasks.global_generators import preserving_generators
-from asgd_lab.tasks.repeating import same
 from tests.backends.scenarios import DIGITS, run, scenario
 from tests.tasks.configs import Classification, pictures
 from tests.whole import sample
