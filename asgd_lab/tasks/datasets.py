@@ -27,8 +27,8 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import generator, key
 from asgd_lab.tasks import image_folders
 from asgd_lab.tasks.base import Data, near, one_line
+from asgd_lab.tasks.free_memory import check_free_memory
 from asgd_lab.tasks.global_generators import preserving_generators, seed_all
-from asgd_lab.tasks.room import check_room
 from asgd_lab.tasks.settings import put_back
 from asgd_lab.tasks.users import imported
 from asgd_lab.tasks.vision import torchvision
@@ -119,7 +119,7 @@ def _composed(config: DatasetConfig, count: int) -> Data:
     The samples are drawn from all 3.6e9 pairs or 2.2e14 triples, the same ones for every seed.
     """
     samples = {"train": config.train_samples or _COMPOSED_TRAINING, "test": _COMPOSED_TEST}
-    check_room("task.train_samples", "are too many: their members take", samples["train"] * (24 * count + 16))
+    check_free_memory("task.train_samples", "are too many: their members take", samples["train"] * (24 * count + 16))
     data = _standardised("fashion-mnist", _fashion_mnist(config))
     for split, number in samples.items():
         classes = data[f"{split}_labels"]

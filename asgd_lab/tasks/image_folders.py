@@ -18,7 +18,7 @@ from torch import Tensor
 from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import generator
 from asgd_lab.tasks.base import Data, one_line
-from asgd_lab.tasks.room import check_room
+from asgd_lab.tasks.free_memory import check_free_memory
 from asgd_lab.tasks.vision import torchvision
 
 _SPLITS = {"train": "train", "test": "val"}  # ours, and the folders'
@@ -59,7 +59,7 @@ class Options:
             if not is_right:
                 raise ScenarioError.at(where, f"must be {what}; got {value!r}")
         options = cls(**given)
-        check_room("task.dataset_options.resize", "is too large: mean images take", 3 * options.resize**2 * 20)
+        check_free_memory("task.dataset_options.resize", "is too large: mean images take", 3 * options.resize**2 * 20)
         if options.crop > options.resize:
             message = f"must be at most resize, {options.resize}; got {options.crop}"
             raise ScenarioError.at("task.dataset_options.crop", message)

@@ -16,9 +16,9 @@ from torch.nn.parameter import is_lazy
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.tasks.base import near, one_line
+from asgd_lab.tasks.free_memory import check_free_memory
 from asgd_lab.tasks.krizhevsky import krizhevsky
 from asgd_lab.tasks.python_state import modes_of
-from asgd_lab.tasks.room import check_room
 from asgd_lab.tasks.users import imported, refusal, untrusted_weights
 from asgd_lab.tasks.vision import torchvision
 
@@ -117,7 +117,7 @@ def _check_size(name: str, factory: Callable[..., nn.Module], num_classes: int, 
             size_bytes = sum(each.nbytes for each in factory(num_classes=num_classes, **options).parameters())
     except Exception:  # is told where it is built
         return
-    check_room("task.model_options", f"make {name} too large: its parameters take", size_bytes)
+    check_free_memory("task.model_options", f"make {name} too large: its parameters take", size_bytes)
 
 
 def _error(message: str) -> ScenarioError:

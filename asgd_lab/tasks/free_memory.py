@@ -7,7 +7,7 @@ import psutil
 from asgd_lab.errors import ScenarioError
 
 
-def check_room(key: str, what: str, size_bytes: int) -> None:
+def check_free_memory(key: str, what: str, size_bytes: int) -> None:
     """A `ScenarioError` at `key` where so many bytes are more than the memory that is free."""
     free_bytes = psutil.virtual_memory().available
     if size_bytes > free_bytes:
