@@ -15,7 +15,7 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.record.machine import free_memory_bytes
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks.base import CPU
-from asgd_lab.tasks.settings import choose_algorithms
+from asgd_lab.tasks.torch_settings import choose_algorithms
 
 STAND_IN = "ASGD_LAB_GPUS_STAND_IN"
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import torch
 
-from asgd_lab.tasks.settings import choose_algorithms, precisions, put_back
+from asgd_lab.tasks.torch_settings import choose_algorithms, precisions, preserving_settings
 
 _turn = threading.RLock()
 _AUTOCAST = {"cpu": torch.bfloat16, "cuda": torch.float16}  # torch's own choice of what to cast to
@@ -21,7 +21,7 @@ _AUTOCAST = {"cpu": torch.bfloat16, "cuda": torch.float16}  # torch's own choice
 @contextlib.contextmanager
 def settled() -> Iterator[None]:
     """Inside, the settings are those of every run; afterwards they are the caller's again."""
-    with _turn, put_back(), contextlib.ExitStack() as stack:
+    with _turn, preserving_settings(), contextlib.ExitStack() as stack:
         torch.set_num_threads(1)
         torch.set_default_dtype(torch.float32)
         torch.set_float32_matmul_precision("highest")

@@ -29,7 +29,7 @@ from asgd_lab.tasks import image_folders
 from asgd_lab.tasks.base import Data, near, one_line
 from asgd_lab.tasks.free_memory import check_free_memory
 from asgd_lab.tasks.global_generators import preserving_generators, seed_all
-from asgd_lab.tasks.settings import put_back
+from asgd_lab.tasks.torch_settings import preserving_settings
 from asgd_lab.tasks.users import imported
 from asgd_lab.tasks.vision import torchvision
 
@@ -142,7 +142,7 @@ def _users(config: DatasetConfig) -> Data:
     name = config.dataset
     factory = imported("task.dataset", name, f"it returns a dict of {', '.join(_FILES)}")
     try:
-        with preserving_generators(), put_back():
+        with preserving_generators(), preserving_settings():
             seed_all(key(0, "data"))  # the same data for every seed of the scenario
             made = factory(**config.dataset_options)
     except Exception as error:

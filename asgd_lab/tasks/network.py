@@ -27,7 +27,7 @@ from asgd_lab.tasks.objective import Objective, share
 from asgd_lab.tasks.optimizer_state import load_state, state_of
 from asgd_lab.tasks.optimizers import MakeOptimizer
 from asgd_lab.tasks.precision import casting
-from asgd_lab.tasks.settings import put_back
+from asgd_lab.tasks.torch_settings import preserving_settings
 
 _OF_FILES = (torch.float16, torch.float32, torch.float64)
 
@@ -213,6 +213,6 @@ class Network:
         return bound
 
     def _built(self) -> nn.Module:
-        with preserving_generators(), put_back():
+        with preserving_generators(), preserving_settings():
             seed_all(key(self.recipe.seed, "initial"))
             return self.recipe.factory()

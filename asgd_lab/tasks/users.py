@@ -16,7 +16,7 @@ from torch import nn
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.tasks.base import near, one_line
-from asgd_lab.tasks.settings import put_back
+from asgd_lab.tasks.torch_settings import preserving_settings
 from asgd_lab.tasks.vision import torchvision
 from asgd_lab.trust import is_plugin, is_trusted, outside_here
 
@@ -77,7 +77,7 @@ def refusal(named: Named) -> str:
     )
 
 
-@put_back()
+@preserving_settings()
 def _found(key: str, name: str, what: str) -> Callable[..., Any]:
     module_name, _, attribute = name.partition(":")
     try:

@@ -15,7 +15,7 @@ _backends: Any = torch.backends
 
 
 @contextlib.contextmanager
-def put_back() -> Iterator[None]:
+def preserving_settings() -> Iterator[None]:
     """Threads, types, precision, algorithms and devices are afterwards what they were before."""
     with contextlib.ExitStack() as stack:
         stack.callback(torch.set_num_threads, torch.get_num_threads())
