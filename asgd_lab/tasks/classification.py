@@ -35,7 +35,7 @@ from asgd_lab.tasks.network import Network, NetworkLearner, Recipe, plain
 from asgd_lab.tasks.objective import Objective, check_classes
 from asgd_lab.tasks.optimizers import grouped, optimizer
 from asgd_lab.tasks.python_state import modes_of, python_state, restore_modes
-from asgd_lab.tasks.sharing import may_share, resumes
+from asgd_lab.tasks.sharing_checks import may_share, resumes
 from asgd_lab.tasks.trying import check_evaluation, doubts, try_steps
 from asgd_lab.tasks.users import imported
 
