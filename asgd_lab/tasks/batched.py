@@ -23,7 +23,7 @@ from asgd_lab.tasks.clipping_and_schedules import AdjustRows
 from asgd_lab.tasks.datasets import pick
 from asgd_lab.tasks.network import Network, NetworkLearner
 from asgd_lab.tasks.optimizers import MakeOptimizer
-from asgd_lab.tasks.stacked import Stack
+from asgd_lab.tasks.replica_stack import Stack
 
 _HIGHEST = 32  # replicas in a stack: more gain nothing
 _KEPT_BYTES = 2**25  # of a stack, from forward to backward pass: more than the caches hold is slower than two stacks

@@ -23,7 +23,7 @@ from asgd_lab.tasks.objective import IGNORED
 from asgd_lab.tasks.optimizer_state import groups_of
 from asgd_lab.tasks.optimizers import MakeOptimizer
 from asgd_lab.tasks.python_state import optimizer_attributes, python_state
-from asgd_lab.tasks.stacked import Stack
+from asgd_lab.tasks.replica_stack import Stack
 
 _NEAR = 1e-2  # relative difference beyond which more than rounding is at work
 _NEAR_AFTER_STEPS = 1e-1  # of changes: Adam makes whole steps of gradients that are nothing but rounding

@@ -22,7 +22,7 @@ from asgd_lab.backends.sim.numerics import chosen
 from asgd_lab.backends.sim.probe import faster_batched
 from asgd_lab.errors import ProtocolError, ScenarioError
 from asgd_lab.scenario.tasks import Clip, Schedule
-from asgd_lab.tasks import batched, build, stacked
+from asgd_lab.tasks import batched, build, replica_stack
 from asgd_lab.tasks.base import Batch, Learner, Taken, Task
 from asgd_lab.tasks.batched import ClassificationBatch
 from asgd_lab.tasks.classification import ClassificationTask
@@ -462,7 +462,7 @@ def test_a_record_that_does_not_hold_for_other_contents_is_found(monkeypatch: py
         outputs = function(*arguments)
         return lambda *_: outputs, outputs
 
-    monkeypatch.setattr(stacked, "record", stale)
+    monkeypatch.setattr(replica_stack, "record", stale)
     with pytest.raises(ScenarioError, match="something else together than alone"):
         make(model="own:linear").batch()
 
