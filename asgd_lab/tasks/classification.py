@@ -36,7 +36,7 @@ from asgd_lab.tasks.objective import Objective, check_classes
 from asgd_lab.tasks.optimizers import grouped, optimizer
 from asgd_lab.tasks.python_state import modes_of, python_state, restore_modes
 from asgd_lab.tasks.sharing_checks import may_share, resumes
-from asgd_lab.tasks.trying import check_evaluation, doubts, try_steps
+from asgd_lab.tasks.training_checks import check_evaluation, doubts, try_steps
 from asgd_lab.tasks.users import imported
 
 _SAMPLE = 2048  # training images on which `evaluate` measures and re-estimates
