@@ -24,6 +24,7 @@ from asgd_lab.tasks.base import CPU, START, Batch, Data, OptimizerConfig
 from asgd_lab.tasks.binding_checks import check_network
 from asgd_lab.tasks.bound_module import BoundModule
 from asgd_lab.tasks.clipping_and_schedules import adjuster, row_adjuster
+from asgd_lab.tasks.code_imports import imported
 from asgd_lab.tasks.data_division import divided
 from asgd_lab.tasks.device_data import DeviceData
 from asgd_lab.tasks.evaluation import estimated, filled, measure
@@ -37,7 +38,6 @@ from asgd_lab.tasks.optimizers import grouped, optimizer
 from asgd_lab.tasks.python_state import modes_of, python_state, restore_modes
 from asgd_lab.tasks.sharing_checks import may_share, resumes
 from asgd_lab.tasks.training_checks import check_evaluation, doubts, try_steps
-from asgd_lab.tasks.users import imported
 
 _SAMPLE = 2048  # training images on which `evaluate` measures and re-estimates
 

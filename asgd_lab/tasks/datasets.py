@@ -27,10 +27,10 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import generator, key
 from asgd_lab.tasks import image_folders
 from asgd_lab.tasks.base import Data, near, one_line
+from asgd_lab.tasks.code_imports import imported
 from asgd_lab.tasks.free_memory import check_free_memory
 from asgd_lab.tasks.global_generators import preserving_generators, seed_all
 from asgd_lab.tasks.torch_settings import preserving_settings
-from asgd_lab.tasks.users import imported
 from asgd_lab.tasks.vision import torchvision
 
 Pixels = npt.NDArray[np.uint8]

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.tasks.base import OptimizerConfig, near, one_line
+from asgd_lab.tasks.code_imports import imported
 from asgd_lab.tasks.global_generators import preserving_generators
 from asgd_lab.tasks.optimizer_state import stray
-from asgd_lab.tasks.users import imported
 
 MakeOptimizer = Callable[[Iterable[Tensor]], torch.optim.Optimizer]
 

@@ -156,7 +156,7 @@ IN_LIBRARIES = [
     ("model", "torch.nn.modules.module:warnings.warn"),
     ("model", "torchvision.datasets:FashionMNIST"),
     ("model", "torchvision.models:get_weight"),
-    ("model", "asgd_lab.tasks.users:imported"),
+    ("model", "asgd_lab.tasks.code_imports:imported"),
     ("model", "asgd_lab.cli:main"),
     ("model", "asgd_lab.__main__:main"),
     ("dataset", "subprocess:check_output"),

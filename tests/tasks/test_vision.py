@@ -14,7 +14,7 @@ USERS = [
     "def make(num_classes):\n    import torchvision.models as m\n    return m.squeezenet1_1(num_classes=num_classes)",
 ]
 TRIES = (
-    "import sys; import asgd_lab.tasks.users as u; assert 'torchvision' not in sys.modules;"
+    "import sys; import asgd_lab.tasks.code_imports as u; assert 'torchvision' not in sys.modules;"
     "print(sum(p.numel() for p in u.imported('task.model', 'theirs:make', '')(num_classes=3).parameters()) > 0)"
 )
 
