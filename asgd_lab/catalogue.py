@@ -34,7 +34,7 @@ def _said_of(name: str, description: str) -> str:
 def _models() -> dict[str, str]:
     """Ours, with their docstrings; torchvision's; and the user's own. The only part that imports torch."""
     from asgd_lab.tasks import models
-    from asgd_lab.tasks.vision import torchvision
+    from asgd_lab.tasks.torchvision_import import torchvision
 
     theirs: Any = torchvision().models
     ours = {name: _line((inspect.getdoc(model) or "").partition("\n\n")[0]) for name, model in models.OURS.items()}

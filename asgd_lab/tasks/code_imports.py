@@ -17,7 +17,7 @@ from torch import nn
 from asgd_lab.errors import ScenarioError
 from asgd_lab.tasks.base import near, one_line
 from asgd_lab.tasks.torch_settings import preserving_settings
-from asgd_lab.tasks.vision import torchvision
+from asgd_lab.tasks.torchvision_import import torchvision
 from asgd_lab.trust import is_plugin, is_trusted, outside_here
 
 Named = list[tuple[str, str]]

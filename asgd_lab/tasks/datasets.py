@@ -31,7 +31,7 @@ from asgd_lab.tasks.code_imports import imported
 from asgd_lab.tasks.free_memory import check_free_memory
 from asgd_lab.tasks.global_generators import preserving_generators, seed_all
 from asgd_lab.tasks.torch_settings import preserving_settings
-from asgd_lab.tasks.vision import torchvision
+from asgd_lab.tasks.torchvision_import import torchvision
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -19,7 +19,7 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import generator
 from asgd_lab.tasks.base import Data, one_line
 from asgd_lab.tasks.free_memory import check_free_memory
-from asgd_lab.tasks.vision import torchvision
+from asgd_lab.tasks.torchvision_import import torchvision
 
 _SPLITS = {"train": "train", "test": "val"}  # ours, and the folders'
 _ARCHIVE = "ILSVRC2012_devkit_t12.tar.gz"

@@ -20,7 +20,7 @@ from asgd_lab.tasks.code_imports import imported, refusal, untrusted_weights
 from asgd_lab.tasks.free_memory import check_free_memory
 from asgd_lab.tasks.krizhevsky import krizhevsky
 from asgd_lab.tasks.python_state import modes_of
-from asgd_lab.tasks.vision import torchvision
+from asgd_lab.tasks.torchvision_import import torchvision
 
 
 def mlp(shape: Sequence[int], num_classes: int, hidden: Sequence[int] = (128,)) -> nn.Module:

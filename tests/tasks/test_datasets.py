@@ -10,7 +10,7 @@ import torch
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.tasks import datasets, load
-from asgd_lab.tasks.vision import torchvision
+from asgd_lab.tasks.torchvision_import import torchvision
 from tests.tasks.configs import Classification, write_fashion, write_idx
 
 

@@ -25,7 +25,7 @@ from asgd_lab.scenario import Document, Scenario
 from asgd_lab.tasks import build, datasets, load
 from asgd_lab.tasks.image_folders import ImageFolders, Options
 from asgd_lab.tasks.krizhevsky import krizhevsky
-from asgd_lab.tasks.vision import torchvision
+from asgd_lab.tasks.torchvision_import import torchvision
 from tests.tasks.configs import Classification, Optimizer, write_fashion
 
 CLASSES = ["ant", "bee", "cat"]
