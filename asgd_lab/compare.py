@@ -25,7 +25,7 @@ from asgd_lab.backends import devices
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import ScenarioError
 from asgd_lab.hardware.fit import Fitted, few, fit, step_times_s
-from asgd_lab.hardware.steps import mean_step_s
+from asgd_lab.hardware.step_times import mean_step_s
 from asgd_lab.record import atomic_files, tables
 from asgd_lab.record.machine import usable_cores
 from asgd_lab.record.machine_load import Load

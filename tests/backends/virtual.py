@@ -12,7 +12,7 @@ import pandas as pd
 from asgd_lab.backends.build import build_task
 from asgd_lab.backends.outcome import Outcome
 from asgd_lab.backends.sim.simulation import Simulation
-from asgd_lab.hardware.steps import StepTimes
+from asgd_lab.hardware.step_times import StepTimes
 from asgd_lab.record.columns import EFFECTS, KINDS
 from asgd_lab.record.run import RunDirectory
 from asgd_lab.record.tables import Recording

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import simpy
 
-from asgd_lab.hardware.steps import BLOCK, BLOCKS
+from asgd_lab.hardware.step_times import BLOCK, BLOCKS
 
 N_SYNC = 10
 STEP_S = 0.01

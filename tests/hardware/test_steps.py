@@ -15,7 +15,7 @@ from scipy import stats
 
 from asgd_lab import streams
 from asgd_lab.errors import ScenarioError
-from asgd_lab.hardware.steps import BLOCK, BLOCKS, Phases, StepTimes, group_of, mean_step_s, speed_of
+from asgd_lab.hardware.step_times import BLOCK, BLOCKS, Phases, StepTimes, group_of, mean_step_s, speed_of
 from asgd_lab.scenario.hardware import Compute, Hardware, SlowPhases
 
 SECOND = 10**9

@@ -10,7 +10,7 @@ from asgd_lab.backends.build import Worker
 from asgd_lab.backends.real.emulation import sleep_until
 from asgd_lab.backends.real.plan import Plan
 from asgd_lab.backends.real.progress_words import Words
-from asgd_lab.hardware.steps import StepTimes
+from asgd_lab.hardware.step_times import StepTimes
 from asgd_lab.record.rowfile import RowFile
 
 STEPS, OVERRUNS, SHOWN = Words.STEPS, Words.OVERRUNS, Words.SHOWN

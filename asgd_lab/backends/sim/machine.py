@@ -12,7 +12,7 @@ from asgd_lab.backends.sim.servers import Fcfs, Gauge, OnCores, Ordered, Service
 from asgd_lab.backends.sim.sharing import Capacity, Sharing
 from asgd_lab.backends.sim.worker import Processor
 from asgd_lab.hardware.costs import Costs, nanoseconds
-from asgd_lab.hardware.steps import mean_step_s
+from asgd_lab.hardware.step_times import mean_step_s
 from asgd_lab.scenario import Scenario
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from asgd_lab.backends.sim.clock import Clock
 from asgd_lab.backends.sim.sharing import Capacity, Class, Sharing
 from asgd_lab.hardware.costs import nanoseconds, transfer_ns
-from asgd_lab.hardware.steps import group_of
+from asgd_lab.hardware.step_times import group_of
 from asgd_lab.scenario.hardware import Hardware, Link
 
 if TYPE_CHECKING:

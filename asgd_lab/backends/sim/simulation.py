@@ -32,7 +32,7 @@ from asgd_lab.backends.sim.shards import Shards
 from asgd_lab.backends.sim.worker import SimWorker
 from asgd_lab.errors import RunFailed
 from asgd_lab.hardware.costs import check_memory, nanoseconds
-from asgd_lab.hardware.steps import StepTimes
+from asgd_lab.hardware.step_times import StepTimes
 from asgd_lab.protocol.grants import DROPPED, FetchGrant, Grant, PushGrant
 from asgd_lab.record.run import RunDirectory
 from asgd_lab.record.summary import Statistics

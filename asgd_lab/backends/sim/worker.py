@@ -18,7 +18,7 @@ from asgd_lab.backends.sim.fetch import Fetch
 from asgd_lab.backends.sim.push import Push
 from asgd_lab.backends.sim.sharing import Class, Sharing
 from asgd_lab.errors import ProtocolError
-from asgd_lab.hardware.steps import StepTimes
+from asgd_lab.hardware.step_times import StepTimes
 from asgd_lab.protocol import effects
 from asgd_lab.tasks.base import Learner
 
