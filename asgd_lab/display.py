@@ -23,10 +23,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
-from asgd_lab.columns import Columns, Pairs
 from asgd_lab.record.machine_load import Load
 from asgd_lab.record.summary import LATENESS_ALLOWED
 from asgd_lab.scenario import Scenario, presets
+from asgd_lab.terminal_tables import Columns, Pairs
 
 if TYPE_CHECKING:
     import pandas as pd

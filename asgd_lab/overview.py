@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.progress import TaskID
 
 from asgd_lab.backends.outcome import Progress
-from asgd_lab.columns import Columns
 from asgd_lab.display import PLAIN_EVERY_S, Pace, bars, say
 from asgd_lab.record.replications import COURSE, Estimate
 from asgd_lab.scenario import Scenario
 from asgd_lab.sweep import Group
+from asgd_lab.terminal_tables import Columns
 
 RATE_OVER_S = 3600.0  # points may be long
 FORMATS = {

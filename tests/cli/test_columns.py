@@ -17,10 +17,10 @@ from rich.text import Text
 
 from asgd_lab import display
 from asgd_lab.catalogue import CATALOGUE
-from asgd_lab.columns import Columns, Described, Pairs
 from asgd_lab.overview import overview, results
 from asgd_lab.scenario import presets
 from asgd_lab.sweep import Group
+from asgd_lab.terminal_tables import Columns, Described, Pairs
 from tests.cli.test_display import progress, scenario
 
 WIDTHS = st.integers(40, 200)
