@@ -27,7 +27,7 @@ from asgd_lab.terminal_tables import Described
 from asgd_lab.trust import trusting
 
 if TYPE_CHECKING:
-    from asgd_lab.running import Request
+    from asgd_lab.run_command import Request
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, interrupts.INTERRUPTED
 
@@ -92,7 +92,7 @@ def run(
             _check_empty(out)
         jobs = jobs or usable_cores()
         if resume and out is not None and trust:
-            from asgd_lab.running import find_sources
+            from asgd_lab.run_command import find_sources
 
             find_sources(out)
         _preload(points, jobs)
@@ -184,7 +184,7 @@ def validate(scenario: ScenarioFile, trust: Trust = False, assignments: Assignme
     with --trust; without it everything else is checked, and what was not is said.
     """
     with _reported(trust=trust):
-        from asgd_lab.running import Request
+        from asgd_lab.run_command import Request
 
         interrupts.heed()
         document, overrides = Document.read(scenario), _parsed(assignments)
@@ -282,7 +282,7 @@ def _preload(points: Sequence[Point], jobs: int) -> None:
 
 
 def _checked(document: Document, overrides: Mapping[str, Any], points: Sequence[Point]) -> Request:
-    from asgd_lab.running import Request
+    from asgd_lab.run_command import Request
 
     interrupts.heed()
     request = Request(document, overrides, points)
