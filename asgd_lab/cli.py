@@ -124,9 +124,9 @@ def compare(
         preload()
         for document in documents:
             _checked(document, overrides, document.points(overrides))
-        from asgd_lab import comparing
+        from asgd_lab import compare_command
 
-        comparing.run(documents, overrides, out, repeats)
+        compare_command.run(documents, overrides, out, repeats)
 
 
 @app.command(short_help="Repeat a recorded run and compare the bits.")
