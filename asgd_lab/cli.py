@@ -142,7 +142,7 @@ def replay(
     Exit status: 0 the same bits; 1 a difference, which is named; 2 there is nothing to repeat.
     """
     with _reported(trust=trust):
-        from asgd_lab.replaying import replay as repeat
+        from asgd_lab.replay_command import replay as repeat
 
         interrupts.heed()
         repeat(run_dir)

@@ -18,7 +18,7 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.record import tables
 from asgd_lab.record.run import read_summary
 from asgd_lab.record.saved_model import final
-from asgd_lab.replaying import replay as tell
+from asgd_lab.replay_command import replay as tell
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks.classification import ClassificationTask
 from asgd_lab.tasks.determinism import repeatable, tolerance
