@@ -27,7 +27,6 @@ from asgd_lab.backends.run import execute, with_samples
 from asgd_lab.backends.settings import settled
 from asgd_lab.errors import RunFailed, ScenarioError, refusal
 from asgd_lab.hardware.costs import check_memory
-from asgd_lab.overview import overview, results
 from asgd_lab.record.checkpoints import all_of, usable
 from asgd_lab.record.code_sources import roots
 from asgd_lab.record.directory_locks import made_and_locked
@@ -35,6 +34,7 @@ from asgd_lab.record.removal import remove_if_empty
 from asgd_lab.record.run import default_directory, file_names, read_manifest
 from asgd_lab.scenario import Document, Point, warnings
 from asgd_lab.scenario.keys import covers
+from asgd_lab.sweep_display import results, sweep_display
 from asgd_lab.trust import is_trusted
 
 
@@ -238,7 +238,7 @@ class _Sweep:
     def _run_apart(self, places: Sequence[Place], processes: int) -> None:
         total, done = len(self.places), len(self.summaries)
         display.say(self.console, f"{len(places)} points, {processes} at a time, into {self.folder}")
-        shown = overview(self.console, total, done, live=display.is_live(self.console))
+        shown = sweep_display(self.console, total, done, live=display.is_live(self.console))
         hint = "interrupted: saving what was recorded; Ctrl-C again quits at once"
         with Pool(processes, lambda: display.say(self.console, hint)) as pool, shown as bars:
             for number, word in pool.run(map(self._job, places)):

@@ -17,9 +17,9 @@ from rich.text import Text
 
 from asgd_lab import display
 from asgd_lab.catalogue import CATALOGUE
-from asgd_lab.overview import overview, results
 from asgd_lab.scenario import presets
 from asgd_lab.sweep import Group
+from asgd_lab.sweep_display import results, sweep_display
 from asgd_lab.terminal_tables import Columns, Described, Pairs
 from tests.cli.test_display import progress, scenario
 
@@ -154,7 +154,7 @@ def test_the_bar_of_a_run_is_as_wide_as_the_terminal(width: int, workers: int) -
 def test_the_bars_of_a_sweep_are_as_wide_as_the_terminal_and_show_whole_names(width: int, name: str) -> None:
     text = io.StringIO()
     console = Console(file=text, force_terminal=True, width=width, color_system=None)
-    with overview(console, 3, 0, live=True) as shown:
+    with sweep_display(console, 3, 0, live=True) as shown:
         shown.look(name, scenario(), progress())
         lines = drawn(shown.bars.get_renderable(), width, force_terminal=True)
     assert max(cell_len(line) for line in lines) == width

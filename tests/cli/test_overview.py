@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from asgd_lab.overview import overview
+from asgd_lab.sweep_display import sweep_display
 from tests.cli.test_display import clock, progress, scenario, written
 
 __all__ = ["clock"]
@@ -15,7 +15,7 @@ __all__ = ["clock"]
 
 def test_without_a_terminal_there_is_a_line_now_and_then(clock: list[float]) -> None:
     console = Console(file=io.StringIO(), width=40, get_time=lambda: clock[0])
-    with overview(console, 4, 1, live=False) as shown:
+    with sweep_display(console, 4, 1, live=False) as shown:
         for name in ("a", "b"):
             shown.look(name, scenario(), progress(seconds=0.0, minibatches=0, version=0))
         assert written(console) == "", "nothing has happened yet"
@@ -34,7 +34,7 @@ def test_without_a_terminal_there_is_a_line_now_and_then(clock: list[float]) -> 
 
 def test_a_terminal_shows_a_bar_for_the_sweep_and_one_a_running_point() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=120, color_system=None)
-    with overview(console, 3, 0, live=True) as shown:
+    with sweep_display(console, 3, 0, live=True) as shown:
         shown.look("workers=1", scenario(), progress(minibatches=0))
         shown.over("workers=1")
         shown.look("workers=2", scenario(), progress(minibatches=50))
@@ -48,7 +48,7 @@ def test_a_terminal_shows_a_bar_for_the_sweep_and_one_a_running_point() -> None:
 def test_a_point_that_only_an_error_can_end_has_no_share(clock: list[float]) -> None:
     console = Console(file=io.StringIO(), width=40)
     known = scenario(task={"name": "classification", "dataset": "digits"}, budget={"target_error": 0.1})
-    with overview(console, 1, 0, live=False) as shown:
+    with sweep_display(console, 1, 0, live=False) as shown:
         shown.look("a", known, progress())
     assert written(console) == "running: a\n"
 
@@ -56,6 +56,6 @@ def test_a_point_that_only_an_error_can_end_has_no_share(clock: list[float]) -> 
 @pytest.mark.parametrize("done", [0, 2])
 def test_what_was_done_before_counts_as_over(done: int) -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=120, color_system=None)
-    with overview(console, 3, done, live=True):
+    with sweep_display(console, 3, done, live=True):
         pass
     assert f"{done}/3 points" in written(console)

@@ -22,11 +22,11 @@ from asgd_lab.backends.outcome import Outcome, Progress, Watch
 from asgd_lab.backends.real.pool import Job, main
 from asgd_lab.backends.real.preload import POOL_MODULES, preload
 from asgd_lab.errors import ScenarioError
-from asgd_lab.overview import Overview
 from asgd_lab.record import tables
 from asgd_lab.record.run import RunDirectory, mark, read_summary
 from asgd_lab.record.summary import Statistics
 from asgd_lab.scenario import Document, Scenario
+from asgd_lab.sweep_display import SweepDisplay
 from tests.cli.harness import QUADRATIC, Said, asgd_lab, assert_nobody_is_left, await_line, crew, finish, start
 
 INLINE = ("--backend", "inline")
@@ -99,17 +99,17 @@ def status(path: Path) -> str:
 
 def once_looked_at(monkeypatch: pytest.MonkeyPatch, names: set[str], act: Callable[[], None]) -> None:
     """Act once, when all points of these names are under way."""
-    look = Overview.look
+    look = SweepDisplay.look
     awaited = set(names)
 
-    def watched(self: Overview, point: str, scenario: Scenario, progress: Progress) -> None:
+    def watched(self: SweepDisplay, point: str, scenario: Scenario, progress: Progress) -> None:
         look(self, point, scenario, progress)
         if progress.seconds > 0 and point in awaited:
             awaited.remove(point)
             if not awaited:
                 act()
 
-    monkeypatch.setattr(Overview, "look", watched)
+    monkeypatch.setattr(SweepDisplay, "look", watched)
 
 
 # ---------------------------------------------------------------- jobs

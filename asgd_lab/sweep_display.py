@@ -31,9 +31,9 @@ HEADINGS = {
 
 
 @contextlib.contextmanager
-def overview(console: Console, total: int, done: int, *, live: bool) -> Iterator[Overview]:
+def sweep_display(console: Console, total: int, done: int, *, live: bool) -> Iterator[SweepDisplay]:
     """Show a sweep while it goes on."""
-    shown = Overview(console, total, done, live)
+    shown = SweepDisplay(console, total, done, live)
     with shown.bars:
         yield shown
 
@@ -47,7 +47,7 @@ class _Running:
     share: float | None = None
 
 
-class Overview:
+class SweepDisplay:
     """How many points are over, and how far those have come that run: bars of a terminal, or now and then a line."""
 
     def __init__(self, console: Console, total: int, done: int, live: bool) -> None:
