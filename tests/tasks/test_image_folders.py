@@ -217,7 +217,7 @@ def evaluated(stated: Classification) -> dict[str, float]:
 
 
 def test_the_average_of_ten_crops_and_the_best_five_are_what_their_names_say(wide: Path) -> None:
-    stated = config(wide, model="tests.tasks.test_folders:corner")
+    stated = config(wide, model="tests.tasks.test_image_folders:corner")
     data, found = load(stated), evaluated(stated)
     folders, wrong = ImageFolders(data, Options(resize=40, crop=35)), dict.fromkeys(found, 0)
     for sample, label in enumerate(data["test_labels"].tolist()):
@@ -236,7 +236,7 @@ def test_the_average_of_ten_crops_and_the_best_five_are_what_their_names_say(wid
 
 
 def test_one_crop_has_its_best_five_too_where_there_are_more_classes(tree: Path, wide: Path) -> None:
-    model = "tests.tasks.test_folders:corner"
+    model = "tests.tasks.test_image_folders:corner"
     ten, one = (evaluated(config(wide, model=model, dataset_options={"ten_crops": given})) for given in (True, False))
     assert list(one) == ["error", "top5_error", "loss"]
     assert {name: ten[name] for name in one} == one
