@@ -270,4 +270,4 @@ def test_no_file_loads_pickles_and_only_one_imports_what_a_text_names(path: Path
             assert keywords.get("allow_pickle", "False") == "False"
         if name in IMPORTERS or (name.startswith(("importlib.", "runpy.")) and name.split(".")[-1] in IMPORTERS):
             is_fixed = all(isinstance(each, ast.Constant) for each in call.args)  # a name that no text can change
-            assert is_fixed or path.name == "users.py", f"{name} in {path}"
+            assert is_fixed or path.name == "code_imports.py", f"{name} in {path}"
