@@ -17,6 +17,9 @@ from importlib import metadata
 
 PLUGINS = "asgd_lab."  # what the groups of entry points begin with that plugins are registered in
 
+Named = list[tuple[str, str]]
+"""Dotted keys of a scenario, and the code that each names."""
+
 _trusted: ContextVar[bool] = ContextVar("trusted", default=True)
 
 
@@ -51,3 +54,12 @@ def outside_here(path: list[str]) -> list[str]:
     """The module search path without the current directory."""
     here = os.path.realpath(os.getcwd())
     return [each for each in path if os.path.realpath(each or os.curdir) != here]
+
+
+def refusal(named: Named) -> str:
+    """Why that code is not imported, and how it would be."""
+    said = ", ".join(f"{name} ({key})" for key, name in named)
+    return (
+        f"{said} would be imported and run: it is not of torch, torchvision, this package or an installed plugin; "
+        "add --trust if you trust its author"
+    )

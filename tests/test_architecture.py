@@ -78,9 +78,10 @@ def reaching(part: str, *targets: str) -> list[Import]:
 
 ALLOWED = {
     "protocol": {"errors"},
+    "algorithms": {"errors", "choices", "configuration", "protocol", "trust"},
     "tasks": {"errors", "streams", "trust"},
-    "scenario": {"errors"},
-    "hardware": {"errors", "streams", "scenario"},
+    "scenario": {"errors", "algorithms", "choices", "configuration"},
+    "hardware": {"errors", "configuration", "streams", "scenario"},
     "record": {"errors"},
     "figures": {"errors", "record"},
     "backends": {"errors", "streams", "protocol", "tasks", "hardware", "record", "scenario", "trust", "interrupts"},
@@ -113,6 +114,8 @@ def test_tasks_do_not_know_who_calls_them() -> None:
 
 def test_a_scenario_is_read_without_torch() -> None:
     assert [str(each) for each in reaching("scenario", "torch", "torchvision", *CONCURRENT)] == []
+    needing_torch = reaching("algorithms", "torch", "torchvision", "asgd_lab.protocol", *CONCURRENT)
+    assert [str(each) for each in needing_torch if not each.deferred] == []
 
 
 @pytest.mark.parametrize("part", ["hardware", "record"])

@@ -11,12 +11,10 @@ from torch import Tensor
 from asgd_lab import tasks
 from asgd_lab.backends import devices
 from asgd_lab.errors import RunFailed, ScenarioError
-from asgd_lab.protocol import algorithms, rules
 from asgd_lab.protocol.algorithms import Algorithm
 from asgd_lab.protocol.effects import Program
 from asgd_lab.protocol.parameters import Parameters
 from asgd_lab.protocol.replica import GradientSum, Replica
-from asgd_lab.protocol.rules import Rule
 from asgd_lab.protocol.server import Budget, Server
 from asgd_lab.record.saved_model import saved
 from asgd_lab.scenario import Scenario
@@ -28,36 +26,9 @@ _WARMED_BYTES = 2**26
 _warmed: dict[Hashable, tuple[Tensor, dict[str, Tensor]]] = {}
 
 
-def build_rule(links: Sequence[object], workers: int) -> Rule:
-    """The rule's links as the scenario lists them; `scale` without a factor divides by the configured workers."""
-    built = []
-    for link in links:
-        options = dict(link)  # type: ignore[call-overload]
-        name = options.pop("name")
-        if name == "scale" and options["factor"] is None:
-            options["factor"] = 1.0 / workers
-        built.append(getattr(rules, name)(**options))
-    return rules.chain(*built)
-
-
 def build_algorithm(scenario: Scenario) -> Algorithm:
     """The scenario's algorithm."""
-    config = scenario.algorithm
-    rule = build_rule(config.rule, scenario.workers)
-    momentum = config.momentum_at_fetch
-    if config.name == "asgd":
-        algorithm = algorithms.asgd(config.n_fetch, config.n_push, rule, config.push, momentum)
-    elif config.name == "downpour":
-        algorithm = algorithms.downpour(config.n_fetch, config.n_push, config.depth, rule, config.push, momentum)
-    elif config.name == "ssp":
-        algorithm = algorithms.ssp(config.n_fetch, config.bound, rule, config.push, momentum)
-    elif config.name == "hogwild":
-        algorithm = algorithms.hogwild(config.n_fetch, momentum)
-    elif config.name == "sync_sgd":
-        algorithm = algorithms.sync_sgd(config.n_fetch, rule, config.push, momentum)
-    else:
-        algorithm = algorithms.sgd(config.n_fetch, momentum)
-    return algorithm
+    return scenario.algorithm.build(scenario.workers)
 
 
 def build_task(

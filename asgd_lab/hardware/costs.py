@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from asgd_lab.configuration import MOST_S
 from asgd_lab.errors import ScenarioError
-from asgd_lab.scenario.base import MOST_S
 from asgd_lab.scenario.hardware import Hardware
 
 

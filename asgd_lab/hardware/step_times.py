@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asgd_lab import streams
+from asgd_lab.configuration import MOST_S
 from asgd_lab.errors import ScenarioError
 from asgd_lab.hardware.costs import nanoseconds
-from asgd_lab.scenario.base import MOST_S
 from asgd_lab.scenario.hardware import Compute, Hardware, SlowPhases
 from asgd_lab.scenario.running import Faults, Slow
 

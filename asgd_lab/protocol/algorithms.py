@@ -1,22 +1,18 @@
-"""Named algorithms: each is a sentence over a worker program, a gate and a rule.
-
-To add one, write the sentence here (and its scenario in `asgd_lab/scenario`); a new program, gate or rule goes into the
-module of that name.
-"""
+"""What an algorithm is for the backends: a worker program, a gate, a rule, and facts. They are said in `algorithms`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, Protocol
 
 from torch import Tensor
 
-from asgd_lab.protocol import gates, programs, rules
+from asgd_lab.protocol import programs, rules
 from asgd_lab.protocol.effects import Program
 from asgd_lab.protocol.gates import Gate
-from asgd_lab.protocol.replica import AnchoredDelta, Delta, GradientSum, Replica, Shared, Vectors
+from asgd_lab.protocol.replica import AnchoredDelta, Delta, GradientSum, Replica, Vectors
 from asgd_lab.protocol.rules import Kind, Rule
 
 Momentum = Literal["keep", "reset"]
@@ -41,68 +37,41 @@ class Algorithm:
         rules.check(self.rule, self.pushes, self.gate.collects)
 
 
-def asgd(
-    n_fetch: int, n_push: int, rule: Rule, pushes: Kind = "delta", momentum_at_fetch: Momentum = "keep"
-) -> Algorithm:
-    """Asynchronous SGD (Dean et al. 2012; Paine et al. 2013): fetch every n_fetch minibatches, push every n_push."""
-    return _algorithm("asgd", gates.asynchronous(), n_fetch, n_push, rule, pushes, momentum_at_fetch)
+class Stated(Protocol):
+    """What a scenario states of an algorithm, as far as `blocking` needs it."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def n_fetch(self) -> int:
+        """Local minibatches between two fetches."""
+
+    @property
+    def n_push(self) -> int:
+        """Local minibatches between two pushes."""
+
+    @property
+    def push(self) -> Kind:
+        """What a push carries."""
+
+    @property
+    def momentum_at_fetch(self) -> Momentum:
+        """What a fetch does to the local optimizer's state."""
 
 
-def downpour(
-    n_fetch: int, n_push: int, depth: int, rule: Rule, pushes: Kind = "delta", momentum_at_fetch: Momentum = "keep"
-) -> Algorithm:
-    """Downpour SGD as DistBelief ran it (Dean et al. 2012): asgd whose fetches and pushes do not block."""
-    return Algorithm(
-        name="downpour",
-        program=partial(programs.overlapped, n_push=n_push, depth=depth),
-        gate=gates.asynchronous(),
-        rule=rule,
-        n_fetch=n_fetch,
-        pushes=pushes,
-        vectors=AnchoredDelta if pushes == "delta" else GradientSum,  # the center is let go while it is worked on
-        momentum_at_fetch=momentum_at_fetch,
-        depth=depth,
-    )
-
-
-def ssp(n_sync: int, bound: int, rule: Rule, pushes: Kind = "delta", momentum_at_fetch: Momentum = "keep") -> Algorithm:
-    """Stale synchronous parallel (Ho et al. 2013): A-SGD whose fastest worker waits when `bound` rounds ahead."""
-    return _algorithm("ssp", gates.bounded_staleness(bound), n_sync, n_sync, rule, pushes, momentum_at_fetch)
-
-
-def sync_sgd(n_sync: int, rule: Rule, pushes: Kind = "delta", momentum_at_fetch: Momentum = "keep") -> Algorithm:
-    """Lock-step: all push, their updates make the next version together, all go on from it."""
-    return _algorithm("sync_sgd", gates.lock_step(), n_sync, n_sync, rule, pushes, momentum_at_fetch)
-
-
-def hogwild(n_sync: int, momentum_at_fetch: Momentum = "keep") -> Algorithm:
-    """Hogwild (Niu et al. 2011): local steps straight in the shared vector, without a lock and without a copy.
-
-    Rounds of n_sync minibatches are counted as if they were pushed: the same budget, membership and staleness.
-    """
-    return Algorithm(
-        "hogwild", programs.coupled, gates.asynchronous(), rules.add(), n_sync, "delta", Shared,
-        momentum_at_fetch, shared=True,
-    )  # fmt: skip
-
-
-def sgd(n_sync: int = 1, momentum_at_fetch: Momentum = "keep") -> Algorithm:
-    """Plain SGD: A-SGD with one worker and whole deltas, which is SGD to rounding for any n_sync."""
-    return _algorithm("sgd", gates.asynchronous(), n_sync, n_sync, rules.add(), "delta", momentum_at_fetch)
-
-
-def _algorithm(
-    name: str, gate: Gate, n_fetch: int, n_push: int, rule: Rule, pushes: Kind, momentum_at_fetch: Momentum
-) -> Algorithm:
-    coupled = n_fetch == n_push
+def blocking(stated: Stated, gate: Gate, rule: Rule) -> Algorithm:
+    """The algorithm whose workers wait for each fetch and each push: of one rhythm, or of two."""
+    coupled = stated.n_fetch == stated.n_push
     by_delta = Delta if coupled else AnchoredDelta
     return Algorithm(
-        name=name,
-        program=programs.coupled if coupled else partial(programs.uncoupled, n_push=n_push),
+        name=stated.name,
+        program=programs.coupled if coupled else partial(programs.uncoupled, n_push=stated.n_push),
         gate=gate,
         rule=rule,
-        n_fetch=n_fetch,
-        pushes=pushes,
-        vectors=by_delta if pushes == "delta" else GradientSum,
-        momentum_at_fetch=momentum_at_fetch,
+        n_fetch=stated.n_fetch,
+        pushes=stated.push,
+        vectors=by_delta if stated.push == "delta" else GradientSum,
+        momentum_at_fetch=stated.momentum_at_fetch,
     )

@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
+from asgd_lab.configuration import Folder, Part
 from asgd_lab.errors import ScenarioError
-from asgd_lab.scenario.base import Folder, Part
 
 P = TypeVar("P", bound=Part)
 

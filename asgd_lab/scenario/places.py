@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from asgd_lab.scenario.base import MOST
+from asgd_lab import choices
+from asgd_lab.configuration import MOST
 from asgd_lab.scenario.schema import json_schema
 from asgd_lab.scenario.words import either
 
@@ -21,8 +22,8 @@ class Place:
 
     @property
     def mappings(self) -> tuple[Mapping[str, Any], ...]:
-        """The alternatives that are mappings."""
-        return tuple(one for one in self.options if one.get("type") == "object")
+        """The alternatives that are mappings, but for the one that stands for all classes that users may bring."""
+        return tuple(one for one in self.options if one.get("type") == "object" and not _is_of_anybody(one))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -83,8 +84,13 @@ class Place:
                 yield from place.homes(key, f"{prefix}{one}.")
 
 
-@functools.cache
 def _schema() -> dict[str, Any]:
+    return _schema_with(choices.loaded())
+
+
+@functools.lru_cache(maxsize=4)
+def _schema_with(loaded: object) -> dict[str, Any]:
+    """The schema has the keys of users' classes, once they are imported."""
     return json_schema()
 
 
@@ -128,6 +134,10 @@ def _sentence(schema: Mapping[str, Any]) -> str:
             return "a mapping"
         case _:
             return "anything"
+
+
+def _is_of_anybody(schema: Mapping[str, Any]) -> bool:
+    return "pattern" in schema.get("properties", {}).get("name", {})
 
 
 def _plain(bound: float) -> float:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from asgd_lab.scenario.base import BareName, Count, Delay, Folder, Part, Seconds, Text, refuse
+from asgd_lab.configuration import BareName, Count, Delay, Folder, Part, Seconds, Text, refuse
 
 
 class Budget(Part):

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
+from asgd_lab.algorithms import ALGORITHMS, Configuration
+from asgd_lab.configuration import Part, Text, refuse
 from asgd_lab.scenario import scaling
-from asgd_lab.scenario.algorithms import Algorithm
-from asgd_lab.scenario.base import Part, Text, refuse
 from asgd_lab.scenario.hardware import Hardware
 from asgd_lab.scenario.running import Backend, BackendChoice, Budget, Evaluate, Faults, ServerDown, Stop, WarmStart
 from asgd_lab.scenario.tasks import Classification, Task, Timing
@@ -47,7 +47,7 @@ class Scenario(Part):
     """All random numbers are functions of it."""
     task: Task
     """What is learned; chosen by its name."""
-    algorithm: Algorithm
+    algorithm: Annotated[Configuration, ALGORITHMS]
     """Who waits for whom, and what the server does with a push; chosen by its name."""
     workers: Annotated[int, Field(ge=1, le=100_000)] = 1
     """How many workers train at once."""

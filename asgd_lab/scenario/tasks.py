@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from asgd_lab.scenario.base import (
+from asgd_lab.configuration import (
     MOST,
     BareName,
     Count,

@@ -9,11 +9,12 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.tasks import datasets
 from asgd_lab.tasks.base import Data, Learner, Task, near
 from asgd_lab.tasks.classification import ClassificationTask
-from asgd_lab.tasks.code_imports import Named, refusal, untrusted
+from asgd_lab.tasks.code_imports import untrusted
 from asgd_lab.tasks.data_digest import digest
 from asgd_lab.tasks.optimizers import optimizer
 from asgd_lab.tasks.quadratic import QuadraticTask, expected_loss
 from asgd_lab.tasks.timing import TimingTask
+from asgd_lab.trust import Named, refusal
 
 __all__ = [
     "Data",

@@ -18,10 +18,7 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.tasks.base import near, one_line
 from asgd_lab.tasks.torch_settings import preserving_settings
 from asgd_lab.tasks.torchvision_import import torchvision
-from asgd_lab.trust import is_plugin, is_trusted, outside_here
-
-Named = list[tuple[str, str]]
-"""Dotted keys of a scenario, and the code that each names."""
+from asgd_lab.trust import Named, is_plugin, is_trusted, outside_here, refusal
 
 # Where torch and torchvision keep classes that do nothing but compute. Elsewhere are loaders, compilers and launchers.
 _HOMES = ("torch.nn", "torch.optim", "torchvision.models", "torchvision.ops", "asgd_lab.tasks")
@@ -66,15 +63,6 @@ def untrusted_weights(options: Any) -> Named:
     names = ("weights", "pretrained")  # torchvision takes the older word, too
     asked = [key for key, value in options.items() if key.startswith(names) and value not in (None, False)]
     return [(f"task.model_options.{key}", f"{options[key]} (downloaded and unpickled)") for key in asked]
-
-
-def refusal(named: Named) -> str:
-    """Why that code is not imported, and how it would be."""
-    said = ", ".join(f"{name} ({key})" for key, name in named)
-    return (
-        f"{said} would be imported and run: it is not of torch, torchvision, this package or an installed plugin; "
-        "add --trust if you trust its author"
-    )
 
 
 @preserving_settings()

@@ -16,11 +16,12 @@ from torch.nn.parameter import is_lazy
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.tasks.base import near, one_line
-from asgd_lab.tasks.code_imports import imported, refusal, untrusted_weights
+from asgd_lab.tasks.code_imports import imported, untrusted_weights
 from asgd_lab.tasks.free_memory import check_free_memory
 from asgd_lab.tasks.krizhevsky import krizhevsky
 from asgd_lab.tasks.python_state import modes_of
 from asgd_lab.tasks.torchvision_import import torchvision
+from asgd_lab.trust import refusal
 
 
 def mlp(shape: Sequence[int], num_classes: int, hidden: Sequence[int] = (128,)) -> nn.Module:

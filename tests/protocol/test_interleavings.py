@@ -7,19 +7,19 @@ pushed twice shows as a wrong number.
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from asgd_lab.backends.inline import Inline
-from asgd_lab.protocol import algorithms, rules
 from asgd_lab.protocol.algorithms import Algorithm
 from asgd_lab.protocol.effects import Effect, Fetch, Push, Start, Wait
 from asgd_lab.protocol.grants import DROPPED, FetchGrant, Grant, PushGrant
 from asgd_lab.protocol.server import Budget
 
-from .toys import COUNTERS, Counting
+from .toys import COUNTERS, Counting, built
 
 counts = st.integers(1, 7)
 
@@ -27,15 +27,17 @@ counts = st.integers(1, 7)
 @st.composite
 def algorithm(draw: st.DrawFn) -> Algorithm:
     name = draw(st.sampled_from(["asgd", "downpour", "ssp", "sync_sgd"]))
-    pushes = draw(st.sampled_from(["delta", "gradient"]))
-    take = rules.add() if pushes == "delta" else rules.sgd(1.0)
-    if name == "asgd":
-        return algorithms.asgd(draw(counts), draw(counts), take, pushes)
+    keys: dict[str, Any] = {"name": name, "push": draw(st.sampled_from(["delta", "gradient"]))}
+    keys["rule"] = ["add"] if keys["push"] == "delta" else [{"name": "sgd", "lr": 1.0}]
+    if name in ("asgd", "downpour"):
+        keys |= {"n_fetch": draw(counts), "n_push": draw(counts)}
+    else:
+        keys["n_sync"] = draw(counts)
     if name == "downpour":
-        return algorithms.downpour(draw(counts), draw(counts), draw(st.integers(1, 3)), take, pushes)
+        keys["depth"] = draw(st.integers(1, 3))
     if name == "ssp":
-        return algorithms.ssp(draw(counts), draw(st.integers(0, 2)), take, pushes)
-    return algorithms.sync_sgd(draw(counts), take, pushes)
+        keys["bound"] = draw(st.integers(0, 2))
+    return built(keys)
 
 
 budgets = st.one_of(

@@ -11,10 +11,12 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
-from asgd_lab.protocol import algorithms, rules
+from asgd_lab.protocol import rules
 from asgd_lab.protocol.effects import Effect, Fetch, Program, Push, Start, Train, Wait
 from asgd_lab.protocol.programs import coupled, overlapped, uncoupled
 from asgd_lab.protocol.replica import AnchoredDelta, Delta, GradientSum, Replica, Vectors
+
+from .toys import built
 
 
 class Grants:
@@ -418,5 +420,6 @@ def test_gradients_that_are_not_pushed_survive_a_fetch() -> None:
 def test_an_algorithm_chooses_the_vectors_that_its_rhythm_needs(
     n_fetch: int, n_push: int, pushes: rules.Kind, vectors: type
 ) -> None:
-    rule = rules.add() if pushes == "delta" else rules.sgd(0.1)
-    assert algorithms.asgd(n_fetch, n_push, rule, pushes).vectors is vectors
+    rule = ["add"] if pushes == "delta" else [{"name": "sgd", "lr": 0.1}]
+    asgd = {"name": "asgd", "n_fetch": n_fetch, "n_push": n_push, "rule": rule, "push": pushes}
+    assert built(asgd).vectors is vectors

@@ -14,13 +14,12 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
-from asgd_lab.backends.build import build_rule
+from asgd_lab.algorithms import Asgd, Link, Ssp, SyncSgd
+from asgd_lab.algorithms.rules import chained, contradictions
 from asgd_lab.errors import ScenarioError
-from asgd_lab.protocol import algorithms, rules
+from asgd_lab.protocol import rules
 from asgd_lab.protocol.parameters import Parameters
 from asgd_lab.protocol.rules import Rule, Workspace
-from asgd_lab.scenario.algorithms import Asgd, SyncSgd
-from asgd_lab.scenario.rules import contradictions
 from tests.golden import make as golden
 
 NAN = float("nan")
@@ -285,17 +284,20 @@ def test_a_chain_refuses_links_that_do_not_fit(links: list[Rule], message: str) 
 
 
 def test_an_algorithm_refuses_a_rule_that_its_pushes_do_not_fit() -> None:
+    asgd, ssp = Asgd(name="asgd", n_sync=1), Ssp(name="ssp", n_sync=1, bound=1)
+    to_server = {"rule": [{"name": "sgd", "lr": 0.1}], "push": "gradient"}
     with pytest.raises(ScenarioError, match="sgd eats a gradient, but the workers push a delta"):
-        algorithms.asgd(1, 1, rules.sgd(0.1), "delta")
+        asgd.sentence(rules.sgd(0.1))
     with pytest.raises(ScenarioError, match="add eats a delta, but the workers push a gradient"):
-        algorithms.ssp(1, 1, rules.add(), "gradient")
+        Ssp.model_validate({"name": "ssp", "n_sync": 1, "bound": 1, **to_server}).sentence(rules.add())
     with pytest.raises(ScenarioError, match="momentum yields a gradient"):
-        algorithms.asgd(1, 2, rules.momentum(0.9), "gradient")
+        Asgd.model_validate({"name": "asgd", "n_fetch": 1, "n_push": 2, **to_server}).sentence(rules.momentum(0.9))
     with pytest.raises(ScenarioError, match="mean averages a collected round"):
-        algorithms.asgd(1, 1, rules.mean(), "delta")
+        asgd.sentence(rules.mean())
     with pytest.raises(ScenarioError, match="mean averages a collected round"):
-        algorithms.ssp(1, 0, rules.chain(rules.mean(), rules.add()), "delta")
-    assert algorithms.sync_sgd(1, rules.chain(rules.mean(), rules.sgd(0.1)), "gradient").rule.name == "mean > sgd"
+        ssp.sentence(rules.chain(rules.mean(), rules.add()))
+    together = SyncSgd.model_validate({"name": "sync_sgd", "n_sync": 1, **to_server})
+    assert together.sentence(rules.chain(rules.mean(), rules.sgd(0.1))).rule.name == "mean > sgd"
 
 
 LINKS = [
@@ -319,7 +321,7 @@ def test_the_scenario_and_the_protocol_refuse_the_same_chains(length: int, colle
     for chosen in itertools.product(_parsed_links(), repeat=length):
         refused_by_the_scenario = bool(list(contradictions(chosen, push, collects=collects)))
         try:
-            rules.check(build_rule(chosen, workers=4), push, collects)
+            rules.check(chained(chosen, workers=4), push, collects)
             refused_by_the_protocol = False
         except ScenarioError:
             refused_by_the_protocol = True
@@ -328,9 +330,9 @@ def test_the_scenario_and_the_protocol_refuse_the_same_chains(length: int, colle
     assert accepted
 
 
-def _parsed_links() -> list[object]:
+def _parsed_links() -> list[Link]:
     """Every link as a scenario holds it: a sync_sgd over gradients takes each of them somewhere."""
-    parsed: list[object] = []
+    parsed: list[Link] = []
     for link in LINKS:
         push = "gradient" if link["name"] in ("sgd", "adagrad", "adadelta") else "delta"
         parsed += SyncSgd.model_validate({"name": "sync_sgd", "n_sync": 1, "rule": [link], "push": push}).rule
@@ -339,7 +341,7 @@ def _parsed_links() -> list[object]:
 
 def test_scale_without_a_factor_divides_by_the_configured_workers() -> None:
     (link,) = Asgd.model_validate({"name": "asgd", "n_sync": 1, "rule": ["scale"]}).rule
-    assert trajectory(build_rule([link], workers=4), 0.0, 2.0) == [0.5]
+    assert trajectory(chained([link], workers=4), 0.0, 2.0) == [0.5]
 
 
 # ---------------------------------------------------------------- golden files

@@ -12,14 +12,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from asgd_lab.backends.inline import Inline
 from asgd_lab.errors import ProtocolError
-from asgd_lab.protocol import algorithms, gates, rules
+from asgd_lab.protocol import gates, rules
 from asgd_lab.protocol.gates import Gate
 from asgd_lab.protocol.grants import DROPPED, FetchGrant, Grant, PushGrant
 from asgd_lab.protocol.parameters import Parameters
 from asgd_lab.protocol.replica import Arrived
 from asgd_lab.protocol.server import Budget, Server
 
-from .toys import Counting
+from .toys import Counting, built
 
 
 class Desk:
@@ -127,7 +127,7 @@ def test_the_share_of_a_dead_worker_falls_back_to_those_who_wait() -> None:
 
 def test_the_work_of_a_worker_that_dies_before_it_hands_in_its_rest_is_done_by_whoever_is_left() -> None:
     """n_fetch 1, n_push 2: both have one unpushed minibatch when both are granted 0; then worker 0 dies."""
-    lab = Inline(Counting(), algorithms.asgd(1, 2, rules.add()), minibatches(2), 2)
+    lab = Inline(Counting(), built({"name": "asgd", "n_fetch": 1, "n_push": 2, "rule": ["add"]}), minibatches(2), 2)
     lab.run([0, 1, 0, 1, 0, 1])
     lab.kill(0)
     lab.run()
@@ -136,7 +136,7 @@ def test_the_work_of_a_worker_that_dies_before_it_hands_in_its_rest_is_done_by_w
 
 def test_a_lock_step_share_that_nobody_fetched_falls_back_when_its_worker_dies() -> None:
     """One minibatch for two workers is worker 0's; worker 1 asks first, is told to leave at once, and worker 0 dies."""
-    lab = Inline(Counting(), algorithms.sync_sgd(1, rules.add()), minibatches(1), 2)
+    lab = Inline(Counting(), built({"name": "sync_sgd", "n_sync": 1, "rule": ["add"]}), minibatches(1), 2)
     lab.turn(1)
     lab.kill(0)
     lab.run()

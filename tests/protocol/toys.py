@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from asgd_lab.algorithms import ALGORITHMS
+from asgd_lab.protocol.algorithms import Algorithm
 from asgd_lab.tasks.base import Bufferless
 
 COUNTERS = 16  # more workers than any test has
@@ -44,3 +49,10 @@ class Counting(Bufferless):
 
     def evaluate(self, params: Tensor, *_: object) -> list[tuple[str, str, float]]:
         return [("test", "sum", float(params.sum()))]
+
+
+def built(keys: Mapping[str, Any], workers: int = 1) -> Algorithm:
+    """The algorithm that these keys of a scenario state."""
+    configuration: Any = ALGORITHMS.find(keys["name"]).model_validate(keys)
+    algorithm: Algorithm = configuration.build(workers)
+    return algorithm

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from asgd_lab.algorithms import Asgd
 from asgd_lab.errors import ScenarioError
 from asgd_lab.scenario import Document, Scenario, parse_assignment
-from asgd_lab.scenario.algorithms import Asgd
 from asgd_lab.scenario.tasks import Quadratic
 from tests.scenario.bad_scenarios import edited
 

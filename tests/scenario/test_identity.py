@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asgd_lab.configuration import Folder, Part
 from asgd_lab.scenario import Document, Scenario, anchored, first_difference, folders
-from asgd_lab.scenario.base import Folder, Part
 
 from .strategies import scenarios
 

@@ -67,5 +67,7 @@ class BareName:
         full = handler(schema)
         mappings = [handler.resolve_ref_schema(one) for one in full.get("oneOf", [full])]
         alone = [one["properties"]["name"] for one in mappings if one["required"] == ["name"]]
-        names = sorted(name for one in alone for name in one.get("enum", [one.get("const")]))
-        return {"anyOf": [{"type": "string", "enum": names, "description": "The name alone."}, full]}
+        names = sorted(name for one in alone for name in one.get("enum", [one["const"]] if "const" in one else []))
+        texts = [{"enum": names}, *({"pattern": one["pattern"]} for one in alone if "pattern" in one)]
+        bare = [{"type": "string", **text, "description": "The name alone."} for text in texts]
+        return {"anyOf": [*bare, full]}

@@ -1,0 +1,183 @@
+"""What an algorithm is for the rest of the house: keys of a scenario, facts that others ask, and a sentence.
+
+The sentence is over program, gate and rule of the protocol, which imports torch; a scenario is read without, so that
+each algorithm imports them when it says its sentence.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from asgd_lab.algorithms import rules
+from asgd_lab.choices import Choice, Unread
+from asgd_lab.configuration import Count, refuse
+from asgd_lab.errors import ScenarioError
+from asgd_lab.trust import refusal
+
+if TYPE_CHECKING:
+    from asgd_lab.protocol.algorithms import Algorithm
+    from asgd_lab.protocol.rules import Rule
+
+Links = Annotated[
+    list[rules.AnyLink],
+    Field(
+        min_length=1,
+        description="How the server makes an update a step: links applied in this order, each a mapping with a name, "
+        "or the name alone.",
+        examples=[["scale"], [{"name": "scale", "factor": 0.5}, {"name": "momentum", "beta": 0.9}]],
+    ),
+]
+Push = Annotated[
+    rules.Push,
+    Field(
+        description="What a push carries: delta (the change of the parameters) or gradient (the sum over its "
+        "minibatches)."
+    ),
+]
+MomentumAtFetch = Annotated[
+    Literal["keep", "reset"],
+    Field(description="What a fetch does to the state of the local optimizer: keep it, or reset it."),
+]
+NSync = Annotated[Count, Field(description="Local minibatches between two synchronisations.")]
+
+
+class Configuration(Choice):
+    """An algorithm as a scenario states it. Each subclass has its keys, the facts that differ, and its sentence."""
+
+    registry = "algorithms"
+    most_workers: ClassVar[int | None] = None
+    """How many workers it makes sense with; None: any number."""
+    collects: ClassVar[bool] = False
+    """Whether a version is made of a round of pushes, and not of one."""
+    one_server: ClassVar[bool] = True
+    """Whether it needs one server that knows all workers; else each slice may have a server that decides by itself."""
+    one_center: ClassVar[bool] = True
+    """Whether there is one version that all work in an update started from, if it fetches as often as it pushes."""
+    shared: ClassVar[bool] = False
+    """Whether all workers train in one vector, without versions."""
+
+    if TYPE_CHECKING:  # each is a key of some and follows from the others' keys; pydantic has no word for that
+
+        @property
+        def n_fetch(self) -> int:
+            """Local minibatches between two fetches."""
+
+        @property
+        def n_push(self) -> int:
+            """Local minibatches between two pushes."""
+
+        @property
+        def rule(self) -> list[rules.Link]:
+            """How the server makes an update a step."""
+
+        @property
+        def push(self) -> rules.Push:
+            """What a push carries."""
+
+    def build(self, workers: int) -> Algorithm:
+        """The algorithm, in a run of so many workers."""
+        return self.sentence(rules.chained(self.rule, workers))
+
+    @abstractmethod
+    def sentence(self, rule: Rule) -> Algorithm:
+        """Program, gate and this rule, as the backends run them."""
+
+
+class Apart(Configuration):
+    """What algorithms share that may fetch and push in different rhythms."""
+
+    n_sync: Count | None = None
+    """Local minibatches between two synchronisations (a push and a fetch); instead of n_fetch and n_push."""
+    n_fetch: Count = Field(default_factory=lambda known: known["n_sync"])
+    """Local minibatches between two fetches; together with n_push, instead of n_sync."""
+    n_push: Count = Field(default_factory=lambda known: known["n_sync"])
+    """Local minibatches between two pushes; together with n_fetch, instead of n_sync."""
+    rule: Links = Field(default=[rules.Scale(name="scale")])
+    push: Push = "delta"
+    momentum_at_fetch: MomentumAtFetch = "keep"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        refuse((*self._rhythm(), *rules.contradictions(self.rule, self.push, collects=self.collects)))
+        return self
+
+    def _rhythm(self) -> Iterator[tuple[str, str]]:
+        given = [key for key in ("n_fetch", "n_push") if key in self.model_fields_set]
+        if self.n_sync is not None:
+            for key in given:
+                yield key, "cannot stand beside n_sync; give n_sync alone, or n_fetch and n_push"
+        elif not given:
+            yield "n_sync", "is missing; give n_sync, or n_fetch and n_push"
+        elif len(given) == 1:
+            other = "n_push" if given == ["n_fetch"] else "n_fetch"
+            yield given[0], f"needs {other} beside it; give n_sync, or n_fetch and n_push"
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        absent = ("n_sync",) if self.n_sync is None else ("n_fetch", "n_push")
+        return {key: value for key, value in handler(self).items() if key not in absent}
+
+
+class Together(Configuration):
+    """Fetches and pushes come in pairs."""
+
+    n_sync: NSync
+    momentum_at_fetch: MomentumAtFetch = "keep"
+
+    @property
+    def n_fetch(self) -> int:
+        """Local minibatches between two fetches."""
+        return self.n_sync
+
+    @property
+    def n_push(self) -> int:
+        """Local minibatches between two pushes."""
+        return self.n_sync
+
+
+class Added(Together):
+    """What a worker changed is added as it is: neither rule nor push is a choice."""
+
+    @property
+    def rule(self) -> list[rules.Link]:
+        """Whole deltas."""
+        return [rules.Add(name="add")]
+
+    @property
+    def push(self) -> rules.Push:
+        """A delta, always."""
+        return "delta"
+
+
+class UnreadAlgorithm(Configuration, Unread):
+    """An algorithm whose code may not be imported; what others ask of it has no consequence."""
+
+    one_server = False
+
+    @property
+    def n_fetch(self) -> int:
+        """Any."""
+        return 1
+
+    @property
+    def n_push(self) -> int:
+        """Any."""
+        return 1
+
+    @property
+    def rule(self) -> list[rules.Link]:
+        """None."""
+        return []
+
+    @property
+    def push(self) -> rules.Push:
+        """Any."""
+        return "delta"
+
+    def sentence(self, rule: Rule) -> Algorithm:
+        """It has none."""
+        raise ScenarioError.at("algorithm.name", refusal([("algorithm.name", self.name)]))

@@ -1,0 +1,51 @@
+"""Asynchronous SGD whose communication overlaps with training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from asgd_lab.algorithms.base import Apart
+
+if TYPE_CHECKING:
+    from asgd_lab.protocol.algorithms import Algorithm
+    from asgd_lab.protocol.rules import Rule
+
+
+class Downpour(Apart):
+    """Downpour SGD (Dean et al. 2012): as asgd, but training goes on while pushes and the next fetch are under way."""
+
+    one_server = False
+    one_center = False
+
+    name: Literal["downpour"]
+    """This algorithm's name."""
+    depth: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Pushes that a worker may have under way at once."""
+
+    def sentence(self, rule: Rule) -> Algorithm:
+        """Dean et al. 2012 (Large Scale Distributed Deep Networks), Algorithm 1.1, as DistBelief ran it.
+
+        Δ = (θ − anchor), summed over the stretches since the last push; the anchor is the center that a stretch began
+        with, or the θ of the last push; Θ ← Θ + rule(Δ). With push: gradient Δ is Σ g, the "accrued gradients".
+        """
+        from functools import partial
+
+        from asgd_lab.protocol import gates, programs
+        from asgd_lab.protocol.algorithms import Algorithm
+        from asgd_lab.protocol.replica import AnchoredDelta, GradientSum
+
+        return Algorithm(
+            name=self.name,
+            program=partial(programs.overlapped, n_push=self.n_push, depth=self.depth),
+            gate=gates.asynchronous(),
+            rule=rule,
+            n_fetch=self.n_fetch,
+            pushes=self.push,
+            vectors=AnchoredDelta
+            if self.push == "delta"
+            else GradientSum,  # the center is let go while it is worked on
+            momentum_at_fetch=self.momentum_at_fetch,
+            depth=self.depth,
+        )

@@ -1,0 +1,209 @@
+"""The links of server rules: what each is called, takes, makes and builds. Their mathematics are the protocol's.
+
+The protocol imports torch, and a scenario is read without: a link imports it when it is built.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from asgd_lab.choices import Choice, Registry, Unread
+from asgd_lab.configuration import BareName, Positive
+from asgd_lab.errors import ScenarioError
+from asgd_lab.trust import refusal
+
+if TYPE_CHECKING:
+    from asgd_lab.protocol.rules import Rule
+
+Push = Literal["delta", "gradient"]
+Passed = Literal["delta", "gradient", "any"]
+
+
+class Link(Choice):
+    """One link of a server's rule. Each subclass has its keys, says what it takes and makes, and builds the link."""
+
+    registry = "rules"
+    takes: ClassVar[Passed] = "any"
+    """A delta (a step to be added), a gradient, or any of the two, which it then passes on."""
+    makes: ClassVar[Passed] = "any"
+    averages_round: ClassVar[bool] = False
+    """Whether it divides by the number of pushes that a version is made of."""
+
+    @abstractmethod
+    def build(self, workers: int) -> Rule:
+        """The link as the server applies it, in a run of so many workers."""
+
+
+class Add(Link):
+    """Adds a delta to the parameters as it is."""
+
+    takes = makes = "delta"
+
+    name: Literal["add"]
+    """This rule's name."""
+
+    def build(self, workers: int) -> Rule:
+        """See `protocol.rules.add`."""
+        from asgd_lab.protocol import rules
+
+        return rules.add()
+
+
+class Mean(Link):
+    """Averages the updates of a collected round; only with sync_sgd, and only as the first link."""
+
+    averages_round = True
+
+    name: Literal["mean"]
+    """This rule's name."""
+
+    def build(self, workers: int) -> Rule:
+        """See `protocol.rules.mean`."""
+        from asgd_lab.protocol import rules
+
+        return rules.mean()
+
+
+class Scale(Link):
+    """Multiplies an update by a constant."""
+
+    name: Literal["scale"]
+    """This rule's name."""
+    factor: Positive | None = None
+    """The constant, no unit; null: 1 / workers."""
+
+    def build(self, workers: int) -> Rule:
+        """See `protocol.rules.scale`."""
+        from asgd_lab.protocol import rules
+
+        return rules.scale(1.0 / workers if self.factor is None else self.factor)
+
+
+class ServerSgd(Link):
+    """Gradient descent at the server: takes a gradient, makes the delta -lr times it."""
+
+    takes, makes = "gradient", "delta"
+
+    name: Literal["sgd"]
+    """This rule's name."""
+    lr: Positive
+    """The server's learning rate."""
+
+    def build(self, workers: int) -> Rule:
+        """See `protocol.rules.sgd`."""
+        from asgd_lab.protocol import rules
+
+        return rules.sgd(self.lr)
+
+
+class Momentum(Link):
+    """Replaces an update by its exponentially decaying sum over the versions."""
+
+    name: Literal["momentum"]
+    """This rule's name."""
+    beta: Annotated[float, Field(ge=0, lt=1)]
+    """How much of the sum is kept from one version to the next."""
+    nesterov: bool = False
+    """Whether to look one step ahead, as Nesterov's method does."""
+
+    def build(self, workers: int) -> Rule:
+        """See `protocol.rules.momentum`."""
+        from asgd_lab.protocol import rules
+
+        return rules.momentum(self.beta, self.nesterov)
+
+
+class Adagrad(Link):
+    """Adagrad at the server: takes a gradient, makes a delta that shrinks with the sum of squared gradients."""
+
+    takes, makes = "gradient", "delta"
+
+    name: Literal["adagrad"]
+    """This rule's name."""
+    lr: Positive
+    """The server's learning rate."""
+    eps: Positive = 1e-10
+    """Added to the root of the sum of squares."""
+
+    def build(self, workers: int) -> Rule:
+        """See `protocol.rules.adagrad`."""
+        from asgd_lab.protocol import rules
+
+        return rules.adagrad(self.lr, self.eps)
+
+
+class Adadelta(Link):
+    """Adadelta at the server (Zeiler 2012): takes a gradient, makes a delta with units of its own."""
+
+    takes, makes = "gradient", "delta"
+
+    name: Literal["adadelta"]
+    """This rule's name."""
+    lr: Positive = 1.0
+    """The server's learning rate."""
+    rho: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    """How much of the running averages of squares is kept from one version to the next."""
+    eps: Positive = 1e-6
+    """Added to both running averages before the root."""
+
+    def build(self, workers: int) -> Rule:
+        """See `protocol.rules.adadelta`."""
+        from asgd_lab.protocol import rules
+
+        return rules.adadelta(self.lr, self.rho, self.eps)
+
+
+class UnreadLink(Link, Unread):
+    """A link whose code may not be imported."""
+
+    def build(self, workers: int) -> Rule:
+        """It cannot be."""
+        raise ScenarioError.at("algorithm.rule", refusal([("algorithm.rule", self.name)]))
+
+
+RULES = Registry("rules", Link, (Add, Mean, Scale, ServerSgd, Momentum, Adagrad, Adadelta), UnreadLink)
+AnyLink = Annotated[Link, RULES, BareName()]
+
+
+def chained(rule: Sequence[Link], workers: int) -> Rule:
+    """The links as one rule."""
+    from asgd_lab.protocol import rules
+
+    return rules.chain(*(link.build(workers) for link in rule))
+
+
+def contradictions(rule: Sequence[Link], push: Push, *, collects: bool) -> Iterator[tuple[str, str]]:
+    """What is wrong with a chain of links that is fed with pushes of this kind, by key below the algorithm."""
+    if any(isinstance(link, Unread) for link in rule):
+        return
+    kind: Any = push
+    made_by = ""
+    for index, link in enumerate(rule):
+        key = f"rule.{index}"
+        if link.averages_round and not collects:
+            yield key, f"{link.name!r} averages a collected round and this algorithm collects none; use 'scale'"
+        if link.averages_round and collects and index > 0:
+            yield key, f"{link.name!r} must be the first link: it averages the round before any other link sees it"
+        if link.takes == "delta" and kind == "gradient":
+            message = f"{link.name!r} takes a delta but is fed gradients; set push: delta, or use {_MAKING_DELTAS}"
+            yield key, message
+            return
+        if link.takes == "gradient" and kind == "delta":
+            if made_by:
+                yield key, f"{link.name!r} takes a gradient but {made_by!r} made a delta of it; keep one of the two"
+            else:
+                yield key, f"{link.name!r} takes a gradient but is fed deltas; set push: gradient"
+            return
+        if link.makes == "delta" and kind == "gradient":
+            made_by = link.name
+        kind = kind if link.makes == "any" else link.makes
+    if kind == "gradient":
+        message = f"must end in a delta but only passes gradients on; set push: delta, or add {_MAKING_DELTAS}"
+        yield "rule", message
+
+
+_MAKING_DELTAS = "sgd, adagrad or adadelta"

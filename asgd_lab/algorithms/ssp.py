@@ -1,0 +1,42 @@
+"""Asynchronous SGD with a bound on how far its workers drift apart."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from asgd_lab.algorithms import rules
+from asgd_lab.algorithms.base import Links, Push, Together
+from asgd_lab.configuration import refuse
+
+if TYPE_CHECKING:
+    from asgd_lab.protocol.algorithms import Algorithm
+    from asgd_lab.protocol.rules import Rule
+
+
+class Ssp(Together):
+    """Stale synchronous parallel (Ho et al. 2013): as asgd, but nobody begins a round too far ahead of the slowest."""
+
+    name: Literal["ssp"]
+    """This algorithm's name."""
+    bound: Annotated[int, Field(ge=0)]
+    """How many rounds a worker may be ahead of the slowest when it begins one, so that their counts of pushes differ by
+    bound + 1 at most; with 0, nobody begins a round before all have pushed the one before."""
+    rule: Links = Field(default=[rules.Scale(name="scale")])
+    push: Push = "delta"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        refuse(rules.contradictions(self.rule, self.push, collects=self.collects))
+        return self
+
+    def sentence(self, rule: Rule) -> Algorithm:
+        """Ho et al. 2013 (More Effective Distributed ML via a Stale Synchronous Parallel Parameter Server), section 3.
+
+        With c_m the pushes of worker m, it may fetch while c_m − min(c) ≤ bound; all else as asgd.
+        """
+        from asgd_lab.protocol import gates
+        from asgd_lab.protocol.algorithms import blocking
+
+        return blocking(self, gates.bounded_staleness(self.bound), rule)

@@ -1,0 +1,207 @@
+"""What a scenario chooses by `name`: a class of this package, of an installed plugin, or package.module:Name.
+
+A registry has all that one key may name. Whoever adds a choice registers a class; nothing else asks for it by its name.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import functools
+import inspect
+import operator
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Annotated, Any, ClassVar, get_args
+
+from pydantic import ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
+from pydantic_core import PydanticCustomError, PydanticKnownError, core_schema
+
+from asgd_lab.configuration import Part, refuse
+from asgd_lab.errors import ScenarioError
+from asgd_lab.trust import PLUGINS, Named, is_plugin, is_trusted, outside_here
+
+USERS_NAME = r"^[^:\s]+:[^:\s]+$"  # package.module:Name
+
+_registries: dict[str, Registry] = {}
+
+
+class Choice(Part):
+    """A mapping of the scenario whose `name` says which class it is of."""
+
+    registry: ClassVar[str]
+    """What it is registered among, e.g. algorithms."""
+
+    name: str
+    """What it is called in a scenario."""
+
+    def __reduce__(self) -> Any:
+        """Found by its name where it arrives, since a user's module may have to be imported there first."""
+        return _blank, (self.registry, self.name), self.__getstate__()
+
+
+class Unread(Choice):
+    """Stands for somebody's code that may not be imported: all of its keys are taken, and nothing can be made of it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    def __reduce__(self) -> Any:
+        """As it is: nothing is looked for where it arrives."""
+        return copyreg.__newobj__, (type(self),), self.__getstate__()  # type: ignore[attr-defined]
+
+
+def _blank(registry: str, name: str) -> Any:
+    found = _registries[registry].find(name)
+    return found.__new__(found)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Registry:
+    """All that one key of the scenario may name: `ours`, plugins by their entry points, and what users bring.
+
+    `unread` stands for a user's class that may not be imported. As metadata of a field's type it is how pydantic reads
+    the field.
+    """
+
+    name: str
+    base: type[Choice]
+    ours: tuple[type[Choice], ...]
+    unread: type[Unread]
+    loaded: dict[str, type[Choice]] = field(default_factory=dict)
+    """Classes of others that this process has imported, by the names they were asked for."""
+
+    def __post_init__(self) -> None:
+        _registries[self.name] = self
+
+    def find(self, name: str) -> type[Choice]:
+        """The class of that name; a `ScenarioError` at `name` says why there is none."""
+        for each in self.ours:
+            if name == self.called(each):
+                return each
+        where = name if ":" in name else self.plugins().get(name, name)
+        if not is_trusted() and not is_plugin(where):
+            return self.unread
+        from asgd_lab.tasks.code_imports import imported  # it imports torch, as what it finds will
+
+        what = f"it must be a class below {self.base.__module__}:{self.base.__name__}"
+        found: Any = imported("name", where, what)
+        if not isinstance(found, type) or not issubclass(found, self.base):
+            raise ScenarioError.at("name", f"{where} is not of the kind: {what}")
+        if inspect.isabstract(found):
+            missing = ", ".join(sorted(found.__abstractmethods__))
+            raise ScenarioError.at("name", f"{where} must define {missing}")
+        if self.loaded.get(name) is not found:
+            self.loaded[name] = found
+        return found
+
+    def plugins(self) -> dict[str, str]:
+        """What installed distributions register: package.module:Name by name; the current directory is none of them."""
+        installed = metadata.distributions(path=outside_here(sys.path))
+        points = (point for each in installed for point in each.entry_points if point.group == PLUGINS + self.name)
+        return {point.name: point.value for point in points}
+
+    def described(self) -> dict[str, str]:
+        """The first paragraph of each class's docstring, by name; of a plugin that cannot be imported, why."""
+        found = {self.called(each): _first_paragraph(each) for each in self.ours}
+        for name in self.plugins():
+            try:
+                found.setdefault(name, _first_paragraph(self.find(name)))
+            except ScenarioError as error:
+                found[name] = str(error)
+        return found
+
+    @staticmethod
+    def called(ours: type[Choice]) -> str:
+        """The name of a class of this package."""
+        return str(get_args(ours.model_fields["name"].annotation)[0])  # of Literal["its name"]
+
+    # ------------------------------------------------------------------ for pydantic
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        """Ours are a discriminated union; what is written is written as its own class says."""
+        union = handler.generate_schema(
+            Annotated[functools.reduce(operator.or_, self.ours), Field(discriminator="name")]
+        )
+        as_itself = core_schema.wrap_serializer_function_ser_schema(
+            lambda value, serialize: serialize(value), schema=core_schema.any_schema()
+        )
+        return core_schema.no_info_wrap_validator_function(self._validated, union, serialization=as_itself)
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Ours, those of others that are imported, and any package.module:Name."""
+        known = handler(schema)
+        theirs = []
+        for name, found in self.loaded.items():
+            full = handler.resolve_ref_schema(handler(found.__pydantic_core_schema__))
+            called = {**full["properties"]["name"], "const": name}
+            theirs.append({**full, "properties": {**full["properties"], "name": called}})
+        called = {"type": "string", "pattern": USERS_NAME, "description": "The class, as package.module:Name."}
+        own = {
+            "type": "object",
+            "description": "A class of your own, with its keys.",
+            "properties": {"name": called},
+            "required": ["name"],
+            "additionalProperties": True,
+        }
+        return {**known, "oneOf": [*known["oneOf"], *theirs, own]}
+
+    def _validated(self, value: Any, ours: core_schema.ValidatorFunctionWrapHandler) -> Any:
+        if isinstance(value, self.base) and not isinstance(value, self.ours):
+            return value
+        name = value.get("name") if isinstance(value, Mapping) else None
+        if not isinstance(name, str) or not self._is_theirs(name):
+            return ours(value)
+        try:
+            found = self.find(name)
+        except ScenarioError as error:
+            refuse([("name", str(error))])
+            raise
+        try:
+            return found.model_validate(value)
+        except ValidationError as error:
+            raise _tagged(error, name) from None
+
+    def _is_theirs(self, name: str) -> bool:
+        return ":" in name or (name not in map(self.called, self.ours) and name in self.plugins())
+
+
+def _tagged(error: ValidationError, name: str) -> ValidationError:
+    """The error with the name in its locations, where pydantic has that of a member of a union."""
+    found: Any = [
+        {"type": _kind(one), "loc": (name, *one["loc"]), "input": one["input"]}
+        for one in error.errors(include_url=False)
+    ]
+    return ValidationError.from_exception_data(error.title, found)
+
+
+def _kind(one: Any) -> PydanticKnownError | PydanticCustomError:
+    try:
+        return PydanticKnownError(one["type"], one.get("ctx"))
+    except KeyError:
+        return PydanticCustomError(one["type"], "{text}", {"text": one["msg"], **one.get("ctx", {})})
+
+
+def loaded() -> tuple[tuple[str, str, type[Choice]], ...]:
+    """All classes of others that this process has imported, with their registries and names."""
+    return tuple((each.name, name, found) for each in _registries.values() for name, found in each.loaded.items())
+
+
+def _first_paragraph(found: type[Choice]) -> str:
+    return " ".join((inspect.getdoc(found) or "").partition("\n\n")[0].split())
+
+
+def unread(part: Part, key: str = "") -> Named:
+    """What of a configuration is code that was not imported, since it is not trusted; by its dotted key."""
+    if isinstance(part, Unread):
+        return [(f"{key}.name", part.name)]
+    return [each for name in type(part).model_fields for each in _inside(getattr(part, name), f"{key}.{name}")]
+
+
+def _inside(value: Any, key: str) -> Named:
+    if isinstance(value, Part):
+        return unread(value, key.removeprefix("."))
+    items = enumerate(value) if isinstance(value, list) else ()
+    return [each for index, item in items for each in _inside(item, f"{key}.{index}")]
