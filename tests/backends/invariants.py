@@ -15,10 +15,12 @@ import pandas as pd
 import pytest
 
 from asgd_lab.backends.sim.accounts import COMPUTE, GATE, QUEUE
-from asgd_lab.backends.sim.exchange import FAR, Exchange, Slice
+from asgd_lab.backends.sim.clock import FAR
+from asgd_lab.backends.sim.exchange import Exchange, Slice
 from asgd_lab.backends.sim.network import DOWN, UP, Way
+from asgd_lab.backends.sim.ordered import InOrder
 from asgd_lab.backends.sim.push import Push
-from asgd_lab.backends.sim.servers import _SERVED, Gauge, OnCores, _InOrder
+from asgd_lab.backends.sim.servers import Fcfs, OnCores, Queue
 from asgd_lab.backends.sim.sharing import Capacity
 from asgd_lab.backends.sim.simulation import Simulation
 from asgd_lab.protocol.grants import DROPPED
@@ -119,10 +121,12 @@ def servers_obey_utilisation_law_and_littles_law(sim: Simulation, rows: dict[str
     Both as a server has counted them while it went, and as the rows tell afterwards. Requests are served in order of
     arrival, one at a time; of servers in one order, in the order of arrival at the first.
     """
-    end, several = sim.end_ns, len(sim.queues) > 1
+    end, several = sim.end_ns, len(sim.machine.queues) > 1
     served = Rows(*map(np.concatenate, zip(rows["apply"], rows["grant"], strict=True)))
-    silent = not sim.costs.server_fetch_ns and not sim.one_sided  # a fetch that costs nothing queues, and has no row
-    for index, queue in enumerate(sim.queues):
+    silent = (
+        not sim.machine.costs.server_fetch_ns and not sim.machine.one_sided
+    )  # a fetch that costs nothing queues, and has no row
+    for index, queue in enumerate(sim.machine.queues):
         of = served.only(served.shard == index)
         pending = list(_waiting(sim, queue))
         busy = int((np.minimum(of.end_s, end) - np.minimum(of.start_s, end)).sum())
@@ -135,13 +139,13 @@ def servers_obey_utilisation_law_and_littles_law(sim: Simulation, rows: dict[str
         else:  # a request whose worker is gone is served for nothing
             assert queue.busy_ns >= busy
             assert queue.present_ns >= present
-        if sim.algorithm.name != "downpour" and not several and not sim.one_sided and sim.faults is None:
+        if sim.algorithm.name != "downpour" and not several and not sim.machine.one_sided and sim.faults is None:
             waited = sum(account.spent_ns[QUEUE] for account in sim.accounts)
             assert queue.present_ns == waited, "who waits for the server is there"
         of = of.only(of.lasts > 0)
         of = of.only(np.argsort(of.start_s, kind="stable"))
         assert (of.start_s[1:] >= of.end_s[:-1]).all(), "one at a time"
-        if index == 0 or sim.independent:
+        if index == 0 or sim.machine.independent:
             assert (np.diff(of.start_s - of.wait_s) >= 0).all(), "first come, first served"
 
 
@@ -150,17 +154,17 @@ def links_conserve_bytes_and_obey_littles_law(sim: Simulation, rows: dict[str, R
 
     And the integral of how many are on it is the sum of their times.
     """
-    rung = {id(alarm): time for time, _, _, alarm in sim.clock._queue}
+    rung = {id(alarm): time for time, _, alarm in sim.clock._heap}
     workers = len(sim.workers)
-    exact = len(sim.queues) == 1 and sim.faults is None
+    exact = len(sim.machine.queues) == 1 and sim.faults is None
     for side, done, moved in ((UP, rows["push"], rows["up"]), (DOWN, rows["fetch"], rows["down"])):
-        if side == DOWN and not sim.independent:
+        if side == DOWN and not sim.machine.independent:
             done = done.only(done.steps > 0)
         count = np.bincount(done.worker, minlength=workers).tolist()
         lasted = summed(moved.lasts, moved.worker, workers)
         transfers = np.bincount(moved.worker, minlength=workers).tolist()
         going = [each for each in (under_way(sim) if side == UP else _fetches(sim)) if _left(each) <= sim.end_ns]
-        for capacity in sim.network.capacities:
+        for capacity in sim.machine.network.capacities:
             if not capacity.name.endswith((" up", " down")[side]):
                 continue
             least = most = largest = 0.0
@@ -191,15 +195,15 @@ def links_conserve_bytes_and_obey_littles_law(sim: Simulation, rows: dict[str, R
 
 def links_of_ones_own_are_used_for_as_long_as_transfers_take(sim: Simulation, rows: dict[str, Rows]) -> None:
     """Little's law where nobody shares: transfers are known ahead, and counted as far as they have gone."""
-    if len(sim.queues) > 1 or sim.faults is not None:
+    if len(sim.machine.queues) > 1 or sim.faults is not None:
         return
     for side, moved in ((UP, rows["up"]), (DOWN, rows["down"])):
-        alone = np.array([ways[0].alone_ns for ways in sim.network.ways[side]])
+        alone = np.array([ways[0].alone_ns for ways in sim.machine.network.ways[side]])
         moved = moved.only(alone[moved.worker] > 0)
         going = [(_left(each), each.way.alone_ns) for each in (under_way(sim) if side == UP else _fetches(sim))]
         pending = sum(min(begun + lasts, sim.end_ns) - begun for begun, lasts in going if begun <= sim.end_ns)
         flown = np.minimum(moved.start_s + alone[moved.worker], sim.end_ns) - moved.start_s
-        assert sim.network.flown[side].reader(sim.clock, 1)()[1] == flown.sum() + pending
+        assert sim.machine.network.flown[side].reader(sim.clock, 1)()[1] == flown.sum() + pending
 
 
 def work_is_conserved(sim: Simulation, rows: dict[str, Rows]) -> None:
@@ -208,7 +212,7 @@ def work_is_conserved(sim: Simulation, rows: dict[str, Rows]) -> None:
     taken = int(rows["train"].steps.sum())
     kept = sum(worker.replica.unpushed for worker in sim.workers if worker.alive)
     pushes = [each for each in under_way(sim) if isinstance(each, Push)]
-    if sim.independent:
+    if sim.machine.independent:
         ended = int(rows["push"].steps.sum())
         kept += sum(push.arriving.steps for push in pushes)
     else:
@@ -297,24 +301,24 @@ def _never_waits(sim: Simulation) -> bool:
     return sim.algorithm.gate.bound is None and sim.scenario.budget.minibatches is None
 
 
-def _waiting(sim: Simulation, queue: Gauge) -> Iterator[Exchange | Slice]:
+def _waiting(sim: Simulation, queue: Queue) -> Iterator[Exchange | Slice]:
     """The requests that a server has in its queue or serves; or has served, of one that others have yet to serve."""
-    if isinstance(queue, _InOrder):
+    if isinstance(queue, InOrder):
         exchanges = [each for each in under_way(sim) if each.served == FAR]
-        slices = [each.slices[sim.queues.index(queue)] for each in exchanges]
+        slices = [each.slices[sim.machine.queues.index(queue)] for each in exchanges]
         yield from (each for each in slices if each.arrived <= sim.end_ns)
     elif isinstance(queue, OnCores):
         yield from (each for each in under_way(sim) if each.arrived <= sim.end_ns and each.served == FAR)
     else:
-        alarms = (alarm for _, _, _, alarm in sim.clock._queue)
-        yield from (each for each in alarms if each.callbacks is _SERVED and each.queue is queue)
+        assert isinstance(queue, Fcfs)
+        yield from queue.requests  # type: ignore[misc]
 
 
 def _fetches(sim: Simulation) -> Iterator[Exchange]:
     """Those whose answer is on its way, or there and not waited for."""
     for worker in sim.workers:
         fetch = worker.fetch
-        if worker.alive and fetch.flying and fetch.released != FAR and (fetch.grant.steps or sim.independent):
+        if worker.alive and fetch.flying and fetch.released != FAR and (fetch.grant.steps or sim.machine.independent):
             yield fetch
 
 
@@ -324,7 +328,11 @@ def _left(each: Exchange) -> int:
 
 
 def _ways(sim: Simulation, side: int, worker: int, capacity: Capacity) -> list[Way]:
-    return [way for way in sim.network.ways[side][worker] if way.sharing is not None and capacity in way.one.capacities]
+    return [
+        way
+        for way in sim.machine.network.ways[side][worker]
+        if way.sharing is not None and capacity in way.one.capacities
+    ]
 
 
 def _flight(each: Exchange, way: Way, rung: dict[int, int]) -> tuple[int, int]:

@@ -90,8 +90,8 @@ class Run:
     @property
     def applies(self) -> pd.DataFrame:
         """The applications: of several servers in one order a row a push, which ends with its last slice."""
-        rows, servers = self.rows("apply"), len(self.simulation.queues)
-        if servers == 1 or self.simulation.independent:
+        rows, servers = self.rows("apply"), len(self.simulation.machine.queues)
+        if servers == 1 or self.simulation.machine.independent:
             return rows
         ends = rows["end_s"].groupby(np.arange(len(rows)) // servers).max()
         return rows[rows["shard"] == 0].assign(end_s=ends.to_numpy())

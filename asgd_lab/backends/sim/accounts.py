@@ -41,6 +41,17 @@ class Account:
         self.until = since
 
 
+def where_time_goes(accounts: Sequence[Account]) -> dict[str, Any]:
+    """Seconds under each heading, of the mean worker and of each."""
+    totals = [sum(account.spent_ns[index] for account in accounts) for index in range(len(HEADINGS))]
+    return {
+        "mean": {name: total / len(accounts) * 1e-9 for name, total in zip(HEADINGS, totals, strict=True)},
+        "per_worker": [
+            {name: spent * 1e-9 for name, spent in zip(HEADINGS, account.spent_ns, strict=True)} for account in accounts
+        ],
+    }
+
+
 class Meter:
     """One link's or server's counters over time: integrals, read at regular moments, from which means follow exactly.
 

@@ -9,57 +9,85 @@ passes sent to arrived, and released to landed, once a server, and the last slic
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from asgd_lab.backends.sim.accounts import Account
-from asgd_lab.backends.sim.clock import Alarm, Callbacks
+from asgd_lab.backends.sim.clock import FAR, Clock
+from asgd_lab.backends.sim.machine import Machine
+from asgd_lab.backends.sim.network import Way
+from asgd_lab.backends.sim.ordered import Divided, Piece
+from asgd_lab.backends.sim.sharing import Processor
+from asgd_lab.protocol.replica import Replica
 
-if TYPE_CHECKING:
-    from asgd_lab.backends.sim.network import Way
-    from asgd_lab.backends.sim.worker import SimWorker
-
-FAR = 2**62  # a stage that is not reached yet
 Stages = tuple[tuple[int, int], ...]
+"""(heading, until when) of each stage, in order; `FAR` where it is not reached yet."""
 
 
-class Exchange(Alarm):
+class Owner(Protocol):
+    """The worker that an exchange belongs to."""
+
+    @property
+    def number(self) -> int:
+        """Which one."""
+
+    @property
+    def host(self) -> Processor | None:
+        """What its software runs on, where others do as well."""
+
+    @property
+    def replica(self) -> Replica:
+        """Its replica."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has neither crashed nor left."""
+
+    def finished(self, exchange: Any) -> None:
+        """All that others have to do with the exchange is over; it is done at its own `done`, now or later."""
+
+
+class Exchange(Divided):
     """What pushes and fetches have in common."""
 
     __slots__ = (
-        "arrived",
         "begun",
         "client_ns",
         "clock",
         "done",
-        "early",
         "entry",
         "flying",
+        "host",
+        "independent",
         "job",
         "landed",
-        "left",
         "lost",
-        "queue",
+        "machine",
         "released",
         "sent",
         "served",
-        "sim",
-        "slices",
-        "started",
         "torn",
         "way",
         "worker",
     )
+    slices: Sequence[Slice]
 
-    def __init__(self, worker: SimWorker, ways: list[Way], client_ns: int) -> None:
-        self.worker, self.way = worker, ways[0]
-        self.sim, self.clock = worker.sim, worker.sim.clock
+    def __init__(
+        self, worker: Owner, machine: Machine, ways: Sequence[Way], client_ns: int,
+        slice_served: Callable[[Slice], object],
+    ) -> None:  # fmt: skip
+        """`slice_served` hears of what an independent server has served."""
+        self.worker, self.machine, self.way = worker, machine, ways[0]
+        self.clock: Clock = machine.clock
         self.client_ns = client_ns  # the worker's own software
-        self.queue = worker.sim.queues[0]
-        self.slices = [Slice(self, index, way) for index, way in enumerate(ways)] if len(ways) > 1 else []
+        self.host, _ = machine.processors(worker.number)
+        self.queue = machine.queues[0]
+        self.slices = [Slice(self, index, way, slice_served) for index, way in enumerate(ways)] if len(ways) > 1 else []
+        self.independent = machine.independent and len(ways) > 1
         self.entry: list[Any] | None = None  # its place on a way that is shared, while it is there
         self.job: list[Any] | None = None  # the same of its software, on a host that is shared
         self.left = 0  # slices that are still to come
-        self.early: set[int] = set()  # servers whose slice came before the first server's
+        self.early = set()
         self.lost = False  # did its worker crash?
         self.torn = False  # and has it reached only some of the servers?
         self.flying = False  # is it between begin and done?
@@ -73,14 +101,25 @@ class Exchange(Alarm):
             slice.arrived = slice.started = slice.served = FAR
         self.flying = True
 
-    def serve(self) -> None:
-        """The servers have served it."""
+    def slice_arrives(self, server: int) -> None:
+        """At one of several servers."""
+        raise NotImplementedError
+
+    def slice_lands(self) -> None:
+        """From one of several servers, at the worker's host."""
         raise NotImplementedError
 
     @property
     def collected(self) -> bool:
         """Whether the server has it and has not answered."""
         return self.flying and self.served != FAR and self.released == FAR
+
+    @property
+    def waits_for(self) -> str:
+        """What it has not passed, for a person who asks why nothing goes on."""
+        if self.arrived == FAR:
+            return "a transfer that never ends"
+        return "the server, which does not answer" if self.served == FAR else "a grant that never comes"
 
     def stages(self) -> Stages:
         """What was waited for, and until when, in order."""
@@ -90,70 +129,72 @@ class Exchange(Alarm):
         """The whole of it, to the worker that has waited for it."""
         account.charge_stages(self.stages(), self.done)
 
+    def cut(self, now: int) -> None:
+        """Its worker is gone: what it has on a link of its own ends there."""
+        raise NotImplementedError
+
     def lose(self) -> None:
         """Its worker is gone: what is on its way is lost, what a server has in its queue is served for nothing."""
         self.lost = True
         if self.served != FAR or self.arrived == FAR:
             self.cancel()
             self.way.cut(self.entry)
-            if self.job is not None and self.worker.host is not None:
-                self.worker.host.sharing.withdraw(self.worker.host.one, self.job)
+            if self.job is not None and self.host is not None:
+                self.host.sharing.withdraw(self.host.one, self.job)
         missing = [slice for slice in self.slices if slice.flying]
         for slice in missing:
             slice.cancel()
             slice.way.cut(slice.entry)
         if missing and self.served == FAR:  # its turn comes, or has come, where it will never be
             self.torn = True
-            self.worker.sim.machine.give_up(self, [slice.index for slice in missing])
+            self.machine.give_up(self, [slice.index for slice in missing])
 
 
-class Slice(Alarm):
+class Slice(Piece):
     """The part of an exchange that is one server's."""
 
-    __slots__ = ("arrived", "entry", "flying", "index", "of", "queue", "served", "started", "way")
+    __slots__ = ("_served", "clock", "entry", "flying", "index", "way")
+    of: Exchange
 
-    def __init__(self, of: Exchange, index: int, way: Way) -> None:
-        self.of, self.index, self.way = of, index, way
-        self.queue = of.worker.sim.queues[index]
+    def __init__(self, of: Exchange, index: int, way: Way, served: Callable[[Slice], object]) -> None:
+        self.of, self.index, self.way, self._served = of, index, way, served
+        self.clock, self.queue = of.clock, of.machine.queues[index]
         self.entry: list[Any] | None = None
         self.arrived = self.started = self.served = 0
         self.flying = False  # over its way
 
     def ask(self, local: int) -> None:
         """A fetch's request to an independent server."""
-        clock = self.of.worker.sim.clock
-        self.set(clock, local + self.way.latency_ns - clock._now, SLICE_ARRIVE)
+        self.set(self.clock, local + self.way.latency_ns, slice_arrives)
 
-    def fly(self, then: Callbacks) -> None:
-        """Over the way to or from its server, then call what `then` holds."""
+    def fly(self, then: Callable[[Slice], object]) -> None:
+        """Over the way to or from its server, then call `then`."""
         way = self.way
         self.flying = True
         if way.sharing is not None:
             self.entry = way.sharing.take(way.one, way.bytes, lambda: self._flown(then))
         else:
-            self.set(self.of.worker.sim.clock, self.way.alone_ns + self.way.latency_ns, then)
+            self.set(self.clock, self.clock.now + way.alone_ns + way.latency_ns, then)
 
-    def _flown(self, then: Callbacks) -> None:
+    def _flown(self, then: Callable[[Slice], object]) -> None:
         self.entry = None
-        self.set(self.of.worker.sim.clock, self.way.latency_ns, then)
+        self.set(self.clock, self.clock.now + self.way.latency_ns, then)
 
     def serve(self) -> None:
         """An independent server has served it."""
-        self.served = self.of.worker.sim.clock.now
+        self.served = self.clock.now
         self.of.started = min(self.of.started, self.started)
-        self.of.worker.sim.slice_served(self)
+        self._served(self)
 
 
-def _slice_arrives(slice: Slice) -> None:
+def slice_arrives(slice: Slice) -> None:
+    """At its server."""
     slice.flying = False
-    slice.arrived = slice.of.worker.sim.clock.now
-    slice.of.slice_arrives(slice.index)  # type: ignore[attr-defined]
+    slice.arrived = slice.clock.now
+    slice.of.slice_arrives(slice.index)
 
 
-def _slice_lands(slice: Slice) -> None:
+def slice_lands(slice: Slice) -> None:
+    """At the worker's host."""
     slice.flying = False
-    slice.of.slice_lands()  # type: ignore[attr-defined]
-
-
-SLICE_ARRIVE: Callbacks = (_slice_arrives,)
-SLICE_LAND: Callbacks = (_slice_lands,)
+    slice.of.slice_lands()

@@ -9,29 +9,59 @@ applied push, its local optimizer new.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, Protocol
 
 from asgd_lab import streams
-from asgd_lab.backends.sim.clock import Timer
+from asgd_lab.backends.sim.clock import Clock, Timer
+from asgd_lab.backends.sim.machine import Machine
+from asgd_lab.backends.sim.worker import SimWorker
 from asgd_lab.hardware.costs import nanoseconds
 from asgd_lab.scenario.running import Faults as Config
 from asgd_lab.scenario.running import Kill, ServerDown, Stop
-
-if TYPE_CHECKING:
-    from asgd_lab.backends.sim.simulation import Simulation
-
 
 FUTILE = 10  # crashes a worker without a version in between, after which nobody hopes for the next
 HOPELESS = 1000  # crashes a worker without a version in between, whoever works
 
 
+class Victim(Protocol):
+    """A run, as far as faults strike it."""
+
+    @property
+    def machine(self) -> Machine:
+        """Its servers' queues, and its clock."""
+
+    @property
+    def workers(self) -> Sequence[SimWorker]:
+        """Each one's newest incarnation."""
+
+    @property
+    def version(self) -> int:
+        """The newest one."""
+
+    def crash(self, worker: int) -> tuple[int, int]:
+        """A worker is gone; its minibatches that are lost, and those of them in a round that was not over."""
+
+    def detect(self, worker: int, incarnation: int) -> None:
+        """The server hears that an incarnation is gone, unless it has."""
+
+    def restart(self, worker: int) -> None:
+        """A crashed worker is back, as a new incarnation."""
+
+    def deadlock(self) -> NoReturn:
+        """The run has failed: nothing will ever happen again."""
+
+    def fail(self, failure: str) -> NoReturn:
+        """The run has failed, for this reason."""
+
+
 class Faults:
     """All workers' crashes and restarts."""
 
-    def __init__(self, sim: Simulation, config: Config, seed: int) -> None:
+    def __init__(self, sim: Victim, config: Config, seed: int) -> None:
         self._sim, self._config = sim, config
-        self._random = [streams.generator(seed, worker, "faults") for worker in range(sim.scenario.workers)]
+        self._clock: Clock = sim.machine.clock
+        self._random = [streams.generator(seed, worker, "faults") for worker in range(len(sim.workers))]
         self.crashes = 0
         self.lost_minibatches = 0
         self.lost_under_way = 0  # those of them that were in a round which was not over
@@ -41,7 +71,7 @@ class Faults:
 
     def start(self) -> None:
         """All are up now."""
-        clock, at = self._sim.clock, nanoseconds
+        clock, at = self._clock, nanoseconds
         for each in self._config.schedule:
             if isinstance(each, Kill):
                 self._later(each.at_s, lambda each=each: self._crash(each.worker, at(each.repair_s)))  # type: ignore[misc]
@@ -49,11 +79,11 @@ class Faults:
                 self._later(each.at_s, lambda each=each: self._sim.workers[each.worker].stand_still(at(each.until_s)))  # type: ignore[misc]
             elif isinstance(each, ServerDown):
                 self._later(each.at_s, lambda each=each: self._sim.machine.go_down(clock.now + at(each.for_s)))  # type: ignore[misc]
-        for worker in range(self._sim.scenario.workers):
+        for worker in range(len(self._sim.workers)):
             self._up(worker)
 
     def _later(self, at_s: float, then: Callable[[], object]) -> None:
-        Timer(self._sim.clock, nanoseconds(at_s), then, background=True)
+        Timer(self._clock, nanoseconds(at_s), then, background=True)
 
     def _delay_ns(self, worker: int, mean_s: float) -> int:
         return max(1, nanoseconds(self._random[worker].exponential(mean_s)))
@@ -63,7 +93,7 @@ class Faults:
         if mean_s is not None:
             delay_ns = self._delay_ns(worker, mean_s)
             incarnation = self._sim.workers[worker].replica.incarnation
-            Timer(self._sim.clock, delay_ns, lambda: self._crash_at_random(worker, incarnation), background=True)
+            Timer(self._clock, delay_ns, lambda: self._crash_at_random(worker, incarnation), background=True)
 
     def _crash_at_random(self, worker: int, incarnation: int) -> None:
         if self._sim.workers[worker].replica.incarnation == incarnation:  # else it was killed meanwhile
@@ -71,48 +101,49 @@ class Faults:
 
     def _crash(self, worker: int, repair_ns: int | None) -> None:
         """Repaired after `repair_ns`, or after a time that is drawn."""
-        sim = self._sim
+        sim, clock = self._sim, self._clock
         victim = sim.workers[worker]
         if not victim.alive:  # it has left for good
             return
-        if sim.server.version != self._version:
-            self._version, self._in_vain, self._stalled = sim.server.version, 0, 0
+        if sim.version != self._version:
+            self._version, self._in_vain, self._stalled = sim.version, 0, 0
         self._in_vain += 1
-        self._stalled += sim.clock.stalled  # nobody works: will this crash release somebody?
+        self._stalled += clock.stalled  # nobody works: will this crash release somebody?
         if self._stalled > FUTILE * len(sim.workers):
             sim.deadlock()
         if self._in_vain > HOPELESS * len(sim.workers):
             sim.fail(f"no version in {self._in_vain} crashes: workers are not up for long enough for a round")
         self.crashes += 1
-        sim.down.add(worker)
-        self.lost_minibatches += victim.minibatches - sim.accepted[worker]
-        self.lost_under_way += victim.minibatches - victim.replica.minibatches
-        victim.crash()
+        lost, under_way = sim.crash(worker)
+        self.lost_minibatches += lost
+        self.lost_under_way += under_way
         incarnation = victim.replica.incarnation
         detect_ns = nanoseconds(self._config.detect_s)
         if detect_ns:
-            Timer(sim.clock, detect_ns, lambda: self._detect(worker, incarnation), background=True)
+            Timer(clock, detect_ns, lambda: sim.detect(worker, incarnation), background=True)
         else:
-            self._detect(worker, incarnation)
+            sim.detect(worker, incarnation)
         if self._config.on_death == "stop":
-            sim.fail(f"worker {worker} has died at {sim.clock.now * 1e-9:.6g} s, and on_death is stop")
+            sim.fail(f"worker {worker} has died at {clock.now * 1e-9:.6g} s, and on_death is stop")
         if self._config.on_death == "continue":
             if not any(each.alive for each in sim.workers):
-                sim.fail(f"no worker is left: worker {worker} has died at {sim.clock.now * 1e-9:.6g} s")
+                sim.fail(f"no worker is left: worker {worker} has died at {clock.now * 1e-9:.6g} s")
             return
         if repair_ns is None:
             assert self._config.mean_time_to_repair_s is not None
             repair_ns = self._delay_ns(worker, self._config.mean_time_to_repair_s)
-        Timer(sim.clock, repair_ns, lambda: self._restart(worker), background=True)
-
-    def _detect(self, worker: int, incarnation: int) -> None:
-        server = self._sim.server
-        if worker in server.members and server.standing(worker)[0] == incarnation:
-            self._sim.drop(worker)
+        Timer(clock, repair_ns, lambda: self._restart(worker), background=True)
 
     def _restart(self, worker: int) -> None:
-        sim = self._sim
-        self._detect(worker, sim.workers[worker].replica.incarnation)
-        sim.down.discard(worker)
-        sim.restart(worker)
+        self._sim.detect(worker, self._sim.workers[worker].replica.incarnation)
+        self._sim.restart(worker)
         self._up(worker)
+
+    def facts(self, down_ns: int, end_ns: int) -> dict[str, Any]:
+        """The run's part of summary.json; `down_ns` is the sum over the workers."""
+        in_all = len(self._sim.workers) * end_ns
+        return {
+            "crashes": self.crashes,
+            "lost_minibatches": self.lost_minibatches,
+            "availability": 1 - down_ns / in_all if in_all else 1.0,
+        }

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
 
 from asgd_lab.backends.failing import evaluation_failed
 from asgd_lab.backends.outcome import Progress, Watch
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from torch import Tensor
-
-    from asgd_lab.backends.sim.simulation import Simulation
-    from asgd_lab.protocol.replica import Replica
-    from asgd_lab.tasks.base import Learner
+from asgd_lab.backends.sim.clock import Clock
+from asgd_lab.backends.sim.shards import Shards
+from asgd_lab.protocol.replica import Replica
+from asgd_lab.record.run import RunDirectory
+from asgd_lab.scenario import Scenario
+from asgd_lab.tasks import Task
+from asgd_lab.tasks.base import Learner
 
 WATCH_EVERY = 256  # pushes between two looks at the host's clock
 WATCH_S = 0.2
@@ -24,29 +24,37 @@ WATCH_S = 0.2
 class Look:
     """What the scenario wants evaluated, and who watches."""
 
-    def __init__(self, sim: Simulation, watch: Watch | None) -> None:
-        evaluate = sim.scenario.evaluate
-        self._sim, self._watch = sim, watch
-        self._every = evaluate.interval(sim.scenario.workers) if evaluate is not None else 0
+    def __init__(self, scenario: Scenario, task: Task, record: RunDirectory, clock: Clock, shards: Shards,
+                 buffers: Callable[[], Mapping[str, Tensor]]) -> None:  # fmt: skip
+        """`buffers` gives those that go with the server's parameters."""
+        evaluate = scenario.evaluate
+        self._task, self._record, self._clock, self._shards = task, record, clock, shards
+        self._buffers = buffers
+        self.watch: Watch | None = None
+        self._every = evaluate.interval(scenario.workers) if evaluate is not None else 0
         self._at_server = evaluate is not None and "server" in evaluate.parameters
         self._at_replicas = evaluate is not None and "replicas" in evaluate.parameters
         self._next = 0
-        self._next_of = [0.0] * sim.scenario.workers
+        self._next_of = [0.0] * scenario.workers
         self._watched_s = 0.0
 
-    def at_server(self) -> None:
-        """After a push, or at the start: evaluate if it is due, and show."""
-        sim = self._sim
-        server = sim.server
+    @property
+    def any(self) -> bool:
+        """Whether there is anything to look at after a push."""
+        return self.watch is not None or self._at_server
+
+    def at_server(self, pushes: int) -> None:
+        """After so many pushes: evaluate if it is due, and show."""
+        server = self._shards.first
         if self._at_server and server.minibatches >= self._next:
             self._next = (server.minibatches // self._every + 1) * self._every
-            current = sim.shards.current
+            current = self._shards.current
             assert current is not None
-            self._evaluate("server", server.version, current, sim.workers[0].learner.buffers())
-        if self._watch is not None and sim.pushes % WATCH_EVERY == 0 and time.monotonic() > self._watched_s + WATCH_S:
+            self._evaluate("server", server.version, current, self._buffers())
+        if self.watch is not None and pushes % WATCH_EVERY == 0 and time.monotonic() > self._watched_s + WATCH_S:
             self._watched_s = time.monotonic()
-            now_s, error = sim.clock.now * 1e-9, server.training_error
-            self._watch(Progress(now_s, server.version, server.minibatches, -1, error=error))
+            now_s, error = self._clock.now * 1e-9, server.training_error
+            self.watch(Progress(now_s, server.version, server.minibatches, -1, error=error))
 
     def at_replica(self, replica: Replica, learner: Learner) -> None:
         """After a worker's minibatches: evaluate if it is due."""
@@ -61,11 +69,10 @@ class Look:
         self, whose: str, version: int, params: Tensor, buffers: Mapping[str, Tensor], of_replica: bool = False
     ) -> None:
         """One owner's parameters into the table, beside the minibatches that are in the server's by now."""
-        sim = self._sim
         try:
-            found = sim.task.evaluate(params, buffers, of_replica=of_replica)
+            found = self._task.evaluate(params, buffers, of_replica=of_replica)
         except Exception as error:
             raise evaluation_failed(error) from error
         for split, metric, value in found:
-            row = (sim.clock.now, version, sim.server.minibatches, whose, split, metric, value)
-            sim.record.evals.add(row)
+            row = (self._clock.now, version, self._shards.first.minibatches, whose, split, metric, value)
+            self._record.evals.add(row)

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from asgd_lab.backends.sim.accounts import Meters
 from asgd_lab.backends.sim.clock import Clock
 from asgd_lab.backends.sim.network import Network
-from asgd_lab.backends.sim.servers import Fcfs, Gauge, OnCores, Ordered, Services
-from asgd_lab.backends.sim.sharing import Capacity, Sharing
-from asgd_lab.backends.sim.worker import Processor
+from asgd_lab.backends.sim.ordered import Divided, Ordered
+from asgd_lab.backends.sim.servers import Fcfs, OnCores, Queue, Services
+from asgd_lab.backends.sim.sharing import Capacity, Processor, Sharing
 from asgd_lab.hardware.costs import Costs, nanoseconds
 from asgd_lab.hardware.step_times import mean_step_s
 from asgd_lab.scenario import Scenario
-
-if TYPE_CHECKING:
-    from asgd_lab.backends.sim.exchange import Exchange
 
 
 class Machine:
@@ -26,6 +22,7 @@ class Machine:
         """`depth`: transfers that a worker may have under way in one direction."""
         hardware = scenario.hardware
         self._scenario = scenario
+        self.clock = clock
         self.costs = Costs.of(hardware, size_bytes)
         self.network = Network(clock, hardware, scenario.workers, size_bytes, crowded=depth > 1)
         self.shared: list[Processor] = []
@@ -41,7 +38,7 @@ class Machine:
         count = hardware.server.count
         services = [Services(hardware.server, self.costs, scenario.seed, server) for server in range(count)]
         self._ordered: Ordered | None = None
-        self.queues: list[Gauge]
+        self.queues: list[Queue]
         if count > 1 and not self.independent:
             self._ordered = Ordered(clock, services)
             self.queues = list(self._ordered.queues)
@@ -65,14 +62,14 @@ class Machine:
         device = self._devices[worker // hardware.device.workers]
         return host, device or (host if self._scenario.backend.device == "cpu" else None)
 
-    def submit(self, request: Exchange, server: int, fetch: bool) -> None:
+    def submit(self, request: Divided, server: int, fetch: bool) -> None:
         """A slice has arrived at its server."""
         if self._ordered is not None:
             self._ordered.submit(request, server, fetch)
         else:
             self.queues[server].submit(request.slices[server], fetch)
 
-    def give_up(self, request: Exchange, servers: list[int]) -> None:
+    def give_up(self, request: Divided, servers: list[int]) -> None:
         """Slices of a push will never arrive."""
         if self._ordered is not None:
             self._ordered.give_up(request, servers)
@@ -90,7 +87,7 @@ class Machine:
         return self.shared[-1]
 
 
-def _of_queue(queue: Gauge) -> Callable[[], tuple[float, float]]:
+def _of_queue(queue: Queue) -> Callable[[], tuple[float, float]]:
     return lambda: (queue.busy_ns, queue.present_ns)
 
 

@@ -11,17 +11,13 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from asgd_lab.backends.sim.clock import Clock
 from asgd_lab.backends.sim.sharing import Capacity, Class, Sharing
 from asgd_lab.hardware.costs import nanoseconds, transfer_ns
 from asgd_lab.hardware.step_times import group_of
 from asgd_lab.scenario.hardware import Hardware, Link
-
-if TYPE_CHECKING:
-    from asgd_lab.backends.sim.fetch import Fetch
-    from asgd_lab.backends.sim.push import Push
 
 UP, DOWN = 0, 1
 NOBODY = Class((), 0.0)
@@ -68,12 +64,6 @@ class Network:
         """Bring what is counted up to now."""
         for sharing in self.sharings:
             sharing.move()
-
-    def gone(self, fetch: Fetch, pushes: Sequence[Push], now: int) -> None:
-        """A worker is: what it has on a link of its own ends there."""
-        self.flown[DOWN].cut(fetch.released, fetch.released + fetch.way.alone_ns, now)
-        for push in pushes:
-            self.flown[UP].cut(push.sent, push.sent + push.way.alone_ns, now)
 
     def private_meters(self, clock: Clock) -> Iterator[tuple[str, Callable[[], tuple[float, float]]]]:
         """Of the links that workers have to themselves, all in one a direction: mean utilisation, transfers there."""

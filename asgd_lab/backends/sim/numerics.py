@@ -19,10 +19,15 @@ from asgd_lab.scenario import Scenario
 from asgd_lab.tasks.base import Batch, Learner, Taken, Task
 
 
-def chosen(scenario: Scenario, task: Task, device: torch.device) -> Sequential | Batched:
-    """As the scenario says; where it leaves that to a probe, what the probe found joins summary.json."""
+def chosen(scenario: Scenario, task: Task, device: torch.device) -> Sequential | Batched | None:
+    """As the scenario says; where it leaves that to a probe, what the probe found joins summary.json.
+
+    None for a task without parameters, whose minibatches only take time.
+    """
     mode = scenario.backend.numerics
-    if not task.size or mode == "sequential":
+    if not task.size:
+        return None
+    if mode == "sequential":
         return Sequential()
     if mode == "batched":
         return Batched(task.batch(device), {"numerics": {"mode": "batched"}})

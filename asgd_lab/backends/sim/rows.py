@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from asgd_lab.backends.sim.exchange import Exchange, Slice
+from asgd_lab.backends.sim.fetch import Fetch
+from asgd_lab.backends.sim.push import Push
 from asgd_lab.hardware.costs import Costs
+from asgd_lab.protocol.grants import PushGrant
+from asgd_lab.protocol.replica import Replica
 from asgd_lab.record.columns import KINDS
 from asgd_lab.record.run import RunDirectory
-
-if TYPE_CHECKING:
-    from asgd_lab.backends.sim.exchange import Exchange, Slice
-    from asgd_lab.backends.sim.fetch import Fetch
-    from asgd_lab.backends.sim.push import Push
-    from asgd_lab.protocol.grants import PushGrant
-    from asgd_lab.protocol.replica import Replica
 
 FETCH, TRAIN, PUSH, APPLY, GRANT, UP, DOWN, TO_HOST, TO_DEVICE = (
     KINDS.index(kind) for kind in ("fetch", "train", "push", "apply", "grant", "up", "down", "to_host", "to_device")

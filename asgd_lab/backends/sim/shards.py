@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,6 +63,16 @@ class Shards:
             return _pinned(parts[0], worker)
         found = [_pinned(part, worker) for part in parts]
         return None if found[0] is None else torch.cat([one for one in found if one is not None])
+
+    def facts(self) -> dict[str, Any]:
+        """Of each shard's own staleness, where there are several."""
+        if not self.staleness:
+            return {}
+        found = [
+            {"mean": sum(k * n for k, n in one.items()) / max(1, sum(one.values())), "max": max(one, default=0)}
+            for one in self.staleness
+        ]
+        return {"staleness_per_shard": found}
 
     def join(self, worker: int) -> None:
         """A worker is in, everywhere."""

@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush
 from math import ceil, inf
-from typing import Any
+from typing import Any, NamedTuple
 
-from asgd_lab.backends.sim.clock import Alarm, Callbacks, Clock
+from asgd_lab.backends.sim.clock import Alarm, Clock
 
 
 class Capacity:
@@ -88,7 +88,7 @@ class Sharing(Alarm):
 
     def take(self, one: Class, amount: float, done: Callable[[], object]) -> list[Any]:
         """Call `done` when a new member of the class has drawn `amount`; what is returned can be withdrawn."""
-        if self._since != self._clock._now:
+        if self._since != self._clock.now:
             self.move()
         self._sequence += 1
         entry = [one.virtual + amount, self._sequence, done]
@@ -120,7 +120,7 @@ class Sharing(Alarm):
 
     def move(self) -> None:
         """Bring the virtual clocks, and what is counted, up to now."""
-        now = self._clock._now
+        now = self._clock.now
         passed = now - self._since
         if passed:
             self._since = now
@@ -164,12 +164,11 @@ class Sharing(Alarm):
                 due = self._since
             if self._alarm_at < self._since or due < self._alarm_at:
                 self._alarm_at = due
-                self.set(self._clock, due - self._since, _RING)
+                self.set(self._clock, due, _RING)
 
     def ring(self) -> None:
         """Let go of all who are done."""
-        self.callbacks = _RING  # an older alarm may still be to come
-        if self._clock._now != self._alarm_at:
+        if self._clock.now != self._alarm_at:
             return
         self._alarm_at = -1
         if self._only is not None:
@@ -197,7 +196,7 @@ class Sharing(Alarm):
 
     def _ring_alone(self, one: Class) -> None:
         """The same where there is one class: what every simulated transfer passes, so in one piece."""
-        now, since, rate, count = self._clock._now, self._since, one.rate, one.count
+        now, since, rate, count = self._clock.now, self._since, one.rate, one.count
         if now != since:
             drawn = rate * (now - since)
             one.virtual += drawn
@@ -219,13 +218,19 @@ class Sharing(Alarm):
             rate = one.narrowest / count
             one.rate = rate = rate if rate < one.cap else one.cap
             left = ceil((heap[0][0] - virtual) / rate - 0.5)
-            left = left if left > 0 else 0
-            self._alarm_at = now + left
-            self.set(self._clock, left, _RING)
+            self._alarm_at = end = now + left if left > 0 else now
+            self.set(self._clock, end, _RING)
         else:
             one.virtual = 0.0  # keep the clock's numbers small, and so exact
         for done in finished:
             done()
+
+
+class Processor(NamedTuple):
+    """Cores or a device that several share, and the class of those who do."""
+
+    sharing: Sharing
+    one: Class
 
 
 def fill(classes: Sequence[Class]) -> None:
@@ -286,4 +291,4 @@ def _sequence(entry: list[Any]) -> int:
     return sequence
 
 
-_RING: Callbacks = (Sharing.ring,)
+_RING = Sharing.ring

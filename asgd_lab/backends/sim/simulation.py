@@ -9,35 +9,34 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Sequence
-from typing import Any
-
-from simpy.core import StopSimulation
+from typing import Any, NoReturn
 
 from asgd_lab.backends import devices, room
-from asgd_lab.backends.build import build_algorithm, build_task, build_worker, initial_parameters
+from asgd_lab.backends.build import build_algorithm, build_task, initial_parameters
 from asgd_lab.backends.failing import logged
 from asgd_lab.backends.outcome import Outcome, Watch
 from asgd_lab.backends.sim import report
-from asgd_lab.backends.sim.accounts import Account
-from asgd_lab.backends.sim.clock import Clock, Timer
+from asgd_lab.backends.sim.accounts import where_time_goes
+from asgd_lab.backends.sim.clock import Clock, StopSimulation, Timer
 from asgd_lab.backends.sim.exchange import Slice
 from asgd_lab.backends.sim.faults import Faults
 from asgd_lab.backends.sim.fetch import Fetch
+from asgd_lab.backends.sim.fleet import Fleet
 from asgd_lab.backends.sim.looking import Look
 from asgd_lab.backends.sim.machine import Machine
 from asgd_lab.backends.sim.numerics import chosen
 from asgd_lab.backends.sim.push import Push
 from asgd_lab.backends.sim.rows import Rows
 from asgd_lab.backends.sim.shards import Shards
-from asgd_lab.backends.sim.worker import SimWorker
 from asgd_lab.errors import RunFailed
 from asgd_lab.hardware.costs import check_memory, nanoseconds
-from asgd_lab.hardware.step_times import StepTimes
 from asgd_lab.protocol.grants import DROPPED, FetchGrant, Grant, PushGrant
+from asgd_lab.protocol.replica import Replica
 from asgd_lab.record.run import RunDirectory
 from asgd_lab.record.summary import Statistics
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks import Task
+from asgd_lab.tasks.base import Learner
 
 
 def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) -> Outcome:
@@ -52,50 +51,42 @@ class Simulation:
         check_memory(scenario.hardware, task.size_bytes)
         room.check(scenario, task.size)
         self.scenario, self.record, self.task = scenario, record, task
-        self.clock = Clock()
         self.algorithm = build_algorithm(scenario)
-        self.depth = self.algorithm.depth
-        self.machine = machine = Machine(self.clock, scenario, task.size_bytes, self.algorithm.depth)
-        self.costs, self.network, self.queues = machine.costs, machine.network, machine.queues
-        self.independent, self.one_sided = machine.independent, machine.one_sided
-        self.processors, self.submit = machine.processors, machine.submit
+        self.machine = Machine(Clock(), scenario, task.size_bytes, self.algorithm.depth)
+        self.clock = self.machine.clock
         self._initial = initial_parameters(scenario, task)
         record.begin()
-        self.rows = Rows(record, machine.costs, task.size_bytes)
-        self._buffers = [[self._initial.clone() for _ in range(self.algorithm.depth)] for _ in range(scenario.workers)]
-        self.shards = Shards(scenario, task, self.algorithm, self._initial, self._buffers)
+        self.rows = Rows(record, self.machine.costs, task.size_bytes)
+        self.numerics = chosen(scenario, task, self._initial.device)
+        self.fleet = Fleet(self, scenario, task, self.algorithm, self._initial)
+        self.shards = Shards(scenario, task, self.algorithm, self._initial, self.fleet.buffers)
         self.server = self.shards.first
         self.statistics = Statistics(scenario.workers)
-        self.numerics = chosen(scenario, task, self._initial.device)
-        self.accounts = [Account() for _ in range(scenario.workers)]
-        stated_step_s = getattr(scenario.task, "step_s", None)
-        self._times = StepTimes.all(scenario.hardware, scenario.seed, scenario.workers, stated_step_s, scenario.faults)
-        self.workers = [self._worker(number) for number in range(scenario.workers)]
-        self.down: set[int] = set()  # who has crashed and is not back
+        self.fleet.make()
+        self.workers, self.accounts = self.fleet.workers, self.fleet.accounts
         self.accepted = [0] * scenario.workers  # each worker's minibatches that the server has: a restart goes on there
-        self._former: dict[tuple[int, int], SimWorker] = {}  # incarnations that are gone, by worker and number
         self.faults = Faults(self, scenario.faults, scenario.seed) if scenario.faults is not None else None
         self.end_ns = 0
         self.pushes = 0
         self._partly_applied = 0  # pushes that are in a version of the first of several independent servers, not of all
-        self.look = Look(self, None)
+        self._look = Look(scenario, task, record, self.clock, self.shards, lambda: self.workers[0].learner.buffers())
         self._looks = False  # is there anything to look at after a push?
         self._failure: str | None = None
 
-    def _worker(self, number: int) -> SimWorker:
-        buffers = self._buffers[number]
-        entry = build_worker(self.task, self.algorithm, number, self._initial, buffers)
-        return SimWorker(self, number, entry, self._times[number], self.accounts[number])
+    @property
+    def version(self) -> int:
+        """The server's newest."""
+        return self.server.version
 
     # ------------------------------------------------------------------ the run
 
     def run(self, watch: Watch | None = None) -> Outcome:
         """Until the budget is used up; it fails if the workers come to wait for one another for ever."""
-        self.look = Look(self, watch)
-        self._looks = watch is not None or self.scenario.evaluate is not None
+        self._look.watch = watch
+        self._looks = self._look.any
         for worker in self.workers:
             self.shards.join(worker.number)
-        self.look.at_server()
+        self._look.at_server(self.pushes)
         for worker in self.workers:
             worker.start()
         if self.faults is not None:
@@ -108,7 +99,7 @@ class Simulation:
         gc.freeze()  # what lives as long as the run need not be looked through again and again
         try:
             with self.clock.interruptible(), contextlib.suppress(StopSimulation):
-                self.clock.go_on()
+                self.clock.run()
                 self.deadlock()  # whatever ends a run does not come here
         except (KeyboardInterrupt, RunFailed) as error:
             status = "interrupted"
@@ -123,7 +114,7 @@ class Simulation:
             updates=self.server.version,
             params=None if parameters is None else parameters.cpu().numpy(),
             final={},
-            facts=report.facts(self) | devices.facts(self.scenario),
+            facts=self._facts() | devices.facts(self.scenario),
             status="failed" if self._failure is not None else status,
             failure=self._failure,
         )
@@ -131,18 +122,30 @@ class Simulation:
             outcome.evaluate(self.task, self.record, self.workers[0].learner.buffers(), self._initial.device)
         return outcome
 
-    def deadlock(self) -> None:
+    def _facts(self) -> dict[str, Any]:
+        """Where each worker's time went, links and servers over time, faults; and the statistics' busy times."""
+        self.fleet.count(self.statistics)
+        queues = self.machine.queues
+        self.statistics.server_busy(sum(queue.busy_ns for queue in queues) // len(queues))
+        found = {"time": where_time_goes(self.accounts), "resources": self.machine.meters.summary()}
+        found |= {} if self.numerics is None else self.numerics.facts
+        found |= self.shards.facts()
+        if self.faults is not None:
+            found["faults"] = self.faults.facts(self.fleet.down_ns, self.end_ns)
+        return found
+
+    def deadlock(self) -> NoReturn:
         """Nothing will ever happen again: the run has failed."""
         self.fail(report.deadlock([worker for worker in self.workers if worker.alive], self.clock.now))
 
-    def fail(self, failure: str) -> None:
+    def fail(self, failure: str) -> NoReturn:
         """The run ends here, for this reason."""
         self._failure = failure
         self._stop_workers(self.clock.now)
         raise StopSimulation(None)
 
     def _out_of_time(self) -> None:
-        undetected = self.down & self.server.members
+        undetected = self.fleet.down & self.server.members
         if self.clock.stalled and not undetected and any(worker.alive for worker in self.workers):
             self.deadlock()
         self._finish([])
@@ -156,7 +159,7 @@ class Simulation:
         self._failure = report.starvation(waiting, now)
         for grant in grants:
             if type(grant) is PushGrant:
-                push = self._push_of(grant)
+                push = self.fleet.push_of(grant)
                 push.grant, push.released, push.done = grant, now, now  # nobody hears the answer any more
                 self._applied(push, grant)
                 if push.worker.alive:
@@ -167,8 +170,7 @@ class Simulation:
     def _stop_workers(self, now: int) -> None:
         self.end_ns = now
         self.machine.meters.sample()
-        for worker in self.workers:
-            worker.stop(now)
+        self.fleet.stop(now)
 
     # ------------------------------------------------------------------ what exchanges tell
 
@@ -177,7 +179,7 @@ class Simulation:
         arriving = push.arriving
         if push.lost and (push.torn or not self._is_member(arriving.worker, arriving.incarnation)):
             return
-        if self.depth > 1:
+        if self.algorithm.depth > 1:
             self.shards.take_from(arriving.worker, push.buffer)
         if self.record.distances is not None and self.server.parameters is not None:
             push.distance = self.server.parameters.moved(arriving.worker)
@@ -191,7 +193,7 @@ class Simulation:
         self.pushes += 1
         server = self.server
         if self._looks:
-            self.look.at_server()
+            self._look.at_server(self.pushes)
         if server.finished and not self._partly_applied:
             self._finish(grants)
         self.deliver(grants)
@@ -201,7 +203,7 @@ class Simulation:
         if fetch.lost:
             return
         worker = fetch.worker
-        if self.rows.any and not self.one_sided:
+        if self.rows.any and not self.machine.one_sided:
             self.rows.grant(fetch)
         grants = self.server.on_fetch(worker.number, fetch.ahead)
         if len(grants) == 1 and grants[0].worker == worker.number:
@@ -252,26 +254,16 @@ class Simulation:
         for grant in grants:
             if type(grant) is FetchGrant:
                 worker = self.workers[grant.worker]
-                if worker.alive and self.independent:
+                if worker.alive and self.machine.independent:
                     worker.fetch.release_slice(0, grant)
                 elif worker.alive:
                     worker.fetch.release(grant)
             else:
                 assert type(grant) is PushGrant
-                simple = self.depth == 1 and not self._former
-                push = self.workers[grant.worker].pushes[0] if simple else self._push_of(grant)
+                push = self.fleet.push_of(grant)
                 self._applied(push, grant)
                 if push.worker.alive:
                     push.release(grant)
-
-    def _push_of(self, grant: PushGrant) -> Push:
-        former = self._former.pop((grant.worker, grant.incarnation), None) if self._former else None
-        pushes = (former or self.workers[grant.worker]).pushes
-        if len(pushes) > 1:
-            for push in pushes:
-                if push.flying and push.arriving.sequence == grant.sequence:
-                    return push
-        return pushes[0]
 
     def _applied(self, push: Push, grant: PushGrant) -> None:
         """A push has ended: count it, and write the server's row."""
@@ -281,26 +273,26 @@ class Simulation:
             self.statistics.applied(grant.staleness, grant.steps)
             if self.record.distances is not None:
                 self.rows.distance(push, grant)
-        if self.rows.any and not self.independent:
+        if self.rows.any and not self.machine.independent:
             self.rows.apply(push, grant)
 
-    def granted(self, worker: SimWorker) -> None:
+    def granted(self, replica: Replica) -> None:
         """A fetch was granted minibatches: point the replica at the version, which stays until the next grant."""
-        if worker.replica.vectors is not None:
-            center = self.shards.center(worker.number)
+        if replica.vectors is not None:
+            center = self.shards.center(replica.worker)
             assert center is not None
-            worker.replica.vectors.center = center
+            replica.vectors.center = center
+
+    def trained(self, replica: Replica, learner: Learner) -> None:
+        """A worker has taken its minibatches."""
+        self._look.at_replica(replica, learner)
 
     # ------------------------------------------------------------------ membership
 
     def _is_member(self, worker: int, incarnation: int) -> bool:
         return worker in self.server.members and self.server.standing(worker)[0] == incarnation
 
-    def leave(self, worker: SimWorker) -> None:
-        """A program has ended."""
-        self.drop(worker.number)
-
-    def drop(self, worker: int) -> None:
+    def leave(self, worker: int) -> None:
         """A worker is out: whoever waited for it is released."""
         self.shards.leave_others(worker)
         grants = self.server.on_leave(worker)
@@ -308,13 +300,17 @@ class Simulation:
             self._finish(grants)
         self.deliver(grants)
 
-    def restart(self, number: int) -> None:
+    def crash(self, worker: int) -> tuple[int, int]:
+        """A worker is gone; its minibatches that are lost, and those of them in a round that was not over."""
+        taken = self.fleet.crash(worker)
+        return taken - self.accepted[worker], taken - self.workers[worker].replica.minibatches
+
+    def detect(self, worker: int, incarnation: int) -> None:
+        """The server hears that an incarnation is gone, unless it has."""
+        if self._is_member(worker, incarnation):
+            self.leave(worker)
+
+    def restart(self, worker: int) -> None:
         """A crashed worker is back, as a new incarnation."""
-        self.shards.join(number)
-        former = self.workers[number]
-        if former.pushes[0].collected:  # it is to be applied yet
-            self._former[number, former.replica.incarnation] = former
-        self.workers[number] = worker = self._worker(number)
-        worker.replica.incarnation, worker.replica.sequence = self.server.standing(number)
-        worker.replica.minibatches = self.accepted[number]
-        worker.start()
+        self.shards.join(worker)
+        self.fleet.restart(worker, self.server.standing(worker), self.accepted[worker])

@@ -8,33 +8,23 @@ when its time is over; what a worker computes depends on nothing that happened s
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 from asgd_lab.backends.build import Worker
 from asgd_lab.backends.sim.accounts import COMPUTE, DOWN, IDLE, Account
-from asgd_lab.backends.sim.clock import Alarm, Callbacks
-from asgd_lab.backends.sim.exchange import FAR, Exchange, Stages
+from asgd_lab.backends.sim.clock import FAR, Alarm
+from asgd_lab.backends.sim.exchange import Exchange, Stages
 from asgd_lab.backends.sim.fetch import Fetch
+from asgd_lab.backends.sim.numerics import Computation
 from asgd_lab.backends.sim.push import Push
-from asgd_lab.backends.sim.sharing import Class, Sharing
+from asgd_lab.backends.sim.world import World
 from asgd_lab.errors import ProtocolError
 from asgd_lab.hardware.step_times import StepTimes
 from asgd_lab.protocol import effects
 from asgd_lab.tasks.base import Learner
 
-if TYPE_CHECKING:
-    from asgd_lab.backends.sim.numerics import Computation
-    from asgd_lab.backends.sim.simulation import Simulation
-
 NAN = math.nan
 TRAIN, PUSH, FETCH = effects.Train, effects.Push, effects.Fetch
-
-
-class Processor(NamedTuple):
-    """Cores or a device that several share."""
-
-    sharing: Sharing
-    one: Class
 
 
 class SimWorker(Alarm):
@@ -56,24 +46,31 @@ class SimWorker(Alarm):
         "account",
         "alive",
         "awaits",
+        "clock",
         "device",
         "fetch",
         "host",
         "number",
         "pushes",
         "replica",
-        "sim",
+        "rows",
         "training",
+        "world",
     )
 
-    def __init__(self, sim: Simulation, number: int, entry: Worker, times: StepTimes, account: Account) -> None:
-        self.sim, self.number = sim, number
+    def __init__(
+        self, world: World, number: int, entry: Worker, times: StepTimes, account: Account, depth: int
+    ) -> None:
+        """`depth`: pushes that may be under way at once."""
+        self.world, self.number = world, number
         self._entry, self._times, self.account = entry, times, account
         self._program, self.replica = entry.program, entry.replica
-        self.host, self.device = sim.processors(number)
-        ups, downs = (side[number] for side in sim.network.ways)
-        self.pushes = [Push(self, ups, buffer) for buffer in range(sim.algorithm.depth)]
-        self.fetch = Fetch(self, downs, sim.costs.client_fetch_ns)
+        machine, self.rows = world.machine, world.rows
+        self.clock = machine.clock
+        self.host, self.device = machine.processors(number)
+        served = world.push_served, world.slice_served
+        self.pushes = [Push(self, machine, buffer, *served) for buffer in range(depth)]
+        self.fetch = Fetch(self, machine, world.fetch_served, world.slice_served)
         self.awaits: Exchange | None = None
         self._unsettled: Exchange | None = None  # done, and not charged yet
         self._ahead: list[tuple[Stages, int]] = []  # what is to be charged before that, of overlapping exchanges
@@ -95,14 +92,14 @@ class SimWorker(Alarm):
         """Taken by now, those of a Train under way included: as many as its share that is over."""
         taken = self.replica.minibatches
         if self.training:
-            share = max(0, self.sim.clock.now - self._begun) / self._total
+            share = max(0, self.clock.now - self._begun) / self._total
             taken += min(self.replica.steps, int(self.replica.steps * share))
         return taken
 
     def start(self) -> None:
         """Begin, or begin again, now."""
-        self.account.charge(DOWN, self.sim.clock.now)
-        self.set(self.sim.clock, 0, _START)
+        self.account.charge(DOWN, self.clock.now)
+        self.set(self.clock, self.clock.now, _start)
 
     def resume(self, local: int) -> None:
         """Go on with the program at the worker's own time `local`, until it waits."""
@@ -134,7 +131,7 @@ class SimWorker(Alarm):
                     local = max(local, exchange.done)
                     self._take(exchange)
             elif effect is None:
-                self.set(self.sim.clock, local - self.sim.clock.now, _LEAVE)
+                self.set(self.clock, local, _leave)
                 return
             else:
                 raise ProtocolError(f"the sim backend does not interpret {kind.__name__}")
@@ -142,7 +139,7 @@ class SimWorker(Alarm):
     def leave(self) -> None:
         """The program has ended."""
         self.alive = False
-        self.sim.leave(self)
+        self.world.leave(self.number)
 
     # ------------------------------------------------------------------ exchanges
 
@@ -161,9 +158,8 @@ class SimWorker(Alarm):
 
     def finished(self, exchange: Exchange) -> None:
         """All that others have to do with it is over; it is done at its own `done`, now or later."""
-        sim = self.sim
-        if sim.rows.any and type(exchange) is Push:
-            sim.rows.push(exchange)
+        if self.rows.any and type(exchange) is Push:
+            self.rows.push(exchange)
         if self.awaits is exchange:
             self._take(exchange)
             done, since = exchange.done, self._since
@@ -177,12 +173,15 @@ class SimWorker(Alarm):
             self._unsettled.charge(self.account)
         self._unsettled = exchange
         if type(exchange) is Fetch:
+            replica = self.replica
             _, version, steps = exchange.grant
-            if exchange.slices and self.sim.independent:
-                self.replica.versions = tuple(exchange.versions[1:])
-            self.replica.grant(version, steps)
-            if self.sim.rows.any:
-                self.sim.rows.fetch(exchange)
+            if exchange.independent:
+                replica.versions = tuple(exchange.versions[1:])
+            replica.grant(version, steps)
+            if steps:
+                self.world.granted(replica)
+            if self.rows.any:
+                self.rows.fetch(exchange)
 
     def _set_aside(self) -> None:
         """The last exchange begins anew, or the next may be done before the clock gets to its end: charge it later."""
@@ -193,23 +192,24 @@ class SimWorker(Alarm):
     # ------------------------------------------------------------------ train
 
     def _train(self, local: int) -> None:
-        sim, steps = self.sim, self.replica.steps
+        steps, numerics = self.replica.steps, self.world.numerics
         if local < self._still_until:
             local = self._still_until
         self._begun = local
         self.training = True
-        now = sim.clock._now
-        if sim.task.size:
-            self._computed = sim.numerics.begin(self._entry, self._times.ends_ns(steps, local))
+        if numerics is not None:
+            self._computed = numerics.begin(self._entry, self._times.ends_ns(steps, local))
             self._total = self._computed.ends_ns[-1]
         else:
             self._total = self._times.total_ns(steps, local)
-        if local + self._total > FAR:
-            sim.fail(f"worker {self.number} would train beyond {FAR / 1e9:.3g} s of virtual time, where clocks end")
+        end = local + self._total
+        if end > FAR:
+            self.world.fail(f"worker {self.number} would train beyond {FAR / 1e9:.3g} s of virtual time, "
+                            "where clocks end")  # fmt: skip
         if self.device is None:
-            self.set(sim.clock, local + self._total - now, _TRAINED)
-        elif local > now:
-            self.set(sim.clock, local - now, _COMPUTE)
+            self.set(self.clock, end, _trained)
+        elif local > self.clock.now:
+            self.set(self.clock, local, _compute)
         else:
             self.compute()
 
@@ -219,14 +219,14 @@ class SimWorker(Alarm):
             return
         self._still_until = max(self._still_until, until)
         if self.training:
-            self._late += max(0, until - max(self._begun, self.sim.clock.now))
-            self._begun = max(self._begun, until) if self._begun > self.sim.clock.now else self._begun
-            self.callbacks = _LATE
+            self._late += max(0, until - max(self._begun, self.clock.now))
+            self._begun = max(self._begun, until) if self._begun > self.clock.now else self._begun
+            self.then = _late
 
     def late(self) -> None:
         """The minibatches would have been over by now, had it not stood still."""
         late, self._late = self._late, 0
-        self.set(self.sim.clock, late, _TRAINED)
+        self.set(self.clock, self.clock.now + late, _trained)
 
     def compute(self) -> None:
         """On a device or cores that others use as well."""
@@ -235,8 +235,7 @@ class SimWorker(Alarm):
 
     def trained(self) -> None:
         """The minibatches' time is over."""
-        sim, replica, account = self.sim, self.replica, self.account
-        now = sim.clock._now
+        account, now = self.account, self.clock.now
         self.training, self._job = False, None
         if self._ahead:
             self._charge_ahead(now)
@@ -246,41 +245,41 @@ class SimWorker(Alarm):
         if now > account.until:  # inlined: Account.charge
             account.spent_ns[COMPUTE] += now - account.until
             account.until = now
-        if sim.task.size:
-            self._learn(now)
+        if self._computed is not None:
+            self._learn(self._computed, now)
         else:
-            replica.trained(NAN, NAN)
-        if sim.rows.any:
-            sim.rows.train(replica, self._begun, now)
+            self.replica.trained(NAN, NAN)
+        if self.rows.any:
+            self.rows.train(self.replica, self._begun, now)
         self.resume(now)
 
-    def _learn(self, now: int) -> None:
-        """Take the minibatches' losses and errors, and look at the replica."""
-        sim, replica = self.sim, self.replica
-        computed = self._computed
-        assert computed is not None
+    def _learn(self, computed: Computation, now: int) -> None:
+        """Take the minibatches' losses and errors."""
+        replica = self.replica
         losses, errors = computed.results()
-        if sim.rows.any:
-            sim.rows.minibatches(replica, self._begun, now, computed.ends_ns, losses, errors)
+        if self.rows.any:
+            self.rows.minibatches(replica, self._begun, now, computed.ends_ns, losses, errors)
         replica.trained(sum(losses), sum(errors))
-        sim.look.at_replica(replica, self._entry.learner)
+        self.world.trained(replica, self._entry.learner)
 
     # ------------------------------------------------------------------ ends
 
-    def stop(self, end: int) -> None:
-        """The run is over at `end`, wherever this worker is: charge the rest of its time."""
+    def stop(self, end: int, otherwise: int) -> None:
+        """The run is over at `end`, wherever this worker is: charge the rest of its time, to `otherwise` if it does
+        nothing.
+        """
         account = self.account
         self._charge_ahead(end)
         if self._unsettled is not None:
             account.charge_stages(self._unsettled.stages(), min(end, self._unsettled.done))
         if not self.alive:
-            account.charge(DOWN if self.number in self.sim.down else IDLE, end)
+            account.charge(otherwise, end)
         elif self.training:
             account.charge(COMPUTE, end)
         elif self.awaits is not None:
             account.charge_stages(self.awaits.stages(), end)
         else:
-            account.charge(IDLE, end)
+            account.charge(otherwise, end)
 
     def _charge_ahead(self, end: int) -> None:
         for stages, done in self._ahead:
@@ -289,7 +288,8 @@ class SimWorker(Alarm):
 
     def crash(self) -> None:
         """Gone: what it computed and has not pushed is lost, and so is what it has on its way."""
-        self.stop(self.sim.clock.now)
+        now = self.clock.now
+        self.stop(now, IDLE)
         self._unsettled = None
         self.alive = False
         self.cancel()
@@ -300,16 +300,12 @@ class SimWorker(Alarm):
         for exchange in (self.fetch, *self.pushes):
             if exchange.flying:
                 exchange.lose()
-        self.sim.network.gone(self.fetch, self.pushes, self.sim.clock.now)
+            exchange.cut(now)
         self._program.close()
 
 
 def _start(worker: SimWorker) -> None:
-    worker.resume(worker.sim.clock.now)
+    worker.resume(worker.clock.now)
 
 
-_START: Callbacks = (_start,)
-_COMPUTE: Callbacks = (SimWorker.compute,)
-_TRAINED: Callbacks = (SimWorker.trained,)
-_LATE: Callbacks = (SimWorker.late,)
-_LEAVE: Callbacks = (SimWorker.leave,)
+_compute, _trained, _late, _leave = SimWorker.compute, SimWorker.trained, SimWorker.late, SimWorker.leave

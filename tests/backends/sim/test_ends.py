@@ -99,7 +99,7 @@ def test_a_worker_that_is_not_heard_while_others_do_all_the_work_is_starved(budg
 
 def test_a_server_that_serves_nobody_is_a_deadlock() -> None:
     def arrange(simulation: Simulation) -> None:
-        simulation.queues[0].submit = lambda request, fetch: None  # type: ignore[method-assign]
+        simulation.machine.queues[0].submit = lambda request, fetch: None  # type: ignore[method-assign]
 
     message = failure(arrange, hardware={"server": {"push_s": 0.1, "fetch_s": 0.1}})
     assert message.endswith("workers 0, 1, 2 wait for the server, which does not answer")
@@ -114,7 +114,7 @@ class Lossy(Sharing):
 
 def test_a_transfer_that_never_ends_is_a_deadlock() -> None:
     def arrange(simulation: Simulation) -> None:
-        for servers in simulation.network.ways[UP]:
+        for servers in simulation.machine.network.ways[UP]:
             servers[0].sharing = Lossy(simulation.clock)
 
     message = failure(arrange, hardware={"link": {"up_bytes_per_s": 1e3, "shared": True}})
@@ -159,7 +159,7 @@ def test_a_second_interruption_does_not_wait() -> None:
 
     Timer(clock, 1, stuck)
     with pytest.raises(KeyboardInterrupt), clock.interruptible():
-        clock.go_on()
+        clock.run()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 

@@ -119,7 +119,7 @@ def test_servers_do_not_wait_for_slices_that_will_never_come() -> None:
         budget={"updates": 1},
     )
     assert found.outcome.makespan_ns == 4 * SECOND
-    assert [queue.present for queue in found.simulation.queues] == [0, 0]
+    assert [queue.present for queue in found.simulation.machine.queues] == [0, 0]
     assert found.outcome.facts["faults"]["lost_minibatches"] == 1
 
 
@@ -141,7 +141,7 @@ def test_a_push_that_waits_in_the_queue_is_served_and_not_applied() -> None:
     assert found.rows("push")["worker"].tolist() == [0, 0]
     assert (found.applies["start_s"] / SECOND).tolist() == [1.0, 5.0]
     assert (found.applies["wait_s"] / SECOND).tolist() == [0.0, 1.0]
-    assert found.simulation.queues[0].busy_ns == 6 * SECOND
+    assert found.simulation.machine.queues[0].busy_ns == 6 * SECOND
     assert found.outcome.facts["faults"]["lost_minibatches"] == 1
 
 
@@ -190,7 +190,7 @@ def test_a_link_is_divided_anew_when_a_sender_dies() -> None:
         budget={"updates": 1},
     )
     assert found.outcome.makespan_ns == 2.5 * SECOND
-    (up,) = (one for one in found.simulation.network.capacities if one.name == "link up")
+    (up,) = (one for one in found.simulation.machine.network.capacities if one.name == "link up")
     assert up.used == pytest.approx(1500)
     assert up.present_ns == (1.5 + 1.0) * SECOND
 
@@ -454,7 +454,7 @@ def test_a_push_that_has_reached_one_server_of_two_is_given_up_at_both() -> None
     )
     assert set(found.rows("push")["worker"]) == {0}
     assert found.outcome.updates == 4
-    assert all(not one.takers for one in found.simulation.network.capacities if one.name.startswith("link 2"))
+    assert all(not one.takers for one in found.simulation.machine.network.capacities if one.name.startswith("link 2"))
 
 
 # ---------------------------------------------------------------- at stated times
@@ -529,7 +529,7 @@ def test_a_server_that_is_down_begins_its_service_anew(servers: int) -> None:
     found = stated({"name": "server_down", "at_s": 1.5, "for_s": 2.0}, budget={"updates": 2},
                    server={"push_s": 1.0, "count": servers})  # fmt: skip
     assert (found.applies["end_s"] / SECOND).tolist() == [4.5, 5.5]
-    assert found.simulation.queues[0].busy_ns == 2.5 * SECOND, "half a second of it in vain"
+    assert found.simulation.machine.queues[0].busy_ns == 2.5 * SECOND, "half a second of it in vain"
 
 
 @pytest.mark.parametrize("servers", [1, 2])

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 
 from asgd_lab.backends.sim.clock import Alarm, Clock, Timer
-from asgd_lab.backends.sim.servers import Fcfs, Gauge, OnCores, Ordered, Services
+from asgd_lab.backends.sim.ordered import Ordered
+from asgd_lab.backends.sim.servers import Fcfs, OnCores, Queue, Services
 from asgd_lab.backends.sim.sharing import Capacity, Sharing
 from asgd_lab.hardware.costs import Costs
 from asgd_lab.scenario.hardware import Hardware
@@ -37,7 +38,7 @@ class Stated(Services):
 class Asking(Alarm):
     """A request that notes (start, wait, end) of its service."""
 
-    def __init__(self, clock: Clock, queue: Gauge, served: list[tuple[int, int, int]]) -> None:
+    def __init__(self, clock: Clock, queue: Queue, served: list[tuple[int, int, int]]) -> None:
         self._clock, self.queue, self._served = clock, queue, served
         self.arrived = self.started = -1
 
@@ -61,7 +62,7 @@ def test_the_server_serves_one_at_a_time_in_order_of_arrival(requests: list[tupl
     clock = Clock()
     requests = sorted(requests, key=lambda request: request[0])
     services = [service for _, service in requests]
-    queue: Gauge
+    queue: Queue
     if shared:
         cores = Sharing(clock)
         one = cores.add([Capacity("cores", 1)], 1.0)

@@ -1,0 +1,51 @@
+"""What a worker may call of the run that it is in; nothing else of a run is known to workers and exchanges."""
+
+from __future__ import annotations
+
+from typing import NoReturn, Protocol
+
+from asgd_lab.backends.sim.exchange import Slice
+from asgd_lab.backends.sim.fetch import Fetch
+from asgd_lab.backends.sim.machine import Machine
+from asgd_lab.backends.sim.numerics import Batched, Sequential
+from asgd_lab.backends.sim.push import Push
+from asgd_lab.backends.sim.rows import Rows
+from asgd_lab.protocol.replica import Replica
+from asgd_lab.tasks.base import Learner
+
+
+class World(Protocol):
+    """A run, as its workers see it."""
+
+    @property
+    def machine(self) -> Machine:
+        """The clock, and what workers compute and send with."""
+
+    @property
+    def rows(self) -> Rows:
+        """The tables that workers write into."""
+
+    @property
+    def numerics(self) -> Sequential | Batched | None:
+        """What computes minibatches; None where they only take time."""
+
+    def push_served(self, push: Push) -> None:
+        """A push has had its service: it is applied, or collected."""
+
+    def fetch_served(self, fetch: Fetch) -> None:
+        """A fetch has had its service: it is granted, or held back."""
+
+    def slice_served(self, slice: Slice) -> None:
+        """One of several independent servers has served its slice of a push or a fetch."""
+
+    def granted(self, replica: Replica) -> None:
+        """A fetch has been granted minibatches: point the replica at the version, which stays until the next grant."""
+
+    def trained(self, replica: Replica, learner: Learner) -> None:
+        """A worker has taken its minibatches."""
+
+    def leave(self, worker: int) -> None:
+        """A worker's program has ended."""
+
+    def fail(self, failure: str) -> NoReturn:
+        """The run ends here, for this reason."""
