@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from asgd_lab.backends.build import build_algorithm, build_budget, build_task
-from asgd_lab.backends.inline import Inline, order_of
-from asgd_lab.protocol.effects import Push
+from asgd_lab.backends.inline import Inline, Observer, order_of
+from asgd_lab.protocol.client import Step
+from asgd_lab.protocol.messages import PushRequest
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks import Learner, Task
 from asgd_lab.tasks.base import Bufferless
@@ -86,12 +87,15 @@ def test_until_its_first_push_one_worker_is_plain_sgd_bit_for_bit(task: str, mom
     built = build_task(stated)
     seen: list[Tensor] = []
 
-    def observe(_: int, what: object) -> None:
-        if isinstance(what, Push):
-            assert what.replica.vectors is not None
-            seen.append(what.replica.vectors.params.clone())
+    class Watch(Observer):
+        def step(self, worker: int, step: Step) -> None:
+            if isinstance(step, PushRequest):
+                vectors = lab.workers[worker].replica.vectors
+                assert vectors is not None
+                seen.append(vectors.params.clone())
 
-    Inline(built, build_algorithm(stated), build_budget(stated), 1, observe=observe).run()
+    lab = Inline(built, build_algorithm(stated), build_budget(stated), 1, observer=Watch())
+    lab.run()
     assert len(seen) == 1
     assert torch.equal(seen[0], plain(built, 30))
 

@@ -48,4 +48,5 @@ class Downpour(Apart):
             else GradientSum,  # the center is let go while it is worked on
             momentum_at_fetch=self.momentum_at_fetch,
             depth=self.depth,
+            overlaps=True,
         )

@@ -12,10 +12,11 @@ from asgd_lab import tasks
 from asgd_lab.backends import devices
 from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.protocol.algorithms import Algorithm
-from asgd_lab.protocol.effects import Program
+from asgd_lab.protocol.client import Client
+from asgd_lab.protocol.members import Budget
 from asgd_lab.protocol.parameters import Parameters
-from asgd_lab.protocol.replica import GradientSum, Replica
-from asgd_lab.protocol.server import Budget, Server
+from asgd_lab.protocol.replica import Replica
+from asgd_lab.protocol.server import Server
 from asgd_lab.record.saved_model import saved
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks.base import Learner, Task, one_line
@@ -117,11 +118,11 @@ def _bytes_of(params: Tensor, buffers: Mapping[str, Tensor]) -> int:
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """One worker as every backend drives it: its replica, what trains it, and its program."""
+    """One life of a worker as every backend carries it: its replica, what trains it, and its end of the protocol."""
 
     replica: Replica
     learner: Learner
-    program: Program
+    client: Client
 
 
 def build_worker(
@@ -135,8 +136,7 @@ def build_worker(
     params = initial.clone() if params is None else params
     if task.size:
         vectors = algorithm.vectors(params, params, updates[0])
-        gradients = vectors.gradients if isinstance(vectors, GradientSum) else None
-        learner = task.learner(worker, params, gradients)
+        learner = task.learner(worker, params, vectors.gradients)
         resets = algorithm.momentum_at_fetch == "reset"
 
         def after_adopt() -> None:
@@ -144,11 +144,11 @@ def build_worker(
             if resets:
                 learner.reset_momentum()
 
-        replica = Replica(worker, vectors, after_adopt, updates)
+        replica = Replica(worker, vectors, after_adopt, updates, task.size_bytes)
     else:
         learner = task.learner(worker, params)
-        replica = Replica(worker)
-    return Worker(replica, learner, algorithm.program(replica))
+        replica = Replica(worker, size_bytes=task.size_bytes)
+    return Worker(replica, learner, Client(replica, algorithm.program(replica)))
 
 
 def build_server(

@@ -1,12 +1,12 @@
 """The inline backend: workers take turns in a given order, in this process and without a clock. It is the reference.
 
-One turn resumes one worker's program up to its next effect and submits that effect. Between turns anything may happen:
-tests draw the turns, kill workers and let them join; a recorded run is re-executed by giving its order.
+One turn advances one worker's client by one step and carries it out. Between turns anything may happen: tests draw the
+turns, kill workers and let them join; a recorded run is re-executed by giving its order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -26,10 +26,11 @@ from asgd_lab.backends.failing import logged, minibatch_failed
 from asgd_lab.backends.outcome import Outcome, Watch
 from asgd_lab.errors import ProtocolError, RunFailed
 from asgd_lab.protocol.algorithms import Algorithm
-from asgd_lab.protocol.effects import Effect, Fetch, Push, Start, Train, Wait
-from asgd_lab.protocol.grants import DROPPED, FetchGrant, Grant, PushGrant
+from asgd_lab.protocol.client import Step
+from asgd_lab.protocol.effects import Train
+from asgd_lab.protocol.members import Budget
+from asgd_lab.protocol.messages import DROPPED, Ack, Answer, FetchRequest, Grant, Join, Leave, PushRequest, Why
 from asgd_lab.protocol.replica import Replica
-from asgd_lab.protocol.server import Budget
 from asgd_lab.record.columns import KINDS
 from asgd_lab.record.run import RunDirectory
 from asgd_lab.record.summary import Statistics
@@ -41,11 +42,22 @@ if TYPE_CHECKING:
 
 APPLY = KINDS.index("apply")
 
-Observer = Callable[[int, Effect | Grant], None]
+
+class Observer:
+    """Hears of a run what it wants to: override nothing or any of these."""
+
+    def step(self, worker: int, step: Step) -> None:
+        """A client's next step, before it is carried out."""
+
+    def answered(self, worker: int, answer: Answer) -> None:
+        """The server has given an answer."""
+
+    def minibatch(self, replica: Replica, step: int, loss: float, error: float) -> None:
+        """A minibatch was taken."""
 
 
 class Inline:
-    """A run without time. `observe(worker, what)` hears of every effect when submitted and of every grant."""
+    """A run without time."""
 
     def __init__(
         self,
@@ -54,8 +66,7 @@ class Inline:
         budget: Budget,
         workers: int,
         initial: Tensor | None = None,
-        observe: Observer | None = None,
-        minibatch: Callable[[Replica, int, float, float], None] | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self.task, self.algorithm = task, algorithm
         self.initial = task.initial() if initial is None else initial
@@ -64,9 +75,8 @@ class Inline:
         self.server = build_server(task, algorithm, budget, self.initial, self.mailboxes)
         self.workers: dict[int, Worker] = {}
         self.first: Learner | None = None  # of worker 0, also when it has left: evaluations take its buffers
-        self._ahead: dict[int, FetchGrant | None] = {}  # started fetches, and what they were granted
         self.ready: set[int] = set()  # whose turn it may be; the others wait for a grant
-        self._observe, self._minibatch = observe, minibatch
+        self._observer = Observer() if observer is None else observer
         for worker in range(workers):
             self.join(worker)
 
@@ -80,12 +90,10 @@ class Inline:
     def join(self, worker: int) -> None:
         """Let a new incarnation of `worker` in. A mailbox outlives its owner: what lies in it may still be needed."""
         mailbox = self.mailboxes.setdefault(worker, torch.zeros_like(self.initial))
-        self._ahead.pop(worker, None)
-        self._deliver(self.server.on_join(worker))
+        self.deliver(self.server.hear(Join(worker)))
         buffers = [mailbox, *(torch.zeros_like(mailbox) for _ in range(self.algorithm.depth - 1))]
         entry = build_worker(self.task, self.algorithm, worker, self.initial, buffers, self._shared)
-        entry.replica.incarnation, entry.replica.sequence = self.server.standing(worker)
-        entry.replica.minibatches = self.server.taken(worker)
+        entry.client.begin(*self.server.standing(worker), self.server.taken(worker))
         self.workers[worker] = entry
         if worker == 0:
             self.first = entry.learner
@@ -93,59 +101,50 @@ class Inline:
 
     def kill(self, worker: int) -> None:
         """`worker` is gone, wherever it was."""
-        self.workers.pop(worker).program.close()
-        self.ready.discard(worker)
-        self._deliver(self.server.on_leave(worker))
+        self._leave(Leave(worker, self.workers[worker].replica.incarnation, Why.DIED))
 
     def turn(self, worker: int) -> None:
-        """Resume `worker`'s program to its next effect, and begin that effect."""
+        """Carry out the next step of `worker`."""
         if worker not in self.ready:
             raise ProtocolError(f"it is not worker {worker}'s turn: it waits for a grant, or has left")
         entry = self.workers[worker]
-        effect = next(entry.program, None)
-        if effect is None:
-            self.kill(worker)
-            return
-        if self._observe is not None:
-            self._observe(worker, effect)
-        if type(effect) is Train:
-            loss_sum = error_sum = 0.0
-            replica = entry.replica
-            for step in range(replica.minibatches, replica.minibatches + replica.steps):
-                try:
-                    loss, error = entry.learner.minibatch(step)
-                except Exception as raised:
-                    raise minibatch_failed(worker, step, raised) from raised
-                loss_sum += loss
-                error_sum += error
-                if self._minibatch is not None:
-                    self._minibatch(replica, step, loss, error)
-            replica.trained(loss_sum, error_sum)
-        elif (
-            type(effect) is Wait
-        ):  # what is started here is done at once, but a fetch takes effect when it is waited for
-            granted = self._ahead.pop(worker, None) if type(effect.effect) is Fetch else None
-            if granted is not None:
-                self._take(entry, granted)
-        elif type(effect) is Start:
-            if type(effect.effect) is Fetch:
-                if worker in self._ahead:
-                    raise ProtocolError(f"worker {worker} starts a fetch that it has started and not waited for")
-                self._ahead[worker] = None
-            self._begin(worker, effect.effect)
-        else:
-            self.ready.discard(worker)
-            assert isinstance(effect, Fetch | Push)
-            self._begin(worker, effect)
+        step = entry.client.advance()
+        assert step is not None, "it is ready"
+        self._observer.step(worker, step)
+        if type(step) is Train:
+            self._train(entry)
+        elif type(step) is FetchRequest or type(step) is PushRequest:
+            if entry.client.awaits is not None:
+                self.ready.discard(worker)
+            if type(step) is PushRequest and entry.replica.updates:
+                self.mailboxes[worker] = entry.replica.updates[step.buffer]
+            self.deliver(self.server.hear(step))
+        elif type(step) is Grant:
+            self._point(entry, step)
+        elif type(step) is Leave:
+            self._leave(step)
 
-    def _begin(self, worker: int, effect: Fetch | Push) -> None:
-        if type(effect) is Fetch:
-            self._deliver(self.server.on_fetch(worker, worker in self._ahead))
-        elif type(effect) is Push:
-            replica = effect.replica
-            if replica.updates:
-                self.mailboxes[worker] = replica.updates[effect.buffer]
-            self._deliver(self.server.on_push(replica.arriving()))
+    def _train(self, entry: Worker) -> None:
+        replica, client = entry.replica, entry.client
+        loss_sum = error_sum = 0.0
+        taken = 0
+        for step in range(replica.minibatches, replica.minibatches + replica.steps):
+            try:
+                loss, error = entry.learner.minibatch(step)
+            except Exception as raised:
+                raise minibatch_failed(replica.worker, step, raised) from raised
+            loss_sum += loss
+            error_sum += error
+            taken += 1
+            self._observer.minibatch(replica, step, loss, error)
+            if client.stopping:
+                break
+        client.trained(loss_sum, error_sum, taken)
+
+    def _leave(self, leave: Leave) -> None:
+        self.workers.pop(leave.worker).client.close()
+        self.ready.discard(leave.worker)
+        self.deliver(self.server.hear(leave))
 
     def run(self, order: Iterable[int] | None = None) -> None:
         """Take the turns of `order`, which ends the run; without one, everybody in turn until all have left."""
@@ -160,73 +159,76 @@ class Inline:
                 if worker in self.ready:
                     self.turn(worker)
 
-    def _deliver(self, grants: list[Grant]) -> None:
-        for grant in grants:
-            if self._observe is not None:
-                self._observe(grant.worker, grant)
-            entry = self.workers.get(grant.worker)
-            if entry is None:
-                continue  # it died while its push was collected
-            if type(grant) is PushGrant and grant.incarnation != entry.replica.incarnation:
-                continue  # its earlier self did
-            if type(grant) is FetchGrant:
-                if grant.worker in self._ahead:
-                    self._ahead[grant.worker] = grant
-                    continue
-                self._take(entry, grant)
-            self.ready.add(grant.worker)
+    def deliver(self, answers: list[Answer]) -> None:
+        """Hand the server's answers to those whom they are for."""
+        for answer in answers:
+            self._observer.answered(answer.worker, answer)
+            entry = self.workers.get(answer.worker)
+            if entry is not None and entry.client.hear(answer):
+                if type(answer) is Grant:
+                    self._point(entry, answer)
+                self.ready.add(answer.worker)
 
-    def _take(self, entry: Worker, grant: FetchGrant) -> None:
-        replica = entry.replica
-        replica.grant(grant.version, grant.steps)
-        if replica.vectors is not None and grant.steps and self.server.parameters is not None:
-            replica.vectors.center = self.server.parameters.vector(self.server.parameters.pinned(grant.worker))
+    def _point(self, entry: Worker, grant: Grant) -> None:
+        """The replica's center is the version that it was granted."""
+        if entry.replica.vectors is not None and grant.steps and self.server.parameters is not None:
+            entry.replica.vectors.center = self.server.parameters.vector(grant.slot)
 
 
-class _Book:
-    """A run's tables and counts, kept by listening; time is the number of effects submitted so far, in nanoseconds."""
+class _Book(Observer):
+    """A run's tables and counts, kept by listening; time is the number of steps so far, in nanoseconds."""
 
     def __init__(self, record: RunDirectory, workers: int, size_bytes: int) -> None:
         self.record, self.size_bytes = record, size_bytes
         self.statistics = Statistics(workers)
         self.now = self.end = 0
-        self._begun: dict[tuple[int, type], tuple[int, Replica]] = {}
+        self._begun: dict[tuple[int, str], int] = {}
+        self._pushes: dict[int, int] = {}  # each worker's last push
 
-    def observe(self, worker: int, what: Effect | Grant) -> None:
-        """An effect was submitted, or a grant was given."""
-        if isinstance(what, FetchGrant):
-            self._note(worker, Fetch, what.version, -1, what.steps, self.size_bytes if what.steps else 0)
-        elif isinstance(what, PushGrant):
-            if what.version == DROPPED:
-                self.statistics.dropped(what.steps)
+    def step(self, worker: int, step: Step) -> None:
+        """What its worker begins."""
+        if isinstance(step, Leave):
+            return
+        self.now += 1
+        if isinstance(step, Train):
+            self._begun[worker, "train"] = self.now
+            replica = step.replica
+            self._note(replica, "train", replica.sequence + 1, replica.version, -1, replica.steps, 0)
+        elif isinstance(step, FetchRequest):
+            self._begun[worker, "fetch"] = self.now
+        elif isinstance(step, PushRequest):
+            self._begun[worker, "push"] = self.now
+            self._pushes[worker] = step.number
+
+    def answered(self, worker: int, answer: Answer) -> None:
+        """What the server says."""
+        if isinstance(answer, Grant):
+            size = self.size_bytes if answer.steps else 0
+            self._note(answer, "fetch", self._pushes.get(worker, 0) + 1, answer.version, -1, answer.steps, size)
+        elif isinstance(answer, Ack):
+            if answer.version == DROPPED:
+                self.statistics.dropped(answer.steps)
             else:
-                self.statistics.applied(what.staleness, what.steps)
+                self.statistics.applied(answer.staleness, answer.steps)
             self.end = self.now
-            row = (-1, what.sequence, APPLY, self.now, self.now, 0, what.version, what.staleness, what.steps)
-            if self.record.recording.keep_round(what.sequence):
-                self.record.effects.add((*row, self.size_bytes, 0, what.worker, what.incarnation))
-            self._note(worker, Push, what.version, what.staleness, what.steps, self.size_bytes)
-        else:
-            self.now += 1
-            if isinstance(what, Wait):
-                return
-            what = what.effect if isinstance(what, Start) else what
-            self._begun[worker, type(what)] = (self.now, what.replica)
-            if isinstance(what, Train):
-                self._note(worker, Train, what.replica.version, -1, what.replica.steps, 0)
+            row = (-1, answer.number, APPLY, self.now, self.now, 0, answer.version, answer.staleness, answer.steps)
+            if self.record.recording.keep_round(answer.number):
+                self.record.effects.add((*row, self.size_bytes, 0, worker, answer.incarnation))
+            size = self.size_bytes
+            self._note(answer, "push", answer.number, answer.version, answer.staleness, answer.steps, size)
 
     def minibatch(self, replica: Replica, step: int, loss: float, error: float) -> None:
         """A minibatch was taken."""
         if self.record.recording.keep_round(replica.sequence + 1):
             self.record.minibatches.add((replica.worker, step, self.now, loss, error))
 
-    def _note(self, worker: int, what: type, version: int, staleness: int, steps: int, size: int) -> None:
-        begun, replica = self._begun[worker, what]
-        kind = KINDS.index(what.__name__.lower())
-        round = replica.sequence + (what is not Push)
+    def _note(
+        self, whose: Replica | Grant | Ack, what: str, round: int, version: int, staleness: int, steps: int, size: int
+    ) -> None:
         if self.record.recording.keep_round(round):
-            row = (worker, round, kind, begun, self.now, 0, version, staleness, steps, size, -1)
-            self.record.effects.add((*row, worker, replica.incarnation))
+            begun, worker = self._begun[whose.worker, what], whose.worker
+            row = (worker, round, KINDS.index(what), begun, self.now, 0, version, staleness, steps, size, -1)
+            self.record.effects.add((*row, worker, whose.incarnation))
 
 
 def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) -> Outcome:
@@ -242,8 +244,7 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
         build_budget(scenario),
         scenario.workers,
         initial,
-        book.observe,
-        book.minibatch,
+        book,
     )
     status: Literal["done", "interrupted", "failed"] = "done"
     failure = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from asgd_lab.backends import event_log
 from asgd_lab.backends.inputs import changes, inputs, moved
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record import checkpoints, code_sources
@@ -35,4 +36,7 @@ def how_far(path: Path, scenario: Scenario) -> Literal["nothing", "unfinished", 
     if state == "done" or checkpoints.all_of(path):  # else it is made anew, with what there is now
         for line in [*changes(there, here), *code_sources.changed(there.get("code", {}))]:
             raise ScenarioError(f"--resume: {path}: {line}; put it back, or choose another --out")
+    if state != "done" and checkpoints.all_of(path) and event_log.is_version_1(path / event_log.FILE):
+        what = "is of version 1 of the log's format, which can be replayed and not continued"
+        raise ScenarioError(f"--resume: {path / event_log.FILE}: {what}; choose another --out")
     return "done" if state == "done" else "unfinished"

@@ -32,6 +32,7 @@ class Algorithm:
     momentum_at_fetch: Momentum = "keep"
     depth: int = 1  # pushes a worker may have under way, each from a buffer of its own
     shared: bool = False  # do all workers train in one vector, which the server only counts the rounds of?
+    overlaps: bool = False  # may an answer have come before the program waits for it?
 
     def __post_init__(self) -> None:
         rules.check(self.rule, self.pushes, self.gate.collects)

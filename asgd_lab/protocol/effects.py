@@ -28,10 +28,14 @@ class Train:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Push:
-    """Hand the update to the server; done when the update's buffer may be rewritten (as MPI means it)."""
+    """Hand the update to the server; done when the update's buffer may be rewritten (as MPI means it).
+
+    A program that always fetches next says so by `then`: a carrier may send both requests together.
+    """
 
     replica: Replica
     buffer: int = 0  # which of the replica's updates
+    then: Fetch | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

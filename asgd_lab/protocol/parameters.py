@@ -52,11 +52,12 @@ class Parameters:
         """(P,) the newest version; read only, and only until the next step."""
         return self._slots[self._current]
 
-    def pin(self, worker: int) -> None:
-        """Keep the newest version for `worker`, in place of the one it held."""
+    def pin(self, worker: int) -> int:
+        """Keep the newest version for `worker`, in place of the one it held; its slot."""
         self.unpin(worker)
-        self._pinned[worker] = self._current
-        self._readers[self._current] += 1
+        self._pinned[worker] = slot = self._current
+        self._readers[slot] += 1
+        return slot
 
     def unpin(self, worker: int) -> None:
         """Let go of what `worker` holds, if it holds anything."""

@@ -11,15 +11,17 @@ def coupled(replica: Replica) -> Program:
 
     Lock-step and bounded staleness run this same program: who waits is the server's business.
     """
-    fetch, train, push = Fetch(replica), Train(replica), Push(replica)
+    fetch, train = Fetch(replica), Train(replica)
+    push = Push(replica, then=fetch)
     while True:
         yield fetch
         if not replica.granted:
             return
         replica.adopt()
         yield train
-        replica.measure()
-        yield push
+        if replica.unpushed:  # else the server has stopped it
+            replica.measure()
+            yield push
 
 
 def uncoupled(replica: Replica, n_push: int) -> Program:

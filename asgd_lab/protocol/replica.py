@@ -13,23 +13,13 @@ parameter vector, padding included. Three ways to make an update share the metho
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-
-class Arrived(NamedTuple):
-    """A push as the server sees it: everything but the vector, which lies in the worker's mailbox."""
-
-    worker: int
-    incarnation: int
-    sequence: int  # the worker's pushes are numbered from 1
-    base: int  # version of the oldest center that contributed
-    steps: int  # minibatches in it
-    loss: float  # means over those minibatches, as the replica saw them before each step
-    error: float
-    bases: tuple[int, ...] = ()  # of the slices of that center, where independent servers keep them
+from asgd_lab.errors import ProtocolError
+from asgd_lab.protocol.messages import PushRequest
 
 
 class Vectors(Protocol):
@@ -39,11 +29,22 @@ class Vectors(Protocol):
     center: Tensor  # (P,) the server's parameters as fetched; read only
     update: Tensor  # (P,) what the next push carries
 
+    @property
+    def gradients(self) -> Tensor | None:
+        """(P,) to which the learner adds each minibatch's gradient, where their sum is pushed."""
+
+    @property
+    def in_place(self) -> bool:
+        """Whether `update` may be the same memory as `params`: measuring then turns one into the other."""
+
     def adopt(self, pending: bool) -> None:
         """Go on from the center; `pending` says that work since the last push exists and must be kept."""
 
     def measure(self) -> None:
         """Write into `update` all work since the last push."""
+
+    def discard(self) -> None:
+        """Forget all work since the last push; the next `adopt` goes on from the center."""
 
     def kept(self) -> list[Tensor]:
         """The vectors that hold work which is not pushed yet, between two rounds."""
@@ -55,6 +56,8 @@ class Vectors(Protocol):
 class Delta:
     """update = params - center, for n_fetch = n_push."""
 
+    gradients = None
+    in_place = True
     __slots__ = ("center", "params", "update")
 
     def __init__(self, params: Tensor, center: Tensor, update: Tensor) -> None:
@@ -68,6 +71,9 @@ class Delta:
         """Update <- params - center."""
         torch.sub(self.params, self.center, out=self.update)
 
+    def discard(self) -> None:
+        """Nothing: a fetch overwrites the parameters."""
+
     def kept(self) -> list[Tensor]:
         """None: a fetch finds all pushed."""
         return []
@@ -79,6 +85,8 @@ class Delta:
 class AnchoredDelta:
     """update = the sum of params - anchor over all stretches since the last push, for n_fetch != n_push."""
 
+    gradients = None
+    in_place = False
     __slots__ = ("_folded", "anchor", "center", "params", "update")
 
     def __init__(self, params: Tensor, center: Tensor, update: Tensor) -> None:
@@ -98,6 +106,10 @@ class AnchoredDelta:
         self._fold()
         self._folded = False
         self.anchor.copy_(self.params)
+
+    def discard(self) -> None:
+        """Neither this stretch nor those that are folded."""
+        self._folded = False
 
     def kept(self) -> list[Tensor]:
         """The stretch that ended last, and those before it, if there are any."""
@@ -120,6 +132,7 @@ class AnchoredDelta:
 class GradientSum:
     """update = the sum of the gradients since the last push, which the learner adds to `gradients`."""
 
+    in_place = False
     __slots__ = ("center", "gradients", "params", "update")
 
     def __init__(self, params: Tensor, center: Tensor, update: Tensor) -> None:
@@ -135,6 +148,10 @@ class GradientSum:
         self.update.copy_(self.gradients)
         self.gradients.zero_()
 
+    def discard(self) -> None:
+        """Gradients <- 0."""
+        self.gradients.zero_()
+
     def kept(self) -> list[Tensor]:
         """The sum so far."""
         return [self.gradients]
@@ -148,6 +165,8 @@ class GradientSum:
 class Shared:
     """No copies: the parameters are the server's own vector, which everybody changes in place (Niu et al. 2011)."""
 
+    gradients = None
+    in_place = True
     __slots__ = ("center", "params", "update")
 
     def __init__(self, params: Tensor, center: Tensor, update: Tensor) -> None:
@@ -158,6 +177,9 @@ class Shared:
 
     def measure(self) -> None:
         """Nothing: the work is where it belongs."""
+
+    def discard(self) -> None:
+        """Nothing: what was written cannot be taken back."""
 
     def kept(self) -> list[Tensor]:
         """Nothing."""
@@ -177,10 +199,12 @@ class Replica:
         "after_adopt",
         "base",
         "bases",
+        "buffer",
         "granted",
         "incarnation",
         "minibatches",
         "sequence",
+        "size_bytes",
         "steps",
         "unpushed",
         "updates",
@@ -196,11 +220,14 @@ class Replica:
         vectors: Vectors | None = None,
         after_adopt: Callable[[], None] | None = None,
         updates: Sequence[Tensor] = (),
+        size_bytes: int = 0,
     ) -> None:
         self.worker = worker
         self.vectors = vectors
         self.after_adopt = after_adopt  # e.g. the local optimizer's reset of its momentum
         self.updates = updates  # (P,) each: the buffers that pushes leave from in turn, where there are several
+        self.size_bytes = size_bytes  # of an update on the wire
+        self.buffer = 0  # the one of `updates` that the next push leaves from
         self.incarnation = 1
         self.version = 0  # of the center
         self.granted = 0  # minibatches left until the next fetch
@@ -213,7 +240,7 @@ class Replica:
         self.sequence = 0  # pushes made
         self._loss_sum = 0.0
         self._error_sum = 0.0
-        self._arriving: Arrived | None = None
+        self._arriving: PushRequest | None = None
 
     def grant(self, version: int, steps: int) -> None:
         """The backend's word that a fetch is done: the center is `version`, `steps` minibatches may follow."""
@@ -237,15 +264,31 @@ class Replica:
         self._loss_sum += loss_sum
         self._error_sum += error_sum
 
+    def stopped(self, taken: int) -> tuple[int, int]:
+        """The lease was stopped `taken` minibatches into this Train: work that is not pushed is void.
+
+        The cursor of the data order and the local optimizer stay where they are. The minibatches taken in vain, and all
+        that were leased and that no push will carry.
+        """
+        wasted, returned = self.unpushed + taken, self.unpushed + self.granted
+        self.minibatches += taken
+        self.granted = self.steps = self.unpushed = 0
+        self._loss_sum = self._error_sum = 0.0
+        if self.vectors is not None:
+            self.vectors.discard()
+        return wasted, returned
+
     def measure(self) -> None:
         """update <- all work since the last push, which from here on counts as pushed."""
+        if not self.unpushed:
+            raise ProtocolError(f"worker {self.worker} has nothing to push; after a stop its program fetches again")
         if self.vectors is not None:
             self.vectors.measure()
         self.sequence += 1
         steps = self.unpushed
-        self._arriving = Arrived(
-            self.worker, self.incarnation, self.sequence, self.base, steps,
-            self._loss_sum / steps, self._error_sum / steps, self.bases,
+        self._arriving = PushRequest(
+            self.worker, self.incarnation, self.sequence, self.base, steps, self._loss_sum / steps,
+            self._error_sum / steps, self.buffer, size_bytes=self.size_bytes, bases=self.bases,
         )  # fmt: skip
         self.unpushed = 0
         self.base, self.bases = self.version, self.versions
@@ -253,6 +296,7 @@ class Replica:
 
     def turn(self, buffer: int) -> None:
         """Make the next update in another buffer."""
+        self.buffer = buffer
         if self.vectors is not None and self.updates:
             self.vectors.update = self.updates[buffer]
 
@@ -266,7 +310,7 @@ class Replica:
         self.incarnation, self.sequence, self.minibatches, self.unpushed, self.version, self.base = whole
         self._loss_sum, self._error_sum = sums
 
-    def arriving(self) -> Arrived:
+    def arriving(self) -> PushRequest:
         """What a Push tells the server about the last measured update."""
         assert self._arriving is not None, "a program measures before it pushes"
         return self._arriving

@@ -17,36 +17,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from asgd_lab.errors import ProtocolError
 from asgd_lab.protocol.gates import Gate
-from asgd_lab.protocol.grants import DROPPED, FetchGrant, Grant, PushGrant
+from asgd_lab.protocol.members import Budget, Member, objection_to_fetch, objection_to_push
+from asgd_lab.protocol.messages import (
+    DROPPED,
+    Ack,
+    Answer,
+    FetchRequest,
+    Grant,
+    Join,
+    Leave,
+    Message,
+    PushRequest,
+    Reason,
+    Wake,
+)
 from asgd_lab.protocol.parameters import Parameters
-from asgd_lab.protocol.replica import Arrived
 from asgd_lab.protocol.window import ErrorWindow
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """What ends a run, as far as the server can see it (a clock's budget is the backend's, which then closes)."""
-
-    minibatches: int | None = None  # over all workers, exactly
-    updates: int | None = None  # versions
-    target_error: float | None = None  # of the training error that comes with the pushes,
-    target_window: int = 50  # averaged over at least so many minibatches
-
-
-@dataclass(slots=True, eq=False)
-class _Member:
-    incarnation: int
-    sequence: int  # of its last push; incarnations go on counting
-    taken: int  # minibatches that it has pushed, likewise
-    clock: int  # rounds pushed; a joiner starts at the slowest member's
-    owed: int = 0  # minibatches granted or allotted and not pushed yet
-    allotted: int = 0  # of a collecting round: granted by the next fetch
-    fetching: bool = False
-    pushing: bool = False
 
 
 class Server:
@@ -56,20 +45,39 @@ class Server:
         self.gate, self.n_fetch, self.budget, self.parameters = gate, n_fetch, budget, parameters
         self.version = 0
         self.minibatches = 0  # in versions
+        self.wasted = 0  # minibatches taken of leases that were stopped
+        self.wake_ns: int | None = None  # when, of the run's clock, it wants to be told Wake; None: never
         self.closed = False
         self.finished = False  # no push will make a version any more: closed, or the minibatches are all pushed
-        self._members: dict[int, _Member] = {}
+        self._members: dict[int, Member] = {}
         self._past: dict[int, tuple[int, int, int]] = {}  # who left -> its last incarnation and push, and what it took
         self._updates = budget.updates
         self._left = budget.minibatches  # minibatches nobody has been granted yet
         self._owing: set[int] = set()  # members that owe minibatches
         self._working: set[int] = set()  # those of them that are not waiting for a fetch
         self._waiting: dict[int, None] = {}  # fetches not granted yet, in order of arrival
-        self._collected: dict[int, Arrived] = {}
+        self._collected: dict[int, PushRequest] = {}
         self._round_open = False  # has a collecting gate allotted the round?
         self._clocks: Counter[int] = Counter()
         self._slowest = 0
         self._window = ErrorWindow(budget.target_window, budget.target_error)
+
+    def hear(self, message: Message, now_ns: int = 0) -> list[Answer]:
+        """Any message, heard at this time of the run's clock: its answers, and those that it lets go.
+
+        A run is a function of its messages: another server that hears them in the same order, with the same times,
+        makes the same versions and answers.
+        """
+        kind = type(message)
+        if kind is PushRequest:
+            return self.on_push(message, now_ns)  # type: ignore[arg-type]
+        if kind is FetchRequest:
+            return self.on_fetch(message, now_ns)  # type: ignore[arg-type]
+        if kind is Join:
+            return self.on_join(message.worker)  # type: ignore[union-attr]
+        if kind is Leave:
+            return self.on_leave(message.worker)  # type: ignore[union-attr]
+        return self.on_wake(now_ns) if kind is Wake else self.close()
 
     # ------------------------------------------------------------------ membership
 
@@ -94,24 +102,28 @@ class Server:
         return self._past[worker][:2] if member is None else (member.incarnation, member.sequence)
 
     def taken(self, worker: int) -> int:
-        """The minibatches that `worker` has pushed, over all its incarnations: where its next one goes on."""
+        """The minibatches that `worker` has pushed or taken in vain, over all its incarnations: where it goes on."""
         member = self._members.get(worker)
         return self._past.get(worker, (0, 0, 0))[2] if member is None else member.taken
 
-    def on_join(self, worker: int) -> list[Grant]:
+    def fetches(self, worker: int) -> int:
+        """The number of the last fetch of a member."""
+        return self._member(worker).fetches
+
+    def on_join(self, worker: int) -> list[Answer]:
         """`worker` is in, as a new incarnation if it has been here before; its sequence of pushes goes on."""
         if worker in self._members:
             raise ProtocolError(f"worker {worker} joins twice")
         incarnation, sequence, taken = self._past.pop(worker, (0, 0, 0))
         clock = self._slowest if self._clocks else 0
-        member = self._members[worker] = _Member(incarnation + 1, sequence, taken, clock)
+        member = self._members[worker] = Member(incarnation + 1, sequence, taken, clock)
         if self.gate.bound is not None:
             self._tick(None, clock)
         if self._round_open and worker not in self._collected:
             self._allot(worker, member, self.n_fetch)
         return []
 
-    def on_leave(self, worker: int) -> list[Grant]:
+    def on_leave(self, worker: int) -> list[Answer]:
         """`worker` is out, by its own word or by its death: what it owed falls back, who waits for it is released."""
         member = self._member(worker)
         self._past[worker] = (member.incarnation, member.sequence, member.taken)
@@ -127,23 +139,38 @@ class Server:
             self.parameters.unpin(worker)
         return self._release([])
 
-    def close(self) -> list[Grant]:
+    def close(self) -> list[Answer]:
         """The run is over: what is collected is dropped, every fetch from now on is granted 0 minibatches."""
         self.closed = self.finished = True
-        grants: list[Grant] = [self._dropped(a) for a in self._collected.values()]
+        self.wake_ns = None
+        answers: list[Answer] = [self._dropped(push, Reason.OVER) for push in self._collected.values()]
         self._collected.clear()
-        return self._release(grants)
+        return self._release(answers)
+
+    def on_wake(self, now_ns: int) -> list[Answer]:
+        """The time `wake_ns` has come."""
+        self.wake_ns = None
+        return self._release([])
 
     # ------------------------------------------------------------------ the two requests
 
-    def on_fetch(self, worker: int, ahead: bool = False) -> list[Grant]:
-        """`worker` asks for parameters; `ahead` of its need, it does not wait for what it cannot have now."""
-        member = self._members.get(worker) or self._member(worker)
-        if member.fetching or member.pushing:
-            raise ProtocolError(f"worker {worker} fetches while it waits for an answer")
+    def on_fetch(self, request: FetchRequest, now_ns: int = 0) -> list[Answer]:
+        """A worker asks for parameters; `ahead` of its need, it does not wait for what it cannot have now."""
+        worker, incarnation, number, ahead, _, stopped, _, _ = request
+        member = self._members.get(worker)
+        if (
+            member is None
+            or incarnation != member.incarnation
+            or number != member.fetches + 1
+            or member.fetching
+            or member.pushing
+            or (ahead and self.gate.bound is not None)
+        ):
+            raise ProtocolError(objection_to_fetch(self._member(worker), request))
+        member.fetches = number
+        if stopped:
+            self._return(worker, member, request)
         if ahead:
-            if self.gate.bound is not None:
-                raise ProtocolError(f"worker {worker} fetches ahead, and this gate holds workers back")
             return [self._grant(worker, member)]
         if not self._waiting and not self.gate.collects and self._may_go(member):
             return [self._grant(worker, member)]
@@ -152,23 +179,25 @@ class Server:
         self._working.discard(worker)
         return self._release([])
 
-    def on_push(self, arrived: Arrived) -> list[Grant]:
-        """An update has arrived in its worker's mailbox, which stays untouched until the push is granted."""
-        worker, incarnation, sequence, base, steps, _, error, _ = arrived
+    def on_push(self, push: PushRequest, now_ns: int = 0) -> list[Answer]:
+        """An update has arrived in its worker's mailbox, which stays untouched until the push is acknowledged."""
+        worker, incarnation, number, base, steps = push[:5]
         member = self._members.get(worker)
         if (
             member is None
             or incarnation != member.incarnation
             or member.fetching
             or member.pushing
-            or sequence != member.sequence + 1
-            or not 0 < steps <= member.owed
+            or number != member.sequence + 1
+            or not 0 < steps <= member.owed - push.returned
             or not 0 <= base <= self.version
         ):
-            raise ProtocolError(self._objection(arrived))
-        member.sequence = sequence
+            raise ProtocolError(objection_to_push(self._member(worker), push, self.version))
+        member.sequence = number
         member.taken += steps
         member.owed -= steps
+        if push.stopped:
+            self._return(worker, member, push)
         if self.gate.bound is not None:
             self._tick(member.clock, member.clock + 1)
         member.clock += 1
@@ -177,37 +206,36 @@ class Server:
             self._working.discard(worker)
             self.finished = self.finished or (self._left == 0 and not self._owing)
         if self.closed:
-            return [self._dropped(arrived)]
+            return [self._dropped(push, Reason.OVER)]
         if not self.gate.collects:
             if self.parameters is not None:
                 self.parameters.step((worker,))
-            grants = self._count_version(((worker, incarnation, sequence, base, steps, error),))
-            return self._release(grants) if self._waiting else grants
+            answers = self._count_version((push,))
+            return self._release(answers) if self._waiting else answers
         member.pushing = True
-        self._collected[worker] = arrived
+        self._collected[worker] = push
         return self._release([])
 
     # ------------------------------------------------------------------ inside
 
-    def _member(self, worker: int) -> _Member:
+    def _member(self, worker: int) -> Member:
         member = self._members.get(worker)
         if member is None:
             raise ProtocolError(f"worker {worker} is not a member")
         return member
 
-    def _objection(self, arrived: Arrived) -> str:
-        """What is wrong with a push."""
-        worker = arrived.worker
-        member = self._member(worker)
-        if arrived.incarnation != member.incarnation:
-            return f"worker {worker} pushes as incarnation {arrived.incarnation}, not {member.incarnation}"
-        if member.fetching or member.pushing:
-            return f"worker {worker} pushes while it waits for an answer"
-        if arrived.sequence != member.sequence + 1:
-            return f"worker {worker} sends push {arrived.sequence}, not {member.sequence + 1}"
-        if not 0 < arrived.steps <= member.owed:
-            return f"worker {worker} pushes {arrived.steps} minibatches and owes {member.owed}"
-        return f"worker {worker} pushes work on version {arrived.base} of {self.version}"
+    def _return(self, worker: int, member: Member, message: FetchRequest | PushRequest) -> None:
+        """Leases were stopped: no push will carry these minibatches, which fall back."""
+        if not 0 <= message.wasted <= message.returned <= member.owed:
+            raise ProtocolError(f"worker {worker} returns {message.returned} minibatches and owes {member.owed}")
+        member.taken += message.wasted
+        member.owed -= message.returned
+        self.wasted += message.wasted
+        if self._left is not None:
+            self._left += message.returned
+        if not member.owed:
+            self._owing.discard(worker)
+            self._working.discard(worker)
 
     def _tick(self, old: int | None, new: int | None) -> None:
         """Keep the slowest member's clock, for a gate that looks at it."""
@@ -220,7 +248,7 @@ class Server:
         if self._clocks and (self._slowest not in self._clocks or (new is not None and new < self._slowest)):
             self._slowest = min(self._clocks)
 
-    def _may_go(self, member: _Member) -> bool:
+    def _may_go(self, member: Member) -> bool:
         if self.closed:
             return True
         if self.gate.collects and member.allotted:
@@ -229,11 +257,11 @@ class Server:
             return not self._working
         return not self.gate.collects and (self.gate.bound is None or member.clock - self._slowest <= self.gate.bound)
 
-    def _grant(self, worker: int, member: _Member) -> FetchGrant:
+    def _grant(self, worker: int, member: Member) -> Grant:
         if self.closed or (self._left == 0 and not member.allotted):
             if member.owed:
                 self._working.add(worker)  # it hands in what it has not pushed, and asks again
-            return FetchGrant(worker, self.version, 0)
+            return Grant(worker, member.incarnation, member.fetches, self.version, 0)
         if self.gate.collects:
             steps, member.allotted = member.allotted, 0
         else:
@@ -244,11 +272,10 @@ class Server:
             member.owed += steps
             self._owing.add(worker)
         self._working.add(worker)
-        if self.parameters is not None:
-            self.parameters.pin(worker)
-        return FetchGrant(worker, self.version, steps)
+        slot = 0 if self.parameters is None else self.parameters.pin(worker)
+        return Grant(worker, member.incarnation, member.fetches, self.version, steps, slot)
 
-    def _allot(self, worker: int, member: _Member, steps: int) -> None:
+    def _allot(self, worker: int, member: Member, steps: int) -> None:
         if self._left is not None:
             steps = min(steps, self._left)
             self._left -= steps
@@ -269,12 +296,12 @@ class Server:
         for index, (worker, member) in enumerate(members):
             self._allot(worker, member, share + (index < extra))
 
-    def _release(self, grants: list[Grant]) -> list[Grant]:
+    def _release(self, answers: list[Answer]) -> list[Answer]:
         """Grant all that may go on now, until nothing changes any more."""
         if self._round_open and not self._owing:
             self._round_open = False
             if self._collected:
-                grants += self._merge()
+                answers += self._merge()
         if self.gate.collects and self._waiting and not self._round_open and self._left != 0 and not self.closed:
             self._open_round()
         for worker in list(self._waiting):
@@ -282,37 +309,38 @@ class Server:
             if self._may_go(member):
                 del self._waiting[worker]
                 member.fetching = False
-                grants.append(self._grant(worker, member))
-        return grants
+                answers.append(self._grant(worker, member))
+        return answers
 
-    def _merge(self) -> list[Grant]:
+    def _merge(self) -> list[Answer]:
         """One version of all that is collected, in worker order."""
-        arrived = [self._collected.pop(worker) for worker in sorted(self._collected)]
+        pushes = [self._collected.pop(worker) for worker in sorted(self._collected)]
         if self.parameters is not None:
-            self.parameters.step([each.worker for each in arrived])
-        for each in arrived:
-            self._let_go(each)
-        return self._count_version([(*each[:5], each.error) for each in arrived])
+            self.parameters.step([push.worker for push in pushes])
+        for push in pushes:
+            self._let_go(push)
+        return self._count_version(pushes)
 
-    def _count_version(self, pushes: Sequence[tuple[int, int, int, int, int, float]]) -> list[Grant]:
-        """A version has been made of these: (worker, incarnation, sequence, base, steps, error) each."""
+    def _count_version(self, pushes: Sequence[PushRequest]) -> list[Answer]:
+        """A version has been made of these."""
         self.version = version = self.version + 1
-        grants: list[Grant] = []
-        for worker, incarnation, sequence, base, steps, error in pushes:
+        answers: list[Answer] = []
+        for push in pushes:
+            worker, incarnation, number, base, steps, _, error = push[:7]
             self.minibatches += steps
             if error == error:  # a task without errors sends NaN
                 self._window.add(steps, error)
-            grants.append(PushGrant(worker, incarnation, sequence, version, version - 1 - base, steps))
+            answers.append(Ack(worker, incarnation, number, version, version - 1 - base, steps))
         if version == self._updates or (self._window.target is not None and self._window.reached):
-            grants += self.close()
-        return grants
+            answers += self.close()
+        return answers
 
-    def _let_go(self, arrived: Arrived) -> None:
-        member = self._members.get(arrived.worker)
-        if member is not None and member.incarnation == arrived.incarnation:
+    def _let_go(self, push: PushRequest) -> None:
+        member = self._members.get(push.worker)
+        if member is not None and member.incarnation == push.incarnation:
             member.pushing = False
 
-    def _dropped(self, arrived: Arrived) -> PushGrant:
-        self._let_go(arrived)
-        staleness = self.version - arrived.base
-        return PushGrant(arrived.worker, arrived.incarnation, arrived.sequence, DROPPED, staleness, arrived.steps)
+    def _dropped(self, push: PushRequest, reason: Reason) -> Ack:
+        self._let_go(push)
+        staleness = self.version - push.base
+        return Ack(push.worker, push.incarnation, push.number, DROPPED, staleness, push.steps, reason)

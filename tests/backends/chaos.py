@@ -17,13 +17,12 @@ from typing import Any
 
 import psutil
 
-from asgd_lab.backends import history
+from asgd_lab.backends import event_log
 from asgd_lab.backends.build import build_algorithm, build_budget
 from asgd_lab.backends.outcome import Progress
 from asgd_lab.backends.replay import Verdict, repeat
 from asgd_lab.backends.run import execute
-from asgd_lab.protocol.events import Kind, feed
-from asgd_lab.protocol.grants import PushGrant
+from asgd_lab.protocol.messages import Ack, Message, PushRequest
 from asgd_lab.protocol.server import Server
 from asgd_lab.record import tables
 from asgd_lab.record.saved_model import final_params
@@ -134,12 +133,14 @@ def acknowledged(scenario: Scenario, out: Path) -> list[tuple[int, int]]:
     server = Server(algorithm.gate, algorithm.n_fetch, build_budget(scenario))
     first: dict[tuple[int, int], int] = {}
     found: list[tuple[int, int]] = []
-    for happened in history.read(out / history.FILE):
-        event = happened.event
-        if event.kind == Kind.PUSH:
-            first[event.worker, event.number] = server.taken(event.worker)
-        for grant in feed(server, event):
-            if isinstance(grant, PushGrant) and grant.version > 0:
-                begin = first[grant.worker, grant.sequence]
+    for row in event_log.read(out / event_log.FILE):
+        message = row.message
+        if not isinstance(message, Message):
+            continue
+        if isinstance(message, PushRequest):
+            first[message.worker, message.number] = server.taken(message.worker)
+        for grant in server.hear(message, row.begun_ns):
+            if isinstance(grant, Ack) and grant.version > 0:
+                begin = first[grant.worker, grant.number]
                 found += [(grant.worker, step) for step in range(begin, begin + grant.steps)]
     return found

@@ -23,7 +23,7 @@ from asgd_lab.backends.sim.push import Push
 from asgd_lab.backends.sim.servers import Fcfs, OnCores, Queue
 from asgd_lab.backends.sim.sharing import Capacity
 from asgd_lab.backends.sim.simulation import Simulation
-from asgd_lab.protocol.grants import DROPPED
+from asgd_lab.protocol.messages import DROPPED
 from asgd_lab.record.columns import KINDS
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asgd_lab.backends import history
+from asgd_lab.backends import event_log
 from asgd_lab.backends.real import channel
 from asgd_lab.backends.real.channel import Answer, Ask, Request
 from asgd_lab.backends.real.checkpoints import Checkpointer
@@ -25,7 +25,7 @@ from .scenarios import scenario
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
     (tmp_path / checkpoints.PARTS).mkdir()
-    RowFile(tmp_path / checkpoints.EVENTS, history.FORMAT).close()
+    RowFile(tmp_path / checkpoints.EVENTS, event_log.FORMAT).close()
     return tmp_path
 
 

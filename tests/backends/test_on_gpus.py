@@ -26,7 +26,7 @@ from asgd_lab.tasks.global_generators import generators_of, preserving_generator
 from asgd_lab.tasks.precision import casting
 from tests.backends.pretended import GPU, OnGpu, gpus
 from tests.backends.scenarios import DIGITS, QUADRATIC, scenario
-from tests.tasks import test_folders
+from tests.tasks import test_image_folders
 from tests.tasks.configs import Classification, Optimizer, pictures
 from tests.whole import sample
 
@@ -262,12 +262,12 @@ def test_a_worker_of_any_gpu_learns_evaluates_and_goes_on_from_files_as_on_the_c
 
 
 def test_images_from_files_are_decoded_on_the_host_and_learned_from_on_the_gpu(tmp_path: Path) -> None:
-    tree = test_folders.grow(tmp_path, ["ant", "bee"], 6)
-    stated = test_folders.config(tree, model="small", dataset_options={"colours": 0.1, "ten_crops": True})
+    tree = test_image_folders.grow(tmp_path, ["ant", "bee"], 6)
+    stated = test_image_folders.config(tree, model="small", dataset_options={"colours": 0.1, "ten_crops": True})
     found = []
     for device in (torch.device("cpu"), SECOND):
         with gpus(2) if device == SECOND else contextlib.nullcontext():
-            task = ClassificationTask(stated, 3, test_folders.load(stated))
+            task = ClassificationTask(stated, 3, test_image_folders.load(stated))
             task.check(device=device)
             found.append(trained(task, device))
     assert found[0] == found[1]

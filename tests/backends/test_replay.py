@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asgd_lab.backends import history
+from asgd_lab.backends import event_log
+from asgd_lab.backends.event_log import Kind, Row
 from asgd_lab.backends.replay import repeat
 from asgd_lab.errors import ScenarioError
-from asgd_lab.protocol.events import Event, Kind
 from asgd_lab.record import atomic_files, file_hashes
 from asgd_lab.record.rowfile import RowFile
 from asgd_lab.scenario import Scenario
@@ -85,23 +85,24 @@ def sealed(out: Path) -> dict[str, Any]:
     return manifest
 
 
-def tampered(out: Path, change: Callable[[int, Event], Event | None]) -> None:
+def tampered(out: Path, change: Callable[[int, Row], Row | None]) -> None:
     """The record with some of its events changed, or (None) left out."""
-    past = history.read(out / history.FILE)
-    (out / history.FILE).unlink()
-    rows = RowFile(out / history.FILE, history.FORMAT)
-    for index, (event, *times) in enumerate(past):
-        changed = change(index, event)
+    past = event_log.read(out / event_log.FILE)
+    (out / event_log.FILE).unlink()
+    rows = RowFile(out / event_log.FILE, event_log.FORMAT)
+    rows.add(*Row(Kind.FORMAT, number=event_log.VERSION))
+    for index, row in enumerate(past):
+        changed = change(index, row)
         if changed is not None:
-            rows.add(*changed, *times)
+            rows.add(*changed)
     rows.close()
 
 
-def nth(kind: Kind, number: int, what: Callable[[Event], Event | None]) -> Callable[[int, Event], Event | None]:
+def nth(kind: Kind, number: int, what: Callable[[Row], Row | None]) -> Callable[[int, Row], Row | None]:
     """Change the `number`-th event of that kind."""
     seen: list[int] = []
 
-    def change(index: int, event: Event) -> Event | None:
+    def change(index: int, event: Row) -> Row | None:
         if event.kind == kind:
             seen.append(index)
         return what(event) if event.kind == kind and len(seen) == number else event
@@ -116,18 +117,27 @@ def next_double(value: float) -> float:
     return changed
 
 
-def flipped(event: Event) -> Event:
+def flipped(event: Row) -> Row:
     return event._replace(loss=next_double(event.loss))
 
 
-TAMPERED: dict[str, tuple[Callable[[int, Event], Event | None], str]] = {
+TAMPERED: dict[str, tuple[Callable[[int, Row], Row | None], str]] = {
     "a loss by its last bit": (nth(Kind.PUSH, 7, flipped), r"push \d+ of worker \d.* its loss is"),
     "a base": (nth(Kind.PUSH, 7, lambda event: event._replace(base=0)), r"its base is \d+ here and 0"),
-    "a push left out": (nth(Kind.PUSH, 7, lambda event: None), "the record has|its base is|pushes work on"),
-    "a fetch left out": (nth(Kind.FETCH, 5, lambda event: None), "the record has|its base is|its loss is"),
+    "a push left out": (nth(Kind.PUSH, 7, lambda event: None), "it was answered|pushes work on"),
+    "a fetch left out": (nth(Kind.FETCH, 5, lambda event: None), "it was answered|the record has"),
     "a hash": (
         nth(Kind.DIGEST, 3, lambda event: event._replace(detail=event.detail ^ 1)),
         "version 10: the parameters",
+    ),
+    "the version that a push went into": (
+        nth(Kind.PUSH, 7, lambda event: event._replace(version=event.version + 1)),
+        r"it was answered push \d+: in \d+, stale \d in the record, and push",
+    ),
+    "a lease": (nth(Kind.FETCH, 5, lambda event: event._replace(steps=7)), "7 minibatches on version .* in the record"),
+    "a stop that was none": (
+        nth(Kind.FETCH, 5, lambda event: event._replace(stopped=2, wasted=1, returned=3)),
+        "as if it had been stopped",
     ),
     "a push of nobody": (nth(Kind.PUSH, 4, lambda event: event._replace(worker=7)), "worker 7 is not there"),
 }
@@ -178,7 +188,7 @@ def test_what_cannot_be_repeated_is_refused(tmp_path: Path) -> None:
     assert said.status == 2
     assert "is a run of hogwild" in said.err
     stated = recorded(tmp_path / "run")
-    (tmp_path / "run" / history.FILE).unlink()
+    (tmp_path / "run" / event_log.FILE).unlink()
     with pytest.raises(ScenarioError, match="has no record of its events"):
         repeat(stated, tmp_path / "run")
 

@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from asgd_lab.backends.event_log import Times
 from asgd_lab.backends.real.emulation import now_ns
 from asgd_lab.backends.real.logged_server import LoggedServer
-from asgd_lab.protocol.events import Event, Kind
+from asgd_lab.protocol.messages import FetchRequest, Join, PushRequest
 from asgd_lab.scenario import Scenario
 from tests.benchmarks import sync
 from tests.benchmarks.planned import plan
@@ -48,13 +49,14 @@ def seconds_a_round(forgets: bool, rounds: int) -> float:
         prepared = plan(scenario, Path(folder), 0)
         ledger: Any = LoggedServer(prepared)
         if forgets:
-            ledger._rows.close()
-            ledger._rows = Forgetful()
-        ledger.commit(Event(Kind.JOIN, 0), 0, 0, now_ns)
+            ledger._log._rows.close()
+            ledger._log._rows = Forgetful()
+        at = Times.at(0)
+        ledger.commit(Join(0), at, now_ns)
         began = time.perf_counter()
         for number in range(1, rounds):
-            ledger.commit(Event(Kind.FETCH, 0, 1, number), 0, 0, now_ns)
-            ledger.commit(Event(Kind.PUSH, 0, 1, number, number - 1, 1), 0, 0, now_ns)
+            ledger.commit(FetchRequest(0, 1, number), at, now_ns)
+            ledger.commit(PushRequest(0, 1, number, number - 1, 1, 0.0, 0.0), at, now_ns)
         took = time.perf_counter() - began
         ledger.close()
         prepared.close()

@@ -13,11 +13,11 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from asgd_lab.backends.inline import Inline
+from asgd_lab.backends.inline import Inline, Observer
 from asgd_lab.protocol.algorithms import Algorithm
-from asgd_lab.protocol.effects import Effect, Fetch, Push, Start, Wait
-from asgd_lab.protocol.grants import DROPPED, FetchGrant, Grant, PushGrant
-from asgd_lab.protocol.server import Budget
+from asgd_lab.protocol.client import Step
+from asgd_lab.protocol.members import Budget
+from asgd_lab.protocol.messages import DROPPED, Ack, Answer, FetchRequest, Grant, PushRequest
 
 from .toys import COUNTERS, Counting, built
 
@@ -47,6 +47,11 @@ budgets = st.one_of(
 )
 
 
+class Listening(Observer):
+    def __init__(self, machine: Interleaving) -> None:
+        self.step, self.answered = machine.step, machine.answered  # type: ignore[method-assign]
+
+
 class Interleaving(RuleBasedStateMachine):
     @initialize(algorithm=algorithm(), budget=budgets, workers=st.integers(1, 5))
     def begin(self, algorithm: Algorithm, budget: Budget, workers: int) -> None:
@@ -58,26 +63,25 @@ class Interleaving(RuleBasedStateMachine):
         self.oldest: dict[int, int | None] = {}  # worker -> version of the oldest center in its unpushed work
         self.rounds: Counter[int] = Counter()  # pushes of each member since it joined, on top of where it joined
         self.arriving: dict[int, tuple[int, int, int]] = {}  # (worker) -> (incarnation, sequence, oldest center)
-        self.asked: dict[int, FetchGrant | None] = {}  # worker -> what it was granted ahead, and has not waited for
+        self.asked: dict[int, Grant | None] = {}  # worker -> what it was granted ahead, and has not waited for
         self.killed = False
-        self.lab = Inline(Counting(), algorithm, budget, workers, observe=self.observe)
+        self.lab = Inline(Counting(), algorithm, budget, workers, observer=Listening(self))
         self.next_worker = workers
         self.dead: list[int] = []
 
     # ------------------------------------------------------------ the independent bookkeeping
 
-    def observe(self, worker: int, what: Effect | Grant) -> None:
-        if isinstance(what, Start):
-            if isinstance(what.effect, Fetch):
-                assert worker not in self.asked, "one fetch at a time"
-                self.asked[worker] = None
-            what = what.effect
-        if isinstance(what, Wait):
-            if isinstance(what.effect, Fetch) and (granted := self.asked.pop(worker)) is not None:
-                self.take(worker, granted)
-        elif isinstance(what, Push):
-            replica = what.replica
+    def step(self, worker: int, step: Step) -> None:
+        if isinstance(step, FetchRequest) and step.ahead:
+            assert worker not in self.asked, "one fetch at a time"
+            self.asked[worker] = None
+        elif isinstance(step, Grant):
+            assert step == self.asked.pop(worker)
+            self.take(worker, step)
+        elif isinstance(step, PushRequest):
+            replica = self.lab.workers[worker].replica
             key = (worker, replica.incarnation, replica.sequence)
+            assert key == step[:3]
             assert key not in self.accepted, "a push is sent once"
             self.accepted[key] = 0
             oldest = self.oldest[worker]
@@ -85,7 +89,9 @@ class Interleaving(RuleBasedStateMachine):
             self.arriving[worker] = (replica.incarnation, replica.sequence, oldest)
             self.oldest[worker] = self.fetched[worker]
             self.rounds[worker] += 1
-        elif isinstance(what, FetchGrant):
+
+    def answered(self, worker: int, what: Answer) -> None:
+        if isinstance(what, Grant):
             assert what.version == self.version, "a fetch sees the newest version, and so the worker's own pushes"
             if worker in self.asked:
                 self.asked[worker] = what
@@ -94,7 +100,7 @@ class Interleaving(RuleBasedStateMachine):
             if what.steps and self.algorithm.gate.bound is not None and not self.killed:
                 slowest = min(self.rounds[w] for w in self.lab.server.members)
                 assert self.rounds[worker] - slowest <= self.algorithm.gate.bound, "nobody leads by more"
-        elif isinstance(what, PushGrant):
+        elif isinstance(what, Ack):
             incarnation, sequence, oldest = self.arriving[worker]
             assert what.incarnation == incarnation
             self.accepted[worker, incarnation, sequence] += 1
@@ -109,7 +115,7 @@ class Interleaving(RuleBasedStateMachine):
             if self.algorithm.gate.collects:
                 assert what.staleness == 0, "nobody is stale in lock-step"
 
-    def take(self, worker: int, grant: FetchGrant) -> None:
+    def take(self, worker: int, grant: Grant) -> None:
         """The program has it, and goes on from that version."""
         if grant.steps:
             assert 0 < grant.steps <= self.algorithm.n_fetch
@@ -151,7 +157,7 @@ class Interleaving(RuleBasedStateMachine):
     @precondition(lambda self: self.lab.workers)
     @rule()
     def close(self) -> None:
-        self.lab._deliver(self.lab.server.close())
+        self.lab.deliver(self.lab.server.close())
 
     # ------------------------------------------------------------ what must hold
 

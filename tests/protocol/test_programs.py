@@ -160,7 +160,7 @@ def test_a_restarted_worker_continues_its_counts() -> None:
     grants = Grants(replica, coupled(replica), [(41, 10)])
     grants.run()
     arrived = replica.arriving()
-    assert (arrived.worker, arrived.incarnation, arrived.sequence, arrived.base, arrived.steps) == (2, 3, 8, 41, 10)
+    assert (arrived.worker, arrived.incarnation, arrived.number, arrived.base, arrived.steps) == (2, 3, 8, 41, 10)
     assert (arrived.loss, arrived.error) == (1.0, 0.5), "means over the minibatches of this push alone"
     assert replica.minibatches == 80
 

@@ -14,10 +14,10 @@ from asgd_lab.backends.inline import Inline
 from asgd_lab.errors import ProtocolError
 from asgd_lab.protocol import gates, rules
 from asgd_lab.protocol.gates import Gate
-from asgd_lab.protocol.grants import DROPPED, FetchGrant, Grant, PushGrant
+from asgd_lab.protocol.members import Budget
+from asgd_lab.protocol.messages import DROPPED, Ack, Answer, FetchRequest, Grant, PushRequest
 from asgd_lab.protocol.parameters import Parameters
-from asgd_lab.protocol.replica import Arrived
-from asgd_lab.protocol.server import Budget, Server
+from asgd_lab.protocol.server import Server
 
 from .toys import Counting, built
 
@@ -44,25 +44,28 @@ class Desk:
         return self.tell(self.server.close())
 
     def fetch(self, worker: int) -> list[str]:
-        return self.tell(self.server.on_fetch(worker))
+        incarnation, number = 1, 1
+        if worker in self.server.members:
+            incarnation, number = self.server.standing(worker)[0], self.server.fetches(worker) + 1
+        return self.tell(self.server.on_fetch(FetchRequest(worker, incarnation, number)))
 
     def push(self, worker: int, steps: int | None = None, error: float = 0.5, **wrong: int) -> list[str]:
         """Push all that was granted, or so many minibatches; `wrong` replaces what the worker should have said."""
         incarnation, sequence = self.server.standing(worker)
-        right = {"incarnation": incarnation, "sequence": sequence + 1, "base": self.base.get(worker, 0)}
+        right = {"incarnation": incarnation, "number": sequence + 1, "base": self.base.get(worker, 0)}
         steps = self.steps[worker] if steps is None else steps
         return self.tell(
-            self.server.on_push(Arrived(worker=worker, steps=steps, loss=0.0, error=error, **right | wrong))
+            self.server.on_push(PushRequest(worker=worker, steps=steps, loss=0.0, error=error, **right | wrong))
         )
 
     def round(self, worker: int) -> list[str]:
         return self.fetch(worker) + self.push(worker)
 
-    def tell(self, grants: list[Grant]) -> list[str]:
+    def tell(self, answers: list[Answer]) -> list[str]:
         """Grants as words: "WORKER reads VERSION takes STEPS", "WORKER in VERSION stale COUNT", "WORKER dropped"."""
         words = []
-        for grant in grants:
-            if isinstance(grant, FetchGrant):
+        for grant in answers:
+            if isinstance(grant, Grant):
                 self.base[grant.worker], self.steps[grant.worker] = grant.version, grant.steps
                 words.append(f"{grant.worker} reads {grant.version} takes {grant.steps}")
             elif grant.version == DROPPED:
@@ -299,10 +302,10 @@ def test_a_worker_that_rejoins_while_its_earlier_push_is_collected_waits_for_the
     assert desk.join(0) == []
     assert desk.server.standing(0) == (2, 1), "the second incarnation; its pushes go on being numbered"
     assert desk.fetch(0) == [], "its earlier self has served this round"
-    grants = desk.server.on_push(Arrived(1, 1, 1, 0, 1, 0.0, 0.5))
-    old = next(grant for grant in grants if isinstance(grant, PushGrant) and grant.worker == 0)
-    assert (old.incarnation, old.sequence, old.version) == (1, 1, 1), "whose push it was"
-    assert FetchGrant(0, 1, 1) in grants
+    grants = desk.server.on_push(PushRequest(1, 1, 1, 0, 1, 0.0, 0.5))
+    old = next(grant for grant in grants if isinstance(grant, Ack) and grant.worker == 0)
+    assert (old.incarnation, old.number, old.version) == (1, 1, 1), "whose push it was"
+    assert Grant(0, 2, 1, 1, 1, slot=parameters.pinned(0)) in grants
     desk.tell(grants)
     assert parameters.current.item() == 3.0
     desk.fetch(1)
@@ -386,8 +389,8 @@ def granted() -> Desk:
 
 WRONG: dict[str, tuple[Callable[[Desk], object], str]] = {
     "a push of another incarnation": (lambda desk: desk.push(0, incarnation=2), "pushes as incarnation 2, not 1"),
-    "a push out of sequence": (lambda desk: desk.push(0, sequence=2), "sends push 2, not 1"),
-    "a push sent again": (lambda desk: (desk.push(0), desk.push(0, 1, sequence=1)), "sends push 1, not 2"),
+    "a push out of sequence": (lambda desk: desk.push(0, number=2), "sends push 2, not 1"),
+    "a push sent again": (lambda desk: (desk.push(0), desk.push(0, 1, number=1)), "sends push 1, not 2"),
     "more minibatches than were granted": (lambda desk: desk.push(0, 4), "pushes 4 minibatches and owes 3"),
     "a push of nothing": (lambda desk: desk.push(0, 0), "pushes 0 minibatches"),
     "a push without a fetch": (lambda desk: desk.push(1, 1), "pushes 1 minibatches and owes 0"),

@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from asgd_lab.backends import history
+from asgd_lab.backends import event_log
 from asgd_lab.backends.build import build_algorithm, build_budget
 from asgd_lab.backends.real.plan import DISTANCE_ROW, EFFECT_ROW, KIND, MINIBATCH_ROW, Plan
-from asgd_lab.protocol.events import Kind, feed
-from asgd_lab.protocol.grants import DROPPED, PushGrant
+from asgd_lab.protocol.messages import DROPPED, Ack, FetchRequest, Message, PushRequest
 from asgd_lab.protocol.server import Server
 from asgd_lab.record.rowfile import read_rows
 from asgd_lab.record.run import RunDirectory
@@ -63,27 +62,30 @@ def _served(plan: Plan, server: Server, statistics: Statistics, record: RunDirec
     if record.distances is not None:
         far = {(worker, number): moved for worker, number, moved in read_rows(plan.distances, DISTANCE_ROW).tolist()}
     pushes: dict[tuple[int, int], tuple[int, int, int]] = {}  # by worker and number: sent, begun, ended
-    for event, sent, begun, ended in history.read(plan.events) if plan.events.exists() else []:
-        worker = event.worker
-        if event.kind == Kind.PUSH:
-            pushes[worker, event.number] = (sent, begun, ended)
-        elif event.kind == Kind.FETCH:
+    for row in event_log.read(plan.events) if plan.events.exists() else []:
+        message, worker = row.message, row.worker
+        if not isinstance(message, Message):
+            continue
+        sent, begun, ended = row.sent_ns, row.begun_ns, row.ended_ns
+        if isinstance(message, PushRequest):
+            pushes[worker, message.number] = (sent, begun, ended)
+        elif isinstance(message, FetchRequest):
             incarnation, sequence = server.standing(worker)
             yield SERVER, sequence + 1, GRANT, begun, ended, begun - sent, -1, -1, 0, size, 0, worker, incarnation
-        for grant in feed(server, event):
-            if not isinstance(grant, PushGrant):
+        for grant in server.hear(message, begun):
+            if not isinstance(grant, Ack):
                 continue
             if grant.version == DROPPED:
                 statistics.dropped(grant.steps)
             else:
                 statistics.applied(grant.staleness, grant.steps)
-            push = (grant.worker, grant.sequence)
+            push = (grant.worker, grant.number)
             sent, begun, ended = pushes.pop(push)
             if record.distances is not None and grant.version != DROPPED:
                 record.distances.add((ended, grant.worker, grant.version, grant.staleness, far[push]))
             what = (grant.version, grant.staleness, grant.steps)
             who = (grant.worker, grant.incarnation)
-            yield SERVER, grant.sequence, APPLY, begun, ended, begun - sent, *what, size, 0, *who
+            yield SERVER, grant.number, APPLY, begun, ended, begun - sent, *what, size, 0, *who
 
 
 def _minibatches(parts: Path) -> list[Row]:

@@ -12,13 +12,13 @@ from collections.abc import Callable
 
 import torch
 
-from asgd_lab.backends import history
+from asgd_lab.backends import event_log
 from asgd_lab.backends.build import build_algorithm, build_budget, build_server, build_task
+from asgd_lab.backends.event_log import Attach, Digest, EventLog, Times
 from asgd_lab.backends.real.channel import Answer, Ask
 from asgd_lab.backends.real.plan import Plan
-from asgd_lab.protocol.events import Event, Kind, Why, feed
-from asgd_lab.protocol.grants import FetchGrant, Grant
-from asgd_lab.record.rowfile import RowFile
+from asgd_lab.protocol.messages import Answer as Said
+from asgd_lab.protocol.messages import Close, FetchRequest, Grant, Join, Leave, Message, PushRequest, Stop, Why
 from asgd_lab.tasks.base import CPU
 
 
@@ -32,7 +32,7 @@ class LoggedServer:
         self._plan = plan
         scenario = plan.scenario
         task, algorithm = build_task(scenario, plan.data.tensors(), checked=True, device=CPU), build_algorithm(scenario)
-        past = history.read(plan.events) if plan.events.exists() else []
+        past = event_log.read(plan.events) if plan.events.exists() else []
         self._depth = algorithm.depth
         self._buffers = [
             [plan.mailboxes.vector(worker * self._depth + buffer) for buffer in range(self._depth)]
@@ -49,40 +49,42 @@ class LoggedServer:
             state=lambda index: plan.states.vector(index, writable=True),
             counting=bool(past),
         )
-        self._rows = RowFile(plan.events, history.FORMAT, go_on=True)
+        self._log = EventLog(plan.events, go_on=True)
         self.end_ns = 0  # of the last push that was in time, or when the run was closed
         self.fetches = [0] * scenario.workers  # each worker's last fetch, in this life
         self.lives = [0] * scenario.workers  # the number of each worker's life
         self._answers: list[dict[tuple[int, int], Answer]] = [{} for _ in range(scenario.workers)]
         self._left: dict[int, int] = {}  # who is out, and why
-        for happened in past:
+        for row in past:
             reading()
-            self._tell(happened.event)
-            self._mark(*happened)
+            message = row.message
+            if isinstance(message, Message | Attach):
+                self._tell(message, row.begun_ns)
+                self._mark(message, row.ended_ns)
         if self.server.parameters is not None:
             self.server.parameters.counting = False
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._log)
 
     def close(self) -> None:
         """No more events."""
-        self._rows.close()
+        self._log.close()
 
-    def commit(self, event: Event, sent_ns: int, begun_ns: int, clock: Callable[[], int]) -> list[Grant]:
-        """Tell the server, and record it as ended by then; what it grants may be told now."""
-        grants = self._tell(event)
+    def commit(self, message: Message | Attach, times: Times, clock: Callable[[], int]) -> list[Said]:
+        """Tell the server, and record it as ended by then; its answers may be sent now."""
+        answers = self._tell(message, times.begun_ns)
         ended_ns = clock()
-        self._rows.add(*event, sent_ns, begun_ns, ended_ns)
-        self._mark(event, sent_ns, begun_ns, ended_ns)
-        return grants
+        self._log.add(message, times._replace(ended_ns=ended_ns), answers)
+        self._mark(message, ended_ns)
+        return answers
 
     def digest(self, now_ns: int) -> None:
         """Record a hash of the newest version."""
         parameters = self.server.parameters
         assert parameters is not None
-        event = Event(Kind.DIGEST, number=self.server.version, detail=history.digest(parameters.current))
-        self._rows.add(*event, now_ns, now_ns, now_ns)
+        digest = Digest(self.server.version, event_log.digest(parameters.current))
+        self._log.add(digest, Times.at(now_ns))
 
     def answer(self, worker: int, to: int, number: int) -> Answer | None:
         """What a request was answered that has come again; None if it waits."""
@@ -98,43 +100,40 @@ class LoggedServer:
         life, taken = self.lives[worker], self.server.taken(worker)
         return Answer(Ask.READY, life, incarnation, sequence, taken, waited_ns=self.fetches[worker])
 
-    def _mark(self, event: Event, sent_ns: int, begun_ns: int, ended_ns: int) -> None:
-        if (event.kind == Kind.PUSH and self._in_time) or event.kind == Kind.CLOSE:
+    def _mark(self, message: Message | Attach, ended_ns: int) -> None:
+        if (isinstance(message, PushRequest) and self._in_time) or isinstance(message, Close):
             self.end_ns = ended_ns
 
-    def _tell(self, event: Event) -> list[Grant]:
-        kind, worker = event.kind, event.worker
+    def _tell(self, message: Message | Attach, now_ns: int) -> list[Said]:
         self._in_time = not self.server.closed
-        if kind == Kind.PUSH:
+        if isinstance(message, PushRequest):
             if self._depth > 1:
-                self._mailboxes[worker] = self._buffers[worker][event.detail]
-        elif kind == Kind.FETCH:
-            self.fetches[worker] = event.number
-        elif kind == Kind.LEAVE:
-            self._left[worker] = event.detail
-        elif kind in (Kind.JOIN, Kind.ATTACH):
+                self._mailboxes[message.worker] = self._buffers[message.worker][message.buffer]
+        elif isinstance(message, FetchRequest):
+            self.fetches[message.worker] = message.number
+        elif isinstance(message, Leave):
+            self._left[message.worker] = message.why
+        elif isinstance(message, Join | Attach):
+            worker = message.worker
             self._left.pop(worker, None)
-            self.lives[worker] = event.number
-            if kind == Kind.JOIN:
-                self.fetches[worker] = 0
+            self.lives[worker] = message.life
             self._answers[worker].clear()
-        grants = feed(self.server, event)
-        for grant in grants:
-            self._keep(grant)
-        return grants
+            if isinstance(message, Attach):
+                return []
+            self.fetches[worker] = 0
+        answers = self.server.hear(message, now_ns)
+        for each in answers:
+            self._keep(each)
+        return answers
 
-    def _keep(self, grant: Grant) -> None:
-        worker, parameters = grant.worker, self.server.parameters
+    def _keep(self, said: Said) -> None:
+        if isinstance(said, Stop):
+            return
+        worker, incarnation, number = said[:3]
         answers = self._answers[worker]
-        if isinstance(grant, FetchGrant):
-            number = self.fetches[worker]
-            slot = parameters.pinned(worker) if parameters is not None and grant.steps else 0
-            incarnation = self.server.standing(worker)[0]
+        if isinstance(said, Grant):
             answers.pop((Ask.FETCH, number - 1), None)
-            answers[Ask.FETCH, number] = Answer(Ask.FETCH, number, incarnation, grant.version, slot, grant.steps)
+            answers[Ask.FETCH, number] = Answer(Ask.FETCH, number, incarnation, said.version, said.slot, said.steps)
         else:
-            number = grant.sequence
             answers.pop((Ask.PUSH, number - self._depth), None)
-            answers[Ask.PUSH, number] = Answer(
-                Ask.PUSH, number, grant.incarnation, grant.version, grant.staleness, grant.steps
-            )
+            answers[Ask.PUSH, number] = Answer(Ask.PUSH, number, incarnation, said.version, said.staleness, said.steps)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from asgd_lab import interrupts, trust
-from asgd_lab.backends import devices, history
+from asgd_lab.backends import devices, event_log
 from asgd_lab.backends.real import orphans
 from asgd_lab.backends.real.memory import SharedTensors, Stack
 from asgd_lab.backends.real.orphans import SharedHold
@@ -54,7 +54,7 @@ class Plan:
     @property
     def events(self) -> Path:
         """The record that the run can be repeated from."""
-        return self.run_dir / history.FILE
+        return self.run_dir / event_log.FILE
 
     @property
     def distances(self) -> Path:

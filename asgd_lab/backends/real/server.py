@@ -13,6 +13,7 @@ import socket
 from collections.abc import Sequence
 from time import monotonic_ns as now_ns
 
+from asgd_lab.backends.event_log import Attach, Times
 from asgd_lab.backends.real import channel
 from asgd_lab.backends.real.channel import Answer, Ask, Order, Request
 from asgd_lab.backends.real.checkpoints import Checkpointer
@@ -23,8 +24,20 @@ from asgd_lab.backends.real.plan import Plan, settle
 from asgd_lab.backends.real.progress_words import Words
 from asgd_lab.backends.real.publishing import Publisher
 from asgd_lab.hardware.costs import Costs, nanoseconds
-from asgd_lab.protocol.events import Event, Kind, Why
-from asgd_lab.protocol.grants import DROPPED, Grant, PushGrant
+from asgd_lab.protocol.messages import (
+    DROPPED,
+    Ack,
+    Close,
+    FetchRequest,
+    Join,
+    Leave,
+    Message,
+    PushRequest,
+    Stop,
+    Wake,
+    Why,
+)
+from asgd_lab.protocol.messages import Answer as Said
 
 PARENT = -1
 
@@ -181,7 +194,7 @@ class ServerProcess:
         self.checkpointer.gone(worker)
         if why == Why.NOT_FINITE or (self.restarts and why != Why.DONE):
             self.away.add(worker)
-        self._commit(Event(Kind.LEAVE, worker, incarnation, detail=why))
+        self._commit(Leave(worker, incarnation, why))
 
     def _admit(self, worker: int, request: Request) -> None:
         """A worker begins a life, or says so again."""
@@ -195,7 +208,7 @@ class ServerProcess:
             if worker in self.server.members:
                 self._out(worker, Why.DIED)
             self.away.discard(worker)
-            self._commit(Event(Kind.JOIN, worker, number=life))
+            self._commit(Join(worker, life))
             channel.order(self.parent, Order.AWAKE, worker)
         if worker in self.server.members:
             self._welcome(worker)
@@ -210,11 +223,11 @@ class ServerProcess:
         self.start_ns = now_ns() - self.plan.elapsed_ns
         for worker, request in sorted(self.ready.items()):
             if request.detail and worker in self.server.members:
-                self._commit(Event(Kind.ATTACH, worker, number=request.number))
+                self._commit(Attach(worker, request.number))
                 continue
             if worker in self.server.members:
                 self._out(worker, Why.DIED)
-            self._commit(Event(Kind.JOIN, worker, number=request.number))
+            self._commit(Join(worker, request.number))
         self.words[Words.START_NS] = self.start_ns
         self.publisher.look(self._clock())
         for worker in self.ready:
@@ -268,39 +281,46 @@ class ServerProcess:
             wait_out(self.words, Words.SERVED_NS, begun, begun + stated_ns, stated_ns)
             self._end_in_time()
         self.sent_ns[worker] = request.sent_ns
-        kind = Kind.FETCH if is_fetch else Kind.PUSH
-        event = Event(kind, worker, request.incarnation, request.number, *request[4:])
-        if not is_fetch:
-            self.publisher.measure(worker, request.number)
-        self._commit(event, request.sent_ns, begun)
+        _, incarnation, number, _, base, steps, detail, loss, error = request
+        message: FetchRequest | PushRequest
+        if is_fetch:
+            message = FetchRequest(worker, incarnation, number, bool(detail))
+        else:
+            size = self.plan.size_bytes
+            message = PushRequest(worker, incarnation, number, base, steps, loss, error, detail, size_bytes=size)
+            self.publisher.measure(worker, number)
+        self._commit(message, request.sent_ns, begun)
 
-    def _commit(self, event: Event, sent: int = 0, begun: int = 0) -> None:
+    def _commit(self, message: Message | Attach, sent: int = 0, begun: int = 0) -> None:
         """Tell the server, keep the record, answer."""
         version, start_ns = self.server.version, self.start_ns
         closed = self.server.closed
         begun = begun or now_ns()
-        grants = self.logged.commit(event, (sent or begun) - start_ns, begun - start_ns, self._clock)
+        times = Times((sent or begun) - start_ns, begun - start_ns, begun - start_ns, 0)
+        grants = self.logged.commit(message, times, self._clock)
         if self.server.version != version:
             self.publisher.show()
             self.publisher.look(self._clock())
         served_ns = now_ns() - begun
-        self._deliver(grants, served_ns, event.worker)
-        if self.server.closed and not closed and event.kind != Kind.CLOSE:  # the budget is used up
+        self._deliver(grants, served_ns, PARENT if isinstance(message, Close | Wake) else message.worker)
+        if self.server.closed and not closed:  # the budget is used up
             self.words[Words.STOP] = 1
 
     def _close(self, when_ns: int) -> None:
         """The run is over, at this time of its clock: workers stop at their next minibatch."""
         self.words[Words.STOP] = 1
-        grants = self.logged.commit(Event(Kind.CLOSE, detail=Why.STOPPED), when_ns, when_ns, lambda: when_ns)
+        grants = self.logged.commit(Close(Why.STOPPED), Times.at(when_ns), lambda: when_ns)
         self._deliver(grants, 0, PARENT)
 
-    def _deliver(self, grants: list[Grant], served_ns: int, served: int) -> None:
+    def _deliver(self, grants: list[Said], served_ns: int, served: int) -> None:
         """Answer; who was not just `served` has waited for its release until now."""
         now = now_ns()
         for grant in grants:
             worker = grant.worker
-            if isinstance(grant, PushGrant):
-                kind, number = Ask.PUSH, grant.sequence
+            if isinstance(grant, Stop):
+                continue
+            if isinstance(grant, Ack):
+                kind, number = Ask.PUSH, grant.number
                 if grant.version != DROPPED:
                     self.words[Words.STALENESS] = grant.staleness
                     self.plan.progress.worker[worker, Words.STALE] = grant.staleness

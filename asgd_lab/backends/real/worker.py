@@ -36,7 +36,7 @@ from asgd_lab.errors import ProtocolError
 from asgd_lab.hardware.costs import Costs
 from asgd_lab.protocol import programs
 from asgd_lab.protocol.effects import Effect, Fetch, Push, Start, Train, Wait
-from asgd_lab.protocol.events import Why
+from asgd_lab.protocol.messages import Why
 from asgd_lab.protocol.replica import Delta
 from asgd_lab.record.rowfile import RowFile
 from asgd_lab.tasks.base import one_line
@@ -83,7 +83,7 @@ class WorkerProcess:
         self.task = build_task(scenario, plan.data.tensors(), checked=True, device=self.device)
         self.algorithm = build_algorithm(scenario)
         # Whose answers may lie there before they are waited for.
-        self.overlapped = getattr(self.algorithm.program, "func", None) is programs.overlapped
+        self.overlapped = self.algorithm.overlaps
         self.staged = (
             Staged(self.link, self.device, plan.slots, self.overlapped) if scenario.backend.device == "cuda" else None
         )
@@ -181,7 +181,7 @@ class WorkerProcess:
 
     def _drive(self) -> None:
         last, previous = now_ns(), None
-        for effect in self.worker.program:
+        for effect in self.worker.client.program:
             begun = now_ns()
             self.words[SHOWN] = begun
             if previous is Fetch and type(effect) is Train:  # what the program computed between the two
@@ -263,14 +263,14 @@ class WorkerProcess:
         overlaps = self.algorithm.depth > 1 or ASKED in self.going
         sent = self._arrival(begun, self.send_ns, overlaps) if self.emulated else now_ns()
         request = Request(
-            Ask.PUSH, arrived.incarnation, arrived.sequence, sent, arrived.base, arrived.steps, buffer,
+            Ask.PUSH, arrived.incarnation, arrived.number, sent, arrived.base, arrived.steps, buffer,
             arrived.loss, arrived.error,
         )  # fmt: skip
         if self.staged is None:
             key = self.line.ask(request)
         else:
             key = self.staged.push(request, self.replica.updates[buffer], self.mailboxes[buffer])
-        self._begin(buffer, UnderWay(begun, key, arrived.sequence))
+        self._begin(buffer, UnderWay(begun, key, arrived.number))
         if self.eager:  # the fetch that follows is asked with the push, which the server serves first
             self.fetches += 1
             self.early = self.line.ask(Request(Ask.FETCH, arrived.incarnation, self.fetches, now_ns()))

@@ -9,14 +9,15 @@ from asgd_lab.backends.sim.clock import FAR
 from asgd_lab.backends.sim.exchange import Exchange, Owner, Slice, Stages, slice_lands
 from asgd_lab.backends.sim.machine import Machine
 from asgd_lab.backends.sim.network import DOWN
-from asgd_lab.protocol.grants import FetchGrant
+from asgd_lab.protocol.messages import FetchRequest, Grant
 
 
 class Fetch(Exchange):
     """A fetch; `ahead` if its worker goes on meanwhile."""
 
-    __slots__ = ("_served", "_to_device_ns", "ahead", "grant", "versions")
-    grant: FetchGrant
+    __slots__ = ("_served", "_to_device_ns", "count", "grant", "request", "versions")
+    request: FetchRequest
+    grant: Grant
     versions: list[int]
 
     def __init__(
@@ -29,11 +30,14 @@ class Fetch(Exchange):
         )
         self._served = served
         self._to_device_ns = machine.costs.to_device_ns
+        self.count = 0  # of this life's fetches
 
     def begin(self, local: int, ahead: bool) -> None:
         """From the worker's own time `local`, now or later."""
         self._reset(local)
-        self.ahead = ahead
+        self.count += 1
+        replica = self.worker.replica
+        self.request = FetchRequest(replica.worker, replica.incarnation, self.count, ahead)
         if self.independent:
             self.left = len(self.slices)
             self.versions = [0] * self.left
@@ -57,7 +61,7 @@ class Fetch(Exchange):
         else:
             self.queue.submit(self, True)
 
-    def release_slice(self, server: int, grant: FetchGrant) -> None:
+    def release_slice(self, server: int, grant: Grant) -> None:
         """An independent server's answer leaves it now; the first one's says how many minibatches."""
         self.versions[server] = grant.version
         self.released = self.served = self.clock.now
@@ -79,7 +83,7 @@ class Fetch(Exchange):
         self.served = self.clock.now
         self._served(self)
 
-    def release(self, grant: FetchGrant) -> None:
+    def release(self, grant: Grant) -> None:
         """The server's answer leaves it now."""
         clock, way = self.clock, self.way
         self.grant, self.released = grant, clock.now

@@ -11,7 +11,7 @@ from asgd_lab.backends.sim.worker import SimWorker
 from asgd_lab.backends.sim.world import World
 from asgd_lab.hardware.step_times import StepTimes
 from asgd_lab.protocol.algorithms import Algorithm
-from asgd_lab.protocol.grants import PushGrant
+from asgd_lab.protocol.messages import Ack
 from asgd_lab.record.summary import Statistics
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks import Task
@@ -39,14 +39,14 @@ class Fleet:
         depth = self._algorithm.depth
         return SimWorker(self._world, number, entry, self._times[number], self.accounts[number], depth)
 
-    def push_of(self, grant: PushGrant) -> Push:
+    def push_of(self, grant: Ack) -> Push:
         """The push that a grant is for."""
         if not self._former and self._algorithm.depth == 1:
             return self.workers[grant.worker].pushes[0]
         former = self._former.pop((grant.worker, grant.incarnation), None)
         pushes = (former or self.workers[grant.worker]).pushes
         for push in pushes if len(pushes) > 1 else ():
-            if push.flying and push.arriving.sequence == grant.sequence:
+            if push.flying and push.arriving.number == grant.number:
                 return push
         return pushes[0]
 

@@ -9,17 +9,16 @@ from asgd_lab.backends.sim.clock import FAR
 from asgd_lab.backends.sim.exchange import Exchange, Owner, Slice, Stages, slice_arrives
 from asgd_lab.backends.sim.machine import Machine
 from asgd_lab.backends.sim.network import UP
-from asgd_lab.protocol.grants import PushGrant
-from asgd_lab.protocol.replica import Arrived
+from asgd_lab.protocol.messages import Ack, PushRequest
 
 
 class Push(Exchange):
     """A push, from one buffer of its worker."""
 
     __slots__ = ("_served", "_to_host_ns", "arriving", "buffer", "distance", "grant")
-    arriving: Arrived
+    arriving: PushRequest
     distance: float
-    grant: PushGrant
+    grant: Ack
 
     def __init__(
         self, worker: Owner, machine: Machine, buffer: int, served: Callable[[Push], object],
@@ -101,7 +100,7 @@ class Push(Exchange):
         self.served = self.clock.now
         self._served(self)
 
-    def release(self, grant: PushGrant) -> None:
+    def release(self, grant: Ack) -> None:
         """The server says that the update's buffer is free; the worker hears it a latency later, the farthest last."""
         now = self.clock.now
         self.grant, self.released = grant, now

@@ -8,7 +8,7 @@ from asgd_lab.backends.sim.exchange import Exchange, Slice
 from asgd_lab.backends.sim.fetch import Fetch
 from asgd_lab.backends.sim.push import Push
 from asgd_lab.hardware.costs import Costs
-from asgd_lab.protocol.grants import PushGrant
+from asgd_lab.protocol.messages import Ack
 from asgd_lab.protocol.replica import Replica
 from asgd_lab.record.columns import KINDS
 from asgd_lab.record.run import RunDirectory
@@ -57,7 +57,7 @@ class Rows:
         worker, round = replica.worker, replica.sequence + 1
         if not self.keeps(round):
             return
-        _, version, steps = fetch.grant
+        version, steps = fetch.grant.version, fetch.grant.steps
         size, who = self._size if steps else 0, (NOT_OF_ONE, worker, replica.incarnation)
         waited = fetch.released - fetch.arrived - (fetch.served - fetch.started)
         self._add((worker, round, FETCH, fetch.begun, fetch.done, waited, version, -1, steps, size, *who))
@@ -70,7 +70,7 @@ class Rows:
     def push(self, push: Push) -> None:
         """A push that is done, and what it passed."""
         grant, worker = push.grant, push.worker.number
-        round, size, sent = grant.sequence, self._size, push.sent
+        round, size, sent = grant.number, self._size, push.sent
         who = (NOT_OF_ONE, worker, grant.incarnation)
         if not self.keeps(round):
             return
@@ -82,29 +82,29 @@ class Rows:
         if self._costs.to_host_ns:
             self._add((worker, round, TO_HOST, sent - self._costs.to_host_ns, sent, 0, -1, -1, 0, size, *who))
 
-    def apply(self, push: Push, grant: PushGrant) -> None:
+    def apply(self, push: Push, grant: Ack) -> None:
         """The server's side of a push."""
         if push.slices:
             for slice in push.slices:
                 self.apply_slice(slice, grant)
-        elif self.keeps(grant.sequence):
+        elif self.keeps(grant.number):
             started = push.started
             row = (APPLY, started, push.served, started - push.arrived, grant.version, grant.staleness, grant.steps)
-            self._add((SERVER, grant.sequence, *row, self._size, 0, grant.worker, grant.incarnation))
+            self._add((SERVER, grant.number, *row, self._size, 0, grant.worker, grant.incarnation))
 
-    def distance(self, push: Push, grant: PushGrant) -> None:
+    def distance(self, push: Push, grant: Ack) -> None:
         """How far what it started from was when it was applied."""
         assert self._distances is not None
         worker = push.worker.number
         self._distances.add((push.served, worker, grant.version, grant.staleness, push.distance))
 
-    def apply_slice(self, slice: Slice, grant: PushGrant) -> None:
+    def apply_slice(self, slice: Slice, grant: Ack) -> None:
         """One server's side of its slice of a push."""
-        if self.keeps(grant.sequence):
+        if self.keeps(grant.number):
             started = slice.started
             row = (APPLY, started, slice.served, started - slice.arrived, grant.version, grant.staleness, grant.steps)
             who = (slice.index, grant.worker, grant.incarnation)
-            self._add((SERVER, grant.sequence, *row, round(slice.way.bytes), *who))
+            self._add((SERVER, grant.number, *row, round(slice.way.bytes), *who))
 
     def grant(self, fetch: Fetch) -> None:
         """The server's side of a fetch, where it takes time."""

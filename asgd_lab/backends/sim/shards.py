@@ -15,8 +15,9 @@ from torch import Tensor
 
 from asgd_lab.backends.build import build_budget, build_server
 from asgd_lab.protocol.algorithms import Algorithm
+from asgd_lab.protocol.members import Budget
 from asgd_lab.protocol.parameters import Parameters
-from asgd_lab.protocol.server import Budget, Server
+from asgd_lab.protocol.server import Server
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks import Task
 

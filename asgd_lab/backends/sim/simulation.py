@@ -30,7 +30,7 @@ from asgd_lab.backends.sim.rows import Rows
 from asgd_lab.backends.sim.shards import Shards
 from asgd_lab.errors import RunFailed
 from asgd_lab.hardware.costs import check_memory, nanoseconds
-from asgd_lab.protocol.grants import DROPPED, FetchGrant, Grant, PushGrant
+from asgd_lab.protocol.messages import DROPPED, Ack, Answer, Grant
 from asgd_lab.protocol.replica import Replica
 from asgd_lab.record.run import RunDirectory
 from asgd_lab.record.summary import Statistics
@@ -150,7 +150,7 @@ class Simulation:
             self.deadlock()
         self._finish([])
 
-    def _finish(self, grants: Sequence[Grant]) -> None:
+    def _finish(self, grants: Sequence[Answer]) -> None:
         """The run is over now, wherever its workers are: work that is not pushed is not counted."""
         now = self.clock.now
         grants = [*grants, *self.server.close()]
@@ -158,7 +158,7 @@ class Simulation:
         waiting = [worker for worker in self.workers if worker.alive and worker.number not in answered]
         self._failure = report.starvation(waiting, now)
         for grant in grants:
-            if type(grant) is PushGrant:
+            if type(grant) is Ack:
                 push = self.fleet.push_of(grant)
                 push.grant, push.released, push.done = grant, now, now  # nobody hears the answer any more
                 self._applied(push, grant)
@@ -189,7 +189,7 @@ class Simulation:
             self.faults.lost_minibatches -= arriving.steps
         self._pushed(grants)
 
-    def _pushed(self, grants: list[Grant]) -> None:
+    def _pushed(self, grants: list[Answer]) -> None:
         self.pushes += 1
         server = self.server
         if self._looks:
@@ -205,7 +205,7 @@ class Simulation:
         worker = fetch.worker
         if self.rows.any and not self.machine.one_sided:
             self.rows.grant(fetch)
-        grants = self.server.on_fetch(worker.number, fetch.ahead)
+        grants = self.server.on_fetch(fetch.request)
         if len(grants) == 1 and grants[0].worker == worker.number:
             fetch.release(grants[0])  # type: ignore[arg-type]
         else:
@@ -225,19 +225,19 @@ class Simulation:
             self._slice_applied(exchange, slice, grants)
         elif type(exchange) is Fetch:
             self.rows.grant_slice(slice)
-            grants = server.on_fetch(exchange.worker.number, exchange.ahead)
+            grants = server.on_fetch(exchange.request)
             if index:
                 exchange.release_slice(index, grants[0])  # type: ignore[arg-type]
             else:
                 self.deliver(grants)
 
-    def _slice_applied(self, push: Push, slice: Slice, grants: list[Grant]) -> None:
+    def _slice_applied(self, push: Push, slice: Slice, grants: list[Answer]) -> None:
         now, index = self.clock.now, slice.index
         for grant in grants:
-            if type(grant) is FetchGrant:
+            if type(grant) is Grant:
                 self.deliver([grant])
                 continue
-            assert type(grant) is PushGrant
+            assert type(grant) is Ack
             self.shards.staleness[index][grant.staleness] += grant.version != DROPPED
             self.rows.apply_slice(slice, grant)
             if index == 0:
@@ -249,23 +249,23 @@ class Simulation:
             push.served, push.started = now, max(push.started, push.arrived)  # the last slice counts
             self._pushed([push.grant])
 
-    def deliver(self, grants: list[Grant]) -> None:
+    def deliver(self, grants: list[Answer]) -> None:
         """Hand each grant to its worker's exchange."""
         for grant in grants:
-            if type(grant) is FetchGrant:
+            if type(grant) is Grant:
                 worker = self.workers[grant.worker]
                 if worker.alive and self.machine.independent:
                     worker.fetch.release_slice(0, grant)
                 elif worker.alive:
                     worker.fetch.release(grant)
             else:
-                assert type(grant) is PushGrant
+                assert type(grant) is Ack
                 push = self.fleet.push_of(grant)
                 self._applied(push, grant)
                 if push.worker.alive:
                     push.release(grant)
 
-    def _applied(self, push: Push, grant: PushGrant) -> None:
+    def _applied(self, push: Push, grant: Ack) -> None:
         """A push has ended: count it, and write the server's row."""
         if grant.version == DROPPED:
             self.statistics.dropped(grant.steps)

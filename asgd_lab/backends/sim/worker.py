@@ -64,7 +64,7 @@ class SimWorker(Alarm):
         """`depth`: pushes that may be under way at once."""
         self.world, self.number = world, number
         self._entry, self._times, self.account = entry, times, account
-        self._program, self.replica = entry.program, entry.replica
+        self._program, self.replica = entry.client.program, entry.replica
         machine, self.rows = world.machine, world.rows
         self.clock = machine.clock
         self.host, self.device = machine.processors(number)
@@ -174,7 +174,7 @@ class SimWorker(Alarm):
         self._unsettled = exchange
         if type(exchange) is Fetch:
             replica = self.replica
-            _, version, steps = exchange.grant
+            version, steps = exchange.grant.version, exchange.grant.steps
             if exchange.independent:
                 replica.versions = tuple(exchange.versions[1:])
             replica.grant(version, steps)

@@ -16,7 +16,7 @@ from asgd_lab.backends.sim.network import UP
 from asgd_lab.backends.sim.sharing import Class, Sharing
 from asgd_lab.backends.sim.simulation import Simulation
 from asgd_lab.errors import RunFailed
-from asgd_lab.protocol.grants import Grant
+from asgd_lab.protocol.messages import Answer
 from asgd_lab.protocol.server import Server
 from asgd_lab.record import tables
 from asgd_lab.record.run import read_summary
@@ -32,13 +32,13 @@ def deaf(method: str, *, to: set[int] | None = None, after: int = 0) -> Callable
         heard = getattr(simulation.server, method)
         count = 0
 
-        def answer(request: Any, *more: Any) -> list[Grant]:
+        def answer(request: Any, *more: Any) -> list[Answer]:
             nonlocal count
             count += 1
             worker = request if isinstance(request, int) else request.worker
             if count > after and (to is None or worker in to):
                 return []
-            grants: list[Grant] = heard(request, *more)
+            grants: list[Answer] = heard(request, *more)
             return grants
 
         setattr(simulation.server, method, answer)

@@ -1,0 +1,93 @@
+"""A worker of a recorded run, executed again as far as the record has it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from asgd_lab.backends.build import Worker
+from asgd_lab.backends.failing import minibatch_failed
+from asgd_lab.protocol.client import FETCH
+from asgd_lab.protocol.effects import Train
+from asgd_lab.protocol.messages import FetchRequest, Grant, Leave, PushRequest, Request, Stop
+from asgd_lab.protocol.replica import Replica
+
+
+class Differs(Exception):
+    """The repetition is not what was recorded."""
+
+
+class ReplayedWorker:
+    """One life of a worker.
+
+    `wasted` has, for each lease that the record says was stopped, how many minibatches the worker had not pushed then:
+    that is the worker's own fact, as is whether it heard a stop in time. `stops` are those that the server sent.
+    """
+
+    def __init__(
+        self, worker: Worker, wasted: Mapping[int, int], point: Callable[[Replica, Grant], None],
+        minibatch: Callable[[int, int, int, float, float], None],
+    ) -> None:  # fmt: skip
+        self.learner, self.replica, self.client = worker.learner, worker.replica, worker.client
+        self.stops: dict[int, Stop] = {}
+        self._wasted, self._point, self._minibatch = wasted, point, minibatch
+        self._sent: dict[tuple[type, int], Request] = {}  # and not met in the record yet: one may overtake another
+
+    def run_until(self, recorded: Request) -> Request:
+        """Advance until this request is sent; the request as it is made here."""
+        key = type(recorded), recorded.number
+        while key not in self._sent:
+            self._advance(f"the record has {name(recorded)}")
+        return self._sent.pop(key)
+
+    def run_out(self) -> None:
+        """Advance to the program's end."""
+        while (step := self.client.advance()) is not None:
+            if type(step) is Leave:
+                return
+            if type(step) in (Train, FetchRequest, PushRequest):
+                raise Differs(f"it goes on with {type(step).__name__}, and the record has its end")
+        raise Differs("it waits for an answer, and the record has its end")
+
+    def rest(self) -> None:
+        """Advance until it waits for nothing but a fetch: between two rounds."""
+        while self.client.awaits != FETCH:
+            self._advance("the record goes on with it after a checkpoint")
+
+    def _advance(self, expected: str) -> None:
+        step = self.client.advance()
+        if step is None:
+            raise Differs(f"it waits for {'fetch' if self.client.awaits == FETCH else 'push'}, and {expected}")
+        if type(step) is Leave:
+            raise Differs(f"its program ends, and {expected}")
+        if type(step) is Train:
+            self._train()
+        elif type(step) is FetchRequest or type(step) is PushRequest:
+            self._sent[type(step), step.number] = step
+        elif type(step) is Grant:
+            self._point(self.replica, step)
+
+    def _train(self) -> None:
+        """The minibatches of a Train; so many as the record says, where its lease was stopped."""
+        replica, client = self.replica, self.client
+        taken = replica.steps
+        wasted = self._wasted.get(client.lease)
+        if wasted is not None and wasted <= replica.unpushed + taken:
+            if client.lease not in self.stops or wasted < replica.unpushed:
+                raise Differs(f"the record has {wasted} minibatches of lease {client.lease}, as if it had been stopped")
+            taken = wasted - replica.unpushed
+            client.hear(self.stops[client.lease])
+        loss_sum = error_sum = 0.0
+        for step in range(replica.minibatches, replica.minibatches + taken):
+            try:
+                loss, error = self.learner.minibatch(step)
+            except Exception as raised:
+                raise minibatch_failed(replica.worker, step, raised) from raised
+            self._minibatch(replica.sequence + 1, replica.worker, step, loss, error)
+            loss_sum += loss
+            error_sum += error
+        client.trained(loss_sum, error_sum, taken)
+
+
+def name(request: Request) -> str:
+    """As messages call it."""
+    return f"{'fetch' if isinstance(request, FetchRequest) else 'push'} {request.number}"

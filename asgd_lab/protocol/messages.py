@@ -1,0 +1,144 @@
+"""The messages of the protocol: the only types that travel between workers and server, and that the event log holds.
+
+A message is made once, by its sender, and the same object goes through the carrier to the server and into the log. None
+of them holds a vector: updates and centers lie in buffers, which the messages name. Times are not in them either; the
+carrier knows when it sent and heard them.
+
+A *lease* is the number of minibatches that a granted fetch allows, numbered as the fetch is. `part` names a span of the
+parameters with versions of its own; `ALL` is the whole vector.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+
+ALL = -1  # parts: the whole vector
+DROPPED = -1  # in place of a version: the push went into none
+
+
+class Why(IntEnum):
+    """Why a worker left, or why a run was closed; for readers of a record, the server does not look at it."""
+
+    DONE = 0  # its program has ended; the budget is used up
+    DIED = 1
+    SILENT = 2  # it gave no sign of life for too long
+    NOT_FINITE = 3  # its loss was no number
+    STOPPED = 4  # by the run's clock, or by its user
+
+
+class Reason(IntEnum):
+    """Why a push was dropped."""
+
+    NONE = 0  # it was not
+    OVER = 1  # the run was closed before it could be applied
+    STALE = 2  # too many versions were made since its center was fetched
+    LATE = 3  # its round was complete without it
+    OTHER = 4
+
+
+# ---------------------------------------------------------------------- from a worker to the server
+
+
+class Join(NamedTuple):
+    """A worker begins a life, as a new incarnation if it was a member before."""
+
+    worker: int
+    life: int = 0  # a number unlike that of any other life, which tells a resent request from a new one
+
+
+class Leave(NamedTuple):
+    """A worker's life is over, by its own word or by its death."""
+
+    worker: int
+    incarnation: int
+    why: int = Why.DONE
+
+
+class FetchRequest(NamedTuple):
+    """A worker asks for parameters and for minibatches to take with them."""
+
+    worker: int
+    incarnation: int
+    number: int  # of this life's fetches, from 1
+    ahead: bool = False  # asked while it still trains: answered at once, with 0 minibatches where none can be had
+    part: int = ALL
+    stopped: int = 0  # the lease that was stopped since its last message, by its number; 0: none
+    wasted: int = 0  # minibatches that it had taken and not pushed when it heard that
+    returned: int = 0  # minibatches leased to it that no push will carry for that reason, the wasted ones among them
+
+
+class PushRequest(NamedTuple):
+    """An update as the server sees it: everything but the vector, which lies in the worker's mailbox."""
+
+    worker: int
+    incarnation: int
+    number: int  # of the worker's pushes, over all its incarnations, from 1
+    base: int  # version of the oldest center that contributed
+    steps: int  # minibatches in it
+    loss: float  # means over those minibatches, as the replica saw them before each step
+    error: float
+    buffer: int = 0  # which of its mailboxes the update lies in
+    part: int = ALL
+    size_bytes: int = 0  # of the update on the wire
+    stopped: int = 0  # as in FetchRequest
+    wasted: int = 0
+    returned: int = 0
+    bases: tuple[int, ...] = ()  # versions of the other parts of that center, where independent servers keep them
+
+
+# ---------------------------------------------------------------------- from outside to the server
+
+
+class Close(NamedTuple):
+    """The run is over."""
+
+    why: int = Why.DONE
+
+
+class Wake(NamedTuple):
+    """The time has come that the server asked to be woken at."""
+
+
+# ---------------------------------------------------------------------- from the server to a worker
+
+
+class Grant(NamedTuple):
+    """A fetch is answered: the worker may read `version` and take `steps` minibatches.
+
+    0 minibatches mean that it hands in what it has not pushed, or leaves.
+    """
+
+    worker: int
+    incarnation: int
+    number: int  # of the fetch
+    version: int
+    steps: int
+    slot: int = 0  # the buffer that holds the version, where there are parameters and minibatches
+    part: int = ALL
+
+
+class Ack(NamedTuple):
+    """A push has ended, and its mailbox may be rewritten."""
+
+    worker: int
+    incarnation: int
+    number: int  # of the push
+    version: int  # the one it went into, or DROPPED
+    staleness: int  # versions made between the fetch of its oldest center and its application, or its being dropped
+    steps: int
+    reason: int = Reason.NONE
+    part: int = ALL
+
+
+class Stop(NamedTuple):
+    """A lease is over: its worker ends training within one minibatch, and what it has not pushed is void."""
+
+    worker: int
+    incarnation: int
+    number: int  # of the fetch that the lease came with
+
+
+Request = FetchRequest | PushRequest
+Message = Join | Leave | FetchRequest | PushRequest | Close | Wake
+Answer = Grant | Ack | Stop
