@@ -110,7 +110,13 @@ class Fetch(Exchange):
 
     def _flown(self) -> None:
         self.entry = None
-        self._land_at(self.clock.now + self.way.latency_ns)
+        landed = self.clock.now + self.way.latency_ns
+        if self.host is not None:
+            self._land_at(landed)
+            return
+        self.landed = landed  # inlined: `_land_at`
+        self.done = landed + self._to_device_ns + self.client_ns
+        self.worker.finished(self)
 
     def land(self) -> None:
         """The vector is on the worker's host."""

@@ -88,24 +88,32 @@ class Sharing(Alarm):
 
     def take(self, one: Class, amount: float, done: Callable[[], object]) -> list[Any]:
         """Call `done` when a new member of the class has drawn `amount`; what is returned can be withdrawn."""
-        if self._since != self._clock.now:
+        now = self._clock.now
+        if self._since != now:
             self.move()
         self._sequence += 1
         entry = [one.virtual + amount, self._sequence, done]
         heap = one.heap
         heappush(heap, entry)
-        one.count += 1
-        if one is self._only:
-            rate = one.narrowest / one.count
-            one.rate = rate if rate < one.cap else one.cap
-        else:
-            self._classes[one] = None
-            self._divide()
+        one.count = count = one.count + 1
         # An alarm that is set for an earlier time stays: it finds nobody done, and sets the next. So whoever joins, and
         # makes all others later, costs no new one. Of several classes some may become faster: a flow that is slowed
         # here leaves room elsewhere.
-        if self._alarm_at < self._since or heap[0] is entry or self._only is None:
+        if one is not self._only:
+            self._classes[one] = None
+            self._divide()
             self._set_alarm()
+            return entry
+        rate = one.narrowest / count
+        one.rate = rate = rate if rate < one.cap else one.cap
+        if self._alarm_at < now or heap[0] is entry:  # `_set_alarm` of one class, in one piece
+            while heap[0][2] is None:
+                heappop(heap)
+            left = ceil((heap[0][0] - one.virtual) / rate - 0.5)
+            due = now + left if left > 0 else now
+            if self._alarm_at < now or due < self._alarm_at:
+                self._alarm_at = due
+                self.set(self._clock, due, _RING_ALONE)
         return entry
 
     def withdraw(self, one: Class, entry: list[Any]) -> None:
@@ -164,16 +172,13 @@ class Sharing(Alarm):
                 due = self._since
             if self._alarm_at < self._since or due < self._alarm_at:
                 self._alarm_at = due
-                self.set(self._clock, due, _RING)
+                self.set(self._clock, due, _RING if self._only is None else _RING_ALONE)
 
     def ring(self) -> None:
         """Let go of all who are done."""
         if self._clock.now != self._alarm_at:
             return
         self._alarm_at = -1
-        if self._only is not None:
-            self._ring_alone(self._only)
-            return
         self.move()
         finished: list[list[Any]] = []
         for one in list(self._classes):
@@ -194,9 +199,14 @@ class Sharing(Alarm):
         for entry in finished:
             entry[2]()
 
-    def _ring_alone(self, one: Class) -> None:
+    def ring_alone(self) -> None:
         """The same where there is one class: what every simulated transfer passes, so in one piece."""
-        now, since, rate, count = self._clock.now, self._since, one.rate, one.count
+        now, one = self._clock.now, self._only
+        if now != self._alarm_at:
+            return
+        assert one is not None
+        self._alarm_at = -1
+        since, rate, count = self._since, one.rate, one.count
         if now != since:
             drawn = rate * (now - since)
             one.virtual += drawn
@@ -219,7 +229,7 @@ class Sharing(Alarm):
             one.rate = rate = rate if rate < one.cap else one.cap
             left = ceil((heap[0][0] - virtual) / rate - 0.5)
             self._alarm_at = end = now + left if left > 0 else now
-            self.set(self._clock, end, _RING)
+            self.set(self._clock, end, _RING_ALONE)
         else:
             one.virtual = 0.0  # keep the clock's numbers small, and so exact
         for done in finished:
@@ -291,4 +301,4 @@ def _sequence(entry: list[Any]) -> int:
     return sequence
 
 
-_RING = Sharing.ring
+_RING, _RING_ALONE = Sharing.ring, Sharing.ring_alone
