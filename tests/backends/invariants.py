@@ -17,7 +17,7 @@ import pytest
 from asgd_lab.backends.sim.accounts import COMPUTE, GATE, QUEUE
 from asgd_lab.backends.sim.clock import FAR
 from asgd_lab.backends.sim.exchange import Exchange, Slice
-from asgd_lab.backends.sim.network import DOWN, UP, Way
+from asgd_lab.backends.sim.network import DOWN, UP, Route
 from asgd_lab.backends.sim.ordered import InOrder
 from asgd_lab.backends.sim.push import Push
 from asgd_lab.backends.sim.servers import Fcfs, OnCores, Queue
@@ -87,7 +87,7 @@ def under_way(sim: Simulation) -> Iterator[Exchange]:
     """What nobody has had back, of the incarnations that are there."""
     for worker in sim.workers:
         if worker.alive:
-            yield from (each for each in (worker.fetch, *worker.pushes) if each.flying and each.released == FAR)
+            yield from (each for each in (worker.fetch, *worker.pushes) if each.in_flight and each.released == FAR)
 
 
 # ---------------------------------------------------------------- the invariants
@@ -170,18 +170,18 @@ def links_conserve_bytes_and_obey_littles_law(sim: Simulation, rows: dict[str, R
             least = most = largest = 0.0
             present = 0
             for worker in range(workers):
-                ways = _ways(sim, side, worker, capacity)
-                size = sum(way.bytes for way in ways)
+                routes = _routes(sim, side, worker, capacity)
+                size = sum(route.bytes for route in routes)
                 least += size * count[worker]
                 most += size * count[worker]
                 largest = max(largest, size)
-                present += sum(lasted[worker] - way.latency_ns * transfers[worker] for way in ways)
+                present += sum(lasted[worker] - route.latency_ns * transfers[worker] for route in routes)
             for each in going:
-                ways = _ways(sim, side, each.worker.number, capacity)
-                size = sum(way.bytes for way in ways)
+                routes = _routes(sim, side, each.worker.number, capacity)
+                size = sum(route.bytes for route in routes)
                 most += size
-                if exact and ways:
-                    begun, flown = _flight(each, ways[0], rung)
+                if exact and routes:
+                    begun, flown = _flight(each, routes[0], rung)
                     present += min(flown, sim.end_ns) - begun
                     least += size if flown <= sim.end_ns else 0
             if sim.faults is not None:
@@ -198,12 +198,12 @@ def links_of_ones_own_are_used_for_as_long_as_transfers_take(sim: Simulation, ro
     if len(sim.machine.queues) > 1 or sim.faults is not None:
         return
     for side, moved in ((UP, rows["up"]), (DOWN, rows["down"])):
-        alone = np.array([ways[0].alone_ns for ways in sim.machine.network.ways[side]])
+        alone = np.array([routes[0].alone_ns for routes in sim.machine.network.routes[side]])
         moved = moved.only(alone[moved.worker] > 0)
-        going = [(_left(each), each.way.alone_ns) for each in (under_way(sim) if side == UP else _fetches(sim))]
+        going = [(_left(each), each.route.alone_ns) for each in (under_way(sim) if side == UP else _fetches(sim))]
         pending = sum(min(begun + lasts, sim.end_ns) - begun for begun, lasts in going if begun <= sim.end_ns)
         flown = np.minimum(moved.start_s + alone[moved.worker], sim.end_ns) - moved.start_s
-        assert sim.machine.network.flown[side].reader(sim.clock, 1)()[1] == flown.sum() + pending
+        assert sim.machine.network.private[side].reader(sim.clock, 1)()[1] == flown.sum() + pending
 
 
 def work_is_conserved(sim: Simulation, rows: dict[str, Rows]) -> None:
@@ -318,7 +318,8 @@ def _fetches(sim: Simulation) -> Iterator[Exchange]:
     """Those whose answer is on its way, or there and not waited for."""
     for worker in sim.workers:
         fetch = worker.fetch
-        if worker.alive and fetch.flying and fetch.released != FAR and (fetch.grant.steps or sim.machine.independent):
+        answered = worker.alive and fetch.in_flight and fetch.released != FAR
+        if answered and (fetch.grant.steps or sim.machine.independent):
             yield fetch
 
 
@@ -327,17 +328,17 @@ def _left(each: Exchange) -> int:
     return each.sent if isinstance(each, Push) else each.released
 
 
-def _ways(sim: Simulation, side: int, worker: int, capacity: Capacity) -> list[Way]:
+def _routes(sim: Simulation, side: int, worker: int, capacity: Capacity) -> list[Route]:
     return [
-        way
-        for way in sim.machine.network.ways[side][worker]
-        if way.sharing is not None and capacity in way.one.capacities
+        route
+        for route in sim.machine.network.routes[side][worker]
+        if route.sharing is not None and capacity in route.one.capacities
     ]
 
 
-def _flight(each: Exchange, way: Way, rung: dict[int, int]) -> tuple[int, int]:
-    """When a transfer began to share its way, and when it ceased to."""
+def _flight(each: Exchange, route: Route, rung: dict[int, int]) -> tuple[int, int]:
+    """When a transfer began to share its route, and when it ceased to."""
     begun, there = _left(each), each.arrived if isinstance(each, Push) else each.landed
     if there != FAR:
-        return begun, there - way.latency_ns
-    return begun, FAR if each.entry is not None else rung[id(each)] - way.latency_ns
+        return begun, there - route.latency_ns
+    return begun, FAR if each.entry is not None else rung[id(each)] - route.latency_ns

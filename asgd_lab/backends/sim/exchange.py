@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from asgd_lab.backends.sim.accounts import Account
 from asgd_lab.backends.sim.clock import FAR, Clock
 from asgd_lab.backends.sim.machine import Machine
-from asgd_lab.backends.sim.network import Way
+from asgd_lab.backends.sim.network import Route
 from asgd_lab.backends.sim.ordered import Divided, Piece
 from asgd_lab.backends.sim.sharing import Processor
 from asgd_lab.protocol.replica import Replica
@@ -56,41 +56,42 @@ class Exchange(Divided):
         "clock",
         "done",
         "entry",
-        "flying",
         "host",
+        "in_flight",
         "independent",
         "job",
         "landed",
         "lost",
         "machine",
         "released",
+        "route",
         "sent",
         "served",
         "torn",
-        "way",
         "worker",
     )
     slices: Sequence[Slice]
 
     def __init__(
-        self, worker: Owner, machine: Machine, ways: Sequence[Way], client_ns: int,
+        self, worker: Owner, machine: Machine, routes: Sequence[Route], client_ns: int,
         slice_served: Callable[[Slice], object],
     ) -> None:  # fmt: skip
         """`slice_served` hears of what an independent server has served."""
-        self.worker, self.machine, self.way = worker, machine, ways[0]
+        self.worker, self.machine, self.route = worker, machine, routes[0]
         self.clock: Clock = machine.clock
         self.client_ns = client_ns  # the worker's own software
         self.host, _ = machine.processors(worker.number)
         self.queue = machine.queues[0]
-        self.slices = [Slice(self, index, way, slice_served) for index, way in enumerate(ways)] if len(ways) > 1 else []
-        self.independent = machine.independent and len(ways) > 1
-        self.entry: list[Any] | None = None  # its place on a way that is shared, while it is there
+        divided = routes if len(routes) > 1 else ()
+        self.slices = [Slice(self, index, route, slice_served) for index, route in enumerate(divided)]
+        self.independent = machine.independent and len(routes) > 1
+        self.entry: list[Any] | None = None  # its place on a route that is shared, while it is there
         self.job: list[Any] | None = None  # the same of its software, on a host that is shared
         self.left = 0  # slices that are still to come
         self.early = set()
         self.lost = False  # did its worker crash?
         self.torn = False  # and has it reached only some of the servers?
-        self.flying = False  # is it between begin and done?
+        self.in_flight = False  # is it between begin and done?
         self.begun = self.sent = self.arrived = self.started = self.served = self.released = self.landed = 0
         self.done = 0
 
@@ -99,7 +100,7 @@ class Exchange(Divided):
         self.sent = self.arrived = self.started = self.served = self.released = self.landed = self.done = FAR
         for slice in self.slices:
             slice.arrived = slice.started = slice.served = FAR
-        self.flying = True
+        self.in_flight = True
 
     def slice_arrives(self, server: int) -> None:
         """At one of several servers."""
@@ -112,7 +113,7 @@ class Exchange(Divided):
     @property
     def collected(self) -> bool:
         """Whether the server has it and has not answered."""
-        return self.flying and self.served != FAR and self.released == FAR
+        return self.in_flight and self.served != FAR and self.released == FAR
 
     @property
     def waits_for(self) -> str:
@@ -138,13 +139,13 @@ class Exchange(Divided):
         self.lost = True
         if self.served != FAR or self.arrived == FAR:
             self.cancel()
-            self.way.cut(self.entry)
+            self.route.cut(self.entry)
             if self.job is not None and self.host is not None:
                 self.host.sharing.withdraw(self.host.one, self.job)
-        missing = [slice for slice in self.slices if slice.flying]
+        missing = [slice for slice in self.slices if slice.in_flight]
         for slice in missing:
             slice.cancel()
-            slice.way.cut(slice.entry)
+            slice.route.cut(slice.entry)
         if missing and self.served == FAR:  # its turn comes, or has come, where it will never be
             self.torn = True
             self.machine.give_up(self, [slice.index for slice in missing])
@@ -153,32 +154,32 @@ class Exchange(Divided):
 class Slice(Piece):
     """The part of an exchange that is one server's."""
 
-    __slots__ = ("_served", "clock", "entry", "flying", "index", "way")
+    __slots__ = ("_served", "clock", "entry", "in_flight", "index", "route")
     of: Exchange
 
-    def __init__(self, of: Exchange, index: int, way: Way, served: Callable[[Slice], object]) -> None:
-        self.of, self.index, self.way, self._served = of, index, way, served
+    def __init__(self, of: Exchange, index: int, route: Route, served: Callable[[Slice], object]) -> None:
+        self.of, self.index, self.route, self._served = of, index, route, served
         self.clock, self.queue = of.clock, of.machine.queues[index]
         self.entry: list[Any] | None = None
         self.arrived = self.started = self.served = 0
-        self.flying = False  # over its way
+        self.in_flight = False  # over its route
 
     def ask(self, local: int) -> None:
         """A fetch's request to an independent server."""
-        self.set(self.clock, local + self.way.latency_ns, slice_arrives)
+        self.set(self.clock, local + self.route.latency_ns, slice_arrives)
 
-    def fly(self, then: Callable[[Slice], object]) -> None:
-        """Over the way to or from its server, then call `then`."""
-        way = self.way
-        self.flying = True
-        if way.sharing is not None:
-            self.entry = way.sharing.take(way.one, way.bytes, lambda: self._flown(then))
+    def transfer(self, then: Callable[[Slice], object]) -> None:
+        """Over the route to or from its server, then call `then`."""
+        route = self.route
+        self.in_flight = True
+        if route.sharing is not None:
+            self.entry = route.sharing.take(route.one, route.bytes, lambda: self._transferred(then))
         else:
-            self.set(self.clock, self.clock.now + way.alone_ns + way.latency_ns, then)
+            self.set(self.clock, self.clock.now + route.alone_ns + route.latency_ns, then)
 
-    def _flown(self, then: Callable[[Slice], object]) -> None:
+    def _transferred(self, then: Callable[[Slice], object]) -> None:
         self.entry = None
-        self.set(self.clock, self.clock.now + self.way.latency_ns, then)
+        self.set(self.clock, self.clock.now + self.route.latency_ns, then)
 
     def serve(self) -> None:
         """An independent server has served it."""
@@ -189,12 +190,12 @@ class Slice(Piece):
 
 def slice_arrives(slice: Slice) -> None:
     """At its server."""
-    slice.flying = False
+    slice.in_flight = False
     slice.arrived = slice.clock.now
     slice.of.slice_arrives(slice.index)
 
 
 def slice_lands(slice: Slice) -> None:
     """At the worker's host."""
-    slice.flying = False
+    slice.in_flight = False
     slice.of.slice_lands()

@@ -76,7 +76,7 @@ class Faults:
             if isinstance(each, Kill):
                 self._later(each.at_s, lambda each=each: self._crash(each.worker, at(each.repair_s)))  # type: ignore[misc]
             elif isinstance(each, Stop):
-                self._later(each.at_s, lambda each=each: self._sim.workers[each.worker].stand_still(at(each.until_s)))  # type: ignore[misc]
+                self._later(each.at_s, lambda each=each: self._sim.workers[each.worker].pause(at(each.until_s)))  # type: ignore[misc]
             elif isinstance(each, ServerDown):
                 self._later(each.at_s, lambda each=each: self._sim.machine.go_down(clock.now + at(each.for_s)))  # type: ignore[misc]
         for worker in range(len(self._sim.workers)):

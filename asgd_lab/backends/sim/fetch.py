@@ -26,7 +26,7 @@ class Fetch(Exchange):
     ) -> None:  # fmt: skip
         """`served` hears that the server may answer."""
         super().__init__(
-            worker, machine, machine.network.ways[DOWN][worker.number], machine.costs.client_fetch_ns, slice_served
+            worker, machine, machine.network.routes[DOWN][worker.number], machine.costs.client_fetch_ns, slice_served
         )
         self._served = served
         self._to_device_ns = machine.costs.to_device_ns
@@ -44,7 +44,7 @@ class Fetch(Exchange):
             for slice in self.slices:
                 slice.ask(local)
             return
-        at = local + self.way.latency_ns
+        at = local + self.route.latency_ns
         if at > self.clock.now:
             self.set(self.clock, at, _arrive)
         else:
@@ -67,7 +67,7 @@ class Fetch(Exchange):
         self.released = self.served = self.clock.now
         if server == 0:
             self.grant = grant
-        self.slices[server].fly(slice_lands)
+        self.slices[server].transfer(slice_lands)
 
     def slice_arrives(self, server: int) -> None:
         """At one of several independent servers; past its queue, if the fetch is one-sided."""
@@ -85,32 +85,32 @@ class Fetch(Exchange):
 
     def release(self, grant: Grant) -> None:
         """The server's answer leaves it now."""
-        clock, way = self.clock, self.way
+        clock, route = self.clock, self.route
         self.grant, self.released = grant, clock.now
         if not grant.steps:
             self.left = 0
-            self.landed = self.done = clock.now + way.latency_ns
+            self.landed = self.done = clock.now + route.latency_ns
             self.worker.finished(self)
             return
         if self.slices:
             self.left = len(self.slices)
             for slice in self.slices:
-                slice.fly(slice_lands)
+                slice.transfer(slice_lands)
             return
-        if way.sharing is not None:
-            self.entry = way.sharing.take(way.one, way.bytes, self._flown)
+        if route.sharing is not None:
+            self.entry = route.sharing.take(route.one, route.bytes, self._transferred)
             return
-        landed = clock.now + way.alone_ns + way.latency_ns
-        if way.alone_ns:
-            self.machine.network.flown[DOWN].add(clock.now, clock.now + way.alone_ns)
+        landed = clock.now + route.alone_ns + route.latency_ns
+        if route.alone_ns:
+            self.machine.network.private[DOWN].add(clock.now, clock.now + route.alone_ns)
             if self.host is not None:
                 self.set(clock, landed, _land)
                 return
         self._land_at(landed)
 
-    def _flown(self) -> None:
+    def _transferred(self) -> None:
         self.entry = None
-        landed = self.clock.now + self.way.latency_ns
+        landed = self.clock.now + self.route.latency_ns
         if self.host is not None:
             self._land_at(landed)
             return
@@ -151,7 +151,7 @@ class Fetch(Exchange):
 
     def cut(self, now: int) -> None:
         """The worker is gone: what it has on a link of its own ends there."""
-        self.machine.network.flown[DOWN].cut(self.released, self.released + self.way.alone_ns, now)
+        self.machine.network.private[DOWN].cut(self.released, self.released + self.route.alone_ns, now)
 
     def charge(self, account: Account) -> None:
         """The same as by its stages, in one go where it was waited for from its beginning."""

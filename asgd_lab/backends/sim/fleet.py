@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from asgd_lab.backends.build import build_worker
@@ -46,7 +48,7 @@ class Fleet:
         former = self._former.pop((grant.worker, grant.incarnation), None)
         pushes = (former or self.workers[grant.worker]).pushes
         for push in pushes if len(pushes) > 1 else ():
-            if push.flying and push.arriving.number == grant.number:
+            if push.in_flight and push.arriving.number == grant.number:
                 return push
         return pushes[0]
 
@@ -83,3 +85,24 @@ class Fleet:
     def down_ns(self) -> int:
         """The sum over all of how long they were down."""
         return sum(account.spent_ns[DOWN] for account in self.accounts)
+
+
+def deadlock(waiting: Sequence[SimWorker], now: int) -> str:
+    """One line: who waits, for what, since when."""
+    whats = sorted({"nothing" if each.awaits is None else each.awaits.waits_for for each in waiting})
+    return f"deadlock at {now * 1e-9:.6g} s: workers {_listed(waiting)} wait for {' or '.join(whats) or 'nothing'}"
+
+
+def starvation(waiting: Sequence[SimWorker], now: int) -> str | None:
+    """One line, if the run has come to its end past somebody whose request the server has had and not answered."""
+    starved = [worker for worker in waiting if worker.awaits is not None and worker.awaits.collected]
+    if not starved:
+        return None
+    return f"starvation until {now * 1e-9:.6g} s: workers {_listed(starved)} wait for a grant that never comes"
+
+
+def _listed(workers: Sequence[SimWorker]) -> str:
+    return (
+        ", ".join(map(str, [worker.number for worker in workers][:20])) + (", ..." if len(workers) > 20 else "")
+        or "none"
+    )

@@ -8,7 +8,7 @@ from asgd_lab.backends.sim.accounts import Meters
 from asgd_lab.backends.sim.clock import Clock
 from asgd_lab.backends.sim.network import Network
 from asgd_lab.backends.sim.ordered import Divided, Ordered
-from asgd_lab.backends.sim.servers import Fcfs, OnCores, Queue, Services
+from asgd_lab.backends.sim.servers import Fcfs, OnCores, Queue, ServiceTimes
 from asgd_lab.backends.sim.sharing import Capacity, Processor, Sharing
 from asgd_lab.hardware.costs import Costs, nanoseconds
 from asgd_lab.hardware.step_times import mean_step_s
@@ -36,7 +36,7 @@ class Machine:
         self._devices = [self._processor(clock, f"device {device}", shared) for device in range(devices)]
         self.independent, self.one_sided = hardware.server.independent, hardware.server.one_sided_fetch
         count = hardware.server.count
-        services = [Services(hardware.server, self.costs, scenario.seed, server) for server in range(count)]
+        services = [ServiceTimes(hardware.server, self.costs, scenario.seed, server) for server in range(count)]
         self._ordered: Ordered | None = None
         self.queues: list[Queue]
         if count > 1 and not self.independent:

@@ -1,4 +1,4 @@
-"""The ways between workers and servers: what a transfer passes through, and who shares that with whom.
+"""The routes between workers and servers: what a transfer passes through, and who shares that with whom.
 
 A transfer passes its host's network card, the link of its worker's group to that server, and the server's network card,
 as far as the scenario limits them. What nobody shares takes a time that is known at once; everything else is divided
@@ -24,7 +24,7 @@ NOBODY = Class((), 0.0)
 
 
 @dataclass(slots=True)
-class Way:
+class Route:
     """One direction between a worker and a server, for slices of one size."""
 
     latency_ns: int
@@ -40,7 +40,7 @@ class Way:
 
 
 class Network:
-    """All ways: `ways[direction][worker][server]`, and the capacities that are shared, in order of their names."""
+    """All routes: `routes[direction][worker][server]`, and the capacities that are shared, in order of their names."""
 
     def __init__(self, clock: Clock, hardware: Hardware, workers: int, size_bytes: int, crowded: bool) -> None:
         """`crowded`: a worker may have several transfers under way in one direction, and shares its own link then."""
@@ -56,8 +56,8 @@ class Network:
         ]  # fmt: skip
         sharings = _components(clock, [plan[2] for plan in _each(plans)])
         self.sharings = list(dict.fromkeys(sharings.values()))
-        self.ways = [[[self._way(sharings, *plan) for plan in servers] for servers in side] for side in plans]
-        self.flown = (Flown(), Flown())
+        self.routes = [[[self._route(sharings, *plan) for plan in servers] for servers in side] for side in plans]
+        self.private = (PrivateTransfers(), PrivateTransfers())
         self.capacities = [self._named[name] for name in sorted(self._named) if not name.startswith("worker ")]
 
     def move(self) -> None:
@@ -71,8 +71,8 @@ class Network:
             mine = [one for name, one in self._named.items() if name.startswith("worker ") and name.endswith(side)]
             if mine:
                 yield f"workers' links {side}", _all_of(mine)
-            elif any(way.alone_ns for ways in self.ways[direction] for way in ways):
-                yield f"workers' links {side}", self.flown[direction].reader(clock, self._workers)
+            elif any(route.alone_ns for routes in self.routes[direction] for route in routes):
+                yield f"workers' links {side}", self.private[direction].reader(clock, self._workers)
 
     def _plan(self, worker: int, server: int, direction: int) -> tuple[int, float, tuple[Capacity, ...], float]:
         """(latency, bytes a nanosecond of what is the worker's alone, capacities that are shared, cap of a flow)."""
@@ -112,17 +112,17 @@ class Network:
             self._named[name] = Capacity(name, bytes_per_s * 1e-9)
         return self._named[name]
 
-    def _way(
+    def _route(
         self, sharings: dict[Capacity, Sharing], latency_ns: int, alone: float, shared: tuple[Capacity, ...], cap: float
-    ) -> Way:
+    ) -> Route:
         size = self._slice_bytes
         if not shared or not size:
-            return Way(latency_ns, transfer_ns(size, None if math.isinf(alone) else alone * 1e9))
+            return Route(latency_ns, transfer_ns(size, None if math.isinf(alone) else alone * 1e9))
         sharing = sharings[shared[0]]
-        return Way(latency_ns, bytes=size, sharing=sharing, one=sharing.add(shared, cap))
+        return Route(latency_ns, bytes=size, sharing=sharing, one=sharing.add(shared, cap))
 
 
-class Flown:
+class PrivateTransfers:
     """The time of transfers that nobody shares a link with, in one direction."""
 
     __slots__ = ("_ahead", "_sum")

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from asgd_lab.backends.sim.clock import FAR, Alarm, Clock, Timer
-from asgd_lab.backends.sim.servers import Queue, Request, Services
+from asgd_lab.backends.sim.servers import Queue, Request, ServiceTimes
 
 
 class Piece(Request):
@@ -35,7 +35,7 @@ class Divided(Request):
 class Ordered:
     """Several servers that serve in one order, which the first one decides."""
 
-    def __init__(self, clock: Clock, services: list[Services]) -> None:
+    def __init__(self, clock: Clock, services: list[ServiceTimes]) -> None:
         self.queues = [InOrder(clock, one) for one in services]
 
     def submit(self, request: Divided, server: int, fetch: bool) -> None:
@@ -58,7 +58,7 @@ class Ordered:
         """Its slices will never arrive at these servers, which go on with the next."""
         if not request.left:  # nor has it a place in the order: those that came early are forgotten
             for server in request.early:
-                self.queues[server].go(self.queues[server].clock.now)
+                self.queues[server].departure(self.queues[server].clock.now)
             request.early.clear()
             return
         for server in servers:
@@ -70,7 +70,7 @@ class Ordered:
 class InOrder(Queue, Alarm):
     """One of them; as an alarm, it waits for the end of the service under way."""
 
-    def __init__(self, clock: Clock, services: Services) -> None:
+    def __init__(self, clock: Clock, services: ServiceTimes) -> None:
         super().__init__(clock)
         self._services = services
         self._waiting: deque[tuple[Piece, bool]] = deque()  # and whether it is a fetch
@@ -79,7 +79,7 @@ class InOrder(Queue, Alarm):
     def arrive(self, slice: Piece) -> None:
         """A slice is there, whether its place in the order is known or not."""
         slice.arrived = self.clock.now
-        self.come(slice.arrived)
+        self.arrival(slice.arrived)
 
     def enqueue(self, slice: Piece, fetch: bool) -> None:
         """The next in order, there or not."""
@@ -131,7 +131,7 @@ class InOrder(Queue, Alarm):
         slice, self._serving = self._serving, None
         assert slice is not None
         slice.served = self.clock.now
-        self.go(slice.served)
+        self.departure(slice.served)
         request = slice.of
         request.left -= 1
         self.serve_next()

@@ -26,7 +26,7 @@ class Push(Exchange):
     ) -> None:  # fmt: skip
         """`served` hears that the servers have it."""
         super().__init__(
-            worker, machine, machine.network.ways[UP][worker.number], machine.costs.client_push_ns, slice_served
+            worker, machine, machine.network.routes[UP][worker.number], machine.costs.client_push_ns, slice_served
         )
         self.buffer, self._served = buffer, served
         self._to_host_ns = machine.costs.to_host_ns
@@ -59,27 +59,27 @@ class Push(Exchange):
 
     def send(self) -> None:
         """The vector leaves the host."""
-        clock, way = self.clock, self.way
+        clock, route = self.clock, self.route
         self.sent = now = clock.now
         if self.slices:
             self.left = len(self.slices) if self.independent else 0
             for slice in self.slices:
-                slice.fly(slice_arrives)
+                slice.transfer(slice_arrives)
             return
-        if way.sharing is not None:
-            self.entry = way.sharing.take(way.one, way.bytes, self._flown)
+        if route.sharing is not None:
+            self.entry = route.sharing.take(route.one, route.bytes, self._transferred)
             return
-        arrival = now + way.alone_ns + way.latency_ns
-        if way.alone_ns:
-            self.machine.network.flown[UP].add(now, now + way.alone_ns)
+        arrival = now + route.alone_ns + route.latency_ns
+        if route.alone_ns:
+            self.machine.network.private[UP].add(now, now + route.alone_ns)
         if arrival > now:
             self.set(clock, arrival, _arrive)
         else:
             self.arrive()
 
-    def _flown(self) -> None:
+    def _transferred(self) -> None:
         self.entry = None
-        latency_ns = self.way.latency_ns
+        latency_ns = self.route.latency_ns
         if latency_ns:
             self.set(self.clock, self.clock.now + latency_ns, _arrive)
         else:
@@ -105,14 +105,14 @@ class Push(Exchange):
         now = self.clock.now
         self.grant, self.released = grant, now
         if self.independent:
-            self.done = max(slice.served + slice.way.latency_ns for slice in self.slices)
+            self.done = max(slice.served + slice.route.latency_ns for slice in self.slices)
         else:
-            self.done = now + self.way.latency_ns
+            self.done = now + self.route.latency_ns
         self.worker.finished(self)
 
     def cut(self, now: int) -> None:
         """The worker is gone: what it has on a link of its own ends there."""
-        self.machine.network.flown[UP].cut(self.sent, self.sent + self.way.alone_ns, now)
+        self.machine.network.private[UP].cut(self.sent, self.sent + self.route.alone_ns, now)
 
     def charge(self, account: Account) -> None:
         """The same as by its stages, in one go where it was waited for from its beginning."""

@@ -62,7 +62,7 @@ class Rows:
         waited = fetch.released - fetch.arrived - (fetch.served - fetch.started)
         self._add((worker, round, FETCH, fetch.begun, fetch.done, waited, version, -1, steps, size, *who))
         landed, copy_ns = fetch.landed, self._costs.to_device_ns
-        if steps and landed > fetch.released + fetch.way.latency_ns:
+        if steps and landed > fetch.released + fetch.route.latency_ns:
             self._add((worker, round, DOWN, fetch.released, landed, 0, version, -1, 0, size, *who))
         if steps and copy_ns:
             self._add((worker, round, TO_DEVICE, landed, landed + copy_ns, 0, version, -1, 0, size, *who))
@@ -77,7 +77,7 @@ class Rows:
         waited = push.released - push.arrived - (push.served - push.started)
         row = (PUSH, push.begun, push.done, waited, grant.version, grant.staleness, grant.steps, size, *who)
         self._add((worker, round, *row))
-        if push.arrived > sent + push.way.latency_ns:
+        if push.arrived > sent + push.route.latency_ns:
             self._add((worker, round, UP, sent, push.arrived, 0, -1, -1, 0, size, *who))
         if self._costs.to_host_ns:
             self._add((worker, round, TO_HOST, sent - self._costs.to_host_ns, sent, 0, -1, -1, 0, size, *who))
@@ -104,7 +104,7 @@ class Rows:
             started = slice.started
             row = (APPLY, started, slice.served, started - slice.arrived, grant.version, grant.staleness, grant.steps)
             who = (slice.index, grant.worker, grant.incarnation)
-            self._add((SERVER, grant.number, *row, round(slice.way.bytes), *who))
+            self._add((SERVER, grant.number, *row, round(slice.route.bytes), *who))
 
     def grant(self, fetch: Fetch) -> None:
         """The server's side of a fetch, where it takes time."""
@@ -116,7 +116,7 @@ class Rows:
 
     def grant_slice(self, slice: Slice) -> None:
         """One server's side of its slice of a fetch."""
-        self._grant(slice.of, slice, round(slice.way.bytes), slice.index)
+        self._grant(slice.of, slice, round(slice.route.bytes), slice.index)
 
     def _grant(self, of: Exchange, part: Exchange | Slice, size: int, shard: int) -> None:
         replica, started, served = of.worker.replica, part.started, part.served

@@ -32,7 +32,7 @@ class Request(Alarm):
         raise NotImplementedError
 
 
-class Services:
+class ServiceTimes:
     """The time of each service, in order: constant, or exponential around its mean."""
 
     __slots__ = ("_drawn", "_means", "_random")
@@ -68,12 +68,12 @@ class Queue:
         self.present_sum = 0
         self.down_until = 0
 
-    def come(self, now: int) -> None:
+    def arrival(self, now: int) -> None:
         """A request is there."""
         self.present += 1
         self.present_sum -= now
 
-    def go(self, now: int) -> None:
+    def departure(self, now: int) -> None:
         """It has been served, or is gone."""
         self.present -= 1
         self.present_sum += now
@@ -100,7 +100,7 @@ class Queue:
 class Fcfs(Queue):
     """One server with a core of its own."""
 
-    def __init__(self, clock: Clock, services: Services) -> None:
+    def __init__(self, clock: Clock, services: ServiceTimes) -> None:
         super().__init__(clock)
         self._services, self._steady = services, services.constant
         self.requests: dict[Request, None] = {}  # those that are there, in order of arrival
@@ -153,7 +153,7 @@ def _served_later(request: Request) -> None:
 class OnCores(Queue):
     """One server on a core of a node that workers share."""
 
-    def __init__(self, clock: Clock, services: Services, cores: Sharing, one: Class) -> None:
+    def __init__(self, clock: Clock, services: ServiceTimes, cores: Sharing, one: Class) -> None:
         super().__init__(clock)
         self._services, self._cores, self._one = services, cores, one
         self._waiting: deque[tuple[Request, bool]] = deque()
@@ -167,7 +167,7 @@ class OnCores(Queue):
 
     def submit(self, request: Request, fetch: bool) -> None:
         """Serve a request, on its turn."""
-        self.come(self.clock.now)
+        self.arrival(self.clock.now)
         self._waiting.append((request, fetch))
         if not self._serving:
             self._serve_next()
@@ -190,6 +190,6 @@ class OnCores(Queue):
 
     def _end(self, request: Request) -> None:
         now = self.clock.now
-        self.go(now)
+        self.departure(now)
         self.busy_sum += now - request.started
         request.serve()

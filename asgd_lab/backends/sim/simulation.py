@@ -15,16 +15,15 @@ from asgd_lab.backends import devices, room
 from asgd_lab.backends.build import build_algorithm, build_task, initial_parameters
 from asgd_lab.backends.failing import logged
 from asgd_lab.backends.outcome import Outcome, Watch
-from asgd_lab.backends.sim import report
 from asgd_lab.backends.sim.accounts import where_time_goes
 from asgd_lab.backends.sim.clock import Clock, StopSimulation, Timer
 from asgd_lab.backends.sim.exchange import Slice
 from asgd_lab.backends.sim.faults import Faults
 from asgd_lab.backends.sim.fetch import Fetch
-from asgd_lab.backends.sim.fleet import Fleet
-from asgd_lab.backends.sim.looking import Look
+from asgd_lab.backends.sim.fleet import Fleet, deadlock, starvation
 from asgd_lab.backends.sim.machine import Machine
 from asgd_lab.backends.sim.numerics import chosen
+from asgd_lab.backends.sim.observer import Observer
 from asgd_lab.backends.sim.push import Push
 from asgd_lab.backends.sim.rows import Rows
 from asgd_lab.backends.sim.shards import Shards
@@ -69,8 +68,10 @@ class Simulation:
         self.end_ns = 0
         self.pushes = 0
         self._partly_applied = 0  # pushes that are in a version of the first of several independent servers, not of all
-        self._look = Look(scenario, task, record, self.clock, self.shards, lambda: self.workers[0].learner.buffers())
-        self._looks = False  # is there anything to look at after a push?
+        self._observer = Observer(
+            scenario, task, record, self.clock, self.shards, lambda: self.workers[0].learner.buffers()
+        )
+        self._observes = False  # is there anything to look at after a push?
         self._failure: str | None = None
 
     @property
@@ -82,11 +83,11 @@ class Simulation:
 
     def run(self, watch: Watch | None = None) -> Outcome:
         """Until the budget is used up; it fails if the workers come to wait for one another for ever."""
-        self._look.watch = watch
-        self._looks = self._look.any
+        self._observer.watch = watch
+        self._observes = self._observer.any
         for worker in self.workers:
             self.shards.join(worker.number)
-        self._look.at_server(self.pushes)
+        self._observer.at_server(self.pushes)
         for worker in self.workers:
             worker.start()
         if self.faults is not None:
@@ -136,7 +137,7 @@ class Simulation:
 
     def deadlock(self) -> NoReturn:
         """Nothing will ever happen again: the run has failed."""
-        self.fail(report.deadlock([worker for worker in self.workers if worker.alive], self.clock.now))
+        self.fail(deadlock([worker for worker in self.workers if worker.alive], self.clock.now))
 
     def fail(self, failure: str) -> NoReturn:
         """The run ends here, for this reason."""
@@ -156,7 +157,7 @@ class Simulation:
         grants = [*grants, *self.server.close()]
         answered = {grant.worker for grant in grants}
         waiting = [worker for worker in self.workers if worker.alive and worker.number not in answered]
-        self._failure = report.starvation(waiting, now)
+        self._failure = starvation(waiting, now)
         for grant in grants:
             if type(grant) is Ack:
                 push = self.fleet.push_of(grant)
@@ -192,8 +193,8 @@ class Simulation:
     def _pushed(self, grants: list[Answer]) -> None:
         self.pushes += 1
         server = self.server
-        if self._looks:
-            self._look.at_server(self.pushes)
+        if self._observes:
+            self._observer.at_server(self.pushes)
         if server.finished and not self._partly_applied:
             self._finish(grants)
         self.deliver(grants)
@@ -285,7 +286,7 @@ class Simulation:
 
     def trained(self, replica: Replica, learner: Learner) -> None:
         """A worker has taken its minibatches."""
-        self._look.at_replica(replica, learner)
+        self._observer.at_replica(replica, learner)
 
     # ------------------------------------------------------------------ membership
 

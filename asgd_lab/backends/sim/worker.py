@@ -37,9 +37,9 @@ class SimWorker(Alarm):
         "_entry",
         "_job",
         "_late",
+        "_paused_until",
         "_program",
         "_since",
-        "_still_until",
         "_times",
         "_total",
         "_unsettled",
@@ -80,7 +80,7 @@ class SimWorker(Alarm):
         self._computed: Computation | None = None
         self._job: list[Any] | None = None  # the minibatches' place on a device that is shared
         self._since = 0  # the worker's own time when it began to wait
-        self._still_until = self._late = 0
+        self._paused_until = self._late = 0
 
     @property
     def learner(self) -> Learner:
@@ -123,7 +123,7 @@ class SimWorker(Alarm):
                 self._begin(effect.effect, local)  # type: ignore[union-attr]
             elif kind is effects.Wait:
                 exchange = self._exchange(effect.effect)  # type: ignore[union-attr]
-                if exchange.flying:
+                if exchange.in_flight:
                     self._set_aside()
                     self.awaits, self._since = exchange, local
                     if exchange.done == FAR:
@@ -148,7 +148,7 @@ class SimWorker(Alarm):
 
     def _begin(self, effect: effects.Fetch | effects.Push, local: int) -> None:
         exchange = self._exchange(effect)
-        if exchange.flying:
+        if exchange.in_flight:
             raise ProtocolError(f"worker {self.number} starts what it has started and not waited for")
         self._set_aside()
         if type(exchange) is Fetch:
@@ -168,7 +168,7 @@ class SimWorker(Alarm):
     def _take(self, exchange: Exchange) -> None:
         """The program has it: charge the time it was waited for, and let a fetch take effect."""
         self.awaits = None
-        exchange.flying = False
+        exchange.in_flight = False
         if self._unsettled is not None:
             self._unsettled.charge(self.account)
         self._unsettled = exchange
@@ -193,8 +193,8 @@ class SimWorker(Alarm):
 
     def _train(self, local: int) -> None:
         steps, numerics = self.replica.steps, self.world.numerics
-        if local < self._still_until:
-            local = self._still_until
+        if local < self._paused_until:
+            local = self._paused_until
         self._begun = local
         self.training = True
         if numerics is not None:
@@ -213,11 +213,11 @@ class SimWorker(Alarm):
         else:
             self.compute()
 
-    def stand_still(self, until: int) -> None:
+    def pause(self, until: int) -> None:
         """Do nothing before then; what has been sent goes on, what is being trained takes that much longer."""
         if not self.alive:
             return
-        self._still_until = max(self._still_until, until)
+        self._paused_until = max(self._paused_until, until)
         if self.training:
             self._late += max(0, until - max(self._begun, self.clock.now))
             self._begun = max(self._begun, until) if self._begun > self.clock.now else self._begun
@@ -298,7 +298,7 @@ class SimWorker(Alarm):
         if self.training and self._computed is not None:
             self._computed.forget()
         for exchange in (self.fetch, *self.pushes):
-            if exchange.flying:
+            if exchange.in_flight:
                 exchange.lose()
             exchange.cut(now)
         self._program.close()

@@ -208,10 +208,10 @@ def test_on_a_free_network_mean_staleness_is_2m_minus_1_whatever_the_distributio
             under_way.append(worker.replica.version)
         elif len(trained) > len(pushed):
             under_way.append(int(trained["version"].iloc[-1]))
-        if worker.fetch.flying:
+        if worker.fetch.in_flight:
             under_way.append(worker.fetch.grant.version)
     last = run.rows("push").sort_values("version")["worker"].iloc[-1]
     assert len(under_way) == 2 * workers - 1, "the last push has ended the run"
-    assert run.simulation.workers[last].fetch.flying
+    assert run.simulation.workers[last].fetch.in_flight
     total = (run.applies["version"].to_numpy() - used).sum() + sum(updates - version for version in under_way)
     assert total == 2 * workers * updates

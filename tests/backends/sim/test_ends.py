@@ -114,7 +114,7 @@ class Lossy(Sharing):
 
 def test_a_transfer_that_never_ends_is_a_deadlock() -> None:
     def arrange(simulation: Simulation) -> None:
-        for servers in simulation.machine.network.ways[UP]:
+        for servers in simulation.machine.network.routes[UP]:
             servers[0].sharing = Lossy(simulation.clock)
 
     message = failure(arrange, hardware={"link": {"up_bytes_per_s": 1e3, "shared": True}})

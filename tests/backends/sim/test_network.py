@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from asgd_lab.backends.sim.clock import Clock
-from asgd_lab.backends.sim.network import DOWN, UP, Network, Way
+from asgd_lab.backends.sim.network import DOWN, UP, Network, Route
 from asgd_lab.scenario.hardware import Hardware
 from tests.backends.sim.laws import SECOND
 from tests.backends.virtual import TIMING, Run, scenario, simulate
@@ -19,31 +19,31 @@ def network(workers: int, crowded: bool = False, **hardware: Any) -> Network:
     return Network(Clock(), Hardware.model_validate(hardware), workers, BYTES, crowded)
 
 
-def passes(way: Way) -> list[str]:
-    """The names of what a way shares with others."""
-    return [] if way.sharing is None else [capacity.name for capacity in way.one.capacities]
+def passes(route: Route) -> list[str]:
+    """The names of what a route shares with others."""
+    return [] if route.sharing is None else [capacity.name for capacity in route.one.capacities]
 
 
-def seconds(way: Way) -> float:
+def seconds(route: Route) -> float:
     """What a slice takes where nothing is shared."""
-    assert way.sharing is None
-    return way.alone_ns / SECOND
+    assert route.sharing is None
+    return route.alone_ns / SECOND
 
 
-# ---------------------------------------------------------------- what a way passes
+# ---------------------------------------------------------------- what a route passes
 
 
 def test_a_link_of_ones_own_is_time_that_is_known() -> None:
-    up, down = network(2, link={"up_bytes_per_s": 1200, "down_bytes_per_s": 600, "latency_s": 0.25}).ways
+    up, down = network(2, link={"up_bytes_per_s": 1200, "down_bytes_per_s": 600, "latency_s": 0.25}).routes
     assert [seconds(up[0][0]), seconds(down[1][0])] == [1, 2]
     assert up[0][0].latency_ns == SECOND // 4
-    assert seconds(network(1).ways[UP][0][0]) == 0, "free where nothing is said"
+    assert seconds(network(1).routes[UP][0][0]) == 0, "free where nothing is said"
 
 
 def test_a_shared_link_is_one_capacity_in_each_direction() -> None:
     net = network(3, link={"bandwidth_bytes_per_s": 600, "shared": True})
-    assert [passes(net.ways[UP][worker][0]) for worker in range(3)] == [["link up"]] * 3
-    assert [passes(net.ways[DOWN][worker][0]) for worker in range(3)] == [["link down"]] * 3
+    assert [passes(net.routes[UP][worker][0]) for worker in range(3)] == [["link up"]] * 3
+    assert [passes(net.routes[DOWN][worker][0]) for worker in range(3)] == [["link down"]] * 3
     assert [capacity.name for capacity in net.capacities] == ["link down", "link up"]
     assert len(net.sharings) == 2, "the directions do not know of one another"
 
@@ -55,21 +55,21 @@ def test_the_workers_of_a_host_share_its_card_and_all_share_the_servers() -> Non
         link={"bandwidth_bytes_per_s": 500},
         server={"bandwidth_bytes_per_s": 2e3},
     )
-    cards = [passes(net.ways[UP][worker][0]) for worker in range(5)]
+    cards = [passes(net.routes[UP][worker][0]) for worker in range(5)]
     assert cards == [[f"host {host} up", "server card up"] for host in (0, 0, 1, 1, 2)]
-    assert [net.ways[UP][worker][0].one.cap for worker in range(5)] == [pytest.approx(5e-7)] * 5, "its link caps it"
+    assert [net.routes[UP][worker][0].one.cap for worker in range(5)] == [pytest.approx(5e-7)] * 5, "its link caps it"
 
 
 def test_the_card_of_a_host_with_one_worker_only_caps_its_link() -> None:
     net = network(1, host={"bandwidth_bytes_per_s": 300}, link={"bandwidth_bytes_per_s": 600})
-    assert seconds(net.ways[UP][0][0]) == 4
+    assert seconds(net.routes[UP][0][0]) == 4
     net = network(1, host={"bandwidth_bytes_per_s": 900}, link={"bandwidth_bytes_per_s": 600})
-    assert seconds(net.ways[UP][0][0]) == 2
+    assert seconds(net.routes[UP][0][0]) == 2
 
 
 def test_a_flow_cap_is_the_most_that_one_transfer_gets_of_a_shared_link() -> None:
     net = network(2, link={"bandwidth_bytes_per_s": 600, "shared": True, "flow_bytes_per_s": 200})
-    assert net.ways[UP][0][0].one.cap == pytest.approx(2e-7)
+    assert net.routes[UP][0][0].one.cap == pytest.approx(2e-7)
 
 
 def test_groups_have_links_of_their_own_to_some_servers() -> None:
@@ -83,19 +83,19 @@ def test_groups_have_links_of_their_own_to_some_servers() -> None:
         link={"bandwidth_bytes_per_s": 300, "shared": True, "latency_s": 0.125},
         server={"count": 2},
     )
-    assert [[passes(way) for way in servers] for servers in net.ways[UP]] == [
+    assert [[passes(route) for route in servers] for servers in net.routes[UP]] == [
         [["link up"], ["link 0 (far) up"]],
         [["link 1 (near) up"], ["link 1 (near) up"]],
         [["link 1 (near) up"], ["link 1 (near) up"]],
     ]
-    assert [way.latency_ns for way in net.ways[UP][0]] == [SECOND // 8, SECOND // 2]
-    assert [way.latency_ns for way in net.ways[UP][1]] == [0, 0]
-    assert {way.bytes for servers in net.ways[UP] for way in servers} == {BYTES / 2}
+    assert [route.latency_ns for route in net.routes[UP][0]] == [SECOND // 8, SECOND // 2]
+    assert [route.latency_ns for route in net.routes[UP][1]] == [0, 0]
+    assert {route.bytes for servers in net.routes[UP] for route in servers} == {BYTES / 2}
 
 
 def test_slices_of_one_vector_share_its_workers_own_link() -> None:
     net = network(2, link={"bandwidth_bytes_per_s": 600}, server={"count": 3})
-    assert [[passes(way) for way in servers] for servers in net.ways[DOWN]] == [
+    assert [[passes(route) for route in servers] for servers in net.routes[DOWN]] == [
         [["worker 0 link down"]] * 3,
         [["worker 1 link down"]] * 3,
     ]
@@ -104,7 +104,8 @@ def test_slices_of_one_vector_share_its_workers_own_link() -> None:
 
 
 def test_several_transfers_of_one_worker_share_its_own_link() -> None:
-    assert passes(network(1, crowded=True, link={"bandwidth_bytes_per_s": 600}).ways[UP][0][0]) == ["worker 0 link up"]
+    crowded = network(1, crowded=True, link={"bandwidth_bytes_per_s": 600})
+    assert passes(crowded.routes[UP][0][0]) == ["worker 0 link up"]
 
 
 def test_links_of_ones_own_are_metered_together() -> None:
@@ -151,7 +152,7 @@ def test_two_at_once_on_a_shared_link_take_twice_as_long() -> None:
 
 
 def test_an_up_and_a_down_transfer_do_not_meet() -> None:
-    """Worker 1 is fast: its second fetch and worker 0's first push have 6 s to 7 s for themselves, each in its way."""
+    """Worker 1 is fast: its second fetch and the first push of worker 0 have 6 s to 7 s for themselves."""
     hardware = {"link": {"bandwidth_bytes_per_s": 1200, "shared": True}, "speeds": [1.0, 8.0]}
     found = run(2, updates=3, step_s=4.0, **hardware)
     assert lasts(found, "push") == {0: 1.0, 1: 1.0}

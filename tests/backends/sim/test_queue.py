@@ -11,7 +11,7 @@ from hypothesis import given, settings
 
 from asgd_lab.backends.sim.clock import Alarm, Clock, Timer
 from asgd_lab.backends.sim.ordered import Ordered
-from asgd_lab.backends.sim.servers import Fcfs, OnCores, Queue, Services
+from asgd_lab.backends.sim.servers import Fcfs, OnCores, Queue, ServiceTimes
 from asgd_lab.backends.sim.sharing import Capacity, Sharing
 from asgd_lab.hardware.costs import Costs
 from asgd_lab.scenario.hardware import Hardware
@@ -20,8 +20,8 @@ from tests.backends.sim.laws import Floats, Ints, accept, batch_means_p, geometr
 FAR = 2**62
 
 
-class Stated(Services):
-    """Services whose times are stated, one after the other."""
+class Stated(ServiceTimes):
+    """ServiceTimes whose times are stated, one after the other."""
 
     def __init__(self, times: list[int]) -> None:
         self._times = iter(times)
@@ -95,7 +95,7 @@ def open_queue(distribution: str, load: float, count: int, seed: int) -> tuple[F
     """(waits in means of a service, numbers that arrivals found there) of Poisson arrivals at one server."""
     hardware = Hardware.model_validate({"server": {"push_s": MEAN_NS * 1e-9, "distribution": distribution}})
     clock = Clock()
-    queue = Fcfs(clock, Services(hardware.server, Costs.of(hardware, 0), seed, 0))
+    queue = Fcfs(clock, ServiceTimes(hardware.server, Costs.of(hardware, 0), seed, 0))
     arrivals = np.cumsum(np.random.default_rng(seed).exponential(MEAN_NS / load, count)).astype(np.int64)
     found = np.zeros(count, np.int64)
     served: list[tuple[int, int, int]] = []

@@ -21,7 +21,7 @@ WATCH_EVERY = 256  # pushes between two looks at the host's clock
 WATCH_S = 0.2
 
 
-class Look:
+class Observer:
     """What the scenario wants evaluated, and who watches."""
 
     def __init__(self, scenario: Scenario, task: Task, record: RunDirectory, clock: Clock, shards: Shards,
