@@ -176,13 +176,13 @@ def _execute(console: Console, request: Request, place: Place, resume: bool) -> 
     title = f"{scenario.name} {place.point.name}".strip()
     crew = display.crew(scenario.workers)
     goes_on = resume and place.goes_on
-    checkpoint, damaged = usable(place.path, to_go_on=True) if goes_on else (None, [])
+    checkpoint, damaged = usable(place.path, to_resume=True) if goes_on else (None, [])
     for line in damaged if checkpoint is not None else ():
         display.say(console, f"{line}; the checkpoint before it is used")
     begins = "" if checkpoint is None else f", from version {int(checkpoint.name)} on"
     display.say(console, f"{title}: backend {scenario.backend.name}, {crew}, into {place.path}{begins}")
     with request.located(place.point), display.watching(console, scenario, live=live) as watch:
-        summary = execute(scenario, place.path, watch, go_on=goes_on, anew=resume and not goes_on)
+        summary = execute(scenario, place.path, watch, resume=goes_on, restart=resume and not goes_on)
     if summary["status"] == "interrupted":
         raise KeyboardInterrupt
     return summary

@@ -193,10 +193,10 @@ _VERSION_1 = "7q2d3q"
 
 
 class EventLog:
-    """A log that is written; `go_on` with the one that is there, whose writer is dead."""
+    """A log that is written; with `existing`, one that a dead writer left."""
 
-    def __init__(self, path: Path, go_on: bool = False) -> None:
-        self._rows = RowFile(path, FORMAT, go_on=go_on)
+    def __init__(self, path: Path, existing: bool = False) -> None:
+        self._rows = RowFile(path, FORMAT, existing=existing)
         if not len(self._rows):
             self._rows.add(*Row(Kind.FORMAT, number=VERSION))
 

@@ -51,12 +51,12 @@ BACKENDS: dict[str, Callable[[], Backend]] = {"inline": _inline, "sim": _sim, "p
 
 @settled()
 def execute(
-    scenario: Scenario, out: Path, watch: Watch | None = None, go_on: bool = False, anew: bool = False
+    scenario: Scenario, out: Path, watch: Watch | None = None, resume: bool = False, restart: bool = False
 ) -> dict[str, Any]:
     """Run the scenario into the directory `out` and return its summary, with its `status`.
 
-    With `go_on`, `out` holds this very run, unfinished, and its last checkpoint is where it goes on from; with `anew`,
-    what an earlier try of it wrote is removed. A run that cannot begin leaves the directory as it was.
+    With `resume`, `out` holds this very run, unfinished, and it continues from its last checkpoint; with `restart`, the
+    files of an earlier attempt at it are removed. A run that cannot begin leaves the directory as it was.
     A failed run raises `RunFailed` after everything that was recorded has been written, also if what failed it was the
     operating system, which refused a file, a process or memory; an interrupted one returns.
 
@@ -64,22 +64,22 @@ def execute(
     of one process take turns.
     """
     try:
-        return _execute(resolved(scenario), out, watch, go_on, anew)
+        return _execute(resolved(scenario), out, watch, resume, restart)
     except Exception as error:
         if (line := refusal(error)) is None:
             raise
         raise RunFailed(line) from error
 
 
-def _execute(scenario: Scenario, out: Path, watch: Watch | None, go_on: bool, anew: bool) -> dict[str, Any]:
-    beginning: Beginning = "go on" if go_on else "anew" if anew else "new"
+def _execute(scenario: Scenario, out: Path, watch: Watch | None, resume: bool, restart: bool) -> dict[str, Any]:
+    beginning: Beginning = "resume" if resume else "restart" if restart else "new"
     with made_and_locked(out, "--out" if beginning == "new" else "--resume") as made:
         try:
             if beginning != "new" and how_far(out, scenario) == "done":
                 raise ScenarioError(f"--resume: the run in {out} has come to its end meanwhile")
-            if go_on:
-                checkpoints.newest(out, to_go_on=True)  # refuses what cannot be gone on from
-            text = (out / "scenario.yaml").read_text(encoding="utf-8") if go_on else Document.dump(scenario)
+            if resume:
+                checkpoints.newest(out, to_resume=True)  # ScenarioError if none is usable
+            text = (out / "scenario.yaml").read_text(encoding="utf-8") if resume else Document.dump(scenario)
             facts = {"seed": scenario.seed, "backend": scenario.backend.name, "scenario_sha256": values_sha256(text)}
             record = RunDirectory(
                 out,

@@ -1,1 +1,1 @@
-"""What a run leaves behind: one schema for every backend. This package computes nothing and draws nothing."""
+"""Run directories: the same files and columns from every backend. This package computes nothing and draws nothing."""

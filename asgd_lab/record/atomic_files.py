@@ -1,8 +1,8 @@
-"""Files that are complete or not there, and say their format's version and a checksum of what they hold.
+"""Files that are complete or absent, with the version of their format and a checksum of their content.
 
-Whatever a run keeps beside its rows and tables is written here: aside, on the disk, then under its name. A reader gets
-what was written or one ScenarioError that names the file: bytes of unknown origin may make a parser raise anything.
-Files of earlier versions have no checksum; they are read.
+All files of a run but rows and tables are written here: aside, synced to disk, then renamed. A reader gets the content
+as written or one ScenarioError that names the file: bytes of unknown origin may make a parser raise anything. Files of
+earlier versions have no checksum; they are read.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.record import removal
 
 VERSION = 1
-MOST_BYTES = 1 << 28  # of a file that is read whole, as JSON and sources are; tables and arrays have their own readers
+MOST_BYTES = 1 << 28  # of a file read at once, such as JSON and sources; tables and arrays have their own readers
 Arrays = dict[str, npt.NDArray[Any]]
 _SEAL = re.compile(rb"asgd-lab (\d{4}) ([0-9a-f]{8})")  # the comment of a zip archive, at its very end
 _SEAL_BYTES = len(b"asgd-lab 0001 00000000")
@@ -42,9 +42,9 @@ _ENDS = b"PK\x05\x06"  # of a zip archive: the last 22 bytes, if it has no comme
 
 @contextlib.contextmanager
 def replacing(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
-    """A file to write, which takes its place as `path` when it is closed without an error, on the disk by then.
+    """Open a file that replaces `path` when it is closed without an error, and is synced to disk by then.
 
-    What is not `durable` survives the process and not the machine.
+    Without `durable` its content survives the end of the process, but not a crash of the machine.
     """
     aside = path.with_name(path.name + ".new")
     try:
@@ -63,13 +63,13 @@ def replacing(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
 
 
 def write(path: Path, content: bytes | memoryview) -> None:
-    """Make the file at `path` this, or leave it as it is."""
+    """Give the file at `path` this content, or on an error leave it as it is."""
     with replacing(path) as file:
         file.write(content)
 
 
 def sync(path: Path) -> None:
-    """Return when a file, or which files are in a folder, is on the disk."""
+    """Return when a file's content, or a folder's list of entries, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -79,7 +79,7 @@ def sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def opened(path: Path | str) -> Iterator[BinaryIO]:
-    """A plain file to read; OSError if there is anything else, which might never end or never begin."""
+    """Open a plain file for reading; OSError for anything else, such as a FIFO that would block."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -89,7 +89,7 @@ def opened(path: Path | str) -> Iterator[BinaryIO]:
 
 
 def read_bytes(path: Path | str, most: int = MOST_BYTES) -> bytes:
-    """A plain file's content; OSError if it is anything else, or longer than a file of its kind can be."""
+    """The content of a plain file; OSError if it is not one, or is longer than `most` bytes."""
     with opened(path) as file:
         content = file.read(most + 1)
     if len(content) > most:
@@ -107,7 +107,7 @@ def sha256(path: Path) -> str:
 
 
 def damaged(path: Path | str, error: BaseException | str) -> ScenarioError:
-    """What is said of a file that cannot be read as what it was written as."""
+    """The ScenarioError for a file that is missing, unreadable or damaged."""
     if isinstance(error, FileNotFoundError):
         return ScenarioError(f"{path}: is missing")
     if isinstance(error, OSError) and error.strerror:
@@ -117,7 +117,7 @@ def damaged(path: Path | str, error: BaseException | str) -> ScenarioError:
 
 
 def check_version(path: Path | str, version: Any) -> None:
-    """ScenarioError unless this is the version that this module writes, the first that a file says."""
+    """ScenarioError unless this is the version that this module writes."""
     if version != VERSION:
         raise ScenarioError(f"{path}: is of format version {version}, and this program reads {VERSION} and earlier")
 
@@ -126,12 +126,12 @@ def check_version(path: Path | str, version: Any) -> None:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write an object, indented, with `format` and `crc32` after its own keys. What is not finite becomes null."""
+    """Write an object, indented, with `format` and `crc32` after its own keys. NaN and infinity become null."""
     write(path, f"{_text(value, indent=2)}\n".encode())
 
 
 def overwrite_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write an object into the space that the file has, for a disk that has no more; OSError if it is too long."""
+    """Write an object into the file's existing space, for a full disk; OSError if it is too long."""
     text = _text(value, separators=(",", ":")).encode()
     with path.open("r+b") as file:
         size = os.fstat(file.fileno()).st_size
@@ -146,7 +146,7 @@ def _text(value: Mapping[str, Any], **layout: Any) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What was written; ScenarioError if there is no such file, or if it is damaged."""
+    """The object as written; ScenarioError if the file is missing or damaged."""
     try:
         stored = json.loads(read_bytes(path))
         if not isinstance(stored, dict):
@@ -167,7 +167,7 @@ def _checksum(plain: Mapping[str, Any]) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """As JSON has it: no infinity and no NaN, and text for what it does not know."""
+    """The value in JSON's types: null for infinity and NaN, text for unknown types."""
     if isinstance(value, Mapping):
         return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -183,7 +183,7 @@ def _finite(value: Any) -> Any:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any], durable: bool = True) -> None:
-    """Write an .npz archive, whose comment is its format's version and the CRC-32 of all bytes before the comment."""
+    """Write an .npz archive; its comment is the format's version and the CRC-32 of all bytes before the comment."""
     with replacing(path, durable) as file:
         np.savez(file, **arrays)
         file.seek(-2, io.SEEK_END)
@@ -194,7 +194,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Any], durable: bool = True) ->
 
 
 def read_arrays(path: Path) -> Arrays:
-    """What was written; ScenarioError if there is no such file, or if it is damaged. Nothing in it is code."""
+    """The arrays as written; ScenarioError if the file is missing or damaged. Pickled objects are refused."""
     try:
         with opened(path) as file:
             _check_seal(path, file)
@@ -212,7 +212,7 @@ def read_arrays(path: Path) -> Arrays:
 
 
 def read_array(path: Path) -> npt.NDArray[Any]:
-    """An .npy file of an earlier version; ScenarioError if there is no such file, or if it cannot be read."""
+    """The array in an .npy file of an earlier version; ScenarioError if the file is missing or damaged."""
     try:
         with opened(path) as file:
             return np.lib.format.read_array(file, allow_pickle=False)
@@ -253,7 +253,7 @@ def _stored_seal(path: Path, file: BinaryIO) -> str | None:
 
 
 def _crc_of(file: IO[bytes], size: int = -1) -> int:
-    """Of the next `size` bytes, or of all that follow."""
+    """The CRC-32 of the next `size` bytes, or of all that follow."""
     crc = 0
     while size and (chunk := file.read(1 << 20 if size < 0 else min(size, 1 << 20))):
         crc = zlib.crc32(chunk, crc)

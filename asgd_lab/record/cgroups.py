@@ -1,8 +1,8 @@
-"""What a container may use of its machine: the CPU quota and the memory limit of this process's control groups.
+"""The CPU quota and the memory limit of this process's control groups: a container's share of its machine.
 
 A group is limited by itself and by every group above it, in version 1 (a tree for each controller), in version 2 (one
-tree) and where both are mounted. Files below `root` are read, so that tests can make a tree. What cannot be read limits
-nothing. Nothing is kept: limits change while a container runs.
+tree) and where both are mounted. Files below `root` are read, so that tests can make a tree. A file that cannot be read
+limits nothing. No value is cached: limits change while a container runs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class _Mount:
 
 
 class Quota(NamedTuple):
-    """CPU time that a group may take, and what it has taken."""
+    """CPU time that a group may take, and CPU time that it has taken."""
 
     cores: float  # seconds a second
     taken_s: float  # by all of the group so far; NaN where that cannot be read
@@ -58,18 +58,18 @@ def memory_limit_bytes(root: Path = ROOT) -> int | None:
 
 
 def memory_left_bytes(root: Path = ROOT) -> int | None:
-    """How much more they may take: what is cached of files gives way. None where nothing limits them."""
+    """Bytes left to this process's groups, counting cached file pages as free. None where nothing limits them."""
     return min((max(0, limit - held) for limit, held in _memory(root)), default=None)
 
 
 def _memory(root: Path) -> Iterator[tuple[int, int]]:
-    """The limit of each group that has one, and what it holds that does not give way."""
+    """The limit of each group that has one, and the bytes that it holds beside cached file pages."""
     for folder, version in _groups(root, "memory"):
         names = ("memory.max", "memory.current") if version == 2 else ("memory.limit_in_bytes", "memory.usage_in_bytes")
         limit, held = (_number(folder / name) for name in names)
         statistics, total = _statistics(folder / "memory.stat"), "" if version == 2 else "total_"
         if version == 1:
-            # Of groups above that a container does not see.
+            # The limit of the groups above, which a container does not see.
             above = _integer(statistics.get("hierarchical_memory_limit", ""))
             limit = min((each for each in (limit, above) if each is not None), default=None)
         if limit is not None and 0 <= limit < UNLIMITED_BYTES:
@@ -78,7 +78,7 @@ def _memory(root: Path) -> Iterator[tuple[int, int]]:
 
 
 def _groups(root: Path, controller: str) -> Iterator[tuple[Path, int]]:
-    """The folders of this process's group of a controller and of all above it, each with its version."""
+    """The folders of this process's group of a controller and of all groups above it, each with its version."""
     mounts = list(_mounts(root))
     for line in _lines(root / "proc/self/cgroup"):
         number, _, rest = line.partition(":")
@@ -93,7 +93,7 @@ def _groups(root: Path, controller: str) -> Iterator[tuple[Path, int]]:
 
 
 def _upwards(mount: _Mount, group: PurePosixPath) -> Iterator[Path]:
-    """From a group's folder to its mount's. A group outside the mounted part is seen as the mount's own folder."""
+    """The folders from a group's to its mount's. A group outside the mounted part is seen as the mount's own folder."""
     inside = group.relative_to(mount.top) if group.is_relative_to(mount.top) else PurePosixPath()
     parts = [] if ".." in inside.parts else list(inside.parts)
     for count in range(len(parts), -1, -1):
@@ -124,7 +124,7 @@ def _numbers(path: Path) -> list[int | None]:
 
 
 def _integer(word: str) -> int | None:
-    """None for `max`, and for what is no number."""
+    """The word as an integer; None for `max` and for anything else that is not one."""
     try:
         return int(word)
     except ValueError:

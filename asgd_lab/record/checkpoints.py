@@ -1,11 +1,11 @@
-"""Checkpoints of a run: folders that are complete or not there, of arrays and numbers alone; nothing in them is code.
+"""Checkpoints of a run: folders that are complete or absent, and hold arrays and numbers only, never code.
 
-`checkpoints/VERSION/` holds `server.npz` (the parameters, and the rule's vectors), `worker-W.npz` for every worker that
-was in, and `state.json`: how many events had happened by then, how many rows each file of the run had, and checksums
-of all that it stands on.
+`checkpoints/VERSION/` holds `server.npz` (the parameters and the rule's vectors), `worker-W.npz` for every worker that
+had joined, and `state.json`: the number of events logged by then, the number of rows in each file of the run, and the
+checksums of all these files.
 
-Until all of that is written it lies in `checkpoints/unfinished-NUMBER/`. One that is abandoned is removed, whoever
-still writes a part of it; no later one has its number, and so its folder.
+A checkpoint is written in `checkpoints/unfinished-NUMBER/` and renamed when it is complete. An abandoned one is removed
+even while a process still writes to it; its number, and so its folder, is never used again.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ from asgd_lab.record.rowfile import Extent
 
 FOLDER = "checkpoints"
 UNFINISHED = "unfinished"
-EVENTS, PARTS = "events.rows", "parts"  # of the run directory: what happened, and the rows of each process
+EVENTS, PARTS = "events.rows", "parts"  # in the run directory: the event log, and the rows of each process
 ROW_FILES, COPIES = {".effects", ".minibatches", ".snapshots", ".distances"}, "*.*.npz"  # of parts
 
 
 class State(NamedTuple):
-    """What a checkpoint is of."""
+    """The state of the run at a checkpoint: the content of its state.json."""
 
     version: int
     minibatches: int
-    events: int  # of the record; what comes after them is forgotten when the run goes on from here
+    events: int  # of the event log; a run resumed from here discards the later ones
     elapsed_ns: int  # of the run's own clock
-    workers: list[int]  # who was in
-    rows: dict[str, int]  # of each file of rows, by its name
-    # Checksums: of those rows and events, and of each file beside this one. An earlier version wrote none.
+    workers: list[int]  # that had joined
+    rows: dict[str, int]  # in each row file, by its name
+    # Checksums of those rows and events, and of each file beside this one. Earlier versions wrote none.
     row_checksums: dict[str, int | None] = {}  # noqa: RUF012
     files: dict[str, str | None] = {}  # noqa: RUF012
 
 
 def begin(run_dir: Path, number: int) -> None:
-    """Make an empty folder for checkpoint `number`, which no other has; earlier unfinished ones are abandoned."""
+    """Make an empty folder for checkpoint `number`, a new number, and abandon earlier unfinished checkpoints."""
     abandon(run_dir)
     _unfinished(run_dir, number).mkdir(parents=True)
 
 
 def abandon(run_dir: Path) -> None:
-    """Remove what is unfinished."""
+    """Remove all unfinished checkpoints."""
     for path in sorted((run_dir / FOLDER).glob(f"{UNFINISHED}*")):
         removal.clear(run_dir, f"{FOLDER}/{path.name}")
 
 
 def write(run_dir: Path, number: int, name: str, arrays: Mapping[str, Any]) -> bool:
-    """Write one file of checkpoint `number`: it is on the disk when this returns. False if that one is abandoned."""
+    """Write one file of checkpoint `number`, durably. Return False if that checkpoint has been abandoned."""
     folder = _unfinished(run_dir, number)
     try:
         atomic_files.write_arrays(folder / f"{name}.npz", arrays)
@@ -74,8 +74,8 @@ def commit(
 ) -> Path:  # fmt: skip
     """Make the unfinished `number` a checkpoint of this state, and remove all but the newest `keep`.
 
-    The rows that it stands on are on the disk when this returns. Those of a later version are of a past that a resume
-    has given up: their rows are gone.
+    The rows that it refers to are on the disk when this returns. Checkpoints of later versions are removed too: they
+    belong to work that a resume has discarded, and their rows are gone.
     """
     unfinished = _unfinished(run_dir, number)
     parts = [path for path in (run_dir / PARTS).iterdir() if path.suffix in ROW_FILES]
@@ -94,8 +94,8 @@ def commit(
     atomic_files.write_json(unfinished / "state.json", state._asdict())
     path = run_dir / FOLDER / f"{version:012d}"
     removal.clear(run_dir, f"{FOLDER}/{path.name}")
-    if path.exists():  # the user's own files are in it
-        for each in sorted(unfinished.iterdir(), key=lambda each: each.name == "state.json"):  # it vouches for the rest
+    if path.exists():  # it holds files of the user's own
+        for each in sorted(unfinished.iterdir(), key=lambda each: each.name == "state.json"):  # state.json comes last
             os.replace(each, path / each.name)
     else:
         os.replace(unfinished, path)
@@ -107,7 +107,7 @@ def commit(
 
 
 def all_of(run_dir: Path) -> list[Path]:
-    """Those that were committed, oldest first; a file of them may have been damaged since."""
+    """The folders of all committed checkpoints, oldest first; their files may have been damaged since."""
     return sorted((path for path in (run_dir / FOLDER).glob("[0-9]*") if path.name.isdecimal()), key=_version)
 
 
@@ -115,24 +115,24 @@ def _version(path: Path) -> int:
     return int(path.name)
 
 
-def newest(run_dir: Path, to_go_on: bool = False) -> Path | None:
-    """The newest one that can be used, if there is any; ScenarioError if all of them are damaged. See `usable`."""
-    found, damaged = usable(run_dir, to_go_on)
+def newest(run_dir: Path, to_resume: bool = False) -> Path | None:
+    """The newest usable checkpoint, or None without any; ScenarioError if all are damaged. See `usable`."""
+    found, damaged = usable(run_dir, to_resume)
     if found is None and damaged:
         raise ScenarioError("; ".join(damaged))
     return found
 
 
-def usable(run_dir: Path, to_go_on: bool = False) -> tuple[Path | None, list[str]]:
-    """The newest one that can be read whole, and a line for each newer one, which says what is damaged.
+def usable(run_dir: Path, to_resume: bool = False) -> tuple[Path | None, list[str]]:
+    """The newest intact checkpoint, and for each newer one a line that names the damage.
 
-    A run that is `to_go_on` from it needs its rows as well, which one that is done has no more.
+    With `to_resume` the rows that it refers to must be intact as well; a finished run no longer has them.
     """
     damaged: list[str] = []
     for path in reversed(all_of(run_dir)):
         try:
             state = check(path)
-            if to_go_on:
+            if to_resume:
                 _check_parts(run_dir, path, state)
         except ScenarioError as error:
             damaged.append(str(error))
@@ -142,7 +142,7 @@ def usable(run_dir: Path, to_go_on: bool = False) -> tuple[Path | None, list[str
 
 
 def check(path: Path) -> State:
-    """What the checkpoint is of; ScenarioError if one of its files is damaged, or is not the one that was written."""
+    """The checkpoint's state; ScenarioError if one of its files is damaged, or is not the file that was written."""
     state = state_of(path)
     for name in _names(state.workers):
         read(path, name, state)
@@ -154,7 +154,7 @@ def _names(workers: list[int]) -> list[str]:
 
 
 def _check_parts(run_dir: Path, path: Path, state: State) -> None:
-    """The rows and copies of parameters that it stands on."""
+    """ScenarioError unless the rows and copies of parameters that the checkpoint refers to are intact."""
     try:
         for name, rows in {EVENTS: state.events, **state.rows}.items():
             folder = run_dir if name == EVENTS else run_dir / PARTS
@@ -167,13 +167,13 @@ def _check_parts(run_dir: Path, path: Path, state: State) -> None:
 
 
 def state_of(path: Path) -> State:
-    """What the checkpoint at `path` is of; ScenarioError if it cannot be read, or is not what was written."""
+    """The state of the checkpoint at `path`; ScenarioError if state.json is missing or damaged."""
     stored = json_schemas.read_state(path / "state.json")
     return State(**{name: stored[name] for name in State._fields if name in stored})
 
 
 def read(path: Path, name: str, state: State | None = None) -> Arrays:
-    """The arrays of one file; ScenarioError if it is damaged, or not the one that was written."""
+    """The arrays of one file; ScenarioError if it is damaged, or is not the file that was written."""
     files, file = (state or state_of(path)).files, path / f"{name}.npz"
     return _read(file, files.get(file.name)) if files else atomic_files.read_arrays(file)
 

@@ -1,7 +1,7 @@
-"""Source files of the user's own that a run imported: where each was found, and a digest of it.
+"""The user's own source files that a run imported: the path of each, and its digest.
 
-A module that the scenario names is followed to what it imports from its own folder tree, by reading and not by running
-it; imports that are computed are not seen. Libraries have versions in the manifest instead.
+From a module that the scenario names, imports are followed within its own folder tree, by reading the source and not by
+running it; computed imports are not seen. Libraries have versions in the manifest instead.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Sources = dict[str, dict[str, str]]
 
 
 def used(values: Any) -> Sources:
-    """By module: the `file` and its `sha256`, of all code that is named anywhere in these values and is imported."""
+    """For each imported module that these values name, and those it imports: its `file` and `sha256`."""
     found: dict[str, Path] = {}
     for name in sorted(set(_named(values))):
         file = getattr(sys.modules.get(name), "__file__", None)
@@ -34,7 +34,7 @@ def used(values: Any) -> Sources:
 
 
 def changed(recorded: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """A line for each module whose source is another than the recorded one, where it is imported from now."""
+    """A line for each module whose source now differs from the recorded one."""
     lines = []
     for name, source in recorded.items():
         file = getattr(sys.modules.get(name), "__file__", None) or source["file"]
@@ -46,7 +46,7 @@ def changed(recorded: Mapping[str, Mapping[str, str]]) -> list[str]:
 
 
 def roots(recorded: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """The folders from which the recorded modules can be imported again, of those that are still there."""
+    """The existing folders from which the recorded modules can be imported again."""
     found = {str(_root(name, Path(source["file"]))) for name, source in recorded.items()}
     return sorted(root for root in found if os.path.isdir(root))
 

@@ -1,4 +1,4 @@
-"""The columns of a run's tables: what each is called, and what kind of value stands in it."""
+"""The columns of a run's tables: the name of each, and the kind of its values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Table(NamedTuple):
     flush_rows: int = GROUP_ROWS
 
     def file(self, directory: Path) -> Path:
-        """Where a run directory keeps this table."""
+        """The table's path in a run directory."""
         return directory / f"{self.name}.parquet"
 
 
@@ -37,9 +37,9 @@ EFFECTS = Table(
         ("staleness", "count"),
         ("steps", "count"),
         ("bytes", "count"),
-        ("shard", "count"),  # the server whose row it is; -1 in a worker's
-        ("client", "count"),  # the worker whose effect it is, also in the row of a server, which has worker -1
-        ("incarnation", "count"),  # the client's: with it and the round, an apply row belongs to one push
+        ("shard", "count"),  # the server that wrote the row; -1 in a worker's row
+        ("client", "count"),  # the worker of this effect, also in a server's row, where `worker` is -1
+        ("incarnation", "count"),  # of the client: client, incarnation and round name one push in its apply row
     ),
 )
 MINIBATCHES = Table(
@@ -57,7 +57,7 @@ EVALS = Table(
         ("metric", "text"),
         ("value", "number"),
     ),
-    flush_rows=1,  # an evaluation costs far more than a write: none waits in memory
+    flush_rows=1,  # an evaluation costs far more than a write, so none is buffered
 )
 DISTANCES = Table(
     "distances",

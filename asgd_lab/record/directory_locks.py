@@ -1,7 +1,7 @@
-"""A directory is held by one command at a time, from before it is looked at until the command is over with it.
+"""Locks on run directories: one command at a time, from before it reads the directory until it has finished.
 
-The lock is on the directory itself, which no command replaces, and not on a file in it. The kernel lets go of it with
-the processes that have the descriptor, however they end.
+The lock is on the directory itself, which no command replaces, and not on a file in it. The kernel releases it when the
+last process that has the descriptor ends, however it ends.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from asgd_lab.errors import ScenarioError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)
-NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # of a file system that has none
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # from a file system without locks
 _Held = dict[tuple[int, int], int]  # by device and inode: the descriptor that has the lock
 _NONE: _Held = {}
 _HELD: ContextVar[_Held] = ContextVar("held", default=_NONE)
@@ -26,14 +26,14 @@ _HELD: ContextVar[_Held] = ContextVar("held", default=_NONE)
 
 @contextlib.contextmanager
 def made_and_locked(path: Path, option: str) -> Iterator[bool]:
-    """Hold the directory, which is made if there is none; whether it was. ScenarioError if another command holds it.
+    """Make the directory if it is missing, and lock it; yields whether it was made.
 
-    A command that holds it already may take it again.
+    A ScenarioError says that another command has the lock. A command that has it may acquire it again.
     """
     with contextlib.ExitStack() as stack:
         while True:
             made = _made(path, option)
-            with contextlib.suppress(FileNotFoundError):  # who made it has just removed it again
+            with contextlib.suppress(FileNotFoundError):  # the command that made it has just removed it again
                 stack.enter_context(locked(path, option))
                 break
         yield made
@@ -41,21 +41,21 @@ def made_and_locked(path: Path, option: str) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def locked(path: Path, option: str) -> Iterator[None]:
-    """Hold a directory that is there; FileNotFoundError if it is not. Otherwise as `made_and_locked`."""
+    """Lock an existing directory; FileNotFoundError if it is missing. Otherwise as `made_and_locked`."""
     try:
-        lock_descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:
         raise unusable(path, option, error) from None
     try:
-        about = os.fstat(lock_descriptor)
+        about = os.fstat(descriptor)
         place = about.st_dev, about.st_ino
         if place in _HELD.get():
             yield
             return
         try:
-            fcntl.flock(lock_descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             message = f"{option}: {path} is in use; the run in it is still going on; wait for its end, or end it"
             raise ScenarioError(message) from None
@@ -64,17 +64,17 @@ def locked(path: Path, option: str) -> Iterator[None]:
                 raise
         if not os.path.samestat(about, os.stat(path)):
             raise FileNotFoundError(path)
-        token = _HELD.set(_HELD.get() | {place: lock_descriptor})
+        token = _HELD.set(_HELD.get() | {place: descriptor})
         try:
             yield
         finally:
             _HELD.reset(token)
     finally:
-        os.close(lock_descriptor)
+        os.close(descriptor)
 
 
 class OpenDirectory:
-    """A directory that something is written into for a long time, wherever it is moved meanwhile."""
+    """A directory that a run keeps open: it is found again by its descriptor if the user moves it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -82,30 +82,30 @@ class OpenDirectory:
         weakref.finalize(self, os.close, self._descriptor)
 
     @property
-    def now(self) -> Path:
-        """Where it is, or was last."""
+    def current_path(self) -> Path:
+        """The directory's path now, or its last one if it was removed."""
         return Path(os.readlink(f"/proc/self/fd/{self._descriptor}"))
 
     def lost(self) -> str | None:
-        """What has become of it, if it is not at its path any more."""
+        """A line on its removal or its new path; None while it is where it was opened."""
         about = os.fstat(self._descriptor)
         with contextlib.suppress(OSError):
             if os.path.samestat(about, os.stat(self._path)):
                 return None
         with contextlib.suppress(OSError):
-            if os.path.samestat(about, os.stat(self.now)):
-                return f"{self._path}: was moved to {self.now} while the run went on"
+            if os.path.samestat(about, os.stat(self.current_path)):
+                return f"{self._path}: was moved to {self.current_path} while the run went on"
         return f"{self._path}: was removed while the run went on"
 
 
 def lock_descriptor(path: Path) -> int | None:
-    """Of a directory that this command holds, for processes that are to hold it as well; None if it does not."""
+    """The descriptor of this command's lock, for child processes to inherit; None if it has none on this directory."""
     about = os.stat(path)
     return _HELD.get().get((about.st_dev, about.st_ino))
 
 
 def unusable(path: Path, option: str, error: Exception) -> Exception:
-    """What is said of a path at which no directory can be; what the system has no room for is no fault of the path."""
+    """The error for a path that cannot be a run directory: OSError if the system lacks room, else ScenarioError."""
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         return OSError(error.errno, error.strerror, str(path))
     why = getattr(error, "strerror", None) or str(error)

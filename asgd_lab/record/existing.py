@@ -1,4 +1,4 @@
-"""What stands where a run is to go, for commands that come back to a directory. Nothing is changed here."""
+"""The run that exists already where a run is to go, for commands that resume. This file only reads."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from asgd_lab.record import removal
 from asgd_lab.record.directory_locks import locked
 from asgd_lab.record.run import mark, read_manifest
 
-CLAIM = {"scenario.yaml", "manifest.json.new"}  # all that is there of a run killed before it had its manifest
+CLAIM = {"scenario.yaml", "manifest.json.new"}  # the files of a run that was killed before it had its manifest
 
 
 State = Literal["nothing", "claimed", "unfinished", "done"]
 
 
 def existing_run(path: Path) -> State:
-    """How far the run at `path` has come; ScenarioError if anything else is there, or it is going on.
+    """The progress of the run at `path`; ScenarioError if it is still running, or if `path` holds anything else.
 
-    Of a run that was killed as it began there is no more than a claim, whose scenario may be empty.
+    A run that was killed as it began left only a claim: scenario.yaml, which may be empty.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -53,6 +53,6 @@ def _existing_run(path: Path) -> State:
 
 
 def abandoned(run_dir: Path, failure: str) -> None:
-    """Say in the manifest of a run whose process died why it did, since it could not say so itself."""
+    """Write into a run's manifest why its process died, since that process could not."""
     if (run_dir / "manifest.json").exists():
         mark(run_dir, "failed", failure=failure)

@@ -1,8 +1,8 @@
-"""The hashes of a run's files, which its manifest keeps from the end of the run on, and whoever reads one asks for.
+"""The SHA-256 of each of a run's files: the manifest holds them from the end of the run on, and readers check them.
 
-A checksum inside a file finds what has happened to its bytes; this also finds another run's file of the same name, and
-one that is gone. The scenario is not among them: it is compared as values, and may be commented. Nothing reads
-trace.json and the logs.
+A checksum inside a file reveals changed bytes; these hashes also reveal a missing file and another run's file of the
+same name. The scenario is not among them: it is compared by its values, and may be commented. Nothing reads trace.json
+and the logs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ HASHED = (
 
 
 def hashes(run_dir: Path) -> dict[str, str]:
-    """SHA-256 of each file that a run has, by its name in the run directory; they are on the disk by then."""
+    """SHA-256 of each existing file of a run, by its name in the run directory; each file is synced to disk first."""
     found = {}
     for name in HASHED:
         if (run_dir / name).is_file():
@@ -36,9 +36,9 @@ def hashes(run_dir: Path) -> dict[str, str]:
 
 
 def check(run_dir: Path | str, name: str) -> bool:
-    """Whether the file is the one that the run wrote: ScenarioError if it is not, False if nothing is known of it.
+    """True if the file is the one that the run wrote, ScenarioError if it is not, False if the manifest has no hash.
 
-    Nothing is known while the run goes on, of earlier versions' runs, and of a folder without a manifest.
+    There is no hash during the run, in runs of earlier versions, and in a folder without a manifest.
     """
     path = Path(run_dir) / name
     if not os.path.lexists(Path(run_dir) / MANIFEST):

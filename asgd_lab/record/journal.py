@@ -1,7 +1,7 @@
-"""The rows of a table while a run goes on: blocks in a file, each a whole Arrow stream behind its length and checksums.
+"""The rows of a table during a run: blocks in a file, each a complete Arrow stream behind its length and checksums.
 
-A process that is killed leaves its last block short, and that is where the journal ends. Anything else that is
-wrong with a block is damage, and is said: what is before it is not taken for all there is.
+A killed process leaves its last block short, and the journal ends there. Any other fault in a block is damage and
+raises an error: the blocks before it are not taken for the whole table.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _HEAD = struct.Struct("<IQI")  # CRC-32 of the block, its length in bytes, and t
 
 
 class Journal:
-    """Written block by block."""
+    """A journal being written, one block per call of `add`."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         self._close = weakref.finalize(self, os.close, self._descriptor)
 
     def add(self, batch: Any) -> None:
-        """Write a record batch; OSError if there is no room, after which what is behind could not be read."""
+        """Write a record batch; OSError if there is no room. Blocks added after such an error could not be read."""
         import pyarrow as pa
 
         stream = io.BytesIO()
@@ -41,12 +41,12 @@ class Journal:
             left = left[os.write(self._descriptor, left) :]
 
     def close(self) -> None:
-        """Nothing follows. It may be called twice."""
+        """Close the file; it may be called twice."""
         self._close()
 
 
 def read(path: Path) -> Iterator[Any]:
-    """The record batches; ScenarioError where one is damaged. One that is short was never finished."""
+    """The record batches; ScenarioError where a block is damaged. A short last block is left out."""
     import pyarrow as pa
 
     with atomic_files.opened(path) as file:

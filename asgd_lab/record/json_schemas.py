@@ -1,7 +1,7 @@
-"""What the JSON files of a run directory consist of: each key that somebody reads, and the type of its value.
+"""Schemas of the JSON files of a run directory: each key that the package reads, and the type of its value.
 
-A checksum says that a file is as it was written, not by whom: anybody can compute one. So a reader of these files has
-every key that it needs, of the type that it needs, or one ScenarioError. Keys that are not named here may be anything.
+A checksum says that a file is as it was written, not who wrote it: anybody can compute one. So a reader of these files
+gets every key that it needs, of the type that it needs, or one ScenarioError. Other keys may hold anything.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Number = Annotated[float, Field(strict=True)]
 Positive = Annotated[float, Field(ge=0, strict=True)]
 Text = Annotated[str, Field(strict=True)]
 Plain = Annotated[str, Field(strict=True, pattern=r"^[\w-]+(\.[\w-]+)+$")]
-"""The name of a file in one folder: no path leads elsewhere by it."""
+"""The name of a file in one folder, without a separator: it cannot lead elsewhere."""
 
 
 class _Source(TypedDict):
@@ -86,7 +86,7 @@ class _Overruns(TypedDict):
 
 
 class _Begun(TypedDict):
-    """Of a run that failed before it had numbers there is only why."""
+    """The summary of a run that failed before it had numbers: little more than its failure."""
 
     status: NotRequired[Literal["done", "interrupted", "failed"]]
     failure: NotRequired[Text]
@@ -96,7 +96,7 @@ class _Begun(TypedDict):
     staleness_counts: NotRequired[Text]
     time: NotRequired[_Time]
     resources: NotRequired[list[_Resource]]
-    startup_s: NotRequired[Number]  # of a run that went on, an earlier version wrote a negative one
+    startup_s: NotRequired[Number]  # negative in a resumed run of an earlier version
     started_unix_s: NotRequired[Number]
     machine_load: NotRequired[_Load]
     overruns: NotRequired[_Overruns]

@@ -1,4 +1,4 @@
-"""What the manifest says of where a run happened: versions, machine, commit. It imports nothing that it only names."""
+"""The manifest's facts on where a run happened: versions, machine, commit. Packages are named without their import."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PACKAGES = ("torch", "torchvision", "numpy", "scipy", "simpy", "pandas", "pyarro
 
 
 def versions() -> dict[str, str | None]:
-    """Versions of Python, of this package and of what it computes with; None for what is not installed."""
+    """Versions of Python, of this package and of the packages that it computes with; None if not installed."""
     return {
         "python": platform.python_version(),
         "asgd_lab": asgd_lab.__version__,
@@ -29,7 +29,7 @@ def versions() -> dict[str, str | None]:
 
 
 def machine() -> dict[str, Any]:
-    """The processor, cores, memory and platform; cores and memory are what there is and what this process may use."""
+    """The processor, cores, memory and platform; cores and memory of the machine, and those this process may use."""
     memory_bytes, limit_bytes = psutil.virtual_memory().total, cgroups.memory_limit_bytes()
     quota = cgroups.cpu_quota()
     return {
@@ -44,7 +44,7 @@ def machine() -> dict[str, Any]:
 
 
 def arithmetic() -> dict[str, Any]:
-    """What the bits of a computation may depend on beside versions: the processor and its instructions, threads."""
+    """The facts, beside versions, that the bits of a computation may depend on: processor, instructions, threads."""
     import torch
 
     return {
@@ -55,7 +55,7 @@ def arithmetic() -> dict[str, Any]:
 
 
 def usable_cores(root: Path = cgroups.ROOT) -> int:
-    """The cores that this process may use: by its affinity, and by the quotas of its control groups.
+    """The number of cores that this process may use, by its affinity and the quotas of its control groups.
 
     A quota's last part of a core counts as one.
     """
@@ -71,7 +71,7 @@ def free_memory_bytes(root: Path = cgroups.ROOT) -> int:
 
 @functools.cache
 def commit() -> dict[str, Any] | None:
-    """The commit that this package's source is at, and whether it was modified since; None outside git."""
+    """The commit of this package's source, and whether the source was modified since; None outside git."""
     source = str(Path(asgd_lab.__file__).parent)
     # An installed copy may lie inside somebody else's repository: only a tracked source has a commit.
     if _git(source, "ls-files", "--error-unmatch", "__init__.py") is None:

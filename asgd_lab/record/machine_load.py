@@ -1,4 +1,4 @@
-"""What the machine does beside a measured run: the CPU time of other processes, and what its host takes from it."""
+"""The machine's load during a measured run: the CPU time of other processes, and the time stolen by its host."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ import psutil
 
 from asgd_lab.record import cgroups
 
-BUSY = 0.05  # of the machine's cores; above it a measurement is of a slower machine than the one it names
+BUSY = 0.05  # of the machine's cores; above it a measurement is of a slower machine than the one that it names
 
 
 class Load(NamedTuple):
-    """Shares of the CPU time of all cores of the machine, or of a container's quota, where others take more of that."""
+    """Shares of the CPU time of all cores, or of a container's quota if others take a larger share of that."""
 
-    others: float  # of processes that are not this one or started by it
-    steal: float  # that its host had no core for (of a virtual machine)
+    others: float  # taken by processes that this one has not started
+    steal: float  # taken by the host of a virtual machine
 
     def __str__(self) -> str:
         return f"beside other work: others took {self.others:.0%} of the machine's cores, its host {self.steal:.0%}"
 
     @property
     def is_busy(self) -> bool:
-        """Whether too much for a measurement."""
+        """Whether the load is too high for a measurement."""
         return self.others + self.steal > BUSY
 
 
 class LoadMeter:
-    """Counts from its making to `read`."""
+    """Measures the load between its construction and `read`."""
 
     def __init__(self) -> None:
         self._began = _now()
 
     def read(self) -> Load:
-        """The load since then; a process of ours that ended and was reaped by nobody yet counts as another."""
+        """The load since the construction; a child of ours that has ended and is not reaped yet counts as another."""
         began, ended = self._began, _now()
         possible_s = (ended.time_s - began.time_s) * (psutil.cpu_count() or 1)
         if possible_s <= 0:
@@ -62,7 +62,7 @@ def _now() -> _Times:
 
 
 def _own_s() -> float:
-    """This process and all that it has started: the fork server is its child, and workers are the fork server's."""
+    """CPU seconds of this process and its descendants: the fork server, and the workers that it forked."""
     me = psutil.Process()
     return sum(_cpu_s(process) for process in [me, *me.children(recursive=True)])
 

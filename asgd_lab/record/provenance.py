@@ -1,10 +1,10 @@
-"""Whether a run was recorded by this user on this machine, so that the code it names may be imported unasked.
+"""Signatures of run directories: code named by this user's own record may be imported without --trust.
 
-A manifest can be forged, so it does not say so itself: it carries a signature (HMAC-SHA-256) of the scenario and of all
-that the run took from elsewhere (the folder it ran in, the files of its code), by a random key that only this user can
-read. Without the key nobody can sign another. A signed scenario that somebody has copied still names files and folders
-of this user alone. Other files of the directory are not signed. A recorded scenario whose values were edited, be it by
-the user, needs --trust.
+A manifest can be forged, so its word alone counts for nothing. It carries a signature (HMAC-SHA-256) of the scenario
+and of the run's inputs (its working folder, the files of its code), made with a random key that only this user can
+read. Without the key nobody can sign another record, and a copied record still names only files and folders of this
+user. Other files of the directory are not signed. A recorded scenario needs --trust once its values were edited, even
+by the user.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _KEY_BYTES = 32
 
 
 def signature(scenario_sha256: str, inputs: Mapping[str, Any]) -> str | None:
-    """What only this user can make of the scenario's values and of them; None where no key can be kept."""
+    """This user's signature of the scenario's values and the run's inputs; None where no key can be kept."""
     key = _key(make=True)
     return None if key is None else _signed(key, scenario_sha256, inputs)
 
 
 def recorded_here(run_dir: Path, values_sha256: Callable[[str], str]) -> bool:
-    """Whether this user signed the run's scenario, and all files that its code came from are still in their places.
+    """Whether this user signed the run's scenario, and every file of its code is still in its place.
 
-    `values_sha256` makes of the text of scenario.yaml what was signed.
+    `values_sha256` maps the text of scenario.yaml to the hash that was signed.
     """
     key = _key(make=False)
     try:
@@ -66,7 +66,7 @@ def _key(make: bool) -> bytes | None:
                 file.write(secrets.token_bytes(_KEY_BYTES))
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(own, path)  # of two at once the later one's stays, and the other's first run is not signed by it
+            os.replace(own, path)  # of two at once the later key stays, and does not verify the other's first run
         with path.open("rb") as file:
             about = os.fstat(file.fileno())
             if about.st_uid != os.geteuid() or stat.S_IMODE(about.st_mode) & 0o077 or not stat.S_ISREG(about.st_mode):

@@ -1,7 +1,7 @@
-"""What a run directory consists of, by name. Nothing else of the package removes a file, and it removes only these.
+"""Removal of a run's own files, which are known by name. No other file of the package removes anything.
 
-A file of another name is the user's, whatever folder it is in, and so is a symbolic link: the program makes none, and
-none is followed. A folder is removed only when nothing is left in it.
+A file of another name is the user's, in whatever folder, and so is a symbolic link: the program makes none and follows
+none. A folder is removed only when it is empty.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def is_ours(name: str) -> bool:
 
 
 def check(run_dir: Path) -> None:
-    """ScenarioError if a link, a FIFO or the like stands where a run has a file or a folder of its own."""
+    """ScenarioError if a link, a FIFO or the like is at the path of a run's own file or folder."""
     for name, mode in _named(run_dir):
         wanted = stat.S_ISDIR if _FOLDERS.fullmatch(name) else stat.S_ISREG
         if not wanted(mode):
@@ -47,7 +47,7 @@ def check(run_dir: Path) -> None:
 
 
 def clear(run_dir: Path, inside: str = "") -> None:
-    """Remove a run's own files, and its folders if nothing of the user's is in them; of the folder `inside` alone."""
+    """Remove a run's own files, and its folders if they hold no file of the user's; only below `inside` if given."""
     root = Path(os.path.realpath(run_dir))
     folders = []
     for name, mode in list(_named(root)):
@@ -62,7 +62,7 @@ def clear(run_dir: Path, inside: str = "") -> None:
 
 
 def remove_if_empty(folder: Path) -> None:
-    """Remove a folder in which nothing is."""
+    """Remove the folder unless it holds anything; no error if it does, or is missing."""
     with contextlib.suppress(OSError):
         folder.rmdir()
 
@@ -83,13 +83,13 @@ def remove_file(run_dir: Path, name: str) -> None:
 
 
 def remove_unfinished(path: Path) -> None:
-    """Remove what was written aside and cannot be completed."""
+    """Remove a file that was written aside (`.new`) and cannot be completed."""
     assert path.suffix == ".new", path
     path.unlink(missing_ok=True)
 
 
 def _named(run_dir: Path, folder: str = "") -> Iterator[tuple[str, int]]:
-    """Name and mode of all that has a name of ours, outer folders first. No link is followed below `run_dir`."""
+    """Name and mode of every entry with a name of ours, outer folders first. No link is followed below `run_dir`."""
     try:
         entries = sorted(os.listdir(run_dir / folder))
     except OSError:

@@ -1,4 +1,4 @@
-"""What replicated runs, which differ in their seed alone, say together: means and their 95% confidence intervals.
+"""Replications, runs that differ in their seed alone: their means and 95% confidence intervals.
 
 Intervals are Student's: mean ± t s/√n, with t the quantile of n - 1 degrees of freedom. Runs with the same seed have
 the same random numbers in every configuration (streams.py), so configurations are compared seed by seed: what a seed
@@ -16,7 +16,7 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 COURSE = {"makespan_s", "staleness_mean", "worker_utilisation", "server_utilisation"}
-"""The metrics that say how a run went; the others say what it achieved."""
+"""The metrics of a run's course; all others are of its result."""
 
 
 class Estimate(NamedTuple):
@@ -28,12 +28,10 @@ class Estimate(NamedTuple):
 
     @property
     def low(self) -> float:
-        """Where the interval begins."""
         return self.mean - self.half_width
 
     @property
     def high(self) -> float:
-        """Where it ends."""
         return self.mean + self.half_width
 
 
@@ -53,7 +51,7 @@ def difference(of: Mapping[int, float], against: Mapping[int, float]) -> Estimat
 
 
 def metrics(summary: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a run by which it is compared with others; of a backend without a clock, those without time."""
+    """The numbers by which runs are compared; for a backend without a clock, those that need no time."""
     busy = summary["utilisation"]
     numbers = {
         "makespan_s": summary["makespan_s"],
@@ -64,5 +62,5 @@ def metrics(summary: Mapping[str, Any]) -> dict[str, float]:
     }
     if summary.get("clock") == "effects":
         numbers = {"staleness_mean": numbers["staleness_mean"]}
-    # What was not finite is null in a summary that was read.
+    # A number that was not finite is null in a summary that was read.
     return numbers | {name: math.nan if value is None else value for name, value in summary["final"].items()}

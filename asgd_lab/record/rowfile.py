@@ -1,14 +1,14 @@
-"""Rows of fixed width in a memory-mapped file: a row is packed first and counted after, so no kill tears one.
+"""Rows of fixed width in a memory-mapped file: a row is stored first and counted after, so no kill tears one.
 
-What a process stored in a shared mapping outlives it, SIGKILL included. One process writes a file; any number may read
-it meanwhile and see whole rows only (the count is one aligned 8-byte store after the row's, in program order: x86 keeps
-that order for readers on other cores too). Space is reserved before it is used, because a store into a mapping that the
-disk cannot back would kill the writer instead of telling it.
+The stores of a process into a shared mapping survive the process, even a SIGKILL. One process writes a file; any number
+of processes read it meanwhile and see complete rows only (the count is one aligned 8-byte store after the row's stores,
+in program order; x86 keeps that order for readers on other cores too). Space is reserved before it is used, because a
+store into a mapping that the disk cannot back would kill the writer instead of raising an error.
 
-Each row ends in the CRC-32 of all rows up to and with it. So a changed, missing or repeated row is found, by one
-number the whole of what came before a row is known, and what lies behind the last counted row does not matter. The
-count stands beside its complement, in one word. Files of format 0, of earlier versions, have none of this; they are
-read, and `cut` writes them anew.
+Each row ends in the CRC-32 of all rows up to and including it. So a changed, missing or repeated row is found, one
+number identifies all rows up to a given one, and bytes behind the last counted row do not matter. The count and its
+complement share one word. Files of format 0, from earlier versions, have neither; they can be read, and `cut` writes
+them in the current format.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _EARLIER = struct.Struct("Q56s")  # format 0: count, the rows' format
 _HEADER_BYTES = _HEADER.size
 _CRC_BYTES = 4
 _ONE = 0xFFFF_FFFF
-"""Of the word that counts, the lower half is the count and the upper its complement: one row more is this much less."""
+"""The counting word has the count in its lower half and the complement in its upper: a row more is this much less."""
 _CHUNK_BYTES = 1 << 20
 _TYPES = {"b": "i1", "B": "u1", "h": "i2", "H": "u2", "i": "i4", "I": "u4", "q": "i8", "Q": "u8", "f": "f4", "d": "f8"}
 
 
 class Extent(NamedTuple):
-    """How many rows, and the CRC-32 of all of them; None where an earlier version wrote them."""
+    """The number of rows and the CRC-32 of all of them; no CRC (None) where an earlier version wrote them."""
 
     rows: int
     crc: int | None
@@ -52,15 +52,15 @@ class Extent(NamedTuple):
 class RowFile:
     """A file of rows of `format`, in struct's letters without padding ("qqd": two 64-bit integers and a double).
 
-    A new one; or, to `go_on`, the one that is there, whose writer is dead or has closed it.
+    The file is new, or with `existing` one that no other process writes any more.
     """
 
-    def __init__(self, path: Path | str, format: str, go_on: bool = False) -> None:
+    def __init__(self, path: Path | str, format: str, existing: bool = False) -> None:
         row_type(format)  # refuses a format that could not be read back
         row = struct.Struct("=" + format)
         self._width, self._pack = row.size + _CRC_BYTES, row.pack
-        # An existing file may hold what a killed writer left: never write over it.
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | (0 if go_on else os.O_EXCL), 0o644)
+        # An existing file may hold the rows of a killed writer: never write over it.
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | (0 if existing else os.O_EXCL), 0o644)
         try:
             self._crc = self._begin(path, format)
         except BaseException:
@@ -76,7 +76,7 @@ class RowFile:
         self._counter = memoryview(self._header).cast("Q")
 
     def _begin(self, path: Path | str, format: str) -> int:
-        """Write the header of a new file, or read that of the one that is there; the checksum of its rows."""
+        """Write the header of a new file, or check that of an existing one; return the checksum of its rows."""
         if not os.fstat(self._descriptor).st_size:
             os.write(self._descriptor, _header(0, format))
         found = extent(Path(path), format)
@@ -118,9 +118,9 @@ class RowFile:
 
 
 def extent(path: Path | str, format: str | None = None) -> Extent:
-    """How many rows a file has, whatever they are, and their checksum; they are not looked at.
+    """The number of rows in a file and their stored checksum, without reading the rows.
 
-    Its writer may be at work. ScenarioError if its header is damaged, or the file shorter than that says.
+    Its writer may be at work. ScenarioError if the header is damaged, or the file is too short for its count.
     """
     with _named(path), atomic_files.opened(path) as file:
         header = _seen_header(path, file, format)
@@ -140,13 +140,13 @@ def check(path: Path, up_to: Extent) -> None:
 
 
 def cut(path: Path, rows: int) -> None:
-    """Keep the first `rows` of a file that nobody writes; ScenarioError if it has fewer, or if one is damaged."""
+    """Keep the first `rows` of a file that no process writes; ScenarioError if it has fewer, or if one is damaged."""
     found = _read(path, rows=rows)
     format, version = found.header.format, found.header.version
     if version == 0:
         atomic_files.write(path, _header(rows, format) + _with_checksums(found.rows))
         return
-    with path.open("r+b") as file:  # the count first: what lies behind it does not matter
+    with path.open("r+b") as file:  # the count first: bytes behind the counted rows do not matter
         file.write(_header(rows, format))
         file.flush()
         file.truncate(_HEADER_BYTES + rows * (row_type(format).itemsize + _CRC_BYTES))
@@ -156,7 +156,7 @@ def cut(path: Path, rows: int) -> None:
 def read_rows(path: Path | str, format: str) -> npt.NDArray[Any]:
     """A copy of the counted rows, fields f0, f1, ... (`.tolist()` gives tuples); the writer may be at work, or dead.
 
-    ScenarioError if one of them is not as it was written.
+    ScenarioError if a row is damaged.
     """
     return _read(path, format).rows
 
@@ -178,12 +178,12 @@ class _Header(NamedTuple):
 class _Found(NamedTuple):
     header: _Header
     rows: npt.NDArray[Any]
-    crc: int | None  # as of Extent
+    crc: int | None  # as in Extent
 
 
 @contextlib.contextmanager
 def _named(path: Path | str) -> Iterator[None]:
-    """Whatever is wrong with the file is said of it."""
+    """Raise errors about the file as a ScenarioError that names it."""
     try:
         yield
     except (OSError, ValueError) as error:
@@ -237,7 +237,7 @@ def _seen_header(path: Path | str, file: BinaryIO, format: str | None = None) ->
 
 
 def _read(path: Path | str, format: str | None = None, rows: int | None = None) -> _Found:
-    """All counted rows, or the first of them. ScenarioError if there are fewer, or they are not what was written."""
+    """All counted rows, or the first `rows` of them. ScenarioError if there are fewer, or if one is damaged."""
     with _named(path), atomic_files.opened(path) as file:
         # The count first, then as much of the file as it needs: a writer grows the file in between.
         header = _seen_header(path, file, format)
@@ -260,7 +260,7 @@ def _read(path: Path | str, format: str | None = None, rows: int | None = None) 
 
 
 def _checksums(rows: npt.NDArray[Any]) -> Iterator[int]:
-    """The CRC-32 of all rows up to each."""
+    """For each row the CRC-32 of all rows up to and including it."""
     width, content = rows.dtype.itemsize, memoryview(rows.tobytes())
     pieces = (content[at : at + width] for at in range(0, len(content), width))
     checksums = itertools.accumulate(pieces, lambda crc, row: zlib.crc32(row, crc), initial=0)

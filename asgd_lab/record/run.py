@@ -1,4 +1,4 @@
-"""The run directory: opened before anything is learned, finished whatever happened.
+"""The run directory: opened before the run starts, finished however it ends.
 
 A file in it is complete or absent, except the tables' journals (see tables.py); a directory that holds anything is
 refused.
@@ -30,13 +30,13 @@ AnyRows = TypeVar("AnyRows", Rows, NoRows)
 Status = Literal["done", "interrupted", "failed"]
 
 
-Beginning = Literal["new", "anew", "go on"]
+Beginning = Literal["new", "restart", "resume"]
 
 
 class RunDirectory:
-    """One run's directory; `effects` and `minibatches` are for the rounds that `recording` keeps.
+    """One run's directory; `effects` and `minibatches` take the rows of the rounds that `recording` keeps.
 
-    Until `begin`, nothing in it is touched, and there is nothing to record into.
+    Before `begin`, the directory is not touched and the tables do not exist.
     """
 
     effects: Rows | NoRows
@@ -48,8 +48,8 @@ class RunDirectory:
         self, path: Path, scenario_yaml: str, *, record: str = "all", facts: Mapping[str, Any] | None = None,
         distances: bool = False, beginning: Beginning = "new", inputs: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:  # fmt: skip
-        """ScenarioError if the run is `new` and `path` holds anything. `facts` join the manifest, and what the run
-        reads, which `inputs` says when it begins."""
+        """ScenarioError if the run is `new` and `path` holds anything. `facts` join the manifest; so does the result of
+        `inputs`, the digests of the run's inputs, which is called when the run begins."""
         self.path, self.recording, self.begun = path, Recording.named(record), False
         self._scenario_yaml, self._facts, self._far, self.beginning = scenario_yaml, facts or {}, distances, beginning
         self._inputs = inputs
@@ -78,8 +78,8 @@ class RunDirectory:
         return directory
 
     def begin(self, early: bool = False) -> None:
-        """Write the first files of the run. One that begins anew loses what its earlier try had written; one that goes
-        on loses what was made of its rows, which is made again. Called again, it does nothing.
+        """Write the first files of the run. A restarted run loses the files of its earlier attempt; a resumed one loses
+        the tables and the summary, which are made again from its rows. A second call does nothing.
 
         A run that has ended `early` has not read all its inputs.
         """
@@ -89,7 +89,7 @@ class RunDirectory:
         self._place = self._place or OpenDirectory(path)
         if not early:
             facts["inputs"] = self._inputs()
-        if self.beginning == "go on":
+        if self.beginning == "resume":
             earlier = read_manifest(path)
             for table in TABLES.values():
                 for suffix in ("", ".part"):
@@ -99,7 +99,7 @@ class RunDirectory:
             resumed = [*earlier.get("resumed", []), {"after": earlier.get("status"), "at": _now()}]
             facts |= {"created": earlier.get("created"), "resumed": resumed}
         else:
-            if self.beginning == "anew":
+            if self.beginning == "restart":
                 removal.clear(path)
             _claim(path, self._scenario_yaml)
         manifest = {
@@ -115,7 +115,7 @@ class RunDirectory:
         try:
             atomic_files.write_json(path / "manifest.json", manifest)
         except OSError:
-            if self.beginning != "go on":
+            if self.beginning != "resume":
                 removal.clear(path)
             raise
         self.begun = True
@@ -134,36 +134,36 @@ class RunDirectory:
     def save_params(
         self, params: npt.NDArray[np.float32], buffers: Mapping[str, npt.NDArray[Any]] | None = None
     ) -> None:
-        """Write the final parameters, and the buffers they are evaluated with, before anything is done that may fail.
+        """Write the final parameters and the buffers they are evaluated with, before any step that may fail.
 
-        `buffers` are the first worker's, which no version of the server has, by their names in the model.
+        `buffers` are the first worker's, by their names in the model; the server has none.
         """
         self._buffers = dict(buffers or {})
-        if self.lost() is None:  # what stands there by now may be somebody's
+        if self.lost() is None:  # a directory that is there by now may be the user's
             saved_model.write(self.path, params, self._buffers)
 
     def withdraw(self, failure: str) -> None:
-        """The run cannot be: remove what was written for it. What an earlier command recorded stays."""
+        """Remove the files of a run that cannot start. Files that an earlier command recorded stay."""
         if not self.begun:
             return
         with contextlib.suppress(OSError):
             for rows in self._rows:
                 rows.close()
-        if self.beginning == "go on":
+        if self.beginning == "resume":
             mark(self.path, "interrupted", failure=failure)
         else:
             removal.clear(self.path)
 
     def finish(self, summary: Mapping[str, Any], status: Status, params: npt.NDArray[np.float32] | None) -> None:
-        """Write all that is still missing: tables, final parameters, summary, trace, and the manifest's status.
+        """Write the missing files: tables, final parameters, summary, trace, and the manifest's status.
 
-        For a run that was interrupted or failed too. Each part is written though an earlier one could not be (a full
-        disk, a Ctrl-C); the first failure is raised at the end, and the manifest does not call such a run done. A
-        number that is not finite becomes null in summary.json. RunFailed if the folder stands elsewhere by now.
+        Runs that were interrupted or failed are finished too. A file that cannot be written (a full disk, a Ctrl-C)
+        does not stop the others; the first failure is raised at the end, and the manifest does not call such a run
+        done. A number that is not finite becomes null in summary.json. RunFailed if the directory was moved or removed.
         """
         if self._place is not None and (lost := self.lost()) is not None:
             with contextlib.suppress(OSError, ScenarioError):
-                mark(self._place.now, "failed", failure=lost)
+                mark(self._place.current_path, "failed", failure=lost)
             raise RunFailed(lost)
         parts: list[Callable[[], object]] = [rows.close for rows in self._rows]
         if params is not None:
@@ -184,23 +184,23 @@ class RunDirectory:
             mark(self.path, status)
         except (Exception, KeyboardInterrupt) as error:
             torn.append(error)
-        if torn and isinstance(torn[0], ScenarioError):  # of a file that this run has just written
+        if torn and isinstance(torn[0], ScenarioError):  # about a file that this run has just written
             raise RunFailed(str(torn[0])) from torn[0]
         if torn:
             raise torn[0]
 
     def lost(self) -> str | None:
-        """What has become of the directory, if it is not where the run began."""
+        """A line on the directory's removal or new path; None while it is where the run began."""
         return None if self._place is None else self._place.lost()
 
 
 def mark(run_dir: Path, status: Status, **facts: Any) -> None:
-    """Write into a run's manifest how it ended, when, and the hashes of what it left. `facts` join it."""
+    """Write into a run's manifest its status, the time, and the hashes of its files. `facts` join it."""
     manifest = read_manifest(run_dir)
     ended = {"status": status, **facts, "finished": _now()}
     try:
         atomic_files.write_json(run_dir / "manifest.json", {**manifest, **ended, "files": file_hashes.hashes(run_dir)})
-    except OSError:  # a full disk: the words, without indentation, fit where the manifest of the running run is
+    except OSError:  # a full disk: without indentation the text fits into the space of the running run's manifest
         atomic_files.overwrite_json(run_dir / "manifest.json", {**manifest, **ended, "status": "failed"})
         raise
 
@@ -223,7 +223,7 @@ def default_directory(scenario_name: str, root: Path | str = "runs") -> Path:
 
 
 def file_name(text: str) -> str:
-    """A name as one component of a path: itself where that is safe, else what is safe of it and a hash of the whole."""
+    """A name as one component of a path: itself if that is safe, else its safe letters and a hash of the whole name."""
     safe = re.sub(r"[^\w.,=+@-]+", "-", text).strip("-.")
     safe = safe.encode()[:200].decode(errors="ignore")  # file systems count bytes
     if safe and safe == text:
@@ -232,9 +232,9 @@ def file_name(text: str) -> str:
 
 
 def file_names(texts: Iterable[str], beside: Collection[str] = ()) -> list[str]:
-    """Each text's `file_name`, all different, also where letters of both cases or normal forms of Unicode are one.
+    """Each text's `file_name`, all different, even for a file system that ignores case or Unicode's normal form.
 
-    The earlier of two keeps its name; the later one's ends in a hash. None is one of the names `beside` them.
+    Of two equal names the earlier one stays and the later one ends in a hash. Names in `beside` are avoided.
     """
     names, known = [], set(beside)
     for text in texts:
@@ -248,7 +248,7 @@ def file_names(texts: Iterable[str], beside: Collection[str] = ()) -> list[str]:
 
 
 def read_summary(run_dir: Path | str) -> dict[str, Any]:
-    """The summary of a finished run."""
+    """The summary of a finished run; ScenarioError if it is missing or damaged."""
     path = Path(run_dir) / "summary.json"
     if not file_hashes.check(run_dir, path.name) and not os.path.lexists(path):
         raise ScenarioError(f"{run_dir}: is not a finished run; summary.json is missing")
@@ -256,7 +256,7 @@ def read_summary(run_dir: Path | str) -> dict[str, Any]:
 
 
 def read_manifest(run_dir: Path | str) -> dict[str, Any]:
-    """The manifest of a run; ScenarioError where there is none that can be read."""
+    """The manifest of a run; ScenarioError if it is missing or damaged."""
     path = Path(run_dir) / "manifest.json"
     if not os.path.lexists(path):
         raise ScenarioError(f"{run_dir}: is not a run directory; manifest.json is missing")
@@ -265,7 +265,7 @@ def read_manifest(run_dir: Path | str) -> dict[str, Any]:
 
 def _claim(path: Path, scenario_yaml: str) -> None:
     try:
-        # "x": of two runs that found the directory empty at the same moment, one gets it.
+        # "x": if two runs found the directory empty at the same moment, only one gets it.
         with (path / "scenario.yaml").open("x", encoding="utf-8") as file:
             try:
                 file.write(scenario_yaml)

@@ -1,4 +1,4 @@
-"""The model in a run's directory: what it ended with, or what a checkpoint has of it."""
+"""The model in a run directory: the final one, or the one of a checkpoint."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _OF_BUFFER = "buffer."  # in final.npz, before the names of buffers
 
 
 class SavedModel(NamedTuple):
-    """What a run, or a checkpoint of it, has of the model."""
+    """Parameters and buffers as a run or a checkpoint saved them."""
 
     params: npt.NDArray[np.float32]  # (P,) the server's
-    buffers: Mapping[str, npt.NDArray[Any]]  # of the first worker, by their names in the model
+    buffers: Mapping[str, npt.NDArray[Any]]  # the first worker's, by their names in the model
 
 
 def final(run_dir: Path | str) -> SavedModel:
-    """What a finished run ended with."""
+    """The final model of a finished run; ScenarioError if there is none, or if it is damaged."""
     path = Path(run_dir) / "checkpoints" / "final.npz"
     if not file_hashes.check(run_dir, "checkpoints/final.npz") and not os.path.lexists(path):
         raise ScenarioError(f"{run_dir}: has no final parameters (checkpoints/final.npz is missing)")
@@ -40,7 +40,7 @@ def final_params(run_dir: Path | str) -> npt.NDArray[np.float32]:
 
 
 def saved(path: Path | str) -> SavedModel:
-    """What is in the directory of a run, its end or its last checkpoint, or in a checkpoint."""
+    """The model at `path`: of a run its final one, or that of its last checkpoint; or the one of a checkpoint."""
     path = Path(path)
     if file_hashes.check(path, "checkpoints/final.npz") or os.path.lexists(path / "checkpoints" / "final.npz"):
         return final(path)
@@ -48,7 +48,7 @@ def saved(path: Path | str) -> SavedModel:
     if not found:
         raise ScenarioError(f"{path}: has neither final parameters nor a checkpoint")
     checkpoint = found[-1]
-    state = checkpoints.check(checkpoint)  # where it is damaged, an older one would be another start
+    state = checkpoints.check(checkpoint)  # no older one is used instead: it would be another start
     arrays = checkpoints.read(checkpoint, "server")
     if "params" not in arrays:
         raise ScenarioError(f"{checkpoint}: is of a run without parameters")
@@ -61,7 +61,7 @@ def _behind(prefix: str, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, np
 
 
 def write(run_dir: Path, params: npt.NDArray[np.float32], buffers: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Write what a run ended with."""
+    """Write the final model of a run."""
     (run_dir / "checkpoints").mkdir(exist_ok=True)
     arrays = {"params": params, **{_OF_BUFFER + name: value for name, value in buffers.items()}}
     atomic_files.write_arrays(run_dir / "checkpoints" / "final.npz", arrays)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from asgd_lab.errors import ProtocolError
 
-LATENESS_ALLOWED = 0.02  # above it, an emulated machine was not as fast as stated: the run measured something else
+LATENESS_ALLOWED = 0.02  # above it an emulated machine was slower than stated, and the measurement is invalid
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +29,7 @@ class Statistics:
 
     @property
     def minibatches(self) -> int:
-        """Those of applied pushes."""
+        """The minibatches of applied pushes."""
         return self._minibatches
 
     def applied(self, staleness: int, steps: int) -> None:
@@ -40,16 +40,15 @@ class Statistics:
         self._minibatches += steps
 
     def dropped(self, steps: int) -> None:
-        """One push of `steps` minibatches was received and used for nothing."""
+        """One push of `steps` minibatches was received and dropped."""
         self._dropped += 1
         self._dropped_minibatches += steps
 
     def worker_busy(self, worker: int, busy_ns: int) -> None:
-        """The worker computed for so long (waiting and transfers do not count)."""
+        """The worker computed for `busy_ns` (waiting and transfers do not count)."""
         self._worker_busy_ns[worker] += busy_ns
 
     def server_busy(self, busy_ns: int) -> None:
-        """The server served for so long."""
         self._server_busy_ns += busy_ns
 
     def summary(
@@ -62,10 +61,10 @@ class Statistics:
         final: Mapping[str, float],
         params_sha256: str,
     ) -> dict[str, Any]:
-        """The content of summary.json but its status.
+        """The content of summary.json, except its status.
 
-        `updates` are versions: in lock-step fewer than pushes. `minibatches` are those of applied pushes, dropped ones
-        are counted apart. Means, rates and utilisations of a run in which nothing happened are 0.
+        `updates` counts versions: fewer than pushes in lock-step. `minibatches` counts those of applied pushes; those
+        of dropped pushes are counted apart. Means, rates and utilisations are 0 in a run without any push.
         """
         workers = len(self._worker_busy_ns)
         applied = sum(self._staleness.values())

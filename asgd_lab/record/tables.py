@@ -1,11 +1,10 @@
-"""The three tables of a run, streamed to disk; the same rows give the same bytes, however they were flushed.
+"""The tables of a run, streamed to disk; the same rows give the same bytes, however they were flushed.
 
 Rows arrive as tuples with times in integer nanoseconds of the run's clock and leave as columns with times in float64
-seconds. While a run goes on, its rows stand in a journal beside the table (`effects.parquet.part`); closing
-rewrites the journal as Parquet in row groups of one fixed size. A process killed with SIGKILL therefore loses only rows
-that were never flushed, and `read` takes the journal where the table is missing. Real processes keep their rows in
-files of their own, which become the tables when the run ends. The kernel, not the disk, is what a flush reaches: a
-power cut may take more.
+seconds. During a run its rows are in a journal beside the table (`effects.parquet.part`); closing rewrites the journal
+as Parquet in row groups of one fixed size. So a SIGKILL loses only rows that were never flushed, and `read` takes the
+journal where the table is missing. Real processes keep their rows in files of their own, which become the tables when
+the run ends. A flush reaches the kernel, not the disk: a power cut may lose more.
 """
 
 from __future__ import annotations
@@ -32,21 +31,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """Which rounds' effects and minibatches are kept: the first of every `every`, none if it is 0.
+    """The sampling of rounds: effects and minibatches of the first of every `every` rounds are kept, none if it is 0.
 
-    Rounds count from 1, so that something of each worker is kept. A server's row follows the round that it belongs to.
-    Evaluations are few and always kept.
+    Rounds count from 1, so every worker has kept rows. A server's row is kept if the worker's round is. Evaluations are
+    few and always kept.
     """
 
     every: int
 
     @classmethod
     def named(cls, record: str) -> Recording:
-        """The scenario's `record`: all, sampled or summary."""
+        """The sampling for the scenario's `record`: all, sampled or summary."""
         return cls({"all": 1, "sampled": SAMPLED_EVERY, "summary": 0}[record])
 
     def keep_round(self, round: int) -> bool:
-        """Whether this round's rows are kept."""
         return self.every == 1 or (self.every > 0 and round % self.every == 1)
 
 
@@ -61,19 +59,18 @@ class Rows:
         self._journal = Journal(self._journal_path)
 
     def add(self, row: Row) -> None:
-        """Take one row, in the order of the table's columns."""
+        """Append one row, with its values in the order of the table's columns."""
         self._rows.append(row)
         if len(self._rows) >= self._table.flush_rows:
             self.flush()
 
     def extend(self, rows: Iterable[Row]) -> None:
-        """Take many rows."""
         self._rows.extend(rows)
         if len(self._rows) >= self._table.flush_rows:
             self.flush()
 
     def flush(self) -> None:
-        """Move what waits to the journal, where a kill cannot reach it; when does not change the table's bytes."""
+        """Move buffered rows to the journal, where a kill cannot reach them; the table's bytes stay the same."""
         if not self._rows or self._torn:
             return
         rows, batch = self._rows, _batch(self._table, self._rows)
@@ -81,12 +78,12 @@ class Rows:
         self._rows = []
         try:
             self._journal.add(batch)
-        except OSError:  # a full disk: what is behind the tear could not be read again
+        except OSError:  # a full disk: blocks behind the torn one could not be read again
             self._rows, self._torn = rows, True
             raise
 
     def close(self) -> None:
-        """Write the Parquet table from the journal, complete or not at all, and remove the journal."""
+        """Write the Parquet table from the journal, whole or not at all, and remove the journal."""
         if not self._journal_path.exists():
             return
         self._journal.close()
@@ -102,20 +99,20 @@ class NoRows:
         _write_parquet(path, table, iter(()))
 
     def add(self, row: Row) -> None:
-        """Forget the row."""
+        """Discard the row."""
 
     def extend(self, rows: Iterable[Row]) -> None:
-        """Forget the rows."""
+        """Discard the rows."""
 
     def flush(self) -> None:
-        """Nothing waits."""
+        """Do nothing: no row is buffered."""
 
     def close(self) -> None:
-        """The empty table is on disk since it was made."""
+        """Do nothing: the constructor has written the empty table."""
 
 
 def read(run_dir: Path | str, name: str) -> pd.DataFrame:
-    """One table of a run, `kind` as a category; of a run that was killed, the rows that had been flushed."""
+    """One table of a run, `kind` as a category; a killed run has only the rows that had been flushed."""
 
     table = TABLES[name]
     path = table.file(Path(run_dir))
@@ -123,14 +120,14 @@ def read(run_dir: Path | str, name: str) -> pd.DataFrame:
 
 
 def columns_of(run_dir: Path | str, name: str) -> list[str]:
-    """The columns that a run's table has on the disk; an earlier version's may lack some that `read` adds."""
+    """The columns of a run's table on the disk; one of an earlier version may lack some that `read` adds."""
     table = TABLES[name]
     found = next((batch.schema.names for batch in _batches(table.file(Path(run_dir)))), None)
     return list(_schema(table).names) if found is None else [each for each in _schema(table).names if each in found]
 
 
 def first(run_dir: Path | str, name: str, rows: int) -> tuple[pd.DataFrame, int]:
-    """The first rows, and how many come after them: for tables that need not fit in memory."""
+    """The first `rows` rows and the number of the others: for tables that may not fit in memory."""
 
     path = TABLES[name].file(Path(run_dir))
     kept, count = [], 0
@@ -229,7 +226,7 @@ def _count(path: Path, table: Table) -> int:
 
 
 def _stored(path: Path, table: Table, most_bytes: int | None = None) -> Iterator[Any]:
-    """Batches with all columns of the table; an earlier version wrote neither clients nor incarnations."""
+    """Batches with all columns of the table; earlier versions wrote neither clients nor incarnations."""
     for batch in _batches(path, most_bytes):
         yield batch if batch.num_columns == len(table.columns) else _completed(batch, table, path)
 
@@ -266,7 +263,7 @@ def _batches(path: Path, most_bytes: int | None = None) -> Iterator[Any]:
                     yield batch
                 if left:
                     raise ValueError(f"it lacks {left:,} rows")
-        except Exception as error:  # what a file of unknown bytes makes a reader raise is not stated anywhere
+        except Exception as error:  # no library states which errors unknown bytes may raise
             raise _unreadable(path, error) from error
     elif (path.parent / PARTS).is_dir():
         raise ScenarioError(f"{path.parent}: is not a finished run: its rows are in {PARTS} yet; run --resume goes on")

@@ -1,9 +1,9 @@
 """A run as Chrome trace events for ui.perfetto.dev: tracks of workers, servers and links, an arrow from every push to
-its application, and how busy servers and links were; times in microseconds.
+its application, and the utilisation of servers and links; times in microseconds.
 
-Written from the effects table and the summary alone. A viewer cannot show what a table can hold: the first MAX_EFFECTS
-rows are written, and the rest are counted in `otherData.effects_left_out`. Rows become text by operations on whole
-columns: a loop over them would take longer than many a simulation.
+It is written from the effects table and the summary alone. A table may hold more than a viewer can show: the first
+MAX_EFFECTS rows are written, and the others are counted in `otherData.effects_left_out`. Rows become text by operations
+on whole columns: a loop over them would take longer than many a simulation.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PROCESSES = {
     WORKERS_PID: "workers",
     UP_PID: "transfers to the server",
     DOWN_PID: "transfers to the workers",
-    RESOURCES_PID: "utilisation, and how many are present",
+    RESOURCES_PID: "utilisation, and number present",
 }
 _ROWS_AT_ONCE = 32_768
 _SHOWN_FROM = {"round": 0, "version": 0, "staleness": 0, "steps": 1, "bytes": 1, "wait": 1}
@@ -56,8 +56,8 @@ def write(run_dir: Path | str, max_effects: int = MAX_EFFECTS) -> Path:
 
 
 def _placed(effects: pd.DataFrame) -> pd.DataFrame:
-    """The rows as events in the order of the file: times in nanoseconds, process and thread, those of the link (0 if
-    it has none), and the arrow that begins or ends there (its number and time; -1: none)."""
+    """The rows as events in the order of the file: times in nanoseconds, process and thread, process and thread of the
+    link (0: none), number and time of the arrow that begins or ends there (-1: none)."""
     kind, worker = tracks.kinds(effects), effects["worker"].to_numpy()
     start, end, wait = (tracks.clock(effects, name) for name in ("start_s", "end_s", "wait_s"))
     lane, serves = tracks.lanes(effects), worker < 0
@@ -89,15 +89,15 @@ def _placed(effects: pd.DataFrame) -> pd.DataFrame:
 
 
 def _sent(kind: Indices, start: Indices, end: Indices, applied: Indices, waited: Indices) -> Indices:
-    """The moment in a slice at which its push was sent: the last before the end of a transfer or of a copy, and where
-    there is neither, that of the arrival."""
+    """The moment in a slice at which its push was sent: the end of its transfer or of its copy, less a nanosecond; the
+    arrival where there is neither."""
     arrived = np.minimum(applied, applied - waited)
     at_end = np.maximum(start, np.minimum(arrived, end - 1))
     return np.asarray(np.where(kind == PUSH, np.clip(arrived, start, end), at_end), np.int64)
 
 
 def _text(events: pd.DataFrame) -> memoryview:
-    """The events as lines that end in a comma: each row's slice, then its link's, then its arrow."""
+    """The events as lines that end in a comma: each row's slice, then the link's slice, then the arrow."""
     transfers, arrows = (events["link_pid"] > 0).to_numpy(), (events["arrow"] >= 0).to_numpy()
     lines = _join(
         _slices(events), _spread(_transfers(events[transfers]), transfers), _spread(_arrows(events[arrows]), arrows)
@@ -177,7 +177,7 @@ def _spread(texts: Any, where: Any) -> Any:
 
 
 def _names(events: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Events that name the tracks, and put them in order."""
+    """Events that name and order the tracks."""
     several = bool((events["shard"] > 0).any())
     named = {}
     shown = events[["pid", "tid", "worker", "lane", "kind", "shard"]].drop_duplicates(["pid", "tid"])
@@ -198,7 +198,7 @@ def _names(events: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def _counters(run_dir: Path) -> Iterator[dict[str, Any]]:
-    """Each server's and link's means over the parts of the run, from the beginning of each part on."""
+    """Counters of each server and link: means over spans of the run, shown from the start of each span."""
     path = run_dir / "summary.json"
     summary = atomic_files.read_json(path) if path.exists() else {}
     resources = summary.get("resources", ())

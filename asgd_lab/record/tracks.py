@@ -33,19 +33,19 @@ def kinds(effects: pd.DataFrame) -> Indices:
 
 
 def clock(effects: pd.DataFrame, column: str) -> Indices:
-    """A column of seconds in the nanoseconds that it was written from."""
+    """A column of seconds as the integer nanoseconds that it was written from."""
     return np.rint(effects[column].to_numpy(np.float64) * 1e9).astype(np.int64)
 
 
 def pack(start: Indices, end: Indices) -> Indices:
-    """The lowest lane, counted from 0, that is free for each interval: as many lanes as there ever are at once."""
+    """For each interval the lowest free lane, from 0: as many lanes as there are intervals at once."""
     lanes = np.zeros(len(start), np.int64)
     if len(start) < 2:
         return lanes
     order = np.lexsort((end, start))
     if np.all(end[order][:-1] <= start[order][1:]):
         return lanes
-    busy: list[tuple[int, int]] = []  # [when it is free again, lane]
+    busy: list[tuple[int, int]] = []  # (end of its interval, lane)
     free: list[int] = []
     for index, since, until in zip(order.tolist(), start[order].tolist(), end[order].tolist(), strict=True):
         while busy and busy[0][0] <= since:
@@ -57,7 +57,7 @@ def pack(start: Indices, end: Indices) -> Indices:
 
 
 def lanes(effects: pd.DataFrame) -> Indices:
-    """Of every row, the lane of its worker's or its server's track: 0, or 1 and more for exchanges beside training."""
+    """The lane of every row on its worker's or server's track: 0, or 1 and more for exchanges beside training."""
     kind, worker = kinds(effects), effects["worker"].to_numpy()
     start, end = clock(effects, "start_s"), clock(effects, "end_s")
     whole = (worker >= 0) & ~np.isin(kind, _PARTS)
@@ -74,12 +74,11 @@ def lanes(effects: pd.DataFrame) -> Indices:
 
 
 def arrows(effects: pd.DataFrame) -> tuple[Indices, Indices]:
-    """Pairs of rows: what a push was sent by (its transfer, else its copy, else itself), and the apply that it led to.
+    """Pairs of rows: the one that sent a push (its transfer, else its copy, else itself), and the push's apply row.
 
-    A server's rows do not name the worker. But a version is made of one push, or of those of one round that were
-    collected, which are in the same order in the server's and in the workers' rows; where one of these is missing,
-    because its worker crashed, that round has no pairs. Of several independent servers only the first one's versions
-    are known to the workers.
+    A server's rows do not name the worker. But a version is made of one push, or of the collected pushes of one round,
+    which are in the same order in the server's and in the workers' rows; a round has no pairs where one of these rows
+    is missing because its worker crashed. Of several independent servers, workers know only the first one's versions.
     """
     kind = kinds(effects)
     pushes = _made_versions(effects, kind == PUSH)
@@ -89,7 +88,7 @@ def arrows(effects: pd.DataFrame) -> tuple[Indices, Indices]:
 
 
 def _made_versions(effects: pd.DataFrame, chosen: npt.NDArray[np.bool_]) -> pd.DataFrame:
-    """Of the chosen rows, those that made a version: which, together with how many, and how many are before each."""
+    """The chosen rows that made a version: which version, with how many others, and how many of them come before."""
     rows = np.flatnonzero(chosen & (effects["version"].to_numpy() > 0))
     found = effects[["round", "version"]].take(rows)
     alike = found.groupby(["round", "version"])["round"]
@@ -108,14 +107,14 @@ def _by_worker(rows: Indices, worker: Indices) -> list[Indices]:
 
 
 def _exchange_of(kind: Indices) -> Indices:
-    """Of every part, the row before it that is a fetch or a push; of every other row, itself."""
+    """For every part of an exchange the row of its fetch or push, which precedes it; for every other row itself."""
     rows = np.arange(len(kind))
     whole = np.where(np.isin(kind, (FETCH, PUSH)), rows, 0)
     return np.where(np.isin(kind, _PARTS), np.maximum.accumulate(whole), rows)
 
 
 def _sender(kind: Indices) -> Indices:
-    """Of every push, the row of its transfer, of its copy, or its own."""
+    """For every push the row of its transfer, else of its copy, else its own."""
     sender, exchange = np.arange(len(kind)), _exchange_of(kind)
     for part in (TO_HOST, UP):
         rows = np.flatnonzero(kind == part)

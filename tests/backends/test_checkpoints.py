@@ -84,7 +84,7 @@ def test_a_worker_that_still_writes_its_part_goes_on_and_leaves_no_trace(
     elif end == "committed without this worker":
         (checkpoint,) = checkpoints.all_of(run_dir)
         assert set(checkpoints.check(checkpoint).files) == {"server.npz"}
-        assert checkpoints.newest(run_dir, to_go_on=True) == checkpoint
+        assert checkpoints.newest(run_dir, to_resume=True) == checkpoint
     else:
         assert names(run_dir) == []
 

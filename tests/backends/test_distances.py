@@ -51,7 +51,7 @@ def test_no_distance_is_missing_or_there_twice_after_the_death_of_servers_and_of
                                                     for at in (0.05, 0.3)]},
     )  # fmt: skip
     interrupted(stated, tmp_path / "run", 100)
-    summary = execute(stated, tmp_path / "run", go_on=True)
+    summary = execute(stated, tmp_path / "run", resume=True)
     assert summary["faults"]["servers"] >= 1
     found = tables.read(tmp_path / "run", "distances")
     assert found["version"].tolist() == list(range(1, summary["updates"] + 1))

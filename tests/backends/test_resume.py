@@ -73,7 +73,7 @@ def test_one_worker_interrupted_and_resumed_gives_the_bits_of_one_that_was_not(
     stated = checkpointed(50, task=QUADRATIC | {"optimizer": optimizer}, algorithm=ALGORITHMS[name])
     execute(stated, tmp_path / "whole")
     interrupted(stated, tmp_path / "parts", 120)
-    summary = execute(stated, tmp_path / "parts", go_on=True)
+    summary = execute(stated, tmp_path / "parts", resume=True)
     assert summary["status"] == "done"
     assert summary["startup_s"] > 0
     assert read_summary(tmp_path / "parts") == atomic_files.read_json(tmp_path / "parts" / "summary.json")
@@ -91,8 +91,8 @@ def test_one_worker_interrupted_and_resumed_gives_the_bits_of_one_that_was_not(
 def test_several_workers_resume_more_than_once_without_a_gap(tmp_path: Path, algorithm: dict[str, Any]) -> None:
     stated = checkpointed(40, algorithm=algorithm, workers=3, budget={"minibatches": 9000})
     interrupted(stated, tmp_path / "run", 100)
-    assert execute(stated, tmp_path / "run", until(300), go_on=True)["status"] == "interrupted"
-    summary = execute(stated, tmp_path / "run", go_on=True)
+    assert execute(stated, tmp_path / "run", until(300), resume=True)["status"] == "interrupted"
+    summary = execute(stated, tmp_path / "run", resume=True)
     assert summary["status"] == "done"
     assert summary["minibatches"] == 9000
     effects = tables.read(tmp_path / "run", "effects")
@@ -125,11 +125,11 @@ def test_it_does_not_matter_where_a_run_is_interrupted(
                           workers=workers, **more)  # fmt: skip
     out = folder / "parts"
     for number, point in enumerate(points):
-        if execute(stated, out, until(point), go_on=number > 0)["status"] == "done" or not checkpoints.all_of(out):
+        if execute(stated, out, until(point), resume=number > 0)["status"] == "done" or not checkpoints.all_of(out):
             break
     if read_summary(out)["status"] != "done":
         assume(checkpoints.all_of(out))
-        assert execute(stated, out, go_on=True)["status"] == "done"
+        assert execute(stated, out, resume=True)["status"] == "done"
     verdict = repeat(stated, out)
     assert verdict.difference is None
     assert verdict.final
@@ -264,7 +264,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_it(
     older, newer = checkpoints.all_of(run)
     damage(newer / name, how)
     assert checkpoints.newest(run) == older
-    assert execute(stated, run, go_on=True)["status"] == "done"
+    assert execute(stated, run, resume=True)["status"] == "done"
     assert repeat(stated, run).difference is None
 
 
@@ -278,7 +278,7 @@ def test_a_resume_that_cannot_begin_leaves_the_run_as_it_was(
         damage(checkpoint / name, how)
     before = contents(run)
     with pytest.raises(ScenarioError, match=name.replace(".", r"\.")):
-        execute(stated, run, go_on=True)
+        execute(stated, run, resume=True)
     assert contents(run) == before
 
 
@@ -288,5 +288,5 @@ def test_a_log_of_events_that_was_cut_is_refused(unfinished: tuple[Scenario, Pat
     events.write_bytes(events.read_bytes()[:300])
     before = contents(run)
     with pytest.raises(ScenarioError, match=r"events\.rows: is damaged"):
-        execute(stated, run, go_on=True)
+        execute(stated, run, resume=True)
     assert contents(run) == before

@@ -145,7 +145,7 @@ def test_a_run_that_was_interrupted_goes_on_to_the_same_bits(tmp_path: Path, sce
             raise KeyboardInterrupt
 
     assert execute(stated, tmp_path / "parts", interrupt)["status"] == "interrupted"
-    assert execute(stated, tmp_path / "parts", go_on=True)["status"] == "done"
+    assert execute(stated, tmp_path / "parts", resume=True)["status"] == "done"
     execute(stated, tmp_path / "whole")
     assert final_params(tmp_path / "parts").tobytes() == final_params(tmp_path / "whole").tobytes()
 

@@ -186,7 +186,7 @@ def test_every_flipped_bit_is_found_and_the_file_named(written: Path) -> None:
             read_rows(written, "2qd")
         if bit // 8 < 64:
             with pytest.raises(ScenarioError, match="rows: "):
-                RowFile(written, "2qd", go_on=True)
+                RowFile(written, "2qd", existing=True)
             assert written.read_bytes() == changed, "nothing is written to a file that is damaged"
 
 
@@ -203,7 +203,7 @@ def test_what_lies_behind_the_last_counted_row_does_not_matter(written: Path) ->
     for behind in (bytes(500), b"torn", content[64:]):
         written.write_bytes(content + behind)
         assert read_rows(written, "2qd").tolist() == ROWS
-        file = RowFile(written, "2qd", go_on=True)
+        file = RowFile(written, "2qd", existing=True)
         file.add(7, 49, 1.0)
         file.close()
         assert read_rows(written, "2qd").tolist() == [*ROWS, (7, 49, 1.0)]
@@ -226,7 +226,7 @@ def test_a_file_cut_to_its_first_rows_goes_on_as_if_it_never_had_more(tmp_path: 
     expected.close()
     before = rowfile.extent(written)
     rowfile.cut(written, rows)
-    file = RowFile(written, "2qd", go_on=True)
+    file = RowFile(written, "2qd", existing=True)
     file.add(1, 2, 3.0)
     file.close()
     assert written.read_bytes() == (tmp_path / "expected").read_bytes()
@@ -253,7 +253,7 @@ def test_a_file_of_the_first_format_is_read_and_cut_into_one_of_this(tmp_path: P
     assert rowfile.extent(tmp_path / "rows") == (7, None)
     rowfile.check(tmp_path / "rows", rowfile.Extent(7, None))
     rowfile.cut(tmp_path / "rows", 5)
-    file = RowFile(tmp_path / "rows", "2qd", go_on=True)
+    file = RowFile(tmp_path / "rows", "2qd", existing=True)
     file.add(*ROWS[5])
     file.close()
     assert read_rows(tmp_path / "rows", "2qd").tolist() == ROWS[:6]
@@ -263,7 +263,7 @@ def test_a_file_of_the_first_format_is_read_and_cut_into_one_of_this(tmp_path: P
 def test_a_file_of_the_first_format_is_never_written_on(tmp_path: Path) -> None:
     earlier(tmp_path / "rows")
     with pytest.raises(ScenarioError, match="of an earlier format"):
-        RowFile(tmp_path / "rows", "2qd", go_on=True)
+        RowFile(tmp_path / "rows", "2qd", existing=True)
 
 
 def test_a_file_of_a_later_format_is_refused(written: Path) -> None:

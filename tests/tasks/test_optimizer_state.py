@@ -148,7 +148,7 @@ def test_a_resumed_run_has_the_bits_of_one_that_was_not_interrupted(kind: str, s
     )
     execute(stated, tmp_path / "whole")
     interrupted(stated, tmp_path / "parts", 120)
-    assert execute(stated, tmp_path / "parts", go_on=True)["status"] == "done"
+    assert execute(stated, tmp_path / "parts", resume=True)["status"] == "done"
     assert final_params(tmp_path / "parts").tobytes() == final_params(tmp_path / "whole").tobytes()
     assert repeat(stated, tmp_path / "parts").difference is None
 

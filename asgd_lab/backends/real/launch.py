@@ -44,7 +44,7 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
     """
     began_ns = now_ns()
     check(scenario)
-    resumed = checkpoints.newest(record.path, to_go_on=True)
+    resumed = checkpoints.newest(record.path, to_resume=True)
     preload()
     data = tasks.load(scenario.task)
     task = build_task(scenario, data, checked=True)

@@ -49,7 +49,7 @@ class LoggedServer:
             state=lambda index: plan.states.vector(index, writable=True),
             counting=bool(past),
         )
-        self._log = EventLog(plan.events, go_on=True)
+        self._log = EventLog(plan.events, existing=True)
         self.end_ns = 0  # of the last push that was in time, or when the run was closed
         self.fetches = [0] * scenario.workers  # each worker's last fetch, in this life
         self.lives = [0] * scenario.workers  # the number of each worker's life

@@ -42,13 +42,13 @@ Word = Progress | dict[str, Any] | ScenarioError | RunFailed
 class Job(NamedTuple):
     """A scenario, the directory of its run, and whether the scenario's names may be imported, whatever they are.
 
-    `anew` removes what an earlier try of the same run left there.
+    With `restart`, the files of an earlier attempt at this run are removed first.
     """
 
     scenario: Scenario
     path: Path
     trusted: bool
-    anew: bool = False
+    restart: bool = False
 
 
 class Pool:
@@ -180,7 +180,7 @@ def _run(job: Job, line: Connection) -> Word:
 
     try:
         with trusting(job.trusted):
-            summary = execute(job.scenario, job.path, watch, anew=job.anew)
+            summary = execute(job.scenario, job.path, watch, restart=job.restart)
     except (ScenarioError, RunFailed) as error:
         return error
     except Exception as error:

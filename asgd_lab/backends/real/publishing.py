@@ -24,7 +24,7 @@ class Publisher:
         self._snapshots = snapshots.of_server(plan)
         self._distances: RowFile | None = None
         if plan.scenario.backend.distances:
-            self._distances = RowFile(plan.distances, DISTANCE_ROW, go_on=True)
+            self._distances = RowFile(plan.distances, DISTANCE_ROW, existing=True)
         self._every = plan.scenario.backend.digest_every_updates
         # Where workers share the parameters, a look at them sees what they are just then.
         self._shared = plan.slots.vector(0) if build_algorithm(plan.scenario).shared and plan.size else None

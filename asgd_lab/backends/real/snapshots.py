@@ -36,7 +36,7 @@ class Snapshots:
     """What one process keeps: the first at or after every multiple of `every` of its minibatches."""
 
     def __init__(self, folder: Path, owner: str, every: float) -> None:
-        self._rows = RowFile(folder / (owner + _SUFFIX), SNAPSHOT_ROW, go_on=True)
+        self._rows = RowFile(folder / (owner + _SUFFIX), SNAPSHOT_ROW, existing=True)
         self._folder, self._owner, self._every = folder, owner, every
         self._next = 0.0
         self._goes_on = len(self._rows) > 0  # after a process that is gone

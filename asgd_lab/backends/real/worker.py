@@ -107,8 +107,8 @@ class WorkerProcess:
             precise_timers()
         keep = scenario.record != "summary"
         name = f"worker-{number}-{process}"
-        self.effects = RowFile(plan.parts / f"{name}.effects", EFFECT_ROW, go_on=True)
-        self.minibatches = RowFile(plan.parts / f"{name}.minibatches", MINIBATCH_ROW, go_on=True) if keep else None
+        self.effects = RowFile(plan.parts / f"{name}.effects", EFFECT_ROW, existing=True)
+        self.minibatches = RowFile(plan.parts / f"{name}.minibatches", MINIBATCH_ROW, existing=True) if keep else None
         self.trainer = Trainer(plan, number, self.minibatches)
         self.snapshots = OfWorker(plan, number)
         self.words = plan.progress.words_of(number)
