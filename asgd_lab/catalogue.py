@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from asgd_lab.algorithms import ALGORITHMS, RULES
 from asgd_lab.scenario import places, presets
 
 
@@ -50,8 +51,8 @@ def _line(text: str) -> str:
 
 
 CATALOGUE: dict[str, Callable[[], dict[str, str]]] = {
-    "algorithms": lambda: _choices("algorithm"),
-    "rules": lambda: _choices("algorithm", "rule", 0),
+    "algorithms": ALGORITHMS.described,
+    "rules": RULES.described,
     "tasks": lambda: _choices("task"),
     "backends": _backends,
     "presets": lambda: {name: presets.read(name).description for name in presets.names()},

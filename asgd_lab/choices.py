@@ -5,12 +5,13 @@ A registry has all that one key may name. Whoever adds a choice registers a clas
 
 from __future__ import annotations
 
+import contextlib
 import copyreg
 import functools
 import inspect
 import operator
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Annotated, Any, ClassVar, get_args
@@ -19,7 +20,7 @@ from pydantic import ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandl
 from pydantic_core import PydanticCustomError, PydanticKnownError, core_schema
 
 from asgd_lab.configuration import Part, refuse
-from asgd_lab.errors import ScenarioError
+from asgd_lab.errors import ProtocolError, RunFailed, ScenarioError
 from asgd_lab.trust import PLUGINS, Named, is_plugin, is_trusted, outside_here
 
 USERS_NAME = r"^[^:\s]+:[^:\s]+$"  # package.module:Name
@@ -79,7 +80,7 @@ class Registry:
         for each in self.ours:
             if name == self.called(each):
                 return each
-        where = name if ":" in name else self.plugins().get(name, name)
+        where = self.where(name)
         if not is_trusted() and not is_plugin(where):
             return self.unread
         from asgd_lab.tasks.code_imports import imported  # it imports torch, as what it finds will
@@ -94,6 +95,10 @@ class Registry:
         if self.loaded.get(name) is not found:
             self.loaded[name] = found
         return found
+
+    def where(self, name: str) -> str:
+        """The package.module:Name that a name of somebody else's class stands for."""
+        return name if ":" in name else self.plugins().get(name, name)
 
     def plugins(self) -> dict[str, str]:
         """What installed distributions register: package.module:Name by name; the current directory is none of them."""
@@ -171,15 +176,15 @@ class Registry:
 def _tagged(error: ValidationError, name: str) -> ValidationError:
     """The error with the name in its locations, where pydantic has that of a member of a union."""
     found: Any = [
-        {"type": _kind(one), "loc": (name, *one["loc"]), "input": one["input"]}
+        {"type": _kind(one), "loc": (name, *one["loc"]), "input": one["input"], "ctx": one.get("ctx", {})}
         for one in error.errors(include_url=False)
     ]
     return ValidationError.from_exception_data(error.title, found)
 
 
-def _kind(one: Any) -> PydanticKnownError | PydanticCustomError:
+def _kind(one: Any) -> str | PydanticCustomError:
     try:
-        return PydanticKnownError(one["type"], one.get("ctx"))
+        return PydanticKnownError(one["type"], one.get("ctx")).type
     except KeyError:
         return PydanticCustomError(one["type"], "{text}", {"text": one["msg"], **one.get("ctx", {})})
 
@@ -189,19 +194,62 @@ def loaded() -> tuple[tuple[str, str, type[Choice]], ...]:
     return tuple((each.name, name, found) for each in _registries.values() for name, found in each.loaded.items())
 
 
+def is_known(name: str) -> bool:
+    """Whether a name is none of package.module:Name, or of one that this process has imported as a choice."""
+    return ":" not in name or any(name in each.loaded for each in _registries.values())
+
+
 def _first_paragraph(found: type[Choice]) -> str:
     return " ".join((inspect.getdoc(found) or "").partition("\n\n")[0].split())
 
 
-def unread(part: Part, key: str = "") -> Named:
+def is_ours(choice: Choice) -> bool:
+    """Whether its class is one of this package's."""
+    return isinstance(choice, _registries[choice.registry].ours)
+
+
+@contextlib.contextmanager
+def blaming(choice: Choice, key: str) -> Iterator[None]:
+    """What somebody else's class raises is a `ScenarioError` at the key; what ours raises is a bug, and stays one."""
+    try:
+        yield
+    except ScenarioError as error:
+        raise error if error.key else ScenarioError.at(key, str(error)) from error
+    except Exception as error:
+        if is_ours(choice):
+            raise
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ScenarioError.at(key, f"{choice.name} cannot be built: {said}") from error
+
+
+@contextlib.contextmanager
+def failing(what: str) -> Iterator[None]:
+    """What somebody's code raises in the midst of a run fails it; errors of ours stay what they are."""
+    try:
+        yield
+    except (ProtocolError, RunFailed, ScenarioError):
+        raise
+    except Exception as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise RunFailed(f"{what} failed: {said[:300]}") from error
+
+
+def unread(part: Part) -> Named:
     """What of a configuration is code that was not imported, since it is not trusted; by its dotted key."""
-    if isinstance(part, Unread):
-        return [(f"{key}.name", part.name)]
-    return [each for name in type(part).model_fields for each in _inside(getattr(part, name), f"{key}.{name}")]
+    return [(key, choice.name) for key, choice in _chosen(part) if isinstance(choice, Unread)]
 
 
-def _inside(value: Any, key: str) -> Named:
+def brought(part: Part) -> list[str]:
+    """The package.module:Name of all that somebody else's code is chosen for."""
+    theirs = [choice for _, choice in _chosen(part) if not isinstance(choice, Unread) and not is_ours(choice)]
+    return [_registries[choice.registry].where(choice.name) for choice in theirs]
+
+
+def _chosen(value: Any, key: str = "") -> Iterator[tuple[str, Choice]]:
+    if isinstance(value, Choice):
+        yield f"{key}.name", value
     if isinstance(value, Part):
-        return unread(value, key.removeprefix("."))
-    items = enumerate(value) if isinstance(value, list) else ()
-    return [each for index, item in items for each in _inside(item, f"{key}.{index}")]
+        for name in type(value).model_fields:
+            yield from _chosen(getattr(value, name), f"{key}.{name}" if key else name)
+    for index, item in enumerate(value if isinstance(value, list) else ()):
+        yield from _chosen(item, f"{key}.{index}")

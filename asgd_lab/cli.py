@@ -83,6 +83,10 @@ def run(
     """
     with _reported({"backend.name": backend, "seed": seed}, trust=trust) as options:
         document, overrides = Document.read(scenario), _parsed(assignments) | options
+        if resume and out is not None and trust:
+            from asgd_lab.run_command import find_sources
+
+            find_sources(out)
         points = document.points(overrides)
         if seeds is not None:
             points = document.replicated(points, seeds, overrides)
@@ -91,10 +95,6 @@ def run(
         if not resume:
             _check_empty(out)
         jobs = jobs or usable_cores()
-        if resume and out is not None and trust:
-            from asgd_lab.run_command import find_sources
-
-            find_sources(out)
         _preload(points, jobs)
         request = _checked(document, overrides, points)
         display.warn(request.warnings())

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from asgd_lab import display, tasks
+from asgd_lab import display
 from asgd_lab.backends import devices
-from asgd_lab.backends.inputs import changes, inputs
+from asgd_lab.backends.inputs import changes, inputs, untrusted
 from asgd_lab.backends.replay import repeat
 from asgd_lab.backends.run import execute
 from asgd_lab.backends.verification import Contradiction, check_gpus, real_run, sealed, simulated_run, summary_of
@@ -60,7 +60,7 @@ def _replay(run_dir: Path, manifest: dict[str, Any], recorded: Mapping[str, Any]
     (point,) = Document.read(str(run_dir / "scenario.yaml")).points()
     console = display.console()
     scenario = anchored(point.scenario)
-    if not tasks.untrusted(scenario.task):  # else what comes next refuses it
+    if not untrusted(scenario):  # else what comes next refuses it
         for line in changes(recorded, inputs(scenario)):
             raise ScenarioError(f"{run_dir}: {line}; put it back to repeat the run")
     verify = _real if scenario.backend.name == "process" else _simulated

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from asgd_lab import display, sweep, tasks
-from asgd_lab.backends import room
+from asgd_lab.backends import inputs, room
 from asgd_lab.backends.build import build_task, initial_parameters
 from asgd_lab.backends.outcome import Progress
 from asgd_lab.backends.real import launch
@@ -32,7 +32,7 @@ from asgd_lab.record.code_sources import roots
 from asgd_lab.record.directory_locks import made_and_locked
 from asgd_lab.record.removal import remove_if_empty
 from asgd_lab.record.run import default_directory, file_names, read_manifest
-from asgd_lab.scenario import Document, Point, warnings
+from asgd_lab.scenario import Document, Point, Scenario, warnings
 from asgd_lab.scenario.keys import covers
 from asgd_lab.sweep_display import results, sweep_display
 from asgd_lab.trust import is_trusted
@@ -78,26 +78,32 @@ class Request:
             )  # fmt: skip
             known = next((size for other, size in seen if other == named), None)
             with self.located(point):
-                if known is not None:
-                    room.check(scenario, known)
-                    continue
-                left = tasks.untrusted(scenario.task)
+                left = inputs.untrusted(scenario)
                 if left and not partly:
                     raise ScenarioError.at(left[0][0], tasks.refusal(left))
-                with_samples(scenario)
-                if left:
-                    tasks.check_rest(scenario.task, scenario.seed, left, scenario.workers)
-                    untrusted += [each for each in left if each not in untrusted]
-                    seen.append((named, 0))
-                    continue
-                task = build_task(scenario)
-                self._doubts.extend(task.doubts)
-                seen.append((named, task.size))
-                room.check(scenario, task.size)
-                check_memory(scenario.hardware, task.size_bytes)
-                if scenario.warm_start is not None and scenario.warm_start.run is not None:
-                    initial_parameters(scenario, task)
+                untrusted += [each for each in left if each not in untrusted]
+                if known is None:
+                    known = self._checked(scenario, left)
+                    seen.append((named, known))
+                elif not left:
+                    room.check(scenario, known)
         return untrusted
+
+    def _checked(self, scenario: Scenario, untrusted: tasks.Named) -> int:
+        """Build a scenario's task, or what of it is trusted; how many parameters it has, if that is known."""
+        with_samples(scenario)
+        of_task = [(key, name) for key, name in untrusted if key.startswith("task.")]
+        if of_task:
+            tasks.check_rest(scenario.task, scenario.seed, of_task, scenario.workers)
+            return 0
+        task = build_task(scenario)
+        self._doubts.extend(task.doubts)
+        if not untrusted:
+            room.check(scenario, task.size)
+        check_memory(scenario.hardware, task.size_bytes)
+        if scenario.warm_start is not None and scenario.warm_start.run is not None:
+            initial_parameters(scenario, task)
+        return task.size
 
     def warnings(self) -> list[str]:
         """What of the points is allowed but hardly meant, each thing once."""

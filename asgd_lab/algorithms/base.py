@@ -6,6 +6,7 @@ each algorithm imports them when it says its sentence.
 
 from __future__ import annotations
 
+import dataclasses
 from abc import abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -13,13 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from asgd_lab.algorithms import rules
-from asgd_lab.choices import Choice, Unread
+from asgd_lab.choices import Choice, Unread, blaming, failing, is_ours
 from asgd_lab.configuration import Count, refuse
 from asgd_lab.errors import ScenarioError
 from asgd_lab.trust import refusal
 
 if TYPE_CHECKING:
     from asgd_lab.protocol.algorithms import Algorithm
+    from asgd_lab.protocol.effects import Program
+    from asgd_lab.protocol.replica import Replica
     from asgd_lab.protocol.rules import Rule
 
 Links = Annotated[
@@ -80,7 +83,28 @@ class Configuration(Choice):
 
     def build(self, workers: int) -> Algorithm:
         """The algorithm, in a run of so many workers."""
-        return self.sentence(rules.chained(self.rule, workers))
+        rule = rules.chained(self.rule, workers)
+        with blaming(self, "algorithm.name"):
+            said = self.sentence(rule)
+            return said if is_ours(self) else self._of_somebody(said)
+
+    def _of_somebody(self, said: Any) -> Algorithm:
+        """Their sentence, if it is what its class says; a program of it that raises fails the run in one line."""
+        from asgd_lab.protocol.algorithms import Algorithm
+
+        if not isinstance(said, Algorithm):
+            raise TypeError(
+                f"sentence must return an asgd_lab.protocol.algorithms.Algorithm, not {type(said).__name__}"
+            )
+        facts, does = (self.collects, self.shared), (said.gate.collects, said.shared)
+        if facts != does:
+            raise ValueError(f"its class says collects and shared are {facts}, and its sentence {does}")
+
+        def program(replica: Replica) -> Program:
+            with failing(f"worker {replica.worker}: the program of {self.name}"):
+                yield from said.program(replica)
+
+        return dataclasses.replace(said, program=program)
 
     @abstractmethod
     def sentence(self, rule: Rule) -> Algorithm:

@@ -5,13 +5,14 @@ The protocol imports torch, and a scenario is read without: a link imports it wh
 
 from __future__ import annotations
 
+import dataclasses
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from asgd_lab.choices import Choice, Registry, Unread
+from asgd_lab.choices import Choice, Registry, Unread, blaming, failing, is_ours
 from asgd_lab.configuration import BareName, Positive
 from asgd_lab.errors import ScenarioError
 from asgd_lab.trust import refusal
@@ -173,7 +174,31 @@ def chained(rule: Sequence[Link], workers: int) -> Rule:
     """The links as one rule."""
     from asgd_lab.protocol import rules
 
-    return rules.chain(*(link.build(workers) for link in rule))
+    built = []
+    for index, link in enumerate(rule):
+        with blaming(link, f"algorithm.rule.{index}"):
+            one = link.build(workers)
+            if not is_ours(link):
+                one = _of_somebody(link, one)
+        built.append(one)
+    return rules.chain(*built)
+
+
+def _of_somebody(link: Link, built: Any) -> Rule:
+    """Their link, if it is what its class says; a step of it that raises fails the run in one line."""
+    from asgd_lab.protocol.rules import Rule
+
+    if not isinstance(built, Rule):
+        raise TypeError(f"build must return a protocol.rules.Rule, not a {type(built).__name__}")
+    said, does = (link.takes, link.makes, link.averages_round), (built.eats, built.yields, built.averages_round)
+    if said != does:
+        raise ValueError(f"its class says takes, makes and averages_round are {said}, and its rule {does}")
+
+    def step(*arguments: Any) -> Any:
+        with failing(f"the rule {link.name}"):
+            return built.step(*arguments)
+
+    return dataclasses.replace(built, step=step)
 
 
 def contradictions(rule: Sequence[Link], push: Push, *, collects: bool) -> Iterator[tuple[str, str]]:

@@ -7,18 +7,19 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from asgd_lab import tasks
+from asgd_lab import choices, tasks
 from asgd_lab.record import code_sources
 from asgd_lab.record.saved_model import SavedModel, saved
 from asgd_lab.record.summary import params_sha256
 from asgd_lab.scenario import Scenario
+from asgd_lab.trust import Named
 
 _KEYS = {"data": "task.data_folder", "warm_start": "warm_start.run"}
 
 
 def inputs(scenario: Scenario) -> dict[str, Any]:
     """As the manifest has them. Code counts once it is imported: ask when the task has been built."""
-    found: dict[str, Any] = {"folder": os.getcwd(), "code": code_sources.used(scenario.task.model_dump())}
+    found: dict[str, Any] = {"folder": os.getcwd(), "code": code_sources.used(_named(scenario))}
     data = tasks.digest_of(scenario.task)
     if data is not None:
         found["data"] = {"sha256": data}
@@ -26,6 +27,16 @@ def inputs(scenario: Scenario) -> dict[str, Any]:
     if warm is not None and warm.run is not None and scenario.task.name != "timing":
         found["warm_start"] = {"run": warm.run, "params_sha256": _digest(saved(warm.run))}
     return found
+
+
+def untrusted(scenario: Scenario) -> Named:
+    """What of a scenario is code that may not be imported; nothing where all is trusted."""
+    return [*tasks.untrusted(scenario.task), *choices.unread(scenario)]
+
+
+def _named(scenario: Scenario) -> list[Any]:
+    """Values in which all code that the scenario names is named as package.module:Name."""
+    return [scenario.task.model_dump(), scenario.algorithm.model_dump(), *choices.brought(scenario)]
 
 
 def _digest(start: SavedModel) -> str:

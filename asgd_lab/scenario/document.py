@@ -50,7 +50,7 @@ class Document:
         overrides = overrides or {}
         data = self._overridden(overrides)
         scenario, found = _validated(data)
-        found += sweeping.faults(data.get("sweep"))
+        found += sweeping.faults(data)
         if found or scenario is None:
             self._fail(found, overrides, data)
         return scenario
@@ -61,7 +61,7 @@ class Document:
         data = self._overridden(overrides)
         sweep = data.get("sweep") or {}
         common = _validated(data)[1]
-        wrong = sweeping.faults(sweep) + [fault for fault in common if fault.path[0] == "sweep"]
+        wrong = sweeping.faults(data) + [fault for fault in common if fault.path[0] == "sweep"]
         swept = tuple(sweep) if isinstance(sweep, dict) else ()
         # A value that the sweep replaces must be one, even if nobody uses it; what it lacks, the sweep may give.
         replaced = [fault for fault in common if any(covers(key, fault.key) for key in swept)]

@@ -102,6 +102,8 @@ def _translated(error: Mapping[str, Any]) -> Iterator[Fault]:
             name = value["name"]
             hint = meant(name, place.names)
             yield Fault((*path, "name"), f"must be {either(place.names)}; got {show(name)}{hint}")
+        case "value_error" | "assertion_error":  # of a user's class
+            yield Fault(path, " ".join(str(error["ctx"]["error"]).split()))
         case "less_than_equal" if error["ctx"]["le"] >= MOST:
             yield Fault(path, f"must be at most {MOST:g}; got {show(value)}")
         case "greater_than_equal" if error["ctx"]["ge"] <= -MOST:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from asgd_lab import choices
 from asgd_lab.errors import shortened
 from asgd_lab.scenario import places, writing
 from asgd_lab.scenario.faults import Fault, unknown_key
@@ -14,13 +15,26 @@ Choice = tuple[tuple[str, int, Any], ...]
 """Of each swept key, which of its values a point has, and the value."""
 
 
-def faults(sweep: object) -> list[Fault]:
-    """What is wrong with a sweep whatever its values; nothing where it is no mapping, which its type says."""
-    return list(_wrong_keys(sweep)) if isinstance(sweep, dict) else []
+def faults(data: Mapping[str, Any]) -> list[Fault]:
+    """What is wrong with the sweep whatever its values; nothing where it is no mapping, which its type says."""
+    sweep = data.get("sweep")
+    return list(_wrong_keys(sweep, list(_unread(data)))) if isinstance(sweep, dict) else []
 
 
-def _wrong_keys(sweep: dict[str, Any]) -> Iterator[Fault]:
-    """What is wrong with a sweep whatever the values: keys the schema does not have, keys or values that repeat."""
+def _unread(value: object, key: str = "") -> Iterator[str]:
+    """The keys of mappings that may be of somebody's class which was not imported, so that their keys are not known."""
+    if isinstance(value, dict):
+        for part, inside in value.items():
+            yield from _unread(inside, str(part) if key in ("", "sweep") else f"{key}.{part}")
+    elif isinstance(value, list):
+        for inside in value:
+            yield from _unread(inside, key)
+    elif isinstance(value, str) and key.endswith(".name") and not choices.is_known(value):
+        yield key.removesuffix(".name")
+
+
+def _wrong_keys(sweep: dict[str, Any], unread: Sequence[str]) -> Iterator[Fault]:
+    """Keys the schema does not have, keys or values that repeat."""
     root = places.root()
     seen: list[str] = []
     for key, values in sweep.items():
@@ -28,7 +42,7 @@ def _wrong_keys(sweep: dict[str, Any]) -> Iterator[Fault]:
         known = next(depth for depth in range(len(parts), -1, -1) if root.walk(parts[:depth]))
         if parts[0] == "sweep":
             yield Fault(("sweep", key), "cannot be swept; sweep keys of the scenario other than sweep")
-        elif known < len(parts):
+        elif known < len(parts) and not any(covers(one, key) for one in unread):
             place = root.walk(parts[:known]) or root
             yield Fault(("sweep", key), unknown_key(parts[: known + 1], place).message)
         for other in seen:
