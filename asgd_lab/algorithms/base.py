@@ -81,6 +81,18 @@ class Configuration(Choice):
         def push(self) -> rules.Push:
             """What a push carries."""
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        refuse(self._contradictions())
+        return self
+
+    def _contradictions(self) -> Iterator[tuple[str, str]]:
+        missing = [name for name in ("n_fetch", "n_push", "rule", "push") if not hasattr(self, name)]
+        if missing:
+            yield "name", f"its class must have {', '.join(missing)}, as keys or as properties"
+        else:
+            yield from rules.contradictions(self.rule, self.push, collects=self.collects)
+
     def build(self, workers: int) -> Algorithm:
         """The algorithm, in a run of so many workers."""
         rule = rules.chained(self.rule, workers)
@@ -93,9 +105,7 @@ class Configuration(Choice):
         from asgd_lab.protocol.algorithms import Algorithm
 
         if not isinstance(said, Algorithm):
-            raise TypeError(
-                f"sentence must return an asgd_lab.protocol.algorithms.Algorithm, not {type(said).__name__}"
-            )
+            raise TypeError(f"sentence must return a protocol.algorithms.Algorithm, not a {type(said).__name__}")
         facts, does = (self.collects, self.shared), (said.gate.collects, said.shared)
         if facts != does:
             raise ValueError(f"its class says collects and shared are {facts}, and its sentence {does}")
@@ -124,10 +134,9 @@ class Apart(Configuration):
     push: Push = "delta"
     momentum_at_fetch: MomentumAtFetch = "keep"
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        refuse((*self._rhythm(), *rules.contradictions(self.rule, self.push, collects=self.collects)))
-        return self
+    def _contradictions(self) -> Iterator[tuple[str, str]]:
+        yield from self._rhythm()
+        yield from super()._contradictions()
 
     def _rhythm(self) -> Iterator[tuple[str, str]]:
         given = [key for key in ("n_fetch", "n_push") if key in self.model_fields_set]
@@ -202,6 +211,10 @@ class UnreadAlgorithm(Configuration, Unread):
         """Any."""
         return "delta"
 
+    def build(self, workers: int) -> Algorithm:
+        """It cannot be."""
+        raise ScenarioError.at("algorithm.name", refusal([("algorithm.name", self.name)]))
+
     def sentence(self, rule: Rule) -> Algorithm:
         """It has none."""
-        raise ScenarioError.at("algorithm.name", refusal([("algorithm.name", self.name)]))
+        return self.build(1)

@@ -203,8 +203,8 @@ def _of_somebody(link: Link, built: Any) -> Rule:
 
 def contradictions(rule: Sequence[Link], push: Push, *, collects: bool) -> Iterator[tuple[str, str]]:
     """What is wrong with a chain of links that is fed with pushes of this kind, by key below the algorithm."""
-    if any(isinstance(link, Unread) for link in rule):
-        return
+    if not rule or any(isinstance(link, Unread) for link in rule):
+        return  # nothing is known
     kind: Any = push
     made_by = ""
     for index, link in enumerate(rule):

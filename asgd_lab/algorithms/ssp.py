@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from asgd_lab.algorithms import rules
 from asgd_lab.algorithms.base import Links, Push, Together
-from asgd_lab.configuration import refuse
 
 if TYPE_CHECKING:
     from asgd_lab.protocol.algorithms import Algorithm
@@ -25,11 +24,6 @@ class Ssp(Together):
     bound + 1 at most; with 0, nobody begins a round before all have pushed the one before."""
     rule: Links = Field(default=[rules.Scale(name="scale")])
     push: Push = "delta"
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        refuse(rules.contradictions(self.rule, self.push, collects=self.collects))
-        return self
 
     def sentence(self, rule: Rule) -> Algorithm:
         """Ho et al. 2013 (More Effective Distributed ML via a Stale Synchronous Parallel Parameter Server), section 3.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from asgd_lab.algorithms import rules
 from asgd_lab.algorithms.base import Links, Push, Together
-from asgd_lab.configuration import refuse
 
 if TYPE_CHECKING:
     from asgd_lab.protocol.algorithms import Algorithm
@@ -24,11 +23,6 @@ class SyncSgd(Together):
     """This algorithm's name."""
     rule: Links = Field(default=[rules.Mean(name="mean")])
     push: Push = "delta"
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        refuse(rules.contradictions(self.rule, self.push, collects=self.collects))
-        return self
 
     def sentence(self, rule: Rule) -> Algorithm:
         """Bulk-synchronous data parallelism; with n_sync > 1 it is local SGD with a mean of M workers.
