@@ -122,7 +122,18 @@ ALLOWED = {
     "hardware": {"errors", "configuration", "streams", "scenario"},
     "record": {"errors"},
     "figures": {"errors", "record"},
-    "backends": {"errors", "streams", "protocol", "tasks", "hardware", "record", "scenario", "trust", "interrupts"},
+    "backends": {
+        "errors",
+        "choices",
+        "streams",
+        "protocol",
+        "tasks",
+        "hardware",
+        "record",
+        "scenario",
+        "trust",
+        "interrupts",
+    },
 }
 
 
