@@ -37,7 +37,7 @@ from asgd_lab.record.rowfile import RowFile, extent, read_rows
 
 FILE = "events.rows"
 VERSION = 2
-UNKNOWN = -2  # a log of an earlier version does not say
+UNKNOWN = -9  # a log of an earlier version does not say
 
 
 class Kind(IntEnum):

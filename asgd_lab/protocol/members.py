@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
+from asgd_lab.errors import ProtocolError
 from asgd_lab.protocol.messages import FetchRequest, PushRequest
 
 
@@ -28,8 +30,80 @@ class Member:
     owed: int = 0  # minibatches granted or allotted and not pushed yet
     allotted: int = 0  # of a collecting round: granted by the next fetch
     fetches: int = 0  # of this life
-    fetching: bool = False
-    pushing: bool = False
+    fetching: bool = False  # does a fetch of it wait to be granted?
+    pushing: bool = False  # does it wait for a push of it to be merged?
+    lease: int = 0  # the number of the fetch that its last minibatches were leased with
+    lease_version: int = 0  # the version that it was granted then,
+    lease_steps: int = 0  # how many minibatches,
+    lease_ns: int = 0  # and when
+    stopped: int = 0  # the last lease that it was told is over
+    round_steps: int = 0  # minibatches of its last push,
+    round_ns: int = 0  # and the time from its lease to that push
+
+
+class Clocks:
+    """The rounds that each member has pushed, and the fewest."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[int] = Counter()
+        self.slowest = 0
+
+    def move(self, old: int | None, new: int | None) -> None:
+        """A member's count has changed; None: it is not in, or no more."""
+        counts = self._counts
+        if new is not None:
+            counts[new] += 1
+        if old is not None:
+            counts[old] -= 1
+            if not counts[old]:
+                del counts[old]
+        if counts and (self.slowest not in counts or (new is not None and new < self.slowest)):
+            self.slowest = min(counts)
+
+    @property
+    def first(self) -> int:
+        """The count that a joiner starts with."""
+        return self.slowest if self._counts else 0
+
+
+class Kept:
+    """The pushes that wait to be merged: in their worker's mailbox, which then waits, or in a copy."""
+
+    IN_MAILBOX = -1  # in place of the number of a copy
+
+    def __init__(self, copies: int) -> None:
+        self._most = copies
+        self._pushes: dict[tuple[int, int], tuple[PushRequest, int]] = {}  # by worker and number
+
+    def __len__(self) -> int:
+        return len(self._pushes)
+
+    def pushes(self) -> list[PushRequest]:
+        """In order of arrival."""
+        return [push for push, _ in self._pushes.values()]
+
+    def holds(self, worker: int) -> bool:
+        """Whether a push of this worker, or of its earlier incarnation, lies in its mailbox."""
+        return any(whose == worker and copy == self.IN_MAILBOX for (whose, _), (_, copy) in self._pushes.items())
+
+    def hold(self, push: PushRequest) -> None:
+        """Keep it in its mailbox."""
+        self._pushes[push.worker, push.number] = push, self.IN_MAILBOX
+
+    def copy(self, push: PushRequest) -> int:
+        """Keep it in a copy; the number of a copy that is free."""
+        taken = {copy for _, copy in self._pushes.values()}
+        number = next(number for number in range(len(self._pushes) + 1) if number not in taken)
+        if number >= self._most:
+            raise ProtocolError(f"the gate keeps {number + 1} pushes, and says that it keeps {self._most} at most")
+        self._pushes[push.worker, push.number] = push, number
+        return number
+
+    def drain(self) -> list[tuple[PushRequest, int]]:
+        """All of them, in the order of workers and of their pushes, with the numbers of copies; it is empty then."""
+        found = [self._pushes[key] for key in sorted(self._pushes)]
+        self._pushes.clear()
+        return found
 
 
 def objection_to_fetch(member: Member, request: FetchRequest) -> str:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 ALL = -1  # parts: the whole vector
 DROPPED = -1  # in place of a version: the push went into none
+KEPT = -2  # it is kept to be merged later, and its worker goes on; another Ack says how it has ended
 
 
 class Why(IntEnum):
@@ -119,12 +120,12 @@ class Grant(NamedTuple):
 
 
 class Ack(NamedTuple):
-    """A push has ended, and its mailbox may be rewritten."""
+    """A push has ended, or is kept; its mailbox may be rewritten."""
 
     worker: int
     incarnation: int
     number: int  # of the push
-    version: int  # the one it went into, or DROPPED
+    version: int  # the one it went into, or DROPPED, or KEPT
     staleness: int  # versions made between the fetch of its oldest center and its application, or its being dropped
     steps: int
     reason: int = Reason.NONE

@@ -8,20 +8,23 @@ P is the length of the flat vector.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from asgd_lab.protocol.messages import PushRequest
 from asgd_lab.protocol.rules import Rule, Workspace
 
 
 class Parameters:
     """The versions, the rule that makes the next one, and the rule's state.
 
-    `slot(i)` gives the memory of slot i, `state(i)` that of the rule's i-th vector, of two for each that it keeps;
-    `mailboxes[w]` the update that worker w pushed last; the backend owns them. While `counting`, a step only keeps the
-    books: the versions have been made already, by a server that is gone, and lie in the slots.
+    The backend owns the memory: `slot(i)` gives that of slot i, `state(i)` that of the rule's i-th vector, of two for
+    each that it keeps, `kept(i)` that of the i-th copy of an update; `mailboxes[w]` is the update that worker w pushed
+    last. While `counting`, a step only keeps the books: the versions have been made already, by a server that is gone,
+    and lie in the slots.
     """
 
     def __init__(
@@ -32,10 +35,12 @@ class Parameters:
         slot: Callable[[int], Tensor] | None = None,
         state: Callable[[int], Tensor] | None = None,
         counting: bool = False,
+        kept: Callable[[int], Tensor] | None = None,
     ) -> None:
         self.counting = counting
         self._slot = slot or (lambda _: torch.empty_like(initial))
         state = state or (lambda _: torch.zeros_like(initial))
+        self._kept = kept or functools.cache(lambda _: torch.empty_like(initial))
         self._rule, self._mailboxes = rule, mailboxes
         self._slots: list[Tensor] = []
         self._readers: list[int] = []
@@ -78,24 +83,40 @@ class Parameters:
         """(P,) the memory of a slot; read only."""
         return self._slots[slot]
 
-    def step(self, workers: Sequence[int]) -> None:
-        """Make the next version from the updates of `workers`, summed in the order given."""
+    def keep(self, worker: int, copy: int) -> None:
+        """Copy the update in a worker's mailbox, to be merged later."""
+        if not self.counting:
+            self._kept(copy).copy_(self._mailboxes[worker])
+
+    def step(self, pushes: Sequence[PushRequest], copies: Sequence[int] = ()) -> None:
+        """Make the next version from the updates of `pushes`, summed in the order given.
+
+        Each lies in its worker's mailbox, or in the copy of that number where `copies` has one (from 0).
+        """
         blank, current = self._blank(), self._current
         if not self.counting:
-            self._make(blank, workers)
+            copies = copies or (-1,) * len(pushes)
+            self._make(
+                blank,
+                pushes,
+                [
+                    self._mailboxes[push.worker] if copy < 0 else self._kept(copy)
+                    for push, copy in zip(pushes, copies, strict=True)
+                ],
+            )
         self._current = blank
         self.state, self._fresh = self._fresh, self.state
         self._recycle(current)
 
-    def _make(self, blank: int, workers: Sequence[int]) -> None:
+    def _make(self, blank: int, pushes: Sequence[PushRequest], updates: Sequence[Tensor]) -> None:
         workspace = self._workspace
         workspace.out = self._slots[blank]
-        total = self._mailboxes[workers[0]]
-        if len(workers) > 1:
-            total = torch.add(total, self._mailboxes[workers[1]], out=workspace.scratch())
-            for worker in workers[2:]:
-                total.add_(self._mailboxes[worker])
-        vector, alpha = self._rule.step((total, 1.0), len(workers), self.state, self._fresh, workspace)
+        total = updates[0]
+        if len(updates) > 1:
+            total = torch.add(total, updates[1], out=workspace.scratch())
+            for update in updates[2:]:
+                total.add_(update)
+        vector, alpha = self._rule.step((total, 1.0), len(pushes), self.state, self._fresh, workspace)
         torch.add(self.current, vector, alpha=alpha, out=workspace.out)
 
     def _blank(self) -> int:

@@ -9,20 +9,22 @@ over. A fetch that the gate holds back waits. So does one that finds the budget 
 for it: if that worker dies, its share falls back to those who wait; when nobody works any more, they are granted 0
 minibatches, which tells a worker to hand in what it has not pushed and ask again, or to leave if it has pushed all.
 
-A collecting gate allots a round's minibatches to all members at its first fetch, in worker order, so that the outcome
-of a lock-step run does not depend on who asks first.
+Who may fetch, what becomes of a push, how much a lease carries, and who is stopped is the gate's to say. Pushes that it
+holds or keeps are merged when it calls them complete; and when all members wait, so that nobody waits for ever. A gate
+of rounds has a round's minibatches allotted to all members at its first fetch, in worker order, so that the outcome of
+a lock-step run does not depend on who asks first.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from asgd_lab.errors import ProtocolError
-from asgd_lab.protocol.gates import Gate
-from asgd_lab.protocol.members import Budget, Member, objection_to_fetch, objection_to_push
+from asgd_lab.protocol.gates import Action, Gate
+from asgd_lab.protocol.members import Budget, Clocks, Kept, Member, objection_to_fetch, objection_to_push
 from asgd_lab.protocol.messages import (
     DROPPED,
+    KEPT,
     Ack,
     Answer,
     FetchRequest,
@@ -32,6 +34,7 @@ from asgd_lab.protocol.messages import (
     Message,
     PushRequest,
     Reason,
+    Stop,
     Wake,
 )
 from asgd_lab.protocol.parameters import Parameters
@@ -44,6 +47,7 @@ class Server:
     def __init__(self, gate: Gate, n_fetch: int, budget: Budget, parameters: Parameters | None = None) -> None:
         self.gate, self.n_fetch, self.budget, self.parameters = gate, n_fetch, budget, parameters
         self.version = 0
+        self.now_ns = 0  # when the message was heard that is being answered
         self.minibatches = 0  # in versions
         self.wasted = 0  # minibatches taken of leases that were stopped
         self.wake_ns: int | None = None  # when, of the run's clock, it wants to be told Wake; None: never
@@ -56,10 +60,13 @@ class Server:
         self._owing: set[int] = set()  # members that owe minibatches
         self._working: set[int] = set()  # those of them that are not waiting for a fetch
         self._waiting: dict[int, None] = {}  # fetches not granted yet, in order of arrival
-        self._collected: dict[int, PushRequest] = {}
-        self._round_open = False  # has a collecting gate allotted the round?
-        self._clocks: Counter[int] = Counter()
-        self._slowest = 0
+        self._kept = Kept(gate.keeps)
+        self._idle: set[int] = set()  # members that wait for an answer
+        self._round_open = False  # has a round been allotted, and is not over?
+        # Gates that do without these are not asked.
+        self._stops = type(gate).stops is not Gate.stops
+        self._wakes = type(gate).wake_ns is not Gate.wake_ns
+        self._clocks = Clocks()
         self._window = ErrorWindow(budget.target_window, budget.target_error)
 
     def hear(self, message: Message, now_ns: int = 0) -> list[Answer]:
@@ -68,16 +75,17 @@ class Server:
         A run is a function of its messages: another server that hears them in the same order, with the same times,
         makes the same versions and answers.
         """
+        self.now_ns = now_ns
         kind = type(message)
         if kind is PushRequest:
-            return self.on_push(message, now_ns)  # type: ignore[arg-type]
+            return self.on_push(message)  # type: ignore[arg-type]
         if kind is FetchRequest:
-            return self.on_fetch(message, now_ns)  # type: ignore[arg-type]
+            return self.on_fetch(message)  # type: ignore[arg-type]
         if kind is Join:
             return self.on_join(message.worker)  # type: ignore[union-attr]
         if kind is Leave:
             return self.on_leave(message.worker)  # type: ignore[union-attr]
-        return self.on_wake(now_ns) if kind is Wake else self.close()
+        return self.on_wake() if kind is Wake else self.close()
 
     # ------------------------------------------------------------------ membership
 
@@ -85,6 +93,21 @@ class Server:
     def members(self) -> frozenset[int]:
         """Who is in."""
         return frozenset(self._members)
+
+    @property
+    def kept(self) -> list[PushRequest]:
+        """The pushes that wait to be merged, in order of arrival."""
+        return self._kept.pushes()
+
+    @property
+    def owing(self) -> Collection[int]:
+        """The members that have been leased minibatches and have not pushed them all."""
+        return self._owing
+
+    @property
+    def slowest(self) -> int:
+        """The rounds that the slowest member has pushed; counted for gates that hold workers back."""
+        return self._clocks.slowest
 
     @property
     def waiting(self) -> frozenset[int]:
@@ -108,33 +131,34 @@ class Server:
 
     def fetches(self, worker: int) -> int:
         """The number of the last fetch of a member."""
-        return self._member(worker).fetches
+        return self.member(worker).fetches
 
     def on_join(self, worker: int) -> list[Answer]:
         """`worker` is in, as a new incarnation if it has been here before; its sequence of pushes goes on."""
         if worker in self._members:
             raise ProtocolError(f"worker {worker} joins twice")
         incarnation, sequence, taken = self._past.pop(worker, (0, 0, 0))
-        clock = self._slowest if self._clocks else 0
+        clock = self._clocks.first
         member = self._members[worker] = Member(incarnation + 1, sequence, taken, clock)
-        if self.gate.bound is not None:
-            self._tick(None, clock)
-        if self._round_open and worker not in self._collected:
+        if self.gate.holds_back:
+            self._clocks.move(None, clock)
+        if self._round_open and not self._kept.holds(worker):
             self._allot(worker, member, self.n_fetch)
         return []
 
     def on_leave(self, worker: int) -> list[Answer]:
         """`worker` is out, by its own word or by its death: what it owed falls back, who waits for it is released."""
-        member = self._member(worker)
+        member = self.member(worker)
         self._past[worker] = (member.incarnation, member.sequence, member.taken)
         del self._members[worker]
         self._working.discard(worker)
         self._waiting.pop(worker, None)
+        self._idle.discard(worker)
         self._owing.discard(worker)
         if self._left is not None:
             self._left += member.owed
-        if self.gate.bound is not None:
-            self._tick(member.clock, None)
+        if self.gate.holds_back:
+            self._clocks.move(member.clock, None)
         if self.parameters is not None:
             self.parameters.unpin(worker)
         return self._release([])
@@ -143,18 +167,18 @@ class Server:
         """The run is over: what is collected is dropped, every fetch from now on is granted 0 minibatches."""
         self.closed = self.finished = True
         self.wake_ns = None
-        answers: list[Answer] = [self._dropped(push, Reason.OVER) for push in self._collected.values()]
-        self._collected.clear()
+        answers: list[Answer] = [self._dropped(push, Reason.OVER) for push in self.kept]
+        self._drain()
         return self._release(answers)
 
-    def on_wake(self, now_ns: int) -> list[Answer]:
+    def on_wake(self) -> list[Answer]:
         """The time `wake_ns` has come."""
         self.wake_ns = None
-        return self._release([])
+        return self._release(self._stopped())
 
     # ------------------------------------------------------------------ the two requests
 
-    def on_fetch(self, request: FetchRequest, now_ns: int = 0) -> list[Answer]:
+    def on_fetch(self, request: FetchRequest) -> list[Answer]:
         """A worker asks for parameters; `ahead` of its need, it does not wait for what it cannot have now."""
         worker, incarnation, number, ahead, _, stopped, _, _ = request
         member = self._members.get(worker)
@@ -164,22 +188,23 @@ class Server:
             or number != member.fetches + 1
             or member.fetching
             or member.pushing
-            or (ahead and self.gate.bound is not None)
+            or (ahead and self.gate.holds_back)
         ):
-            raise ProtocolError(objection_to_fetch(self._member(worker), request))
+            raise ProtocolError(objection_to_fetch(self.member(worker), request))
         member.fetches = number
         if stopped:
             self._return(worker, member, request)
         if ahead:
             return [self._grant(worker, member)]
-        if not self._waiting and not self.gate.collects and self._may_go(member):
-            return [self._grant(worker, member)]
+        if not self._waiting and not self._kept and not self.gate.rounds and self._may_go(worker, member):
+            grant = self._grant(worker, member)
+            return self._release([grant]) if self._wakes else [grant]
         member.fetching = True
         self._waiting[worker] = None
-        self._working.discard(worker)
+        self._wait(worker)
         return self._release([])
 
-    def on_push(self, push: PushRequest, now_ns: int = 0) -> list[Answer]:
+    def on_push(self, push: PushRequest) -> list[Answer]:
         """An update has arrived in its worker's mailbox, which stays untouched until the push is acknowledged."""
         worker, incarnation, number, base, steps = push[:5]
         member = self._members.get(worker)
@@ -192,33 +217,48 @@ class Server:
             or not 0 < steps <= member.owed - push.returned
             or not 0 <= base <= self.version
         ):
-            raise ProtocolError(objection_to_push(self._member(worker), push, self.version))
+            raise ProtocolError(objection_to_push(self.member(worker), push, self.version))
         member.sequence = number
         member.taken += steps
         member.owed -= steps
         if push.stopped:
             self._return(worker, member, push)
-        if self.gate.bound is not None:
-            self._tick(member.clock, member.clock + 1)
+        if self.gate.holds_back:
+            self._clocks.move(member.clock, member.clock + 1)
         member.clock += 1
+        member.round_steps, member.round_ns = steps, self.now_ns - member.lease_ns
         if not member.owed:
             self._owing.discard(worker)
             self._working.discard(worker)
-            self.finished = self.finished or (self._left == 0 and not self._owing)
         if self.closed:
             return [self._dropped(push, Reason.OVER)]
-        if not self.gate.collects:
+        action, reason, returns = self.gate.on_push(push, self)
+        if action == Action.APPLY:
             if self.parameters is not None:
-                self.parameters.step((worker,))
+                self.parameters.step((push,))
             answers = self._count_version((push,))
-            return self._release(answers) if self._waiting else answers
-        member.pushing = True
-        self._collected[worker] = push
-        return self._release([])
+        elif action == Action.HOLD:
+            member.pushing = True
+            self._kept.hold(push)
+            self._wait(worker)
+            answers = []
+        elif action == Action.KEEP:
+            copy = self._kept.copy(push)
+            if self.parameters is not None:
+                self.parameters.keep(worker, copy)
+            answers = [Ack(worker, incarnation, number, KEPT, self.version - base, steps)]
+        else:
+            answers = [self._dropped(push, reason)]
+            if returns and self._left is not None:
+                self._left += steps
+        if self._left == 0 and not self._owing and not self._kept:
+            self.finished = True
+        return self._release(answers) if self._waiting or self._kept or self._wakes else answers
 
     # ------------------------------------------------------------------ inside
 
-    def _member(self, worker: int) -> Member:
+    def member(self, worker: int) -> Member:
+        """What is kept of a member."""
         member = self._members.get(worker)
         if member is None:
             raise ProtocolError(f"worker {worker} is not a member")
@@ -237,41 +277,61 @@ class Server:
             self._owing.discard(worker)
             self._working.discard(worker)
 
-    def _tick(self, old: int | None, new: int | None) -> None:
-        """Keep the slowest member's clock, for a gate that looks at it."""
-        if new is not None:
-            self._clocks[new] += 1
-        if old is not None:
-            self._clocks[old] -= 1
-            if not self._clocks[old]:
-                del self._clocks[old]
-        if self._clocks and (self._slowest not in self._clocks or (new is not None and new < self._slowest)):
-            self._slowest = min(self._clocks)
+    def _wait(self, worker: int) -> None:
+        """It does nothing before it is answered."""
+        self._working.discard(worker)
+        self._idle.add(worker)
 
-    def _may_go(self, member: Member) -> bool:
-        if self.closed:
-            return True
-        if self.gate.collects and member.allotted:
+    def _drain(self) -> list[tuple[PushRequest, int]]:
+        """All pushes that are kept; the workers of those that lie in mailboxes wait no more."""
+        drained = self._kept.drain()
+        for push, copy in drained:
+            member = self._members.get(push.worker)
+            if copy == Kept.IN_MAILBOX and member is not None and member.incarnation == push.incarnation:
+                member.pushing = False
+                self._idle.discard(push.worker)
+                if member.owed:
+                    self._working.add(push.worker)
+        return drained
+
+    def _stopped(self) -> list[Answer]:
+        """Stops for those whose lease is over now, each once."""
+        answers: list[Answer] = []
+        for worker in self.gate.stops(self) if self._stops and not self.closed else ():
+            member = self._members[worker]
+            if worker in self._owing and member.stopped != member.lease:
+                member.stopped = member.lease
+                answers.append(Stop(worker, member.incarnation, member.lease))
+        return answers
+
+    def _may_go(self, worker: int, member: Member) -> bool:
+        if self.closed or member.allotted:
             return True
         if self._left == 0:
-            return not self._working
-        return not self.gate.collects and (self.gate.bound is None or member.clock - self._slowest <= self.gate.bound)
+            return not self._working and not self._kept
+        if self.gate.rounds or (self._kept and self._kept.holds(worker)):
+            return False
+        return self.gate.may_fetch(worker, self)
 
     def _grant(self, worker: int, member: Member) -> Grant:
         if self.closed or (self._left == 0 and not member.allotted):
             if member.owed:
                 self._working.add(worker)  # it hands in what it has not pushed, and asks again
             return Grant(worker, member.incarnation, member.fetches, self.version, 0)
-        if self.gate.collects:
+        if self.gate.rounds:
             steps, member.allotted = member.allotted, 0
         else:
-            steps = self.n_fetch
+            steps = self.gate.lease(worker, self)
+            if steps < 1:
+                raise ProtocolError(f"the gate leases {steps} minibatches to worker {worker}; it must be 1 at least")
             if self._left is not None:
                 steps = min(steps, self._left)
                 self._left -= steps
             member.owed += steps
             self._owing.add(worker)
         self._working.add(worker)
+        member.lease, member.lease_version, member.lease_steps = member.fetches, self.version, steps
+        member.lease_ns = self.now_ns
         slot = 0 if self.parameters is None else self.parameters.pin(worker)
         return Grant(worker, member.incarnation, member.fetches, self.version, steps, slot)
 
@@ -287,7 +347,7 @@ class Server:
                 self._working.add(worker)
 
     def _open_round(self) -> None:
-        """Allot a collecting round to all members; one that the budget shortens is shared as evenly as can be."""
+        """Allot a round to all members; one that the budget shortens is shared as evenly as can be."""
         self._round_open = True
         members = sorted(self._members.items())
         share, extra = self.n_fetch, 0
@@ -297,28 +357,35 @@ class Server:
             self._allot(worker, member, share + (index < extra))
 
     def _release(self, answers: list[Answer]) -> list[Answer]:
-        """Grant all that may go on now, until nothing changes any more."""
-        if self._round_open and not self._owing:
-            self._round_open = False
-            if self._collected:
+        """Merge and grant all that may go on now, until nothing changes any more."""
+        while True:
+            if self._kept and self.gate.complete(self):
                 answers += self._merge()
-        if self.gate.collects and self._waiting and not self._round_open and self._left != 0 and not self.closed:
-            self._open_round()
-        for worker in list(self._waiting):
-            member = self._members[worker]
-            if self._may_go(member):
-                del self._waiting[worker]
-                member.fetching = False
-                answers.append(self._grant(worker, member))
+            if self.gate.rounds:
+                if self._round_open and not self._owing:
+                    self._round_open = False
+                if self._waiting and not self._round_open and self._left != 0 and not self.closed:
+                    self._open_round()
+            for worker in list(self._waiting):
+                member = self._members[worker]
+                if self._may_go(worker, member):
+                    del self._waiting[worker]
+                    member.fetching = False
+                    self._idle.discard(worker)
+                    answers.append(self._grant(worker, member))
+            if not self._kept or len(self._idle) < len(self._members):
+                break
+            answers += self._merge()  # nobody else is coming
+        if self._wakes:
+            self.wake_ns = None if self.closed else self.gate.wake_ns(self)
         return answers
 
     def _merge(self) -> list[Answer]:
-        """One version of all that is collected, in worker order."""
-        pushes = [self._collected.pop(worker) for worker in sorted(self._collected)]
+        """One version of all that is kept, in the order of workers and of their pushes."""
+        drained = self._drain()
+        pushes = [push for push, _ in drained]
         if self.parameters is not None:
-            self.parameters.step([push.worker for push in pushes])
-        for push in pushes:
-            self._let_go(push)
+            self.parameters.step(pushes, [copy for _, copy in drained])
         return self._count_version(pushes)
 
     def _count_version(self, pushes: Sequence[PushRequest]) -> list[Answer]:
@@ -331,16 +398,14 @@ class Server:
             if error == error:  # a task without errors sends NaN
                 self._window.add(steps, error)
             answers.append(Ack(worker, incarnation, number, version, version - 1 - base, steps))
+        if self._left == 0 and not self._owing and not self._kept:
+            self.finished = True
         if version == self._updates or (self._window.target is not None and self._window.reached):
             answers += self.close()
+        elif self._stops:
+            answers += self._stopped()
         return answers
 
-    def _let_go(self, push: PushRequest) -> None:
-        member = self._members.get(push.worker)
-        if member is not None and member.incarnation == push.incarnation:
-            member.pushing = False
-
     def _dropped(self, push: PushRequest, reason: Reason) -> Ack:
-        self._let_go(push)
         staleness = self.version - push.base
         return Ack(push.worker, push.incarnation, push.number, DROPPED, staleness, push.steps, reason)

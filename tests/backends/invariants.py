@@ -298,7 +298,7 @@ def shares_are_between_none_and_all(run: Run) -> None:
 
 def _never_waits(sim: Simulation) -> bool:
     """Whether nobody can ever wait at the gate."""
-    return sim.algorithm.gate.bound is None and sim.scenario.budget.minibatches is None
+    return not sim.algorithm.gate.holds_back and sim.scenario.budget.minibatches is None
 
 
 def _waiting(sim: Simulation, queue: Queue) -> Iterator[Exchange | Slice]:

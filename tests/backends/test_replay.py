@@ -124,7 +124,7 @@ def flipped(event: Row) -> Row:
 TAMPERED: dict[str, tuple[Callable[[int, Row], Row | None], str]] = {
     "a loss by its last bit": (nth(Kind.PUSH, 7, flipped), r"push \d+ of worker \d.* its loss is"),
     "a base": (nth(Kind.PUSH, 7, lambda event: event._replace(base=0)), r"its base is \d+ here and 0"),
-    "a push left out": (nth(Kind.PUSH, 7, lambda event: None), "it was answered|pushes work on"),
+    "a push left out": (nth(Kind.PUSH, 7, lambda event: None), "it was answered|the record has|pushes work on"),
     "a fetch left out": (nth(Kind.FETCH, 5, lambda event: None), "it was answered|the record has"),
     "a hash": (
         nth(Kind.DIGEST, 3, lambda event: event._replace(detail=event.detail ^ 1)),

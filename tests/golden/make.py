@@ -20,6 +20,7 @@ from torch import Tensor
 from asgd_lab.protocol import rules
 from asgd_lab.protocol.parameters import Parameters
 from asgd_lab.protocol.rules import Rule
+from tests.protocol.toys import pushed
 
 FOLDER = Path(__file__).parent
 P, VERSIONS = 7, 6
@@ -52,7 +53,7 @@ def run(rule: Rule, start: Tensor, versions: Sequence[Sequence[Tensor]]) -> tupl
         scratch = parameters._workspace._scratch
         if scratch is not None:
             scratch.fill_(torch.nan)
-        parameters.step(sorted(mailboxes))
+        parameters.step([pushed(worker) for worker in sorted(mailboxes)])
         made.append(parameters.current.clone())
     return made, [tensor.clone() for tensor in parameters.state]
 

@@ -21,6 +21,7 @@ from asgd_lab.protocol import rules
 from asgd_lab.protocol.parameters import Parameters
 from asgd_lab.protocol.rules import Rule, Workspace
 from tests.golden import make as golden
+from tests.protocol.toys import pushed
 
 NAN = float("nan")
 
@@ -241,7 +242,7 @@ def test_a_step_writes_neither_the_updates_nor_the_current_version_nor_the_old_s
             mailboxes[worker].copy_(push)
         current, state = parameters.current, list(parameters.state)
         before = [tensor.clone() for tensor in (current, *state)]
-        parameters.step(sorted(mailboxes))
+        parameters.step([pushed(worker) for worker in sorted(mailboxes)])
         assert all(torch.equal(now, then) for now, then in zip((current, *state), before, strict=True))
         assert all(torch.equal(mailboxes[worker], push) for worker, push in enumerate(pushes))
         owned = [parameters.current, *parameters.state]

@@ -19,7 +19,7 @@ from asgd_lab.protocol.messages import DROPPED, Ack, Answer, FetchRequest, Grant
 from asgd_lab.protocol.parameters import Parameters
 from asgd_lab.protocol.server import Server
 
-from .toys import Counting, built
+from .toys import Counting, built, pushed
 
 
 class Desk:
@@ -469,7 +469,7 @@ class Slots(RuleBasedStateMachine):
     def step(self, workers: set[int], value: int) -> None:
         for worker in workers:
             self.mailboxes[worker].fill_(float(value))
-        self.parameters.step(sorted(workers))
+        self.parameters.step([pushed(worker) for worker in sorted(workers)])
         self.current = [number + value * len(workers) for number in self.current]
 
     @precondition(lambda self: self.held)
@@ -510,6 +510,6 @@ def test_slots_are_recycled_when_nobody_holds_them(count: int) -> None:
         torch.zeros(1), rules.add(), {0: torch.ones(1)}, lambda number: made.append(number) or torch.zeros(1)
     )
     for _ in range(count):
-        parameters.step([0])
+        parameters.step([pushed(0)])
     assert made == [0, 1]
     assert parameters.current.item() == count

@@ -10,9 +10,15 @@ from torch import Tensor
 
 from asgd_lab.algorithms import ALGORITHMS
 from asgd_lab.protocol.algorithms import Algorithm
+from asgd_lab.protocol.messages import PushRequest
 from asgd_lab.tasks.base import Bufferless
 
 COUNTERS = 16  # more workers than any test has
+
+
+def pushed(worker: int) -> PushRequest:
+    """A push of one minibatch."""
+    return PushRequest(worker, 1, 1, 0, 1, 0.0, 0.0)
 
 
 class CountingLearner:
