@@ -1,4 +1,4 @@
-"""Where a row of the effects table is drawn: on which lane of its track, and from which push an arrow leads to it.
+"""Layout of the effects table's rows for drawing: the lane of each row on its track, and arrows from push to apply.
 
 Slices on one lane lie apart or inside one another; viewers of traces ask for that. A worker's own lane has what it does
 itself. Fetches and pushes are there too, as long as all of them are waited for; where training goes on meanwhile, all

@@ -1,4 +1,4 @@
-"""What is learned: `load` reads the data, in the process that starts the others; `build` makes the task in each."""
+"""Tasks: `load` reads the data in the process that starts the others; `build` makes the task in each process."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ _TASKS: dict[str, Callable[[Any, int, Data, int], Task]] = {
     "timing": lambda config, seed, data, workers: TimingTask(config),
 }
 
-_digests: dict[str, str] = {}  # of the data that were read last
+_digests: dict[str, str] = {}  # of the data read last
 
 
 def load(config: Any) -> Data:
-    """The data's tensors, none where the task has no data; they are never written to, so processes may share them."""
+    """The data's tensors, or {} for a task without data; tensors are read-only, so processes may share them."""
     if config.name != "classification":
         return {}
     data = datasets.read(config)
@@ -50,7 +50,7 @@ def load(config: Any) -> Data:
 
 
 def digest_of(config: Any) -> str | None:
-    """The digest of the data as this process has read them last; None where the task has none."""
+    """The digest of the data as this process read them last; None for a task without data."""
     if config.name != "classification":
         return None
     if _source(config) not in _digests:
@@ -63,10 +63,10 @@ def _source(config: Any) -> str:
 
 
 def build(config: Any, seed: int, data: Data, workers: int = 1, *, checked: bool = False) -> Task:
-    """The task that the scenario states, for so many workers, who may divide its data.
+    """The task that the scenario states, for so many workers, which may divide its data.
 
-    A `ScenarioError` names the key of whatever does not fit. Two real minibatches are tried, unless another process has
-    `checked` the same task.
+    A `ScenarioError` names the key of a value that does not fit. Two real minibatches are tried, unless another process
+    has `checked` the same task.
     """
     if config.name not in _TASKS:
         message = f"unknown task '{config.name}'{near(config.name, _TASKS)}; allowed: {', '.join(_TASKS)}"
@@ -78,9 +78,9 @@ def build(config: Any, seed: int, data: Data, workers: int = 1, *, checked: bool
 
 
 def check_rest(config: Any, seed: int, left: Named, workers: int = 1) -> None:
-    """Check a task without the code that `left` names, in whose place our own stands; a `ScenarioError` as of `build`.
+    """Check a task with our own code in place of the code that `left` names; a `ScenarioError` as from `build`.
 
-    Without its data neither a network nor a minibatch can be tried, and the optimizer alone is.
+    If its data are left out, neither the network nor a minibatch can be tried, only the optimizer.
     """
     keys = {key for key, _ in left}
     chosen = type(config.optimizer)(name="SGD") if "task.optimizer.name" in keys else config.optimizer

@@ -1,7 +1,7 @@
-"""A function of tensors, recorded as the aten calls that it makes: what it does again, without what decided it.
+"""A function of tensors, recorded as a graph of its aten calls.
 
-Neither autograd nor vmap nor any Python of the function's own is in the record. It holds for tensors of the same shapes
-and strides, and where nothing but their contents may differ from call to call.
+The graph contains neither autograd nor vmap nor the function's own Python. It is valid for tensors of the same shapes
+and strides, if the function's calls depend on nothing else.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Outputs = tuple[Tensor, ...]
 
 
 def record(function: Callable[..., Outputs], arguments: Sequence[Tensor]) -> tuple[Callable[..., Outputs], Outputs]:
-    """The record of a call, and the call's outputs. Of tensors that are no arguments the record keeps the memory."""
+    """The graph of a call as a function, and the call's outputs. Tensors other than arguments become constants."""
     recorder = _Recorder(arguments)
     with recorder:
         outputs = function(*arguments)
@@ -27,19 +27,19 @@ def record(function: Callable[..., Outputs], arguments: Sequence[Tensor]) -> tup
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Inside, every aten call becomes a node of a graph."""
+    """A mode in which every aten call becomes a node of a graph."""
 
     def __init__(self, arguments: Sequence[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._graph = Graph()
         self._constants = nn.Module()
         self._nodes: dict[int, Node] = {}
-        self._alive: list[Tensor] = []  # or else another tensor could get the identity of one that is gone
+        self._alive: list[Tensor] = []  # keeps tensors alive, so that their ids stay unique
         for place, argument in enumerate(arguments):
             self._name(argument, self._graph.placeholder(f"argument_{place}"))
 
     def finished(self, outputs: Outputs) -> Callable[..., Outputs]:
-        """What has been recorded, as a function."""
+        """The recorded graph as a function."""
         self._graph.output(tuple(self._node(output) for output in outputs))
         return GraphModule(self._constants, self._graph)
 

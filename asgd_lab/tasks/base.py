@@ -1,7 +1,7 @@
-"""What is learned, as everybody else sees it: a task makes learners, which take local steps in place on a flat vector.
+"""The interface of tasks: a task makes learners, which take local steps in place on a flat vector.
 
-A task knows neither who calls it nor when: no clock, no server and no worker process in this folder. Shape letters,
-here and in the files beside this one: P elements of the flat vector, N samples, B of them in a minibatch.
+No clock, no server and no worker process in this folder: a task knows neither its caller nor the time. Shape letters,
+here and in the other files of the folder: P elements of the flat vector, N samples, B of them in a minibatch.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from torch import OutOfMemoryError, Tensor
 
 CPU = torch.device("cpu")
 Data = dict[str, Tensor]
-START = "start."  # in data, before the names of buffers that a warm start has changed
+START = "start."  # prefix, in the data, of the names of buffers that a warm start has changed
 
 
 class Learner(Protocol):
-    """One replica's model, data order and local optimizer, bound to a vector that somebody else owns."""
+    """One replica's model, data order and local optimizer, bound to a vector that its caller owns."""
 
     version: int
-    """Of the parameters that it works on, set at each fetch: a schedule may follow it."""
+    """The version of the parameters, which the caller sets at each fetch; a schedule may follow it."""
 
     def minibatch(self, step: int) -> tuple[float, float]:
-        """Take one local step in place; (loss, error) of the minibatch before it, nan where there is none.
+        """Take one local step in place; return (loss, error) of the minibatch before it, nan where undefined.
 
-        The effect is a pure function of (parameters, optimizer state, seed, worker, step).
+        The step is a pure function of (parameters, optimizer state, seed, worker, step).
         """
         ...
 
@@ -36,15 +36,15 @@ class Learner(Protocol):
         ...
 
     def buffers(self) -> Mapping[str, Tensor]:
-        """What training wrote beside the parameters, by name, such as BatchNorm's statistics: for an evaluation."""
+        """The model's buffers that training has changed, by name, such as BatchNorm's statistics, for evaluations."""
         ...
 
     def state(self) -> dict[str, Tensor]:
-        """What outlives a minibatch beside the parameters and the seed, by names of its own: the local optimizer's."""
+        """All state that outlives a minibatch, beside the parameters: the local optimizer's, and buffers, by name."""
         ...
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what another learner of the same worker gave."""
+        """Restore the `state` of another learner of the same worker."""
         ...
 
     def warm_up(self) -> None:
@@ -57,25 +57,24 @@ Taken = tuple[list[float], list[float]]
 
 
 class Batch(Protocol):
-    """Advances the replicas of one task together: another order of the same arithmetic, so nearly but not exactly the
-    bits of `Learner.minibatch`.
+    """Advances many replicas of one task together: the same arithmetic in another order, so the results differ from
+    those of `Learner.minibatch` by rounding.
     """
 
     def advance(self, rounds: Sequence[tuple[Learner, int, int]]) -> list[Taken]:
         """For each (learner, first step, steps): take these minibatches in place on the learner's vectors.
 
-        A learner stands in at most one round. It may be advanced and take minibatches by itself in any alternation:
-        its parameters, gradient sums and optimizer state are the same.
+        A learner is in at most one of the rounds. Calls of `advance` and of `Learner.minibatch` may alternate freely:
+        both work on the learner's own parameters, gradient sums and optimizer state.
         """
         ...
 
 
 @final
 class OneByOne:
-    """The batch of a task which gains nothing by another order: exactly the bits of `Learner.minibatch`."""
+    """The batch of a task that gains nothing from batching: exactly the bits of `Learner.minibatch`."""
 
     def advance(self, rounds: Sequence[tuple[Learner, int, int]]) -> list[Taken]:
-        """One learner after another."""
         answers: list[Taken] = []
         for learner, first, steps in rounds:
             taken = [learner.minibatch(step) for step in range(first, first + steps)]
@@ -93,89 +92,86 @@ class Task(Protocol):
 
     @property
     def size_bytes(self) -> int:
-        """What one push or one fetch moves."""
+        """Bytes that one push or one fetch moves."""
         ...
 
     def initial(self) -> Tensor:
-        """The vector (P,) that training starts from: a fresh one, and a function of the seed alone."""
+        """A new vector (P,) to start training from, a function of the seed alone."""
         ...
 
     def learner(self, worker: int, params: Tensor, gradients: Tensor | None = None) -> Learner:
-        """Bind a replica to `params` (P,); where `gradients` (P,) is given, each minibatch's gradient is added to it.
+        """Bind a replica to `params` (P,); each minibatch's gradient is added to `gradients` (P,) if given.
 
-        Both must start at a 64-byte boundary; a `ProtocolError` says so where they do not.
+        Both must start at a 64-byte boundary, else a `ProtocolError` is raised.
         """
         ...
 
     def batch(self, device: torch.device = CPU) -> Batch:
-        """What advances many of its learners on that device together; a `ScenarioError` where the task allows no such
-        thing.
-        """
+        """A `Batch` for this task's learners on that device; a `ScenarioError` if the task cannot be batched."""
         ...
 
     @property
     def device_bytes(self) -> int:
-        """What its data take on a GPU, beside all vectors: as much in each process that computes on one."""
+        """Bytes of its data on a GPU, beside all vectors, in each process that computes on one."""
         ...
 
     @property
     def has_error(self) -> bool:
-        """Whether minibatches have an error: known once it has been checked."""
+        """Whether minibatches have an error; valid after `check`."""
         ...
 
     @property
     def doubts(self) -> Sequence[str]:
-        """What is allowed but hardly meant, lines `key: sentence`: known once it has been checked."""
+        """Warnings on allowed but doubtful choices, lines `key: sentence`; valid after `check`."""
         ...
 
     def check(self, *, gradients: bool = False, device: torch.device = CPU) -> None:
-        """Try it out on that device before anything is started; a `ScenarioError` says what cannot be trained.
+        """Try the task on that device before a run starts; a `ScenarioError` says why it cannot be trained.
 
-        `gradients` says that learners will be given a vector for the sum of their gradients.
+        With `gradients`, learners will be given a vector for the sum of their gradients.
         """
         ...
 
     def check_resume(self, *, device: torch.device = CPU) -> None:
-        """A `ScenarioError` where a learner that goes on from a checkpoint would take other steps than before."""
+        """A `ScenarioError` if a learner restored from a checkpoint would take other steps than the original."""
         ...
 
     def start_with(self, buffers: Mapping[str, Tensor]) -> None:
-        """From now on learners start with these buffers, as a warm start left them."""
+        """Let new learners start with these buffers, from a warm start."""
         ...
 
     def start(self) -> Data:
-        """These buffers, as what a task of another process takes beside its data."""
+        """The buffers of `start_with` as data entries, for the tasks of other processes."""
         ...
 
     def evaluate(
         self, params: Tensor, buffers: Mapping[str, Tensor] | None = None, *, of_replica: bool = False
     ) -> list[tuple[str, str, float]]:
-        """Rows of (split, metric, value), such as ("test", "error", 0.12); nothing that training uses is changed.
+        """Rows of (split, metric, value), such as ("test", "error", 0.12); the training state does not change.
 
-        `buffers` are a learner's, None those of the start. Where parameters and buffers are both `of_replica`, these
-        buffers are all it needs; beside the server's parameters BatchNorm's are estimated anew.
+        `buffers` are a learner's; None means those of the start. With `of_replica`, parameters and buffers are those of
+        one replica and are used as they are; with the server's parameters, BatchNorm's statistics are estimated again.
         """
         ...
 
 
 class Bufferless:
-    """What a task answers whose learners keep nothing beside parameters and optimizer, and have no error."""
+    """Base of tasks whose learners have parameters and an optimizer, but no buffers and no error."""
 
     has_error = False
     doubts: Sequence[str] = ()
     device_bytes = 0
 
     def check(self, *, gradients: bool = False, device: torch.device = CPU) -> None:
-        """Nothing can be wrong with it."""
+        """Accept."""
 
     def check_resume(self, *, device: torch.device = CPU) -> None:
-        """Nothing is kept beside parameters and optimizer."""
+        """Accept."""
 
     def start_with(self, buffers: Mapping[str, Tensor]) -> None:
-        """There are none."""
+        """Ignore the buffers: learners have none."""
 
     def start(self) -> Data:
-        """None."""
         return {}
 
 
@@ -194,15 +190,15 @@ class OptimizerConfig(Protocol):
 
 
 def near(word: str, allowed: Iterable[str]) -> str:
-    """Of the allowed words the nearest, as "; did you mean 'word'?"; nothing where none is near."""
+    """The nearest of the allowed words as "; did you mean 'word'?"; "" where none is near."""
     folded = {name.casefold(): name for name in allowed}
     found = difflib.get_close_matches(word.casefold(), folded, n=1) if len(word) <= 100 else []
     return f"; did you mean '{folded[found[0]]}'?" if found else ""
 
 
 def one_line(error: BaseException) -> str:
-    """An exception of somebody else's code, as part of a message of ours."""
+    """An exception of foreign code, on one line, as part of a message of ours."""
     text = " ".join(str(error).split())
-    if isinstance(error, OutOfMemoryError):  # advice for whoever holds the program follows
+    if isinstance(error, OutOfMemoryError):  # the later sentences are advice to a programmer
         text = ". ".join(text.split(". ")[:3])
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__

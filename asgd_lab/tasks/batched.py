@@ -1,11 +1,11 @@
-"""Minibatches of many learners in one pass; between two calls all state is the learners' own.
+"""Minibatches of many learners in one pass; between two calls all state is in the learners.
 
-A call gathers parameters, gradient sums and what the learners' optimizers remember into matrices, a replica a row,
-and puts them back at its end. The optimizer of a call is the scenario's own class of torch.optim over the rows, so its
-arithmetic is torch's, each row with its own count of steps. This needs a class that steps element by element, for which
-the shapes of weights mean nothing. What cannot be advanced so is found at construction.
+A call gathers the learners' parameters, gradient sums and optimizer states into matrices, a replica a row, and scatters
+them back at its end. The optimizer of a call is the scenario's own class of torch.optim over the rows, so its
+arithmetic is torch's, and each row has its own count of steps. The class must step element by element, whatever the
+shapes of the weights. `batching_checks` refuses all others at construction.
 
-Shape letters are those of `stacked`.
+Shape letters are those of `replica_stack`.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from asgd_lab.tasks.optimizers import MakeOptimizer
 from asgd_lab.tasks.replica_stack import Stack
 
 _HIGHEST = 32  # replicas in a stack: more gain nothing
-_KEPT_BYTES = 2**25  # of a stack, from forward to backward pass: more than the caches hold is slower than two stacks
-_KEPT_ON_GPU_BYTES = 2**33  # where memory alone is the limit
+_KEPT_BYTES = 2**25  # saved by a stack between the passes: two stacks are faster than one that exceeds the caches
+_KEPT_ON_GPU_BYTES = 2**33  # on a GPU, where memory alone is the limit
 
 
 class _Round(NamedTuple):
     learner: NetworkLearner
     first: int
     steps: int
-    place: int  # in the caller's list
+    place: int  # the index in the caller's list
 
 
 class _Rows:
@@ -50,14 +50,14 @@ class _Rows:
 class ClassificationBatch:
     """Stacks of replicas of one network.
 
-    The same calls give the same bytes, and a call's result does not depend on the order of its rounds. In which company
-    a learner is advanced may change its last bits, since kernels differ with the height of the stack.
+    The same calls give the same bytes, and a call's result does not depend on the order of its rounds. The number of
+    learners in a stack may change their last bits, since kernels differ with the height of the stack.
     """
 
     def __init__(
         self, network: Network, make: MakeOptimizer, data: Data, batch_size: int, adjust: AdjustRows | None = None
     ) -> None:
-        """The data lie where the replicas compute."""
+        """`data` must be on the device of the replicas."""
         labels = data["train_labels"]
         self._data, self._batch_size, self._make, self._adjust = data, batch_size, make, adjust
         self._memories, self._device = memories(make), labels.device
@@ -70,14 +70,14 @@ class ClassificationBatch:
         self._others = [torch.zeros(height, *shape, device=self._device) for shape in self._stack.other_shapes]
 
     def advance(self, rounds: Sequence[tuple[Learner, int, int]]) -> list[Taken]:
-        """Take all the minibatches; mean cross-entropy and share of wrong answers before each."""
+        """Take all the minibatches; return the mean cross-entropy and the share of wrong answers before each."""
         entries = [
             _Round(cast("NetworkLearner", learner), first, steps, place)
             for place, (learner, first, steps) in enumerate(rounds)
         ]
         if len({id(each.learner) for each in entries}) < len(entries):
             raise ProtocolError("a learner stands in two rounds of one call")
-        # The longest first: whoever is not done yet is a prefix.
+        # The longest first, so that the unfinished ones are always a prefix.
         entries.sort(key=lambda each: (-each.steps, each.learner.worker))
         answers: list[Taken] = [([], []) for _ in rounds]
         height = len(self._params.rows)
@@ -113,7 +113,7 @@ class ClassificationBatch:
         self._scatter(learners)
 
     def _gradients(self, rounds: Sequence[_Round], step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the rounds' minibatches of that step."""
+        """Gradients, losses and wrong answers of the rounds' minibatches at that step."""
         index = torch.stack([each.learner.order(each.first + step) for each in rounds], 1)  # (B, R)
         labels = self._data["train_labels"]
         return self._stack.step(
@@ -123,7 +123,7 @@ class ClassificationBatch:
             labels.index_select(0, index.flatten()).view(index.shape),
         )
 
-    # ------------------------------------------------------------------ what is the learners'
+    # ------------------------------------------------------------------ between learners and rows
 
     def _weights(self, learner: NetworkLearner) -> Iterator[Tensor]:
         return (learner.parameters[name] for name in self._stack.weights)
@@ -132,7 +132,7 @@ class ClassificationBatch:
         return (learner.handles[name] for name in self._stack.weights)
 
     def _vectors(self, learners: Sequence[NetworkLearner]) -> tuple[list[Tensor], list[Tensor]]:
-        """The learners' tensors, and the pieces of rows that stand for them here."""
+        """The learners' tensors, and the pieces of rows that mirror them here."""
         theirs: list[Tensor] = []
         ours: list[Tensor] = []
         for learner, params, sums in zip(learners, self._params.pieces, self._sums.pieces, strict=False):
@@ -155,7 +155,7 @@ class ClassificationBatch:
         torch._foreach_copy_(theirs, ours)
 
     def _recall(self, optimizer: torch.optim.Optimizer, learners: Sequence[NetworkLearner]) -> None:
-        """Give the rows' optimizer what the learners' own ones remember."""
+        """Copy the state of the learners' optimizers into the rows' optimizer."""
         theirs: list[Tensor] = []
         ours: list[Tensor] = []
         for place, learner in enumerate(learners):
@@ -175,7 +175,7 @@ class ClassificationBatch:
             torch._foreach_copy_(ours, theirs)
 
     def _remember(self, optimizer: torch.optim.Optimizer, learners: Sequence[NetworkLearner]) -> None:
-        """Give the learners' own optimizers what the rows' one remembers."""
+        """Copy the state of the rows' optimizer back into the learners' optimizers."""
         theirs: list[Tensor] = []
         ours: list[Tensor] = []
         for place, learner in enumerate(learners):
@@ -199,7 +199,7 @@ class ClassificationBatch:
 
 
 def _pictures(data: Data, index: Tensor) -> Tensor:
-    """The inputs (B, R, ...) of samples (B, R)."""
+    """The inputs (B, R, ...) of the samples (B, R)."""
     found = pick(data, "train", index.flatten())
     return found.view(*index.shape, *found.shape[1:])
 
@@ -213,10 +213,10 @@ def _copied(value: Any) -> Any:
 
 
 def _hasten(optimizer: torch.optim.Optimizer, rows: Sequence[Tensor]) -> None:
-    """Choose torch's kernel over all rows, where the class has one; on a GPU the choice is torch's already."""
+    """Choose torch's fused or foreach kernel over all rows, if the class has one; on a GPU torch chooses by default."""
     if rows[0].is_cuda:
         return
-    # torch's fused SGD takes the first row's word for all: either every row has a momentum by now or none has.
+    # torch's fused SGD looks at the first row alone: either every row has a momentum buffer by now or none has.
     alike = len({bool(optimizer.state.get(row)) for row in rows}) == 1
     for group in optimizer.param_groups:
         if "fused" in group:

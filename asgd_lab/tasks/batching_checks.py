@@ -1,6 +1,6 @@
-"""What can be batched: found at construction, by minibatches of two replicas and by steps with a toy.
+"""Checks that a network and its optimizer can be batched, at construction: minibatches of two replicas, toy steps.
 
-Whatever cannot is refused in one line that says why; nothing falls back silently.
+A failed check raises an error with the reason; no run falls back silently to sequential learners.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ from asgd_lab.tasks.optimizers import MakeOptimizer
 from asgd_lab.tasks.python_state import optimizer_attributes, python_state
 from asgd_lab.tasks.replica_stack import Stack
 
-_NEAR = 1e-2  # relative difference beyond which more than rounding is at work
-_NEAR_AFTER_STEPS = 1e-1  # of changes: Adam makes whole steps of gradients that are nothing but rounding
+_NEAR = 1e-2  # relative difference that rounding may cause
+_NEAR_AFTER_STEPS = (
+    1e-1  # for the change of parameters: Adam takes full steps even from gradients that are all rounding
+)
 _STEPS = (2, 1)  # of two calls
 
 _KEEPS = "the model keeps something from one minibatch to the next that is no parameter"
@@ -38,18 +40,18 @@ def _refused(message: str) -> ScenarioError:
 
 
 class _Minibatch(NamedTuple):
-    """What one replica computes alone."""
+    """One replica's minibatch, computed alone."""
 
     loss: Tensor
-    gradients: dict[str, Tensor]  # of the parameters that it reaches
-    kept_bytes: int  # from the forward to the backward pass
+    gradients: dict[str, Tensor]  # of the parameters that get one
+    kept_bytes: int  # saved between the forward and the backward pass
 
 
 def examine(network: Network, images: Tensor, labels: Tensor) -> tuple[Stack, int]:
-    """The stack of a network, and the bytes that each replica in it keeps from the forward to the backward pass.
+    """The stack of a network, and the bytes that each replica saves between the forward and the backward pass.
 
-    Tried out with images (B, 2, C, H, W) and labels (B, 2); a `ScenarioError` where a minibatch leaves more behind than
-    its gradient, where vmap refuses the model, and where two replicas together compute something else than alone.
+    The network is tried on images (B, 2, C, H, W) and labels (B, 2). A `ScenarioError` says that a minibatch has other
+    effects than its gradient, that vmap refuses the model, or that replicas compute other values together than alone.
     """
     if labels.dim() != 2 or bool((labels == IGNORED).any()):
         raise _refused("each sample's label must be one class")
@@ -63,12 +65,12 @@ def examine(network: Network, images: Tensor, labels: Tensor) -> tuple[Stack, in
     parameters = [dict(each.named_parameters()) for each in pair]
     before = python_state(model)
     rows = torch.stack([torch.cat([each[name].detach().flatten() for name in stack.weights]) for each in parameters])
-    for places in ([0, 1], [1, 0]):  # the second time what the first has recorded
+    for places in ([0, 1], [1, 0]):  # the second call runs the graph that the first has recorded
         index = torch.tensor(places).to(images.device)
         others = [torch.stack([parameters[place][name].detach() for place in places]) for name in stack.others]
         try:
             with warnings.catch_warnings():
-                # An operation that vmap has no rule for is a loop over the replicas.
+                # vmap loops over the replicas for an operation without a batching rule.
                 warnings.filterwarnings("error", message="There is a performance drop")
                 gradients, losses, _ = stack.step(
                     rows.index_select(0, index), others, images.index_select(1, index), labels.index_select(1, index)
@@ -87,9 +89,9 @@ def examine(network: Network, images: Tensor, labels: Tensor) -> tuple[Stack, in
 def check_steps(
     network: Network, learner: Callable[[BoundModule, int, Tensor], NetworkLearner], batch: Batch, device: torch.device
 ) -> None:
-    """A `ScenarioError` where whole vectors differ after real steps of both ways, trained parameters or frozen ones.
+    """A `ScenarioError` if vectors, frozen parameters included, differ after real steps taken alone and batched.
 
-    `learner` makes one in a module, of a worker, over a vector.
+    `learner` makes a learner of a module, a worker and a vector.
     """
     with preserving_generators():
         bound = network.fresh(device)
@@ -148,9 +150,9 @@ def _minibatch(model: nn.Module, images: Tensor, labels: Tensor) -> _Minibatch:
 
 
 def memories(make: MakeOptimizer) -> frozenset[str]:
-    """The names under which an optimizer keeps what has the shape of its weight; the rest it keeps is numbers.
+    """The names of the optimizer's state tensors that have the shape of their weight; its other state is numbers.
 
-    A `ScenarioError` where a step over weights is not the same as a step over one row of all their elements.
+    A `ScenarioError` if a step over several weights differs from a step over one row of all their elements.
     """
     weights = [torch.linspace(-1, 1, 6).view(2, 3), torch.linspace(1, 2, 4)]
     row = torch.cat([weight.flatten() for weight in weights])
@@ -163,7 +165,7 @@ def memories(make: MakeOptimizer) -> frozenset[str]:
             each.step()
             whole.step()
         alike = torch.allclose(torch.cat([weight.flatten() for weight in weights]), row)
-    except Exception as error:  # such as Muon, which wants matrices only
+    except Exception as error:  # for example from Muon, which takes matrices only
         raise _refused("the local optimizer does not step element by element") from error
     if not alike:
         raise _refused("the local optimizer does not step element by element")

@@ -1,8 +1,8 @@
-"""Before anything is trained: that a module bound to a vector computes what a plain one does, and nothing lies outside.
+"""Checks before training that a module bound to a vector computes as a plain one, with all its weights in the vector.
 
-A plain module keeps its parameters where its constructor put them, as in a plain PyTorch loop; they are then written in
-place, as an optimizer does. A bound one follows the vector. Both see the same real minibatches. What differs would be a
-model that trains otherwise here than there, or not at all.
+A plain module keeps its parameters where its constructor put them, as in a plain PyTorch loop; the check then writes
+them in place, as an optimizer does. A bound module follows the vector. Both see the same real minibatches. If they
+differ, the model would train differently here than in a plain loop, or not at all.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from asgd_lab.tasks.network import Network
 from asgd_lab.tasks.objective import Objective, check_loss, check_outputs
 from asgd_lab.tasks.precision import casting
 
-# The relative difference of two losses or gradients beyond which more than rounding is at work.
+# The relative difference of two losses or gradients that rounding may cause.
 _NEAR = {"float32": 1e-3, "bfloat16": 3e-2}
 
 Minibatch = tuple[Tensor, Tensor]
@@ -32,16 +32,16 @@ Minibatch = tuple[Tensor, Tensor]
 
 
 class _Found(NamedTuple):
-    """What one minibatch gives."""
+    """The results of one minibatch."""
 
     loss: Tensor
     gradients: dict[str, Tensor]  # of the parameters that get one
     has_error: bool
-    leaves: list[Tensor]  # of the loss's graph: whatever a gradient reaches
+    leaves: list[Tensor]  # of the loss's graph: all tensors that a gradient reaches
 
 
 def check_memory(model: nn.Module) -> None:
-    """A `ScenarioError` where two parameters, or a parameter and a buffer, lie in the same memory without being one."""
+    """A `ScenarioError` if two parameters, or a parameter and a buffer, are different tensors that share memory."""
     parameters = list(model.named_parameters())
     everything = [*parameters, *model.named_buffers()]
     by_storage: dict[int, list[tuple[str, Tensor]]] = {}
@@ -61,9 +61,9 @@ def check_memory(model: nn.Module) -> None:
 
 
 def check_network(network: Network, name: str, minibatches: Sequence[Minibatch]) -> bool:
-    """Whether an error is defined for the model's outputs; a `ScenarioError` says in one line why it cannot be trained.
+    """Whether an error is defined for the model's outputs; a `ScenarioError` says why the model cannot be trained.
 
-    Two minibatches are tried, which are not changed.
+    Two minibatches are tried; their tensors are not changed.
     """
     try:
         plain, bound, expected, found = _compared(network, name, minibatches, _move)
@@ -93,7 +93,7 @@ def check_network(network: Network, name: str, minibatches: Sequence[Minibatch])
 def _compared(
     network: Network, name: str, minibatches: Sequence[Minibatch], move: Callable[[Iterable[Tensor]], None]
 ) -> tuple[nn.Module, BoundModule, list[_Found], list[_Found]]:
-    """A plain module and a bound one, and what the minibatches give of each."""
+    """A plain module and a bound one, and the results of the minibatches for each."""
     device = minibatches[0][0].device
     plain, bound = network.fresh(device).model, network.fresh(device)
     check_memory(plain)
@@ -115,7 +115,7 @@ def _compared(
 def _minibatch(
     network: Network, name: str, model: nn.Module, write: Callable[[], None], step: int, minibatch: Minibatch
 ) -> _Found:
-    """Of one module, its parameters moved after the first."""
+    """The results of one module; `write` moves its parameters before every minibatch but the first."""
     if step:
         write()
     inputs, labels = (each.clone() for each in minibatch)
@@ -134,7 +134,7 @@ def _minibatch(
 
 
 def tried(objective: Objective, name: str, model: nn.Module, inputs: Tensor, labels: Tensor) -> tuple[Any, Tensor]:
-    """Outputs and loss of a minibatch; a `ScenarioError` says what the model or the loss cannot take or return."""
+    """Outputs and loss of a minibatch; a `ScenarioError` if the model or the loss fails, or returns a wrong type."""
     shape = tuple(inputs.shape[1:])
     try:
         outputs = model(inputs)
@@ -148,7 +148,7 @@ def tried(objective: Objective, name: str, model: nn.Module, inputs: Tensor, lab
 
 
 def _check_inside(name: str, plain: nn.Module, expected: Sequence[_Found]) -> None:
-    """Nothing that lasts and gets a gradient lies outside the module's parameters."""
+    """A `ScenarioError` if a lasting tensor that gets a gradient is none of the module's parameters."""
     inside = {id(parameter) for parameter in plain.parameters()}
     lasting = {id(leaf) for leaf in expected[0].leaves} & {id(leaf) for leaf in expected[-1].leaves}
     for leaf in expected[0].leaves:
@@ -176,7 +176,7 @@ def _far(expected: Tensor, found: Tensor, near: float) -> bool:
 
 
 def _move(weights: Iterable[Tensor]) -> None:
-    """Write other values in place, as an optimizer does."""
+    """Change the weights in place, as an optimizer does."""
     with torch.no_grad():
         for weight in weights:
             steps = torch.arange(weight.numel(), device=weight.device, dtype=weight.dtype).view(weight.shape)
@@ -184,14 +184,14 @@ def _move(weights: Iterable[Tensor]) -> None:
 
 
 def _move_alike(weights: Iterable[Tensor]) -> None:
-    """The same, and all elements of a weight that are equal stay so."""
+    """Change the weights in place; equal elements of a weight stay equal."""
     with torch.no_grad():
         for weight in weights:
             weight.mul_(1.05).add_(0.02)
 
 
 def _leaves(loss: Tensor) -> Iterator[Tensor]:
-    """The tensors in which the graph ends."""
+    """The leaf tensors of the graph."""
     waiting, seen = [loss.grad_fn], {loss.grad_fn}
     while waiting:
         node: Any = waiting.pop()
@@ -206,7 +206,7 @@ def _leaves(loss: Tensor) -> Iterator[Tensor]:
 
 
 def _named(model: nn.Module, leaf: Tensor) -> str:
-    """Where a module keeps a tensor, in an attribute or in a list or a dict."""
+    """The attribute in which a module keeps a tensor, itself or in a list or a dict, for a message."""
     for prefix, module in model.named_modules():
         for attribute, value in vars(module).items():
             inside = (
@@ -218,7 +218,7 @@ def _named(model: nn.Module, leaf: Tensor) -> str:
 
 
 def _addresses(tensor: Tensor) -> Tensor:
-    """Of its elements, in its storage: each once."""
+    """The storage offsets of its elements, each once."""
     start = int(tensor.storage_offset())
     if tensor.is_contiguous() or not tensor.numel():
         return torch.arange(start, start + tensor.numel())

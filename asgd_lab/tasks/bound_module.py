@@ -1,8 +1,8 @@
-"""One module over many vectors: its parameters' data are views of the vector of whichever replica computes.
+"""One module over many vectors: its parameters' data are views of the vector of the replica that computes now.
 
-No copy of the module is made: what its code holds on to (a list of its parameters, a function that closes over it)
-stays the module's own, and sees the vector. Buffers are a replica's own, and are put in their places with it, unless
-the scenario makes them the server's: then they lie in the vector, behind the parameters.
+The module is never copied: a list of its parameters or a closure over them, in the user's code, stays valid and sees
+the vector. Each replica has its own buffers, which are put in place with its vector, unless the scenario makes buffers
+the server's: then they lie in the vector, behind the parameters.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ Buffers = dict[str, Tensor]
 
 
 def layout_of(model: nn.Module, shares_buffers: bool) -> Layout:
-    """Parameters in the module's order; then its buffers of floating point, where they are shared."""
+    """Parameters in the module's order, then its floating-point buffers if they are shared."""
     shared = [buffer for buffer in model.buffers() if buffer.is_floating_point()] if shares_buffers else []
     return Layout.of(each.shape for each in (*model.parameters(), *shared))
 
 
 @final
 class ReplicaTensors:
-    """What a module is bound to for one replica: views of its vector, and the tensors in its buffers' places."""
+    """One replica's tensors for a module: views of its vector, and its buffers."""
 
     __slots__ = ("buffers", "views")
 
@@ -38,7 +38,7 @@ class ReplicaTensors:
 
 @final
 class BoundModule:
-    """A module, and the place that it is bound to now. Binding to another takes some microseconds."""
+    """A module and the replica tensors that it is bound to now. Binding it to others takes some microseconds."""
 
     def __init__(self, model: nn.Module, layout: Layout, shares_buffers: bool) -> None:
         self.model, self._layout = model, layout
@@ -49,25 +49,25 @@ class BoundModule:
         self._homes = [(parts[prefix], attribute, name) for prefix, attribute, name in parted]
         self._slots = list(_slots(model))
         first: dict[int, str] = {}
-        # Of a buffer in several places the name of the first; what is empty now may be filled later.
+        # A buffer in several places has the name of the first; an empty place may be filled later.
         self._same = [
             first.setdefault(id(owner[name]), full) if owner[name] is not None else full
             for owner, name, full in self._slots
         ]
         self.canonical = {full: same for (*_, full), same in zip(self._slots, self._same, strict=True)}
-        """Of each place that a buffer has the name that the buffer goes by."""
+        """For each place of a buffer, the canonical name of the buffer."""
         self._known = {*self.canonical, *(name for name, _ in model.named_parameters(remove_duplicate=False))}
         self._names = {name: self._same.index(name) for name in dict.fromkeys(self._same)}
         self.names = frozenset(self._names)
-        """Of its buffers, also of those that are empty now."""
+        """Canonical names of its buffers, also of those that are empty now."""
         floating = [index for index in self._names.values() if _is_floating(self._slots[index])]
         self._shared = floating if shares_buffers else []
         self.shared = frozenset(name for name, index in self._names.items() if index in self._shared)
-        """The buffers that lie in the vector."""
+        """Names of the buffers that lie in the vector."""
         self._place: ReplicaTensors | None = None
 
     def place(self, vector: Tensor, buffers: Mapping[str, Tensor]) -> ReplicaTensors:
-        """A new place over `vector`, with clones of these buffers; those that lie in the vector are its own."""
+        """Replica tensors over `vector`, with clones of these buffers; shared buffers are views of the vector."""
         views = self._layout.views(vector)
         count = len(self._parameters)
         found = {name: self._typed(name, each).to(vector.device, copy=True) for name, each in buffers.items()}
@@ -76,13 +76,13 @@ class BoundModule:
         return ReplicaTensors(views[:count], [found.get(name) for name in self._same])
 
     def _typed(self, name: str, value: Tensor) -> Tensor:
-        """In the type of the module's buffer: files have not all of them."""
+        """The value in the type of the module's buffer: files lack some types."""
         owner, attribute, _ = self._slots[self._names[name]]
         now = owner[attribute]
         return value.detach() if now is None else value.detach().to(now.dtype)
 
     def bind(self, place: ReplicaTensors) -> None:
-        """From now on the module computes with this replica's parameters and buffers."""
+        """Let the module compute with this replica's parameters and buffers."""
         if self._place is place:
             return
         if self._place is not None:  # a module may put new tensors in its buffers' places
@@ -94,9 +94,9 @@ class BoundModule:
         self._place = place
 
     def settle(self) -> None:
-        """After a minibatch: what was put in the places of the vector's tensors is copied into the vector.
+        """After a minibatch, copy tensors that replaced views of the vector into the vector, and restore the views.
 
-        Models and optimizers may give a parameter other data (`weight.data = ...`), and models buffers.
+        Models and optimizers may give a parameter other data (`weight.data = ...`), and models may replace buffers.
         """
         assert self._place is not None
         for name, home in zip(self.parameters, self._place.views, strict=True):
@@ -116,13 +116,13 @@ class BoundModule:
                 owner[name] = view
 
     def check(self, step: int) -> None:
-        """That one parameter, at each step another, is still the module's; RunFailed where another took its place."""
+        """Check one parameter, another at each step: RunFailed if the module has replaced it."""
         owner, attribute, name = self._homes[step % len(self._homes)]
         if getattr(owner, attribute, None) is not self.parameters[name]:
             raise RunFailed(f"the model has put another parameter in the place of its {name}, which is trained")
 
     def check_trained(self) -> None:
-        """That the parameters that get gradients are those that did at the start; RunFailed where they are others."""
+        """RunFailed if a parameter's `requires_grad` has changed since the start."""
         now = [each.requires_grad for each in self._parameters]
         if now != self._trained:
             name, is_trained = next(
@@ -136,17 +136,17 @@ class BoundModule:
             )
 
     def replaced(self) -> list[str]:
-        """The parameters that are no parameters of the module any more."""
+        """Names of parameters that the module has replaced."""
         now = dict(self.model.named_parameters())
         return [name for name, parameter in self.parameters.items() if now.get(name) is not parameter]
 
     def late(self) -> list[str]:
-        """The parameters and buffers that the module did not have when it was constructed."""
+        """Names of parameters and buffers that the module registered after its construction."""
         now = [*(name for name, _ in self.model.named_parameters()), *(full for *_, full in _slots(self.model))]
         return [name for name in now if name not in self._known]
 
     def buffers(self, place: ReplicaTensors) -> Buffers:
-        """The replica's, by name; those of the module itself where it is bound to that place."""
+        """The replica's buffers, by name; read from the module while it is bound to them."""
         if self._place is place:
             found = {full: self._slots[index][0][self._slots[index][1]] for full, index in self._names.items()}
         else:
@@ -154,7 +154,7 @@ class BoundModule:
         return {full: buffer for full, buffer in found.items() if buffer is not None}
 
     def load(self, place: ReplicaTensors, buffers: Mapping[str, Tensor]) -> None:
-        """Put these values into the replica's buffers."""
+        """Copy these values into the replica's buffers."""
         self.bind(place)
         for full, value in buffers.items():
             owner, name, _ = self._slots[self._names[full]]
@@ -162,7 +162,7 @@ class BoundModule:
             if here is not None and here.shape == value.shape:
                 with torch.no_grad():
                     here.copy_(value)  # in the buffer's own type
-            else:  # the module had put another tensor there
+            else:  # the module has replaced the buffer
                 owner[name] = value.to(place.views[0].device, copy=True)
 
     def _buffer(self, index: int) -> Tensor:
@@ -173,7 +173,7 @@ class BoundModule:
 
 
 _Slot = tuple[MutableMapping[str, Tensor | None], str, str]
-"""Where a module keeps a buffer: the mapping, the key in it, and the whole name."""
+"""A place where a module keeps a buffer: the mapping, the key in it, and the full name."""
 
 
 def _is_floating(slot: _Slot) -> bool:

@@ -1,9 +1,9 @@
-"""A network of the scenario's, and data that are only indexed: images with classes, or whatever the user brings.
+"""The classification task: the scenario's network, and data that are only indexed (images and classes, or the user's).
 
-Running statistics of BatchNorm are not parameters: they stay local to a replica, are never pushed, and no fetch
-replaces them. A replica is evaluated with its own. For the server's parameters they are estimated anew on a fixed
-sample of the training set. Unless the scenario makes them the server's: then they lie in the flat vector, behind the
-parameters. Layers in evaluation mode keep the statistics that they have.
+BatchNorm's running statistics are not parameters: they stay local to a replica, are never pushed, and no fetch replaces
+them. A replica is evaluated with its own. For the server's parameters they are estimated again on a fixed sample of the
+training set. If the scenario makes them the server's, they lie in the flat vector, behind the parameters. Layers in
+evaluation mode keep the statistics that they have.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from asgd_lab.tasks.python_state import modes_of, python_state, restore_modes
 from asgd_lab.tasks.sharing_checks import may_share, resumes
 from asgd_lab.tasks.training_checks import check_evaluation, doubts, try_steps
 
-_SAMPLE = 2048  # training images on which `evaluate` measures and re-estimates
+_SAMPLE = 2048  # training images on which `evaluate` measures, and estimates BatchNorm's statistics
 
 
 class ClassificationConfig(Protocol):
-    """The part of a scenario that states it, beside the data's."""
+    """The scenario's part for this task, without the keys of the data."""
 
     @property
     def model(self) -> str:
@@ -67,7 +67,7 @@ class ClassificationConfig(Protocol):
 
     @property
     def dataset_options(self) -> Mapping[str, Any]:
-        """Keywords of the data, such as what is done to images that are read from files."""
+        """Keywords of the data, such as the augmentation of images that are read from files."""
         ...
 
     @property
@@ -77,12 +77,12 @@ class ClassificationConfig(Protocol):
 
     @property
     def size_bytes(self) -> int | None:
-        """What a push moves in another's place; None: the vector's own bytes."""
+        """Stated bytes of a push, for a network that this one stands for; None: the vector's own bytes."""
         ...
 
     @property
     def loss(self) -> str | None:
-        """The user's own, as package.module:function."""
+        """The user's own loss, as package.module:function; None: cross-entropy."""
         ...
 
     @property
@@ -107,13 +107,13 @@ class ClassificationConfig(Protocol):
 
     @property
     def batch_norm(self) -> str:
-        """Whose BatchNorm's statistics are: local, or the server's."""
+        """The owner of BatchNorm's statistics: `local` to a replica, or the `server`."""
         ...
 
 
 @final
 class ClassificationTask:
-    """The network at its initial parameters, the data, and what makes an optimizer."""
+    """The network at its initial parameters, the data, and the factory of optimizers."""
 
     def __init__(self, config: ClassificationConfig, seed: int, data: Data, workers: int = 1) -> None:
         labels = data["train_labels"]
@@ -157,7 +157,7 @@ class ClassificationTask:
         self.doubts: list[str] = []
 
     def check(self, *, gradients: bool = False, device: torch.device = CPU) -> None:
-        """A `ScenarioError` where the model does not train as in a plain loop; two real minibatches are tried."""
+        """A `ScenarioError` if the model does not train as in a plain loop; two real minibatches are tried."""
         order = self._order(0, device)
         feed = self._data.source(device).feed(self._seed, 0, order)
         minibatches = [(feed(step), self._data.labels("train", order(step))) for step in range(2)]
@@ -177,7 +177,7 @@ class ClassificationTask:
         self.doubts += doubts(self.network, self._name, learner, minibatches[0], self._loss_name)
 
     def _extremes(self, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """Of each split a minibatch with what only few samples have, such as the greatest index into a table."""
+        """For each split a minibatch of extreme samples, such as those with the greatest index into a table."""
         for split in ("train", "test"):
             index = extreme_samples(self._data.host, split)
             if index is not None:
@@ -185,14 +185,14 @@ class ClassificationTask:
                 yield self._data.source(device).views(split, index)[0], self._data.labels(split, index)
 
     def check_resume(self, *, device: torch.device = CPU) -> None:
-        """A `ScenarioError` where a learner that goes on from a checkpoint would take other steps."""
+        """A `ScenarioError` if a learner restored from a checkpoint would take other steps."""
         with preserving_generators():
             if not resumes(self.network, self._learner, device):
                 message = f"{self._name} keeps something from one minibatch to the next that no checkpoint has: it is"
                 raise ScenarioError.at("backend.checkpoint", f"{message} no parameter and no buffer; register_buffer()")
 
     def start_with(self, buffers: Mapping[str, Tensor]) -> None:
-        """From now on learners start with these buffers, as a warm start left them."""
+        """Let new learners start with these buffers, from a warm start."""
         if strange := sorted(buffers.keys() - self.network.buffer_names):
             message = f"is of another model: {self._name} has no buffer {strange[0]}"
             raise ScenarioError.at("warm_start.run", message)
@@ -200,17 +200,17 @@ class ClassificationTask:
         self.network.buffers |= {name.removeprefix(START): each for name, each in self._warmed.items()}
 
     def start(self) -> Data:
-        """These buffers, as what a task of another process takes beside its data."""
+        """The buffers of `start_with` as data entries, for the tasks of other processes."""
         return dict(self._warmed)
 
     def initial(self) -> Tensor:
-        """The network's own initialisation, drawn from the seed's stream."""
+        """(P,) the network's own initialisation, drawn from the seed's stream."""
         return self.network.initial()
 
     def learner(
         self, worker: int, params: Tensor, gradients: Tensor | None = None, order: Order | None = None
     ) -> NetworkLearner:
-        """Bind a replica to `params`; it walks its own permutations unless an order is given."""
+        """Bind a replica to `params`; without an `order` it uses its own permutations."""
         device = params.device
         self._learners += 1
         if self._learners == 2:
@@ -236,9 +236,8 @@ class ClassificationTask:
         return walk(self._seed, worker, self._samples, self._batch_size, device, part)
 
     def batch(self, device: torch.device = CPU) -> Batch:
-        """Stacks of replicas."""
         from asgd_lab.tasks.batched import ClassificationBatch
-        from asgd_lab.tasks.batching_checks import check_steps  # late: few runs need it
+        from asgd_lab.tasks.batching_checks import check_steps  # imported here: few runs need it
 
         parts = {
             "a loss": self._objective.own is not None,
@@ -258,16 +257,16 @@ class ClassificationTask:
 
     @property
     def device_bytes(self) -> int:
-        """Of the inputs and labels that each process puts on its GPU."""
+        """Bytes of the inputs and labels that each process puts on its GPU."""
         return self._data.bytes
 
     def evaluate(
         self, params: Tensor, buffers: Mapping[str, Tensor] | None = None, *, of_replica: bool = False
     ) -> list[tuple[str, str, float]]:
-        """Error, where one is defined, and loss on the test set and on a fixed sample of the training set.
+        """Loss, and error if one is defined, on the test set and on a fixed sample of the training set.
 
-        With the buffers of a replica, or those that training starts with. Of a replica's own all are taken as they are;
-        beside other parameters BatchNorm's statistics are estimated anew, where it is in training mode.
+        `buffers` are a replica's; None means those that training starts with. With `of_replica` they are used as they
+        are; otherwise the statistics of BatchNorm layers in training mode are estimated again.
         """
         source = self._data.source(params.device)
         chosen = generator(0, "evaluate").permutation(self._samples)[:_SAMPLE]
@@ -293,17 +292,17 @@ class ClassificationTask:
     def _inputs(self, source: Source, sample: Tensor) -> Iterator[Tensor]:
         if self._whole:
             chunks = tuple(filled(chunk, self._batch_size) for chunk in torch.split(sample, self._batch_size))
-        else:  # of nearly equal size: BatchNorm cannot learn from a last one of one sample
+        else:  # chunks of nearly equal size: BatchNorm cannot take a last one of one sample
             chunks = torch.tensor_split(sample, -(-len(sample) // self._batch_size))
         return (source.views("train", chunk)[0] for chunk in chunks)
 
     @contextlib.contextmanager
     def _examined(self, device: torch.device) -> Iterator[BoundModule]:
-        """A module that nothing trains with; it comes back in the modes that the factory gave it."""
+        """A module for evaluation only; its layers' modes are restored afterwards."""
         bound = self._evaluating.pop(device, None) or self.network.fresh(device)
         model = bound.model
         modes, before = modes_of(model), python_state(model)
         yield bound
         restore_modes(model, modes)
-        if python_state(model) == before:  # otherwise the next evaluation begins with a new one
+        if python_state(model) == before:  # otherwise the next evaluation builds a new module
             self._evaluating[device] = bound

@@ -1,7 +1,7 @@
-"""What is done to gradients and learning rates before a local step: clipping, and a schedule that follows a clock.
+"""Changes to gradients and learning rates before a local step: clipping, and a schedule that follows a clock.
 
-A schedule is a pure function of its clock, so that a run which is resumed, repeated or restarted needs no state of it:
-the worker's own minibatches, or the version of the parameters that it fetched last.
+The clock is the worker's own minibatches, or the version of the parameters that it fetched last. A schedule is a pure
+function of its clock, so resume, replay and restart need no saved state of it.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 Adjust = Callable[[torch.optim.Optimizer, Sequence[Tensor], int, int], None]
-"""(optimizer, weights, the worker's minibatches so far, the version it works on): before the optimizer's step."""
+"""(optimizer, weights, the worker's minibatches so far, the version it works on), called before each step."""
 AdjustRows = Callable[[torch.optim.Optimizer, Sequence[Tensor], Tensor, Sequence[tuple[int, int]]], None]
-"""The same of replicas (R, P): (optimizer, rows (P,), their gradients (R, P), each row's minibatches and version)."""
+"""The same for replicas: (optimizer, rows (P,), their gradients (R, P), each row's minibatches and version)."""
 
 
 def rate_factor(schedule: Any, time: int) -> float:
-    """By what the learning rate is multiplied at `time` of the schedule's clock."""
+    """The factor of the learning rate at `time` of the schedule's clock."""
     warm = min(1.0, (time + 1) / schedule.warmup) if schedule.warmup else 1.0
     if schedule.name == "step":
         return float(warm * schedule.factor ** (time // schedule.every))
@@ -33,7 +33,7 @@ def rate_factor(schedule: Any, time: int) -> float:
 
 
 def adjuster(schedule: Any, clip: Any) -> Adjust | None:
-    """What the scenario says is to be done; None for nothing."""
+    """The function that clips and sets the rate as the scenario says; None if it says nothing."""
     if schedule is None and clip is None:
         return None
 
@@ -52,7 +52,7 @@ def adjuster(schedule: Any, clip: Any) -> Adjust | None:
 
 
 def row_adjuster(schedule: Any, clip: Any) -> AdjustRows | None:
-    """The same for replicas that one optimizer steps, a replica a row."""
+    """As `adjuster`, for replicas that share one optimizer, each as one row."""
     if schedule is None and clip is None:
         return None
 
@@ -62,7 +62,7 @@ def row_adjuster(schedule: Any, clip: Any) -> AdjustRows | None:
         if clip is not None:
             if clip.norm is not None:
                 norms = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
-                gradients.mul_((clip.norm / (norms + 1e-6)).clamp_(max=1.0))  # as torch's clip_grad_norm_
+                gradients.mul_((clip.norm / (norms + 1e-6)).clamp_(max=1.0))  # as in torch's clip_grad_norm_
             else:
                 gradients.clamp_(-clip.value, clip.value)
         if schedule is not None:

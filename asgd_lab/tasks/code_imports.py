@@ -1,4 +1,4 @@
-"""What a scenario names as package.module:name: of torch, torchvision and this package, or somebody's own code."""
+"""Imports of names package.module:name in a scenario: from torch, torchvision and this package, or the user's code."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from asgd_lab.tasks.torch_settings import preserving_settings
 from asgd_lab.tasks.torchvision_import import torchvision
 from asgd_lab.trust import Named, is_plugin, is_trusted, outside_here, refusal
 
-# Where torch and torchvision keep classes that do nothing but compute. Elsewhere are loaders, compilers and launchers.
+# Modules of torch and torchvision whose classes only compute; other modules have loaders, compilers and launchers.
 _HOMES = ("torch.nn", "torch.optim", "torchvision.models", "torchvision.ops", "asgd_lab.tasks")
 
 
 def imported(key: str, name: str, what: str) -> Callable[..., Any]:
-    """The callable; a `ScenarioError` at `key` says why there is none. `what` is a sentence on what it should do."""
+    """The callable of that name; a `ScenarioError` at `key` if there is none. `what` is a sentence on its signature."""
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
         raise ScenarioError.at(key, f"'{name}' is not of the form package.module:factory")
     if is_trusted():
-        # As `python -m` does, and to stay: a module may import its neighbours late.
+        # As `python -m` does, and for good: a module may import its neighbours later.
         if (here := os.getcwd()) not in sys.path:
             sys.path.insert(0, here)
         return _found(key, name, what)
@@ -43,7 +43,7 @@ def imported(key: str, name: str, what: str) -> Callable[..., Any]:
 
 
 def untrusted(config: Any) -> Named:
-    """What of a task's configuration is code that may not be imported; nothing where all is trusted."""
+    """The code that a task's configuration names and that may not be imported; empty if all is trusted."""
     if is_trusted():
         return []
     named = [(f"task.{key}", getattr(config, key, None)) for key in ("dataset", "model", "loss")]
@@ -57,10 +57,10 @@ def untrusted(config: Any) -> Named:
 
 
 def untrusted_weights(options: Any) -> Named:
-    """Options that make torchvision download trained weights, which it unpickles."""
+    """The options that make torchvision download trained weights, which it unpickles."""
     if is_trusted():
         return []
-    names = ("weights", "pretrained")  # torchvision takes the older word, too
+    names = ("weights", "pretrained")  # torchvision also takes the second, older name
     asked = [key for key, value in options.items() if key.startswith(names) and value not in (None, False)]
     return [(f"task.model_options.{key}", f"{options[key]} (downloaded and unpickled)") for key in asked]
 
@@ -84,12 +84,12 @@ def _found(key: str, name: str, what: str) -> Callable[..., Any]:
 
 
 def _known(key: str, name: str) -> Callable[..., Any] | None:
-    """A network, an optimizer or a loss that a library defines itself; None for anything else that lies in one."""
+    """A network, an optimizer or a loss that torch, torchvision or this package defines; None for other names."""
     module_name, _, attribute = name.partition(":")
     if not _is_at_home(module_name):
         return None
     if module_name.startswith("torchvision"):
-        torchvision()  # imports it where its own import would fail
+        torchvision()  # imports it also where a plain import would fail
     try:
         with _elsewhere():
             module = importlib.import_module(module_name)
@@ -103,7 +103,7 @@ def _known(key: str, name: str) -> Callable[..., Any] | None:
     match key:
         case "task.optimizer.name":
             fits = is_class and issubclass(found, torch.optim.Optimizer)
-        case "task.loss":  # a function of outputs and labels; none of these reads or writes a file
+        case "task.loss":  # functions of outputs and labels; none of them reads or writes a file
             fits = isinstance(found, types.FunctionType) and home == "torch.nn.functional"
         case "task.model":
             fits = (is_class and issubclass(found, nn.Module)) or _makes_a_network(found, home)
@@ -117,7 +117,7 @@ def _is_at_home(module_name: str) -> bool:
 
 
 def _makes_a_network(found: Any, home: str) -> bool:
-    """Whether it is the function that torchvision registers under its own name."""
+    """Whether torchvision registers this function as a model, under the function's own name."""
     if not isinstance(found, types.FunctionType) or not home.startswith("torchvision.models"):
         return False
     return found.__name__ in torchvision().models.list_models()
@@ -125,7 +125,7 @@ def _makes_a_network(found: Any, home: str) -> bool:
 
 @contextlib.contextmanager
 def _here() -> Iterator[None]:
-    """A module may go to another folder; whoever imports it stays, since paths that were given are relative to this."""
+    """Restore the working directory, which an imported module may change: the user's paths are relative to it."""
     here = os.open(".", os.O_RDONLY)
     try:
         yield
@@ -136,7 +136,7 @@ def _here() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _elsewhere() -> Iterator[None]:
-    """Import nothing from the current directory meanwhile."""
+    """Import nothing from the current directory inside."""
     before = list(sys.path)
     sys.path[:] = outside_here(before)
     try:

@@ -1,7 +1,7 @@
-"""A digest of a task's data: of every tensor's bytes, or of a folder of images the names, sizes and statistics.
+"""A digest of a task's data: every tensor's bytes, or for a folder of images the names, sizes and statistics.
 
-Reading every picture of ILSVRC would take longer than most runs. A picture that changes and keeps its size is therefore
-noticed only if it is one of those that the mean image is taken of.
+Reading every image of ILSVRC would take longer than most runs. So a changed image of the same size is noticed only if
+it belongs to the sample for the mean image.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from asgd_lab.tasks.base import Data
 
 
 def digest(data: Data, root: str | None = None) -> str:
-    """SHA-256 of the data; names of files count from the folder `root`, so that it may be moved."""
+    """SHA-256 of the data; file names are taken relative to the folder `root`, so that it may be moved."""
     whole = hashlib.sha256()
     for name in sorted(data):
         tensor = data[name].detach().cpu().contiguous()

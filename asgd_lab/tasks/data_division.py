@@ -1,4 +1,4 @@
-"""Which training samples are whose: everybody's, a part for each worker, or parts that are skewed by label."""
+"""Division of the training samples among workers: shared, in equal parts, or in parts skewed by label."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Indices = npt.NDArray[np.int64]
 
 
 def divided(config: Any, labels: Indices, workers: int, batch_size: int, seed: int) -> list[Indices] | None:
-    """Each worker's samples, disjoint and together all of them; None where everybody has all.
+    """Each worker's samples, a partition of all of them; None where every worker uses all.
 
-    `sharded` deals a permutation out evenly. `dirichlet` deals out every class by shares drawn from a symmetric
-    Dirichlet distribution (Hsu et al. 2019, "Measuring the Effects of Non-Identical Data Distribution", section 3).
+    `sharded` splits a permutation evenly. `dirichlet` splits every class by shares drawn from a symmetric Dirichlet
+    distribution (Hsu et al. 2019, "Measuring the Effects of Non-Identical Data Distribution", section 3).
     """
     if config is None or config.name == "shared":
         return None

@@ -1,8 +1,8 @@
-"""Images and labels as tensors, read once and then only indexed; nothing is copied about on disk.
+"""Images and labels as tensors, read once and then only indexed; no file is copied on disk.
 
-Images are float32 (N, C, H, W), standardised. The order of samples belongs to the learners. A data set may be composed:
-then each sample is K images of one channel, laid over each other as channels, `train_members` (N, K) says which, and
-its class has theirs as decimal digits.
+Images are float32 (N, C, H, W), standardised. The order of samples belongs to the learners. In a composed data set each
+sample is K images of one channel, stacked as channels: `train_members` (N, K) holds their indices, and the decimal
+digits of the sample's class are theirs.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _FILES = {
     "test_images": "t10k-images-idx3-ubyte",
     "test_labels": "t10k-labels-idx1-ubyte",
 }
-# Mean and deviation of a training pixel. Constants: a sum over all pixels would have other last bits on other threads.
+# Mean and deviation of a training pixel. Constants, because the last bits of a sum depend on the number of threads.
 _STANDARDS = {"digits": (4.885, 6.012), "fashion-mnist": (72.94, 90.02)}
 _COMPOSED_TRAINING, _COMPOSED_TEST = 1_000_000, 2_000
 _DIGITS_TRAINING = 1437  # four fifths of the 1,797
@@ -58,7 +58,7 @@ class DatasetConfig(Protocol):
 
     @property
     def data_folder(self) -> str | None:
-        """Where to look first."""
+        """The first folder to search."""
         ...
 
     @property
@@ -68,12 +68,12 @@ class DatasetConfig(Protocol):
 
     @property
     def train_samples(self) -> int | None:
-        """Use only the first so many training samples."""
+        """The number of training samples to use, the first ones; None: all."""
         ...
 
 
 def read(config: DatasetConfig) -> Data:
-    """Tensors train_images, train_labels, test_images, test_labels; labels of our own data are int64 from 0."""
+    """Tensors train_images, train_labels, test_images, test_labels; our own data have int64 labels from 0."""
     if ":" in config.dataset:
         return _users(config)
     known = [*DATASETS, *COMPOSED, FOLDER]
@@ -114,7 +114,7 @@ def _standardised(name: str, arrays: dict[str, Pixels]) -> Data:
 
 
 def _composed(config: DatasetConfig, count: int) -> Data:
-    """So many images of Fashion-MNIST at a time, at half their resolution: 10 to the power of `count` classes.
+    """Samples of `count` images of Fashion-MNIST at half their resolution, in 10 to the power of `count` classes.
 
     The samples are drawn from all 3.6e9 pairs or 2.2e14 triples, the same ones for every seed.
     """
@@ -138,7 +138,7 @@ def _check_samples(config: DatasetConfig, samples: int) -> None:
 
 
 def _users(config: DatasetConfig) -> Data:
-    """The user's own, see `_kept`: inputs and labels of any shape, each with samples in its first dimension."""
+    """The user's own data, converted by `_kept`: inputs and labels of any shape, samples in the first dimension."""
     name = config.dataset
     factory = imported("task.dataset", name, f"it returns a dict of {', '.join(_FILES)}")
     try:
@@ -164,16 +164,17 @@ def _users(config: DatasetConfig) -> Data:
     return {part: _kept(part, value) for part, value in kept.items()}
 
 
-_ROUNDING = 1e-3  # of the standard deviation of a number over the samples
-_NOISE = 1e-12  # of its size
-# torch computes with none of these.
+_ROUNDING = 1e-3  # of a number's standard deviation over the samples
+_NOISE = 1e-12  # of a number's size
+# torch has no arithmetic for the types on the left.
 _WIDER = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
 
 
 def _kept(part: str, value: Tensor) -> Tensor:
-    """As the task keeps it. Floating point becomes float32, as the parameters are: of float64 that keeps seven digits;
-    and so do pixels, uint8 of (N, C, H, W). Complex numbers stay. Other inputs keep their type, and every value; labels
-    become int64.
+    """The tensor in the task's type. Floating point becomes float32 like the parameters (seven digits of a float64).
+
+    Pixels, uint8 of (N, C, H, W), become float32 too. Complex numbers stay. Other inputs keep their type and all
+    values; labels become int64.
     """
     value = value.detach().cpu()
     if value.is_complex():
@@ -191,13 +192,13 @@ def _kept(part: str, value: Tensor) -> Tensor:
 
 
 def _check_rounding(part: str, value: Tensor, kept: Tensor) -> None:
-    """A `ScenarioError` where float32 loses what tells the samples apart, such as seconds of 1970 within a minute."""
+    """A `ScenarioError` if float32 makes different samples equal, such as Unix times within one minute."""
     if not torch.equal(kept.isfinite(), value.isfinite()):
         raise ScenarioError.at("task.dataset", f"{part} has values beyond what float32 holds, 3.4e38")
     rows = value.reshape(len(value), -1).nan_to_num(0.0, 0.0, 0.0)
     lost = (kept.reshape(rows.shape).nan_to_num(0.0, 0.0, 0.0) - rows).abs().amax(0)
     spread = rows.std(0, correction=0)
-    # A number that is the same in all samples, but for the last bits of its computation, tells nothing apart.
+    # A number that is equal in all samples, but for rounding, does not distinguish them.
     bad = (lost > _ROUNDING * spread) & (spread > _NOISE * rows.abs().amax(0))
     if bool(bad.any()):
         which = int(bad.nonzero()[0])
@@ -213,8 +214,8 @@ def _check_rounding(part: str, value: Tensor, kept: Tensor) -> None:
 
 
 def _digits(config: DatasetConfig) -> dict[str, Pixels]:
-    """The 1,797 digits of 8 by 8 that come with scikit-learn, split by a permutation that is always the same."""
-    # Read in place: importing scikit-learn takes longer than all else that a run of the digits imports.
+    """The 1,797 digits of 8 by 8 pixels that come with scikit-learn, split by a fixed permutation."""
+    # The file is read directly: importing scikit-learn takes longer than all other imports of such a run.
     spec = importlib.util.find_spec("sklearn")
     assert spec is not None
     assert spec.submodule_search_locations
@@ -233,7 +234,7 @@ def _digits(config: DatasetConfig) -> dict[str, Pixels]:
 
 
 def _fashion_mnist(config: DatasetConfig) -> dict[str, Pixels]:
-    """Read in place from the first folder that has all four files; downloaded only where none has."""
+    """Fashion-MNIST from the first folder that has all four files, else downloaded."""
     if config.data_folder is not None and not Path(config.data_folder).expanduser().is_dir():
         raise ScenarioError.at("task.data_folder", f"{config.data_folder} is not a folder")
     found = next((files for folder in _folders(config) if (files := _files(folder))), None) or _download(config)
@@ -259,7 +260,7 @@ def _cache() -> Path:
 
 
 def _files(folder: Path) -> dict[str, Path] | None:
-    """The four files, lying in the folder or where torchvision puts them, packed or not; None unless all are there."""
+    """The four files, in the folder or where torchvision puts them, compressed or not; None if one is missing."""
     for place in (folder, folder / "FashionMNIST" / "raw"):
         candidates = {part: (place / name, place / f"{name}.gz") for part, name in _FILES.items()}
         files = {part: path for part, paths in candidates.items() for path in reversed(paths) if path.is_file()}
@@ -271,11 +272,11 @@ def _files(folder: Path) -> dict[str, Path] | None:
 def _download(config: DatasetConfig) -> dict[str, Path]:
     root = _cache()
     try:
-        # torchvision reports progress on standard output, which is not ours to write on.
+        # torchvision prints its progress on standard output, which belongs to the caller.
         with contextlib.redirect_stdout(io.StringIO()):
             torchvision().datasets.FashionMNIST(root, download=True)
         files = _files(root)
-    except Exception as error:  # network, disk, checksum, archive: the way out is the same
+    except Exception as error:  # network, disk, checksum or archive: the advice is the same
         trouble = one_line(error)
     else:
         if files is not None:
@@ -290,7 +291,7 @@ def _download(config: DatasetConfig) -> dict[str, Path]:
 
 
 def _idx(path: Path) -> Pixels:
-    """One IDX file of unsigned bytes; torchvision's own reader does not take packed files."""
+    """The array in an IDX file of unsigned bytes; torchvision's reader does not take compressed files."""
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         zeros, kind, dimensions = struct.unpack_from(">HBB", content)

@@ -1,4 +1,4 @@
-"""How alike two computations of the same thing are: on the CPU to the bit, on a GPU where its algorithms are so."""
+"""Comparison of repeated computations: equal bits on the CPU, and on a GPU with deterministic algorithms."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-_ROUNDING, _NOT_PROMISED = 1e-5, 1e-2  # code that is compiled while it runs rounds otherwise the second time
+_ROUNDING, _NOT_PROMISED = 1e-5, 1e-2  # just-in-time compiled code rounds differently in its second call
 
 
 def tolerance(device: torch.device) -> float:
-    """The relative difference beyond which more than rounding is at work."""
+    """The relative difference that rounding may cause on this device."""
     strict = torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled()
     return _ROUNDING if device.type != "cuda" or strict else _NOT_PROMISED
 
 
 def same(one: Tensor, other: Tensor, near: float) -> bool:
-    """Whether their difference is that small beside them, at 0.0 whether they are equal; nan is itself."""
+    """Whether their relative difference is at most `near`, or at 0.0 whether they are equal; nan equals nan."""
     if one.shape != other.shape:
         return False
-    if one.is_floating_point() and one.itemsize == 1:  # torch compares none of these
+    if one.is_floating_point() and one.itemsize == 1:  # torch cannot compare these types
         one, other = one.float(), other.float()
     if not near:
         return torch.equal(one.nan_to_num(), other.nan_to_num())
@@ -34,7 +34,7 @@ def same(one: Tensor, other: Tensor, near: float) -> bool:
 
 @contextlib.contextmanager
 def repeatable(device: torch.device) -> Iterator[None]:
-    """Inside, a GPU computes the same bits each time wherever torch knows how; what it does not know how runs too."""
+    """Use torch's deterministic algorithms on a GPU; operations without one run all the same."""
     if device.type != "cuda" or torch.are_deterministic_algorithms_enabled():
         yield
         return

@@ -1,4 +1,4 @@
-"""A task's data on the devices that its learners compute on: moved once a device, however many replicas live there."""
+"""A task's data on the devices of its learners: moved once per device, for all replicas there."""
 
 from __future__ import annotations
 
@@ -11,26 +11,25 @@ from torch import Tensor
 from asgd_lab.tasks.base import CPU, Data
 from asgd_lab.tasks.feeds import Source, source_of
 
-_MOVED = ("_images", "_members", "_labels")  # what minibatches are indexed from; files are decoded on the host
+_MOVED = ("_images", "_members", "_labels")  # suffixes of tensors that minibatches index; files stay on the host
 
 
 @final
 class DeviceData:
-    """The data as they were loaded, and their copies on other devices."""
+    """The data as loaded, and copies on other devices."""
 
     def __init__(self, data: Data, options: Mapping[str, Any]) -> None:
-        """`options` are those of the data set."""
         self.host, self._options = data, options
         self._copies: dict[torch.device, Data] = {CPU: data}
         self._sources: dict[torch.device, Source] = {}
 
     @property
     def bytes(self) -> int:
-        """What they take on a device that is not the CPU."""
+        """Bytes of a copy on another device."""
         return sum(tensor.nbytes for part, tensor in self.host.items() if part.endswith(_MOVED))
 
     def on(self, device: torch.device) -> Data:
-        """Inputs and labels, on that device."""
+        """The tensors that minibatches index, on that device."""
         if device not in self._copies:
             self._copies[device] = {
                 part: tensor.to(device) for part, tensor in self.host.items() if part.endswith(_MOVED)
@@ -38,11 +37,11 @@ class DeviceData:
         return self._copies[device]
 
     def labels(self, split: str, index: Tensor) -> Tensor:
-        """(B, ...) of these samples (B,), on the device of the index."""
+        """The labels (B, ...) of these samples (B,), on the device of the index."""
         return self.on(index.device)[f"{split}_labels"].index_select(0, index)
 
     def source(self, device: torch.device) -> Source:
-        """Where inputs come from, for minibatches on that device."""
+        """The source of inputs for minibatches on that device."""
         if device not in self._sources:
             of_files = "train_files" in self.host
             self._sources[device] = source_of(self.host if of_files else self.on(device), self._options, device)

@@ -1,4 +1,4 @@
-"""Errors and losses of a network that has stopped learning, over samples of one split; BatchNorm's statistics anew."""
+"""Evaluation of a network in evaluation mode over samples of one split, and estimates of BatchNorm's statistics."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def measure(
     model: nn.Module, objective: Objective, source: Source, split: str, index: Tensor, labels: Tensor, batch_size: int,
     whole: bool = False,
 ) -> dict[str, float]:  # fmt: skip
-    """Error, where one is defined, and loss of these samples; of several views the first's, and their average's.
+    """Loss of these samples, and error if one is defined, for the first view and for the average of several views.
 
-    They are taken in minibatches, the last of which may be shorter; for a model that takes `whole` ones alone it is
-    filled up, and the outputs of what it is filled with are left out. Of image files also the top-5 error, where it is
-    not always 0 or there are several views.
+    Samples are taken in minibatches, and the last one may be shorter; for a model that takes only `whole` minibatches
+    it is filled up, and the outputs of the fill are left out. Image files also have a top-5 error, if there are more
+    than five classes or several views.
     """
     wrong, labelled, loss, weight = Counter[str](), 0, 0.0, 0.0
     for chunk, classes in zip(torch.split(index, batch_size), torch.split(labels, batch_size), strict=True):
@@ -50,15 +50,15 @@ def measure(
 
 
 def filled(chunk: Tensor, batch_size: int) -> Tensor:
-    """As many samples as a minibatch has: these again and again."""
+    """The chunk repeated up to `batch_size` samples."""
     return chunk.repeat(-(-batch_size // len(chunk)))[:batch_size]
 
 
 def estimated(bound: BoundModule, inputs: Iterable[Tensor]) -> Buffers:
-    """The buffers of the BatchNorm layers in training mode: the mean of their statistics over these minibatches.
+    """Buffers of the BatchNorm layers in training mode: the mean of their statistics over these minibatches.
 
-    Layers in evaluation mode keep what they have, and are not among them. As torch.optim.swa_utils.update_bn, but for
-    that. What a pass in training mode does to the module's other buffers is the caller's to undo.
+    It is torch.optim.swa_utils.update_bn, except that layers in evaluation mode keep their statistics and are left out.
+    The caller must undo changes that the passes make to the module's other buffers.
     """
     layers = {
         name: layer

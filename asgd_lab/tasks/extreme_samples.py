@@ -1,4 +1,4 @@
-"""Samples that a try-out should meet, since a model or a loss may take all of a data set but these."""
+"""Extreme samples for the checks before training: a model or a loss may accept all of a data set except these."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from asgd_lab.tasks.base import Data
 
 
 def extreme_samples(data: Data, split: str) -> Tensor | None:
-    """The samples with the least and greatest whole number among inputs and among labels; None where none are whole.
+    """Indices of the samples with the least and the greatest integer among inputs and labels; None without integers.
 
-    An index that no table has, or a class that no output stands for, is one of them.
+    An index beyond a table, or a class beyond the outputs, is in one of these samples.
     """
     found = {
         int(flat.amin(1).argmin() if least else flat.amax(1).argmax())

@@ -1,6 +1,6 @@
-"""From a step to its minibatch: pictures that lie in memory, or in files that are decoded ahead of their use.
+"""Feeds map a step to its minibatch, from tensors in memory or from image files that are decoded ahead of their use.
 
-A feed is a pure function of its step: what it reads ahead and how many threads decode changes nothing but time.
+A feed is a pure function of its step: the number of threads and of minibatches read ahead changes only the time.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from asgd_lab.tasks.datasets import pick
 from asgd_lab.tasks.image_folders import ImageFolders, Options
 
 Order = Callable[[int], Tensor]
-"""From a step to the indices (B,) of its minibatch."""
+"""Maps a step to the indices (B,) of its minibatch."""
 Feed = Callable[[int], Tensor]
-"""From a step to its inputs (B, ...)."""
+"""Maps a step to its inputs (B, ...)."""
 
 
 def walk(
     seed: int, worker: int, samples: int, batch_size: int, device: torch.device, part: Indices | None = None
 ) -> Order:
-    """The worker's own permutation of the training set, or of its part of it, a new one each epoch.
+    """The worker's own order: a new permutation of the training set, or of its share of it, in each epoch.
 
-    The last partial batch of an epoch is dropped.
+    The last partial minibatch of an epoch is dropped.
     """
     samples = samples if part is None else len(part)
     batches = samples // batch_size
@@ -38,7 +38,7 @@ def walk(
     def order(step: int) -> Tensor:
         nonlocal walked, indices
         epoch, batch = divmod(step, batches)
-        if epoch != walked:  # remembered for speed alone: it is a function of (seed, worker, epoch)
+        if epoch != walked:  # cached for speed alone: it is a function of (seed, worker, epoch)
             permutation = generator(seed, "order", worker, epoch).permutation(samples)
             permutation = permutation if part is None else part[permutation]
             walked, indices = epoch, torch.from_numpy(permutation).to(device)
@@ -48,30 +48,30 @@ def walk(
 
 
 class Source(Protocol):
-    """Where a task's inputs are from."""
+    """The source of a task's inputs."""
 
     @property
     def of_files(self) -> bool:
-        """Whether they are read from a tree of image files."""
+        """Whether the inputs are read from a tree of image files."""
         ...
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one input."""
+        """The shape of one input."""
         ...
 
     def feed(self, seed: int, worker: int, order: Order) -> Feed:
-        """What a worker trains on, as its order says."""
+        """A worker's training inputs, in its order."""
         ...
 
     def views(self, split: str, index: Tensor) -> list[Tensor]:
-        """What is evaluated of these samples (B,) of "train" or "test": the first view alone, or all, averaged."""
+        """Views of the samples (B,) of "train" or "test" to evaluate: one, or several to average over."""
         ...
 
 
 @final
 class Stored:
-    """Tensors; one view of each."""
+    """Tensors in memory, with one view of each sample."""
 
     of_files = False
 
@@ -81,24 +81,23 @@ class Stored:
         self.shape = tuple(pick(data, "train", first).shape[1:])
 
     def feed(self, seed: int, worker: int, order: Order) -> Feed:
-        """No augmentation: the seed is not needed."""
+        """As `Source.feed`; there is no augmentation, so the seed is unused."""
         data = self._data
         return lambda step: pick(data, "train", order(step))
 
     def views(self, split: str, index: Tensor) -> list[Tensor]:
-        """The samples as they are."""
         return [pick(self._data, split, index)]
 
 
 @final
 class Decoded:
-    """Files, decoded and augmented by threads, some minibatches ahead."""
+    """Image files, decoded and augmented by threads, some minibatches ahead."""
 
     of_files = True
 
     def __init__(self, folders: ImageFolders, device: torch.device) -> None:
         self._folders, self._device, self._ahead = folders, device, folders.options.ahead
-        self._pool: ThreadPoolExecutor | None = None  # threads start where they are needed, and not before a fork
+        self._pool: ThreadPoolExecutor | None = None  # its threads start at first use, so never before a fork
         self.shape = folders.shape
 
     def feed(self, seed: int, worker: int, order: Order) -> Feed:
@@ -124,12 +123,12 @@ class Decoded:
         return feed
 
     def views(self, split: str, index: Tensor) -> list[Tensor]:
-        """The centre first, and the nine other crops that Krizhevsky et al. average over (section 4.1)."""
+        """The central crop, then the nine other crops over which Krizhevsky et al. average (section 4.1)."""
         self._pool = self._pool or ThreadPoolExecutor(self._folders.options.threads, "decoder")
         crops = list(self._pool.map(lambda sample: self._folders.crops(split, sample), index.tolist()))
         return [view.to(self._device) for view in torch.stack(crops, 1)]
 
 
 def source_of(data: Data, options: Mapping[str, Any], device: torch.device) -> Source:
-    """Files where the data name files, and tensors otherwise."""
+    """A source of files if the data name files, else of tensors."""
     return Decoded(ImageFolders(data, Options.of(options)), device) if "train_files" in data else Stored(data)

@@ -1,7 +1,7 @@
-"""Parameters as one flat vector: the layout follows from shapes alone, so any process can lay it over any memory.
+"""The layout of parameters in one flat vector, a function of their shapes alone, so any process can apply it.
 
 Each parameter starts at a 64-byte boundary: kernels are faster there, and take the same path, hence give the same
-bits, wherever the vector lies. The gaps between parameters hold zeros and no gradient ever reaches them.
+bits, at any address of the vector. The gaps between parameters hold zeros, and no gradient ever reaches them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ALIGNMENT = ALIGNMENT_BYTES // 4
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where each parameter lies in the vector: its shape and its first element."""
+    """The shape and the first element of each parameter in the vector."""
 
     shapes: tuple[tuple[int, ...], ...]
     starts: tuple[int, ...]
@@ -39,7 +39,7 @@ class Layout:
         return cls(fixed, tuple(starts), end)
 
     def views(self, vector: Tensor) -> list[Tensor]:
-        """One view a parameter, contiguous, over the vector's own memory."""
+        """A contiguous view for each parameter, over the vector's own memory."""
         if vector.shape != (self.size,) or vector.dtype != torch.float32 or not vector.is_contiguous():
             found = f"{'' if vector.is_contiguous() else 'strided '}{vector.dtype} of {tuple(vector.shape)}"
             raise ProtocolError(f"a replica needs a contiguous torch.float32 vector of ({self.size},), not {found}")

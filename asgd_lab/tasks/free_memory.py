@@ -1,4 +1,4 @@
-"""What a scenario asks for is weighed before it is made."""
+"""The free memory of the machine, checked before large tensors are made."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from asgd_lab.errors import ScenarioError
 
 
 def check_free_memory(key: str, what: str, size_bytes: int) -> None:
-    """A `ScenarioError` at `key` where so many bytes are more than the memory that is free."""
+    """A `ScenarioError` at `key` if `size_bytes` exceeds the free memory; `what` begins its sentence."""
     free_bytes = psutil.virtual_memory().available
     if size_bytes > free_bytes:
         sizes = f"{size_bytes / 1e9:,.1f} GB, and {free_bytes / 1e9:,.1f} GB of memory are free"

@@ -1,6 +1,6 @@
-"""The generators that somebody's code draws from without being given one: Python's, numpy's and torch's.
+"""The global random generators of Python, numpy and torch, from which the user's code and torch's layers draw.
 
-They are global, and torch has one for each device. Whoever calls such code seeds all of them, and puts them back.
+torch has one generator per device. Callers of such code seed all generators first, and restore their states after it.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ import torch
 
 
 def seed_all(number: int) -> None:
-    """A state of each that depends on the number alone (63 bits)."""
+    """Seed all global generators with this number of 63 bits."""
     random.seed(number)
     np.random.seed([number & 0xFFFFFFFF, number >> 32])
     torch.manual_seed(number)
 
 
 def generators_of(device: torch.device) -> Sequence[torch.Generator]:
-    """Torch's that a model on that device draws from: the host's, and on a GPU that GPU's, as dropout does."""
+    """torch's generators for a model on that device: the host's, and that GPU's (dropout draws from it)."""
     if device.type != "cuda":
         return (torch.default_generator,)
-    torch.cuda.init()  # type: ignore[no-untyped-call]  # before which there are none
+    torch.cuda.init()  # type: ignore[no-untyped-call]  # it creates the GPUs' generators
     index = torch.cuda.current_device() if device.index is None else device.index
     return torch.default_generator, torch.cuda.default_generators[index]
 
 
 def seed_with(generators: Sequence[torch.Generator], number: int) -> None:
-    """The same, but of torch's generators these alone: before each minibatch, where all of them take too long."""
+    """As `seed_all`, but only these of torch's generators: seeding all would take too long for each minibatch."""
     for each in generators:
         each.manual_seed(number)
     random.seed(number)
@@ -39,7 +39,7 @@ def seed_with(generators: Sequence[torch.Generator], number: int) -> None:
 
 @contextlib.contextmanager
 def preserving_generators() -> Iterator[None]:
-    """Whatever is drawn or seeded inside, all of them come out as they went in."""
+    """Restore the states of all global generators at the end."""
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     try:

@@ -1,4 +1,4 @@
-"""What of a local optimizer is lost where pushes carry gradients: whatever moves parameters without one."""
+"""Checks for pushes that carry gradients: moves that a local optimizer makes without a gradient are lost."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from asgd_lab.tasks.optimizers import MakeOptimizer
 
 _LOST = "does not reach the server beside push: gradient, which sends the sum of the gradients"
 _NOTHING = {"weight_decay": "0", "maximize": "false"}
-_SCALES = (1.0, 100.0)  # of the weights: a bound may lie beyond those that training starts with
+_SCALES = (1.0, 100.0)  # of the weights: a bound may lie beyond the initial weights
 
 
 def check_groups(made: torch.optim.Optimizer) -> None:
-    """A `ScenarioError` where the optimizer decays weights or climbs, also by a default that nobody has stated."""
+    """A `ScenarioError` if the optimizer decays weights or maximises, be it by a default of its class."""
     for group in made.param_groups:
         for key, nothing in _NOTHING.items():
             if group.get(key):
@@ -28,7 +28,7 @@ def check_groups(made: torch.optim.Optimizer) -> None:
 
 
 def step_doubts(make: MakeOptimizer, weights: Iterable[Tensor]) -> Iterator[str]:
-    """A line where a first step moves these weights, or greater ones, though their gradients are zero."""
+    """A warning if a first step moves these weights, or larger ones, at zero gradients."""
     start = [weight.detach() for weight in weights]
     with preserving_generators():
         for scale in _SCALES:
@@ -39,9 +39,9 @@ def step_doubts(make: MakeOptimizer, weights: Iterable[Tensor]) -> Iterator[str]
             before = [each.detach().clone() for each in tried]
             try:
                 made.step()
-            except Exception:  # of gradients that are zero: nothing is known
+            except Exception:  # the class does not take zero gradients: no conclusion
                 return
-            # Where it divides by the gradients' norm, nothing is known either.
+            # nan, from a division by the gradients' norm, allows no conclusion either.
             if any(bool(((one != other) & one.isfinite()).any()) for one, other in zip(tried, before, strict=True)):
                 yield (
                     f"algorithm.push: the step of {type(made).__name__} moves parameters whose gradient is zero, as a "

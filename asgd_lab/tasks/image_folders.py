@@ -1,7 +1,7 @@
-"""Trees of image files: train/CLASS/FILE and val/CLASS/FILE, as ILSVRC 2012 has them once torchvision has unpacked it.
+"""Trees of image files: train/CLASS/FILE and val/CLASS/FILE, as torchvision unpacks ILSVRC 2012.
 
-What processes share are names, labels and statistics; pictures are read where and when they are needed. Pixels keep
-their range of 0 to 255, less the mean image (Krizhevsky et al. 2012, section 2).
+Processes share names, labels and statistics; each reads an image when it needs it. Pixels keep their range of 0 to 255,
+minus the mean image (Krizhevsky et al. 2012, section 2).
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ _ARCHIVE = "ILSVRC2012_devkit_t12.tar.gz"
 class Options:
     """Keys of `dataset_options`; the defaults are those of Krizhevsky et al. 2012, sections 2 and 4.1."""
 
-    resize: int = 256  # pixels of the shorter side, of which the central square is used
-    crop: int = 224  # pixels of a side of what the network sees
+    resize: int = 256  # pixels of the shorter side; then the central square is cut out
+    crop: int = 224  # pixels of a side of the network's input
     flip: bool = True  # half of the training images are mirrored
     colours: float = 0.1  # deviation of the noise along the principal components of colour
     ten_crops: bool = True  # whether evaluation averages over four corners and centre, mirrored and not
-    test_samples: int | None = None  # evaluate on so many images, drawn once; None: on all
-    statistics_samples: int = 1_000  # training images that mean image and colours are taken of, at most all there are
-    threads: int = 2  # that decode, of each worker
+    test_samples: int | None = None  # images to evaluate on, drawn once; None: all
+    statistics_samples: int = 1_000  # training images for the mean image and the components of colour, or all if fewer
+    threads: int = 2  # decoding threads of each worker
     ahead: int = 2  # minibatches decoded ahead of their use
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Options:
-        """Checked; a `ScenarioError` names the key."""
+        """The options, checked; a `ScenarioError` names the key."""
         defaults = cls()
         allowed = {name: getattr(defaults, name) for name in cls.__slots__}
         for key, value in given.items():
@@ -67,7 +67,7 @@ class Options:
 
 
 def read(folder: str | None, given: Mapping[str, Any], train_samples: int | None) -> Data:
-    """Names as bytes (N, L), labels, how many classes there are, mean image (3, R, R), and the colours' components."""
+    """Names as bytes (N, L), labels, number of classes, mean image (3, R, R), and components of colour (3, 3)."""
     if folder is None:
         raise ScenarioError.at("task.data_folder", "is missing: where the folders train and val are")
     root, options, data = Path(folder).expanduser(), Options.of(given), Data()
@@ -99,9 +99,9 @@ def _listed(root: Path, name: str) -> tuple[Sequence[tuple[str, int]], list[str]
 
 
 def _statistics(folders: ImageFolders, samples: int) -> tuple[Tensor, Tensor]:
-    """Mean image (3, R, R), and the components of colour by their variances (3, 3), of the first so many pictures.
+    """Mean image (3, R, R) and principal components of colour times their variances (3, 3), of the first images.
 
-    One pass that keeps no picture; its sums are of whole numbers, and so exact.
+    One pass that keeps no image; its sums are integers, hence exact.
     """
     side = folders.options.resize
     total, sums, products = np.zeros((3, side, side), np.int64), np.zeros(3, np.int64), np.zeros((3, 3), np.int64)
@@ -126,7 +126,7 @@ def _bytes(names: Sequence[str]) -> Tensor:
 
 
 class ImageFolders:
-    """The pictures of such a tree, and what is made of them; several threads may ask at once."""
+    """The images of such a tree, decoded, cropped and augmented; several threads may call it at once."""
 
     def __init__(self, data: Data, options: Options) -> None:
         self._data, self.options = data, options
@@ -134,14 +134,14 @@ class ImageFolders:
 
     def picture(self, split: str, sample: int) -> Tensor:
         """(3, R, R) bytes: the shorter side resized to R, the central square cut out."""
-        from PIL import Image  # late: few runs need it
+        from PIL import Image  # imported here: few runs need it
 
         path, side = bytes(self._data[f"{split}_files"][sample].tolist()).rstrip(b"\0").decode(), self.options.resize
         try:
             with Image.open(path) as opened:
-                opened.draft("RGB", (side, side))  # a JPEG is decoded at no more than it needs
+                opened.draft("RGB", (side, side))  # decode a JPEG at the lowest sufficient resolution
                 image = opened.convert("RGB")
-        except Exception as error:  # what unknown bytes make a decoder raise is not stated anywhere
+        except Exception as error:  # no library states which errors unknown bytes may raise
             raise ScenarioError(f"{path} cannot be read: {one_line(error)}") from error
         ratio = side / min(image.size)
         width, height = (max(side, round(length * ratio)) for length in image.size)
@@ -150,7 +150,7 @@ class ImageFolders:
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
     def augmented(self, sample: int, stream: tuple[int, int, int, int]) -> Tensor:
-        """(3, C, C): a random crop, perhaps mirrored, with noise of colour, for (seed, worker, step, place)."""
+        """(3, C, C): a random crop, mirrored or not, with colour noise, a function of (seed, worker, step, place)."""
         options = self.options
         seed, worker, step, place = stream
         random = generator(seed, "augment", worker, step, place)
@@ -164,7 +164,7 @@ class ImageFolders:
         return cut.contiguous()
 
     def crops(self, split: str, sample: int) -> Tensor:
-        """(V, 3, C, C): the central crop, then its mirror image and the corners with theirs, if they are asked for."""
+        """(V, 3, C, C): the central crop; with `ten_crops` also the corners, and the mirror images of all five."""
         last = self.options.resize - self.options.crop
         places = [(last // 2, last // 2)]
         if self.options.ten_crops:

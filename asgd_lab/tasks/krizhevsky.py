@@ -4,12 +4,12 @@ Networks", NIPS), as it was trained on two GPUs: 60,965,224 parameters with 1,00
 Choices where the paper is silent or at odds with itself:
 
 - Its images of 224 by 224 do not give the 55 by 55 of its first layer at stride 4; two pixels of padding do.
-- Response normalisation divides by (2 + 1e-4 * sum of 5 neighbours' squares) ** 0.75 (section 3.3 tells k, n, alpha and
+- Response normalisation divides by (2 + 1e-4 * sum of 5 neighbours' squares) ** 0.75 (section 3.3 gives k, n, alpha and
   beta); torch divides its alpha by n, hence 5e-4.
-- The mean image and the components of colour are taken of 1,000 training images, or as many as
-  `dataset_options.statistics_samples` says, and not of all 1.3 million.
-- torch's SGD multiplies the velocity by the rate of the moment; the paper's velocity (section 5) contains the rates at
-  which it was gathered. After each division of the rate the two differ for a few tens of steps.
+- The mean image and the components of colour come from 1,000 training images, or from
+  `dataset_options.statistics_samples` of them, and not from all 1.3 million.
+- torch's SGD multiplies the velocity by the current rate; the paper's velocity (section 5) contains the rates at which
+  it was accumulated. After each division of the rate the two differ for a few tens of steps.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import nn
 
 
 def krizhevsky(shape: Sequence[int], num_classes: int, dropout: float = 0.5) -> nn.Module:
-    """Images (B, 3, 224, 224), or any side that leaves a pixel after three poolings, to (B, classes).
+    """The network, from images (B, 3, 224, 224) to (B, classes); other sides work if they leave a pixel at the end.
 
     Weights are drawn from a normal distribution of deviation 0.01; biases of the second, fourth and fifth convolution
     and of the hidden full connections are 1, the others 0 (section 5).

@@ -1,6 +1,6 @@
 """Networks by name, ours, torchvision's or the user's: each maps images (B, C, H, W) to one tensor (B, classes).
 
-A user's own may take and return whatever its data and its loss give and take.
+A user's own network may have any inputs and outputs that fit its data and its loss.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class ThreeChannels(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 1, H, W) to what the network makes of (B, 3, H, W)."""
+        """The network's outputs for images (B, 1, H, W), expanded to (B, 3, H, W)."""
         outputs: Tensor = self.network(images.expand(-1, 3, -1, -1))
         return outputs
 
@@ -84,7 +84,7 @@ OURS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "lenet": lenet, "small"
 def build(name: str, options: Mapping[str, Any], shape: Sequence[int], num_classes: int) -> nn.Module:
     """The network, initialised from the default generator; every failure is a `ScenarioError`.
 
-    It is in training mode; layers that its factory has put into evaluation mode, while the whole is not, stay so.
+    It is in training mode, except layers that the factory put into evaluation mode while the model is in training mode.
     """
     if weights := untrusted_weights(options):
         raise ScenarioError.at(weights[0][0], refusal(weights))
@@ -104,7 +104,7 @@ def build(name: str, options: Mapping[str, Any], shape: Sequence[int], num_class
     if not isinstance(model, nn.Module):
         raise _error(f"{name} returned {type(model).__name__}; a factory returns a torch.nn.Module")
     frozen = [module for module, training in modes_of(model) if not training] if model.training else []
-    model.train()  # which a model may have rewritten
+    model.train()  # a model may override train(), and it may change layers
     for module in frozen:
         module.eval()
     _check(name, model)
@@ -112,11 +112,11 @@ def build(name: str, options: Mapping[str, Any], shape: Sequence[int], num_class
 
 
 def _check_size(name: str, factory: Callable[..., nn.Module], num_classes: int, options: Mapping[str, Any]) -> None:
-    """A `ScenarioError` where its parameters are more than the memory that is free; none of them is made to tell."""
+    """A `ScenarioError` if its parameters exceed the free memory; they are counted without memory of their own."""
     try:
         with torch.device("meta"):
             size_bytes = sum(each.nbytes for each in factory(num_classes=num_classes, **options).parameters())
-    except Exception:  # is told where it is built
+    except Exception:  # the same error is raised again, and reported, when the model is built
         return
     check_free_memory("task.model_options", f"make {name} too large: its parameters take", size_bytes)
 
@@ -141,10 +141,10 @@ def _torchvisions(name: str, shape: Sequence[int]) -> Callable[..., nn.Module]:
 
 
 def _check_options(name: str, factory: Callable[..., nn.Module], options: Mapping[str, Any]) -> None:
-    """Name the unknown option where the factory's signature lists all it takes."""
+    """A `ScenarioError` for an unknown option, if the factory's signature lists all of them."""
     try:
         parameters = inspect.signature(factory).parameters.values()
-    except (TypeError, ValueError):  # a callable that has no signature to ask
+    except (TypeError, ValueError):  # a callable without a signature
         return
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return
@@ -156,7 +156,7 @@ def _check_options(name: str, factory: Callable[..., nn.Module], options: Mappin
 
 
 def _check(name: str, model: nn.Module) -> None:
-    """What can be seen without a minibatch."""
+    """Checks of a model that need no minibatch."""
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise _error(f"{name} has no parameters to train")
     for label, parameter in model.named_parameters():

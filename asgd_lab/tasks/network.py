@@ -1,10 +1,10 @@
-"""A learner for any module and any loss: the step of a plain PyTorch loop, over a vector that somebody else owns.
+"""A learner for any module and any loss: the step of a plain PyTorch loop, over a vector that the caller owns.
 
-The same torch operations run whatever the backend. The only global state are the generators that dropout and the
-user's code draw from: torch's default one, numpy's and Python's. Each minibatch seeds them anew.
+The same torch operations run on every backend. The only global state is that of the generators of dropout and of the
+user's code: torch's default one, numpy's and Python's. They are seeded before each minibatch.
 
-Replicas of one process share a module, which is bound to each replica's vector and buffers in turn. Where a module
-keeps more than these (a count in a Python attribute), each replica gets a module of its own, built anew.
+Replicas of one process share a module, which is bound to each replica's vector and buffers in turn. If a module has
+other state (a count in a Python attribute), each replica gets a module of its own.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ _OF_FILES = (torch.float16, torch.float32, torch.float64)
 
 
 def plain(buffer: Tensor) -> Tensor:
-    """In a type that files have, with the same values."""
+    """The buffer in a type that files can hold, with the same values."""
     return buffer.float() if buffer.is_floating_point() and buffer.dtype not in _OF_FILES else buffer
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What a network learns with, beside its data."""
+    """The parts of a network's training, beside its data."""
 
     factory: Callable[[], nn.Module]
-    """Draws from the global generators, and returns an equal module each time that they are seeded equally."""
+    """Makes a module from the global generators: equal seeds give equal modules."""
     objective: Objective
     make: MakeOptimizer
     adjust: Adjust | None
@@ -50,12 +50,12 @@ class Recipe:
     shares_buffers: bool
     """Whether buffers of floating point lie in the vector."""
     precision: str = "float32"
-    """Of the forward pass and the loss of a minibatch, see `precision`."""
+    """The precision of a minibatch's forward pass and loss, see `precision.casting`."""
 
 
 @final
 class NetworkLearner:
-    """A replica: its place in a module, its data order, and its local optimizer."""
+    """A replica: its tensors in a module, its data order, and its local optimizer."""
 
     def __init__(
         self, network: Network, bound: BoundModule, worker: int, params: Tensor, gradients: Tensor | None,
@@ -69,7 +69,7 @@ class NetworkLearner:
         bound.bind(self._place)
         self.module = bound.model
         self.parameters = dict(zip(bound.parameters, self._place.views, strict=True))
-        self.handles = bound.parameters  # the module's own: what the optimizer knows them by
+        self.handles = bound.parameters  # the module's own parameters, as the optimizer has them
         self._weights = [weight for weight in self.handles.values() if weight.requires_grad]
         views = network.layout.views(gradients) if gradients is not None else []
         named = zip(self.handles.items(), views, strict=False)
@@ -83,7 +83,7 @@ class NetworkLearner:
         self.version = 0
 
     def minibatch(self, step: int) -> tuple[float, float]:
-        """Take one local step in place; the mean loss, and the share of wrong answers, before it."""
+        """Take one local step in place; return the mean loss and the share of wrong answers before it."""
         loss, wrong = self.backward(step)
         self.step(step)
         return loss.item(), math.nan if wrong is None else share(*wrong)
@@ -107,7 +107,7 @@ class NetworkLearner:
         return loss, self._objective.wrong(outputs, labels) if self._has_error else None
 
     def step(self, step: int) -> None:
-        """The second half: what is done to the gradient, and the local optimizer's step."""
+        """The second half of a minibatch: clipping, schedule, and the local optimizer's step."""
         if self._adjust is not None:
             self._adjust(self.optimizer, self._weights, step, self.version)
         if self.sums:
@@ -117,7 +117,7 @@ class NetworkLearner:
         self._bound.check(step)
 
     def watched(self, step: int) -> tuple[Tensor, bool]:
-        """The first half of a minibatch: its loss, and whether that alone changed the vector by a bit."""
+        """The first half of a minibatch: its loss, and whether it alone changed any bit of the vector."""
         before = self.params.clone()
         loss, _ = self.backward(step)
         self._bound.settle()
@@ -129,12 +129,12 @@ class NetworkLearner:
         torch._foreach_add_(totals, [gradient for _, gradient in pairs if gradient is not None])
 
     def reset_momentum(self) -> None:
-        """Forget the local optimizer's state; some classes set theirs up in the constructor, so a new one is made."""
+        """Replace the local optimizer by a new one: some classes set up their state in the constructor."""
         self._bound.bind(self._place)
         self.optimizer = self._make(self._weights)
 
     def buffers(self) -> Buffers:
-        """Its own that are not as at the start, such as BatchNorm's statistics; what it trains with, not copies."""
+        """Its buffers that differ from the start's, such as BatchNorm's statistics; no copies are made."""
         start, shared = self._network.buffers, self._bound.shared
         found = self._bound.buffers(self._place)
         return {
@@ -144,19 +144,19 @@ class NetworkLearner:
         }
 
     def state(self) -> dict[str, Tensor]:
-        """The local optimizer's, and the model's buffers."""
+        """The local optimizer's state, and the model's buffers."""
         found = self._bound.buffers(self._place)
         return state_of(self.optimizer) | {f"model.{name}": plain(buffer) for name, buffer in found.items()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Go on with them."""
+        """Restore the optimizer's state and the model's buffers."""
         load_state(self.optimizer, state)
         prefix = "model."
         found = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
         self._bound.load(self._place, found)
 
     def warm_up(self) -> None:
-        """Take a step with another module: what is warmed are kernels, caches and lazy imports of the process."""
+        """Take a step with another module, to warm the process's kernels, caches and lazy imports."""
         scratch = self.params.clone()
         gradients = None if self._gradients is None else torch.zeros_like(scratch)
         with preserving_generators():
@@ -168,7 +168,7 @@ class NetworkLearner:
 
 @final
 class Network:
-    """The module at its initial parameters, and what makes learners of it."""
+    """The module at its initial parameters, the layout of its vector, and modules for learners."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -180,10 +180,10 @@ class Network:
         for view, value in zip(self.layout.views(self._initial), values, strict=True):
             view.copy_(value.detach())
         self.buffers: Buffers = {name: buffer.detach().cpu().clone() for name, buffer in model.named_buffers()}
-        """At the start, of every replica, on the host; those that lie in the vector are there."""
+        """Initial buffers of every replica, on the host; shared ones are in the vector as well."""
         bound = BoundModule(model, self.layout, recipe.shares_buffers)
         self.buffer_names = bound.names
-        """Also of those that are empty at the start."""
+        """Names of its buffers, also of those that are empty at the start."""
         self._unused: list[BoundModule] = [bound]
         self._training: dict[torch.device, BoundModule] = {}
         self.separate = False
@@ -195,13 +195,13 @@ class Network:
         return self._initial.clone()
 
     def module(self, device: torch.device) -> BoundModule:
-        """For a new learner: the one that all share, or a module of its own where they may not."""
+        """The module for a new learner: the shared one, or a new one if learners may not share."""
         if self.separate or device not in self._training:
             self._training[device] = self.fresh(device)
         return self._training[device]
 
     def fresh(self, device: torch.device) -> BoundModule:
-        """A module that nobody has used: the one that the layout was read off, or another."""
+        """An unused module on that device."""
         bound = self._unused.pop() if self._unused else None
         if bound is None:
             model = self._built()

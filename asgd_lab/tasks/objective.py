@@ -1,13 +1,13 @@
-"""What is minimised and what is counted: the loss of a minibatch, and its error where one is defined.
+"""The loss of a minibatch, and its error where one is defined.
 
 An error is the share of wrong answers among labels that are class indices. It is defined for outputs (B, C, ...) and
-integer labels (B, ...) under our own cross-entropy. Under a loss of the user's it is for outputs (B, C) and labels (B,)
-where C is the data's number of classes, if the loss falls the fastest when the label's output grows: of distances, or
-of a mean and its variance, the largest is no answer. Where none is defined, none is told.
+integer labels (B, ...) under our own cross-entropy. Under a user's loss it is defined for outputs (B, C) and labels
+(B,) with C the data's number of classes, if the loss falls fastest when the label's output grows: the largest of
+several distances, or of a mean and a variance, is no answer. An undefined error is nan.
 
-Losses are sums over weights, so that their mean over many samples does not depend on the chunks they are taken in. The
-weight of our own cross-entropy is the number of labels that it does not ignore. A user's loss may return (sum, weight);
-where it returns a mean, each chunk's counts as often as it has samples.
+Losses are sums with weights, so their mean over many samples does not depend on the chunks. The weight of our own
+cross-entropy is the number of labels that it does not ignore. A user's loss may return (sum, weight); if it returns a
+mean, the chunk's weight is its number of samples.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from asgd_lab.tasks.base import one_line
 from asgd_lab.tasks.global_generators import preserving_generators
 
 Loss = Callable[[Any, Tensor], Any]
-"""Of a model's outputs and labels: the mean over a minibatch, or (sum, weight)."""
+"""Maps a model's outputs and labels to the mean over a minibatch, or to (sum, weight)."""
 _PROBED = 64  # labels
 IGNORED = -100  # torch's own label for "no class here"
 
 
 class Sums(NamedTuple):
-    """Over the samples of a chunk; a mean is one of them over another."""
+    """Sums over the samples of a chunk; loss / weight and wrong / labels are means."""
 
     loss: float
     weight: float
     wrong: int
-    labels: int  # of which a share is wrong: 0 where no error is defined
+    labels: int  # counted for the error: 0 where no error is defined
 
 
 @final
@@ -46,15 +46,15 @@ class Objective:
     """Cross-entropy, or a loss of the user's."""
 
     def __init__(self, own: Loss | None, labels: Tensor, classes: int | None) -> None:
-        """`labels` (N, ...) are all that there are; `classes` is how many they name, None where they name none."""
+        """`labels` (N, ...) are all labels of the data; `classes` is their number of classes, None without classes."""
         self.own, self.classes = own, classes
         self._some_ignored = classes is not None and bool((labels < 0).any())
-        # Those of a margin are -1 and 1, of which an index would be only half.
+        # Labels -1 and 1 of a margin loss are no class indices.
         self._has_signs = self._some_ignored and not bool(((labels == 0) | (labels == IGNORED)).any())
         self._probed = labels[:_PROBED]
 
     def loss(self, outputs: Any, labels: Tensor) -> Tensor:
-        """The mean, a tensor of one element to go backward from."""
+        """The mean loss, a tensor of one element with a gradient."""
         if self.own is None:
             return cross_entropy(outputs, labels)
         found = self.own(outputs, labels)
@@ -93,15 +93,15 @@ class Objective:
         return bool((of_label <= others).all() and (of_label < others).any())
 
     def wrong(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, int]:
-        """How many answers are wrong, a tensor () not looked at yet, and of how many; where an error is defined."""
+        """The number of wrong answers, a tensor () still on its device, and of all answers; needs `defines_error`."""
         answers = outputs.detach().argmax(1).ne(labels)
         if not self._some_ignored:
             return answers.count_nonzero(), labels.numel()
-        counted = labels >= 0  # no class is less, whatever a loss of the user's makes of it
+        counted = labels >= 0  # a negative label is no class
         return answers.logical_and_(counted).count_nonzero(), int(counted.count_nonzero())
 
     def sums(self, outputs: Any, labels: Tensor) -> Sums:
-        """Of a chunk that is evaluated."""
+        """The sums of a chunk in an evaluation."""
         wrong, counted = self.wrong(outputs, labels) if self.defines_error(outputs, labels) else (0, 0)
         if self.own is None:
             loss = float(cross_entropy(outputs, labels, reduction="sum"))
@@ -114,12 +114,12 @@ class Objective:
 
 
 def share(wrong: Tensor, counted: int) -> float:
-    """Of a minibatch; nan where nothing is counted."""
+    """The share of wrong answers of a minibatch; nan where no label counts."""
     return wrong.item() / counted if counted else math.nan
 
 
 def check_classes(split: str, labels: Tensor) -> None:
-    """A `ScenarioError` where cross-entropy knows no such class."""
+    """A `ScenarioError` for a negative label other than torch's ignored one."""
     wrong = labels[(labels < 0) & (labels != IGNORED)]
     if len(wrong):
         message = f"{split}_labels has {int(wrong[0])}; classes are 0 or more, and {IGNORED} where there is none"
@@ -127,7 +127,7 @@ def check_classes(split: str, labels: Tensor) -> None:
 
 
 def check_outputs(objective: Objective, name: str, outputs: Any, labels: Tensor) -> None:
-    """A `ScenarioError` where our own cross-entropy cannot take what the model returns."""
+    """A `ScenarioError` if our own cross-entropy does not accept the model's outputs."""
     samples, classes = len(labels), objective.classes
     expected = f"must be one tensor of ({', '.join(['B', str(classes), *map(str, labels.shape[1:])])})"
     if not isinstance(outputs, Tensor):
@@ -141,7 +141,7 @@ def check_outputs(objective: Objective, name: str, outputs: Any, labels: Tensor)
 
 
 def check_loss(objective: Objective, outputs: Any, labels: Tensor) -> Tensor:
-    """The minibatch's loss; a `ScenarioError` where the user's function does not return one."""
+    """The minibatch's mean loss; a `ScenarioError` if the user's function fails or returns no loss."""
     try:
         found = objective.own(outputs, labels) if objective.own is not None else objective.loss(outputs, labels)
     except Exception as error:

@@ -1,9 +1,8 @@
-"""All of an optimizer's `state_dict` as named tensors, and back, to the bit: no pickle, nothing that is code.
+"""An optimizer's `state_dict` as named tensors, and back, to the bit, without pickle.
 
-The tensors stand under names of their own; what holds them (mappings, lists, tuples, numbers, strings, None) is JSON
-text, kept as bytes in a tensor. What can be written neither way is refused. An optimizer that keeps anything outside
-its `state_dict` cannot be saved so. `stray` finds that out with a toy by its steps, `check_restored` by attributes,
-which steps may show much later.
+Tensors are saved by name; their containers (mappings, lists, tuples, numbers, strings, None) become JSON text, kept as
+bytes in a tensor. Other values are refused. An optimizer with state outside its `state_dict` cannot be saved this way.
+`stray` detects such state by the steps of a toy, `check_restored` by attributes, which may affect later steps only.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ from asgd_lab.tasks.python_state import optimizer_attributes
 
 PREFIX = "optimizer."
 _TEXT = "optimizer.text"
-# numpy has no such types: files hold their bits as integers of the same size.
+# numpy lacks these types: files hold their bits as integers of the same size.
 _BITS = {torch.bfloat16: torch.int16} | {
     getattr(torch, name): torch.uint8 for name in dir(torch) if name.startswith("float8_")
 }
-_STEPS, _SAVED_AT = 13, (1, 2, 6)  # of the toy: optimizers act every so many steps, such as Lookahead
+_STEPS, _SAVED_AT = 13, (1, 2, 6)  # of the toy; some optimizers, such as Lookahead, act every few steps only
 
 
 def state_of(made: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """By name; a `ScenarioError` says what of it is neither a tensor nor a plain value."""
+    """The state as tensors by name; a `ScenarioError` names a value that is neither a tensor nor plain."""
     tensors: dict[str, Tensor] = {}
     try:
         text = json.dumps(_packed(made.state_dict(), "", tensors))
@@ -41,14 +40,14 @@ def state_of(made: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def groups_of(made: torch.optim.Optimizer) -> tuple[str, list[bytes]]:
-    """What its `param_groups` hold beside the parameters, to be compared."""
+    """The content of its `param_groups`, without the parameters, for comparison."""
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_packed(made.state_dict()["param_groups"], "", tensors))
     return text, [tensor.cpu().numpy().tobytes() for tensor in tensors.values()]
 
 
 def load_state(made: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
-    """Go on from what `state_of` gave; its tensors are copied."""
+    """Restore a state from `state_of`; its tensors are copied."""
     if _TEXT not in state:
         raise ScenarioError("the checkpoint holds no state of the local optimizer: an older version wrote it")
     device = next((weight.device for group in made.param_groups for weight in group["params"]), torch.device("cpu"))
@@ -58,7 +57,7 @@ def load_state(made: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None
 
 
 def check_restored(before: torch.optim.Optimizer, after: torch.optim.Optimizer) -> None:
-    """A `ScenarioError` where `after`, which went on from what `before` saved, keeps something else in attributes."""
+    """A `ScenarioError` if `after`, restored from the state of `before`, has other attributes."""
     if optimizer_attributes(before) != optimizer_attributes(after):
         message = f"{type(before).__name__} keeps something in attributes that no checkpoint has: its state_dict does"
         raise ScenarioError.at(
@@ -67,7 +66,7 @@ def check_restored(before: torch.optim.Optimizer, after: torch.optim.Optimizer) 
 
 
 def stray(make: Callable[[Iterable[Tensor]], torch.optim.Optimizer]) -> str | None:
-    """What is wrong if an optimizer that was saved and loaded takes other steps than one that was not; tried on a toy.
+    """Save and load an optimizer of a toy: a line if it then takes other steps than the original, else None.
 
     Random numbers are seeded before each step, as they are before each minibatch.
     """
@@ -119,7 +118,7 @@ def _difference(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> str |
 
 
 def _packed(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
-    """As JSON knows it; a mapping with one key says what JSON has no form for."""
+    """The value in JSON's types; a mapping with one key encodes a type that JSON lacks."""
     kind = type(value)
     if value is None or kind in (bool, int, float, str):
         return value
@@ -182,7 +181,7 @@ def _unpacked(value: Any, state: Mapping[str, Tensor], device: torch.device) -> 
 
 
 def _exactly(made: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
-    """torch's `load_state_dict` casts what is kept of a parameter to the parameter's type, and breaks strings."""
+    """Undo the casts of torch's `load_state_dict`, which converts state to the parameter's type and breaks strings."""
     kind = type(made)
     if kind.load_state_dict is not torch.optim.Optimizer.load_state_dict:
         return

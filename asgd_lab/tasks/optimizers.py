@@ -1,4 +1,4 @@
-"""Local optimizers: any class of torch.optim that steps on gradients alone, by its own name and keywords."""
+"""Local optimizers: any class of torch.optim that needs gradients alone, by its own name and keywords."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _classes() -> dict[str, type[torch.optim.Optimizer]]:
 
 
 def optimizer(config: OptimizerConfig) -> MakeOptimizer:
-    """What makes the optimizer over given tensors; a `ScenarioError` names the key that torch.optim does not accept."""
+    """A factory of the optimizer over given tensors; a `ScenarioError` names a key that torch.optim does not accept."""
     name, classes = config.name, _classes()
     if ":" in name:
         what = "it takes the parameters and its keywords, and returns a torch.optim.Optimizer"
@@ -67,7 +67,7 @@ def optimizer(config: OptimizerConfig) -> MakeOptimizer:
     def made(tensors: Iterable[Tensor]) -> torch.optim.Optimizer:
         try:
             return make(tensors, **options)
-        except (TypeError, ValueError, RuntimeError) as error:  # such as Muon, which wants matrices only
+        except (TypeError, ValueError, RuntimeError) as error:  # for example from Muon, which takes matrices only
             raise ScenarioError.at(
                 "task.optimizer.name", f"{name} does not suit this task: {one_line(error)}"
             ) from error
@@ -76,7 +76,7 @@ def optimizer(config: OptimizerConfig) -> MakeOptimizer:
 
 
 def grouped(make: MakeOptimizer, biases: Any) -> MakeOptimizer:
-    """The same, with other rates for biases (parameters of one dimension) where the scenario has some for them."""
+    """The factory, with separate rates for biases (parameters of at most one dimension) if the scenario states them."""
     if biases is None:
         return make
 
@@ -99,7 +99,7 @@ def grouped(make: MakeOptimizer, biases: Any) -> MakeOptimizer:
 
 
 def _try_out(name: str, make: Callable[..., torch.optim.Optimizer], options: dict[str, Any]) -> None:
-    """Take a step with a toy: torch checks values in constructors, and some only in the step."""
+    """Take a step with a toy: torch checks some values in the constructor, others only in the step."""
 
     def trouble(**chosen: Any) -> Exception | None:
         toy = torch.zeros(2, 2, requires_grad=True)
@@ -109,7 +109,7 @@ def _try_out(name: str, make: Callable[..., torch.optim.Optimizer], options: dic
             made.step()
             if not isinstance(made, torch.optim.Optimizer):
                 return TypeError(f"it is a {type(made).__name__}, not a torch.optim.Optimizer")
-        except (OSError, MemoryError):  # of the machine, for which no keyword is to blame
+        except (OSError, MemoryError):  # from the machine: no keyword is to blame
             raise
         except Exception as error:
             return error
@@ -121,7 +121,7 @@ def _try_out(name: str, make: Callable[..., torch.optim.Optimizer], options: dic
         if found is not None:
             raise ScenarioError.at("task.optimizer.name", f"{name} cannot be saved and resumed: {found}")
         return
-    # The first option that fails alone is to blame; where none does, it is their combination.
+    # The first option that fails alone is to blame; if none does, their combination is.
     for key, value in options.items():
         alone = trouble(**{key: value})
         if alone is not None:

@@ -1,8 +1,8 @@
-"""In what precision a minibatch's forward pass and loss are computed; parameters, gradients and updates are float32.
+"""The precision of a minibatch's forward pass and loss; parameters, gradients and updates are float32.
 
-Autocast keeps its casts of parameters until the outermost one is left, and knows them by their tensors: it would not
-see that a vector has changed under them. So they are dropped before each minibatch, whatever a model has left there of
-an autocast of its own. A run in its caller's process is outside of the caller's.
+Autocast caches its casts of parameters, by their tensors, until its outermost context ends: it would not see that a
+vector has changed under them. So the cache is cleared before each minibatch, including casts by an autocast of the
+model's own. A run in its caller's process does not use the caller's autocast.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from asgd_lab.tasks.base import one_line
 
 
 def casting(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """What the forward pass and the loss of a minibatch on that device stand in, again and again."""
+    """A reusable context for the forward pass and the loss of a minibatch on that device."""
     if precision == "float32":
         return contextlib.nullcontext()
     try:
         return torch.autocast(device.type, torch.bfloat16, cache_enabled=True)
-    except RuntimeError as error:  # of a GPU without it
+    except RuntimeError as error:  # from a GPU without bfloat16
         raise ScenarioError.at("task.precision", f"{precision} cannot be used here: {one_line(error)}") from error

@@ -1,7 +1,7 @@
-"""What a module keeps beside parameters and buffers: modes, and what its code keeps in attributes and in globals.
+"""State of a module beside parameters and buffers: modes, and values in attributes, classes and globals.
 
-What is kept there is nobody's but the process's: no checkpoint has it, and replicas that share a module share it; what
-lies in classes and in globals all of a process share. So it has to be seen.
+No checkpoint holds such state. Replicas that share a module share its attributes, and all replicas of a process share
+classes and globals. The functions here detect that it changes.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ Modes = list[tuple[nn.Module, bool]]
 
 
 def modes_of(model: nn.Module) -> Modes:
-    """Each layer, parents first, and whether it is in training mode."""
+    """Each layer with its mode (True: training), parents first."""
     return [(module, _is_training(module)) for module in model.modules()]
 
 
 def restore_modes(model: nn.Module, modes: Modes) -> None:
-    """Put the layers back into these modes, through their own train() wherever that changes something."""
+    """Restore the layers' modes, by their own train() where a mode differs."""
     model.train(modes[0][1])
     for module, training in modes:
         if _is_training(module) != training:
@@ -46,18 +46,18 @@ def restore_modes(model: nn.Module, modes: Modes) -> None:
 
 
 def _is_training(module: nn.Module) -> bool:
-    """A module that torch.jit.freeze made has no mode: it evaluates."""
+    """Whether a module is in training mode; one made by torch.jit.freeze has no mode, and evaluates."""
     return bool(getattr(module, "training", False))
 
 
 def python_state(model: nn.Module) -> Any:
-    """A value that is equal as long as nothing has changed in what the module's code keeps in Python."""
+    """A value that compares equal as long as the Python state of the module has not changed."""
     known = _tensors_and_layers(model)
     return [_of_instance(module, _TORCHS_OWN, known) for module in model.modules()], shared_state(model)
 
 
 def shared_state(model: nn.Module) -> Any:
-    """The part of it that all modules of a process share: what lies in classes, and in globals of the user's code."""
+    """The part of `python_state` that all modules of a process share: classes, and globals of the user's code."""
     known = _tensors_and_layers(model)
     return _of_classes(model, known), globals_of(_code_of(model), known)
 
@@ -67,7 +67,7 @@ def _tensors_and_layers(model: nn.Module) -> set[int]:
 
 
 def _code_of(model: nn.Module) -> Iterator[Any]:
-    """The classes of its layers, and the functions that they keep."""
+    """The classes of the model's layers, and the values of their attributes."""
     for module in model.modules():
         yield from type(module).__mro__
         for value in vars(module).values():
@@ -75,7 +75,7 @@ def _code_of(model: nn.Module) -> Iterator[Any]:
 
 
 def optimizer_attributes(made: torch.optim.Optimizer) -> Any:
-    """The same of what an optimizer keeps beside `state` and `param_groups`."""
+    """As `python_state`, for an optimizer's attributes beside `state` and `param_groups`."""
     known = {id(made), *(id(weight) for group in made.param_groups for weight in group["params"])}
     return _of_instance(made, _OPTIMIZERS_OWN, known)
 
@@ -83,7 +83,7 @@ def optimizer_attributes(made: torch.optim.Optimizer) -> Any:
 def _of_instance(instance: Any, torchs_own: frozenset[str], known: set[int]) -> Any:
     found = {name: value for name, value in vars(instance).items() if name not in torchs_own}
     for name, value in vars(instance).items():
-        if name.endswith("_hooks") and isinstance(value, Mapping):  # whose keys are counted over the whole process
+        if name.endswith("_hooks") and isinstance(value, Mapping):  # the keys are numbered over the whole process
             found[name] = list(value.values())
     return [(name, _described(value, known, _DEPTH)) for name, value in sorted(found.items())]
 
@@ -100,9 +100,9 @@ def _of_classes(model: nn.Module, known: set[int]) -> Any:
 
 
 def globals_of(code: Iterable[Any], known: set[int]) -> Any:
-    """What is plain data in the globals of the modules that define this code, and of those whose code they name.
+    """Plain data in the globals of the modules that define this code, and of the modules that those import from.
 
-    Of the user's own modules alone: no library's. What is long is told by its identity and its length.
+    Only the user's own modules count, no library's. Long values are described by their identity and length.
     """
     waiting = list(dict.fromkeys(filter(None, map(_home_of, code))))
     seen: dict[str, types.ModuleType] = {}
@@ -121,7 +121,7 @@ def globals_of(code: Iterable[Any], known: set[int]) -> Any:
 
 
 def _home_of(value: Any) -> str | None:
-    """The name of the module that defines a class or a function, or that is a module."""
+    """The name of a module, or of the module that defines a class or a function."""
     if isinstance(value, types.ModuleType):
         return value.__name__
     return getattr(value, "__module__", None) if isinstance(value, type | types.FunctionType) else None
@@ -129,7 +129,7 @@ def _home_of(value: Any) -> str | None:
 
 @functools.cache
 def _is_own(file: str | None) -> bool:
-    """Whether it is a file of the user's, and none of Python's, of an installed package or of this one."""
+    """Whether the file is the user's: not of Python, of an installed package or of this package."""
     if file is None:
         return False
     path = Path(file).resolve()
@@ -142,7 +142,7 @@ _LARGE = 10_000  # elements
 
 
 def _of_data(value: Any, known: set[int], depth: int) -> Any:
-    """Described where it is plain data or a tensor, and named by its type otherwise."""
+    """A description of plain data and tensors; the name of the type for anything else."""
     if isinstance(value, Tensor) and value.numel() > _LARGE:
         return id(value), value._version
     if isinstance(value, Sized) and not isinstance(value, Tensor) and _length(value) > _LARGE:
@@ -161,7 +161,7 @@ def _length(value: Sized) -> int:
     return value.size if isinstance(value, np.ndarray) else len(value)
 
 
-_VALUES = (Number, np.generic, str, bytes, range, slice)  # whose text tells all of them
+_VALUES = (Number, np.generic, str, bytes, range, slice)  # types whose repr is complete
 _DATA = (
     *_VALUES, types.NoneType, Tensor, np.ndarray, Mapping, list, tuple, deque, set, frozenset, bytearray, array,
     torch.Generator, random.Random, np.random.Generator, np.random.RandomState,
@@ -170,7 +170,7 @@ _DATA = (
 
 def _described(value: Any, known: set[int], depth: int) -> Any:
     if value is None or isinstance(value, _VALUES):
-        return repr(value)  # in which nan equals itself
+        return repr(value)  # as text, nan equals itself
     if id(value) in known or depth == 0:
         return type(value).__name__
     if isinstance(value, Tensor):
@@ -211,7 +211,7 @@ def _described(value: Any, known: set[int], depth: int) -> Any:
 
 
 def _attributes(value: Any, known: set[int], depth: int) -> Any:
-    """Of an object, also those that lie in slots."""
+    """The attributes of an object, those in slots included."""
     found: dict[str, Any] = {}
     for each in type(value).__mro__:
         slots = getattr(each, "__slots__", ())
@@ -224,7 +224,7 @@ def _attributes(value: Any, known: set[int], depth: int) -> Any:
 
 
 def _advanced(value: Iterator[Any], known: set[int], depth: int) -> Any:
-    """How far one of Python's own iterators is, as pickling it would say."""
+    """The position of one of Python's own iterators, from its pickled form; None for other iterators."""
     if type(value).__module__ not in ("builtins", "itertools"):
         return None
     with warnings.catch_warnings():

@@ -1,7 +1,7 @@
-"""The noisy quadratic: loss 1/2 Σ hᵢ xᵢ², of which a minibatch of B sees the gradient h·x with noise of variance c/B.
+"""The noisy quadratic: loss 1/2 Σ hᵢ xᵢ²; a minibatch of B gives the gradient h·x with noise of variance c/B.
 
-All about it is known in closed form (Zhang et al. 2019, "Which Algorithmic Choices Matter at Which Batch Sizes?"), so
-that a run can be held against theory. P is the number of coordinates: the vector has no gaps.
+Its course is known in closed form (Zhang et al. 2019, "Which Algorithmic Choices Matter at Which Batch Sizes?"), so
+runs can be compared with theory. P is the number of coordinates: the vector has no gaps.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from asgd_lab.tasks.optimizers import MakeOptimizer, optimizer
 
 
 class QuadraticConfig(Protocol):
-    """The part of a scenario that states it."""
+    """The scenario's part for this task."""
 
     @property
     def curvature(self) -> Sequence[float]:
-        """Each h."""
+        """h, a number per coordinate."""
         ...
 
     @property
@@ -44,7 +44,7 @@ class QuadraticConfig(Protocol):
 
     @property
     def start(self) -> float:
-        """Each coordinate of the initial parameters."""
+        """The value of every coordinate of the initial parameters."""
         ...
 
     @property
@@ -64,7 +64,7 @@ def expected_loss(
     """The expected loss after k steps of plain SGD (Zhang et al. 2019): with q = (1−lr·h)^2k, in each coordinate
     q·l₀ + (1−q)·lr·c / (2B(2−lr·h)).
 
-    Written as a geometric sum, which also holds at lr·h = 2, where the formula divides by zero.
+    It is computed as a geometric sum, which also holds at lr·h = 2, where the formula divides by zero.
     """
     total = 0.0
     for h in curvature:
@@ -89,7 +89,7 @@ class QuadraticLearner:
         stream: tuple[int, int],
         adjust: Adjust | None = None,
     ) -> None:
-        self.params, self._params = params, params.detach()  # same memory, but `grad` is ours
+        self.params, self._params = params, params.detach()  # the same memory, with a `grad` of its own
         self._gradient = self._params.grad = torch.zeros_like(params)
         self._gradients = gradients
         self._curvature = curvature.to(params.device)
@@ -99,12 +99,12 @@ class QuadraticLearner:
         self._seed, self._worker = stream
         self._adjust = adjust
         self.version = 0
-        # Drawn on the host whatever the device: a run on another device sees the same noise.
+        # Noise is drawn on the host, so a run on another device has the same.
         self._noise = torch.empty(params.shape)
         self._generator = torch.Generator()
 
     def minibatch(self, step: int) -> tuple[float, float]:
-        """Take one local step in place; the exact loss before it, and no error."""
+        """Take one local step in place; return the exact loss before it, and nan for the error."""
         gradient = self._gradient
         torch.mul(self._curvature, self._params, out=gradient)
         loss = 0.5 * torch.dot(gradient, self._params).item()
@@ -122,23 +122,19 @@ class QuadraticLearner:
         return loss, math.nan
 
     def reset_momentum(self) -> None:
-        """Forget the local optimizer's state."""
         self.optimizer = self._make([self._params])
 
     def buffers(self) -> dict[str, Tensor]:
-        """None."""
         return {}
 
     def state(self) -> dict[str, Tensor]:
-        """The local optimizer's."""
         return state_of(self.optimizer)
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Go on with it."""
         load_state(self.optimizer, state)
 
     def warm_up(self) -> None:
-        """Take a step with a copy."""
+        """Take a step with a copy of the learner."""
         scratch = self._params.clone()
         gradients = None if self._gradients is None else scratch.clone()
         stream = (self._seed, self._worker)
@@ -147,7 +143,7 @@ class QuadraticLearner:
 
 @final
 class QuadraticTask(Bufferless):
-    """The bowl and its noise."""
+    """The quadratic, its noise, and the factory of optimizers."""
 
     def __init__(self, config: QuadraticConfig, seed: int) -> None:
         self._curvature = torch.tensor(config.curvature, dtype=torch.float32)
@@ -162,11 +158,10 @@ class QuadraticTask(Bufferless):
         self.size_bytes = 4 * self.size
 
     def initial(self) -> Tensor:
-        """The same number in each coordinate."""
+        """(P,) with the same value in each coordinate."""
         return torch.full_like(self._curvature, self._start)
 
     def learner(self, worker: int, params: Tensor, gradients: Tensor | None = None) -> QuadraticLearner:
-        """Bind a replica to `params`."""
         (params,) = self._layout.views(params)
         if gradients is not None:
             (gradients,) = self._layout.views(gradients)
@@ -174,11 +169,11 @@ class QuadraticTask(Bufferless):
         return QuadraticLearner(params, gradients, self._curvature, self._deviation, self._make, stream, self._adjust)
 
     def batch(self, device: torch.device = CPU) -> OneByOne:
-        """A loop: most of a step is the noise, which each replica draws from its own stream."""
+        """A loop over learners: most of a step is the noise, which each replica draws from its own stream."""
         return OneByOne()
 
     def check(self, *, gradients: bool = False, device: torch.device = CPU) -> None:
-        """Take two minibatches: an optimizer meets its own state at the second."""
+        """Take two minibatches: an optimizer reads its own state at the second."""
         params = self.initial().to(device)
         learner = self.learner(0, params, torch.zeros_like(params) if gradients else None)
         for step in range(2):
@@ -192,7 +187,7 @@ class QuadraticTask(Bufferless):
             self.doubts = tuple(step_doubts(self._make, [params]))
 
     def check_resume(self, *, device: torch.device = CPU) -> None:
-        """A `ScenarioError` where its optimizer would not go on as before."""
+        """A `ScenarioError` if its optimizer, restored from a checkpoint, has other attributes."""
         with preserving_generators():
             before, after = (self.learner(0, self.initial().to(device)) for _ in range(2))
             for step in range(3):
@@ -206,6 +201,6 @@ class QuadraticTask(Bufferless):
     def evaluate(
         self, params: Tensor, buffers: Mapping[str, Tensor] | None = None, *, of_replica: bool = False
     ) -> list[tuple[str, str, float]]:
-        """The exact risk, in double precision."""
+        """The exact expected loss, in double precision."""
         exact = params.detach().to("cpu", torch.float64)
         return [("test", "loss", 0.5 * torch.sum(self._curvature.double() * exact * exact).item())]

@@ -1,12 +1,12 @@
 """One network for many parameter vectors at once: the loss and gradient of each replica, in a single pass over a stack.
 
-Pure functions of their arguments: no learner, no optimizer and no data order in this file. `torch.func.vmap` carries
-the replicas through the model's own forward pass. Two things make that pay on a CPU:
+Pure functions of their arguments: no learner, no optimizer and no data order in this file. `torch.func.vmap` maps the
+model's own forward pass over the replicas. Two measures make that pay on a CPU:
 
-- Between vmap's layout and that of the kernels everything would be copied. So replicas are folded into the channels of
-  images, in channels-last memory: a convolution becomes one of as many groups, and poolings never see the difference.
+- Tensors would be copied between vmap's layout and that of the kernels. So replicas are folded into the channels of
+  images, in channels-last memory: a convolution gets more groups, and poolings need no change.
 - A small network's time is the overhead of its calls. So forward and backward pass are recorded once for each height
-  of the stack, and what is run is the record: aten calls in a row, without autograd and without vmap.
+  of the stack, and later calls run the recorded aten calls, without autograd and without vmap.
 
 Shape letters: R replicas in a stack, B samples in a minibatch, P elements of the weights, without gaps.
 """
@@ -31,7 +31,7 @@ Step = tuple[Tensor, Tensor, Tensor]
 
 @final
 class Stack:
-    """The network with rows (R, P) in place of its weights; `others` are the parameters that no gradient reaches."""
+    """The network with rows (R, P) in place of its weights; `others` are the parameters without a gradient."""
 
     def __init__(self, model: nn.Module, weights: Sequence[str]) -> None:
         parameters = dict(model.named_parameters())
@@ -44,9 +44,9 @@ class Stack:
         self._records: dict[int, Callable[..., tuple[Tensor, ...]]] = {}
 
     def step(self, rows: Tensor, others: Sequence[Tensor], images: Tensor, labels: Tensor) -> Step:
-        """For rows (R, P), others (R, ...), images (B, R, C, H, W) and labels (B, R), all contiguous.
+        """Gradients, losses and wrong answers for rows (R, P), others (R, ...), images (B, R, C, H, W), labels (B, R).
 
-        The shapes but for R are always the same. The first call of each R records, which takes longer.
+        All are contiguous. Only R may differ between calls; the first call with each R records, and takes longer.
         """
         arguments = (rows, images, labels, *others)
         recorded = self._records.get(len(rows))
@@ -77,23 +77,23 @@ class Stack:
 
 
 class _Folded(torch.autograd.Function):
-    """A function of images which treats channels, or groups of them, alike: the vehicle of a vmap rule, no more."""
+    """A function of images that treats all channels, or groups of them, alike; it exists for its vmap rule."""
 
     @staticmethod
     def forward(function: Callable[..., Tensor], images: Tensor, *weights: Tensor | None) -> Tensor:
-        """Of images that are nobody's: a constant of the model."""
+        """The function without replicas, for images that are a constant of the model."""
         return function(images, *weights, 1)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Nothing is kept: the rule's own calls are what autograd sees."""
+        """Save nothing: autograd sees the calls of the vmap rule."""
 
     @staticmethod
     def vmap(
         info: Any, in_dims: tuple[int | None, ...], function: Callable[..., Tensor], images: Tensor,
         *weights: Tensor | None,
     ) -> tuple[Tensor, int]:  # fmt: skip
-        """(B, R, C, H, W) as (B, R·C, H, W)."""
+        """Call the function with images (B, R, C, H, W) folded to (B, R·C, H, W)."""
         replicas = info.batch_size
 
         def replicated(tensor: Tensor, dim: int | None, to: int) -> Tensor:
@@ -111,7 +111,7 @@ class _Folded(torch.autograd.Function):
 
 
 def _folded(images: Tensor, function: Callable[..., Tensor], *weights: Tensor | None) -> Tensor:
-    """`function` takes images, weights and by how much there are more groups of channels than the model knows."""
+    """Call `function` with images, weights and the factor by which folding multiplies the groups of channels."""
     if images.dim() != 4:
         return function(images, *weights, 1)
     made: Tensor = _Folded.apply(function, images, *weights)  # type: ignore[no-untyped-call]
@@ -142,7 +142,7 @@ def _pooled(pool: Callable[..., Tensor], images: Tensor, *arguments: Any, **opti
 
 
 def _view(tensor: Tensor, *shape: Any) -> Tensor:
-    """Folded images are not contiguous, and the usual way to flatten them insists."""
+    """`Tensor.view` for folded images too, which are not contiguous: models flatten by `view`."""
     if any(isinstance(each, torch.dtype) for each in shape):
         return tensor.view(*shape)
     return tensor.reshape(*shape)
@@ -158,10 +158,10 @@ _RULES: Mapping[Any, Callable[..., Tensor]] = {
 
 
 class _Folding(TorchFunctionMode):
-    """Inside, what the model does with batches of images follows the rules."""
+    """A mode in which the model's operations on batches of images follow the rules above."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        # What is called by keywords alone is left to vmap: as right, and slower.
+        # Calls with keywords alone are left to vmap, which is as correct and slower.
         return (_RULES.get(func, func) if args else func)(*args, **kwargs or {})

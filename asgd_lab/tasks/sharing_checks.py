@@ -1,7 +1,7 @@
-"""Whether a module keeps what it should not: replicas try to share one, in turns and one after the other, or go on in
-another.
+"""Checks that replicas may share a module, and that a checkpoint holds all state of a learner.
 
-What a module keeps beside parameters and buffers, replicas that share it would share, and processes would not.
+State of a module beside parameters and buffers would be common to replicas that share the module, and would be missing
+in other processes and in checkpoints.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from asgd_lab.tasks.python_state import python_state, shared_state
 _STEPS = 3
 
 MakeLearner = Callable[[BoundModule, int, Tensor], NetworkLearner]
-"""A learner in that module, of that worker, over that vector."""
+"""Makes a learner of a module, a worker and a vector."""
 
 
 def may_share(network: Network, learner: MakeLearner, device: torch.device) -> bool:
-    """Whether two replicas that take turns in one module get the bits that each gets in a module of its own."""
+    """Whether two replicas that take turns in one module compute the same bits as in modules of their own."""
     with repeatable(device):
         return _may_share(network, learner, device)
 
@@ -46,9 +46,9 @@ def _may_share(network: Network, learner: MakeLearner, device: torch.device) -> 
 
 
 def resumes(network: Network, learner: MakeLearner, device: torch.device) -> bool:
-    """Whether a learner in a new module, with the state of one that has trained, goes on as that one does.
+    """Whether a learner in a new module, restored from a trained one's state, continues like the trained one.
 
-    A `ScenarioError` where it is the optimizer that does not.
+    A `ScenarioError` if it is the optimizer that differs.
     """
     near = 0.0 if device.type == "cpu" else tolerance(device)
     vector = _vector(network, 0, device)
@@ -61,16 +61,16 @@ def resumes(network: Network, learner: MakeLearner, device: torch.device) -> boo
         after = learner(second, 0, vector.clone())
         after.load({name: value.clone() for name, value in before.state().items()})
         expected, found = (torch.tensor(each.minibatch(_STEPS)) for each in (before, after))
-    if shared_state(first.model) != shared:  # which another process would not have
+    if shared_state(first.model) != shared:  # another process would not have this change
         return False
     check_restored(before.optimizer, after.optimizer)
-    # A count may change nothing yet, and something later.
+    # State that has no effect yet, such as a count, may have one later.
     alike = same(expected, found, near) and python_state(before.module) == python_state(after.module)
     return alike and _same(before.state() | {"": before.params}, after.state() | {"": after.params}, near)
 
 
 def _vector(network: Network, worker: int, device: torch.device) -> Tensor:
-    """Others than the other's."""
+    """Initial parameters, different for each worker."""
     return network.initial().to(device).mul_(1 + 0.1 * worker)
 
 

@@ -1,4 +1,4 @@
-"""The task that learns nothing: a size to move and a time to spend, both stated; its learners do nothing at once."""
+"""The timing task, which learns nothing: a stated size to move and a stated time; its learners return at once."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from asgd_lab.tasks.base import CPU, Bufferless, OneByOne
 
 
 class TimingConfig(Protocol):
-    """The part of a scenario that states it."""
+    """The scenario's part for this task."""
 
     @property
     def size_bytes(self) -> int:
-        """What one push or one fetch moves."""
+        """Bytes that one push or one fetch moves."""
         ...
 
 
 @final
 class TimingLearner:
-    """Does nothing: whoever runs it knows how long a step takes."""
+    """A learner without computation: the backend knows the time of a step."""
 
     __slots__ = ("version",)
 
@@ -31,25 +31,22 @@ class TimingLearner:
         self.version = 0
 
     def minibatch(self, step: int) -> tuple[float, float]:
-        """No loss and no error."""
         return (math.nan, math.nan)
 
     def reset_momentum(self) -> None:
-        """Nothing to forget."""
+        """Do nothing."""
 
     def buffers(self) -> dict[str, Tensor]:
-        """None."""
         return {}
 
     def state(self) -> dict[str, Tensor]:
-        """Nothing."""
         return {}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Nothing to go on from."""
+        """Do nothing."""
 
     def warm_up(self) -> None:
-        """Nothing to run."""
+        """Do nothing."""
 
 
 @final
@@ -61,19 +58,15 @@ class TimingTask(Bufferless):
         self.size_bytes = config.size_bytes
 
     def initial(self) -> Tensor:
-        """The empty vector."""
         return torch.empty(0)
 
     def learner(self, worker: int, params: Tensor, gradients: Tensor | None = None) -> TimingLearner:
-        """Bound to nothing."""
         return TimingLearner()
 
     def batch(self, device: torch.device = CPU) -> OneByOne:
-        """Nothing to gain."""
         return OneByOne()
 
     def evaluate(
         self, params: Tensor, buffers: Mapping[str, Tensor] | None = None, *, of_replica: bool = False
     ) -> list[tuple[str, str, float]]:
-        """No rows."""
         return []

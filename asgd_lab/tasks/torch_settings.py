@@ -1,6 +1,7 @@
-"""What torch computes by in a whole process: afterwards as it was, whatever somebody's code has said to it meanwhile.
+"""torch's process-wide settings, restored after the user's code has run.
 
-A module may say such things when it is imported, which happens once a process: of two equal runs one would have them.
+A module may change settings when it is imported, which happens once per process: without the restoration, only the
+first of two equal runs would have them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ _backends: Any = torch.backends
 
 @contextlib.contextmanager
 def preserving_settings() -> Iterator[None]:
-    """Threads, types, precision, algorithms and devices are afterwards what they were before."""
+    """Restore threads, types, precision, algorithms and devices at the end."""
     with contextlib.ExitStack() as stack:
         stack.callback(torch.set_num_threads, torch.get_num_threads())
         stack.callback(torch.set_default_dtype, torch.get_default_dtype())
@@ -30,7 +31,7 @@ def preserving_settings() -> Iterator[None]:
 
 
 def choose_algorithms(deterministic: bool, warn_only: bool = False) -> None:
-    """As torch.use_deterministic_algorithms, which imports for seconds what is needed only where something changes."""
+    """Call torch.use_deterministic_algorithms only if it changes something: its imports take seconds."""
     if _algorithms() != (deterministic, warn_only):
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
 
@@ -40,9 +41,9 @@ def _algorithms() -> tuple[bool, bool]:
 
 
 def precisions() -> list[tuple[Any, str]]:
-    """Where torch keeps what GPUs and oneDNN round float32 to, and how they choose algorithms; the older words first.
+    """Objects and attributes of torch's settings for float32 precision and algorithms, older names first.
 
-    It refuses to read an older word back where a newer one says something else.
+    torch raises an error on reading an older name if a newer one has another value.
     """
     found = [(_backends.cudnn, word) for word in ("deterministic", "benchmark", "allow_tf32")]
     if hasattr(_backends.cudnn, "conv"):

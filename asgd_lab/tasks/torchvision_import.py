@@ -1,10 +1,10 @@
-"""The way to torchvision, for this package and for the code that a user brings: importing this file opens it.
+"""A finder that makes torchvision importable beside a CPU-only torch; importing this file installs it.
 
 The wheels of torchvision on PyPI are built with CUDA. Beside a CPU-only torch their compiled operators do not load,
 and the import stops with "operator torchvision::nms does not exist", although datasets and classification models use
 none of them. Declaring the schemas of the two missing operators is enough. Where the compiled operators do load, a
-second declaration would be the error: so it is done when torchvision has tried to load them, and not before. Whoever
-never imports torchvision pays for the comparison of a name.
+second declaration would be an error: so the schemas are declared only after torchvision has tried to load them. Other
+imports cost one more comparison of a name.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _NEEDS_SCHEMAS = "torchvision._meta_registrations"  # imported after the compile
 
 @final
 class _Schemas:
-    """Among the finders of modules: finds none, and declares the operators in time."""
+    """A finder of modules that finds none, and declares the operators when torchvision needs them."""
 
     @classmethod
     def find_spec(cls, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> None:
         if name == _NEEDS_SCHEMAS:
             for operator in ("nms", "qnms"):
-                with contextlib.suppress(RuntimeError):  # declared already
+                with contextlib.suppress(RuntimeError):  # it is declared already
                     if not hasattr(torch.ops.torchvision, operator):
                         schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
                         torch.library.define(f"torchvision::{operator}", schema)

@@ -1,7 +1,7 @@
-"""What a run does first is done before it: two minibatches with the real optimizer and clipping, and evaluations.
+"""Checks before a run: its first two minibatches, with the real optimizer and clipping, and evaluations.
 
-Two learners take the same minibatches, each in a module of its own. Where they differ by more than rounding, the model
-depends on something that no seed decides. What is allowed but hardly meant is told as a doubt, `key: sentence`.
+Two learners take the same minibatches, each in a module of its own. If they differ by more than rounding, the model
+depends on something that no seed controls. Allowed but doubtful choices give warnings, `key: sentence`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from asgd_lab.tasks.network import Network, NetworkLearner
 from asgd_lab.tasks.objective import Sums
 from asgd_lab.tasks.python_state import shared_state
 
-STEPS = 2  # an optimizer meets its own state at the second
+STEPS = 2  # an optimizer reads its own state at the second
 
 Minibatch = tuple[Tensor, Tensor]
 """Inputs and labels."""
@@ -33,10 +33,10 @@ Minibatch = tuple[Tensor, Tensor]
 def try_steps(
     network: Network, name: str, learner: Callable[[BoundModule, Tensor], NetworkLearner], device: torch.device
 ) -> tuple[NetworkLearner, list[str]]:
-    """A learner that has taken the first minibatches, and doubts; a `ScenarioError` says what of them fails, or cannot
-    be repeated.
+    """A learner that has taken the first minibatches, and warnings; a `ScenarioError` if a minibatch fails, or if the
+    minibatches cannot be repeated.
 
-    `learner` makes one in a module and over a vector.
+    `learner` makes a learner of a module and a vector.
     """
     with preserving_generators(), repeatable(device):
         tried = [learner(network.fresh(device), network.initial().to(device)) for _ in range(2)]
@@ -83,10 +83,11 @@ _BLAMED = {"clipping_and_schedules": "task.clip", "bound_module": "task.model"}
 def check_evaluation(
     network: Network, name: str, learner: NetworkLearner, minibatches: Sequence[Minibatch], shorter: int
 ) -> bool:
-    """Whether the model evaluates whole minibatches alone, such as one that keeps buffers of their size.
+    """Whether the model can evaluate only whole minibatches, for example because a buffer has their size.
 
-    It is tried as it starts and as it is after the learner's minibatches, on a training minibatch and on others. A
-    `ScenarioError` where it evaluates not even these, or where nothing can be cut off what it returns.
+    It is tried with its initial parameters and with those after the learner's minibatches, on all `minibatches`, and on
+    the first one cut to `shorter` samples. A `ScenarioError` if it cannot evaluate a whole minibatch, or if its outputs
+    for a filled one could not be cut.
     """
     inputs, labels = minibatches[0]
     start, trained = (network.initial().to(inputs.device), network.buffers), (learner.params, learner.buffers())
@@ -117,7 +118,7 @@ def check_evaluation(
 def doubts(
     network: Network, name: str, learner: NetworkLearner, minibatch: Minibatch, loss: str | None
 ) -> Iterator[str]:
-    """What evaluations tell, and a plain loop would tell otherwise. The learner is used up."""
+    """Warnings if evaluations differ from those of a plain loop. The learner must not be used afterwards."""
     inputs, labels = minibatch
     with preserving_generators(), torch.no_grad():
         params, buffers = learner.params.clone(), {each: value.clone() for each, value in learner.buffers().items()}
@@ -139,7 +140,7 @@ def doubts(
 def _parts(
     network: Network, bound: BoundModule, params: Tensor, buffers: Buffers, minibatch: Minibatch, loss: str, whole: Sums
 ) -> Iterator[str]:
-    """Of a loss that is no mean over samples."""
+    """A warning if the loss is not a mean over samples."""
     inputs, labels = minibatch
     cut = len(labels) // 3
     if not cut:
@@ -149,7 +150,7 @@ def _parts(
             _evaluated(network, bound, params, buffers, inputs[piece], labels[piece])[1]
             for piece in (slice(cut), slice(cut, None))
         ]
-    except Exception:  # a model of whole minibatches: no part of one is evaluated
+    except Exception:  # the model evaluates only whole minibatches, so parts of one are never used
         return
     weight = sum(each.weight for each in parts)
     if not weight or not whole.weight:
