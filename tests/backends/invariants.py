@@ -214,10 +214,10 @@ def work_is_conserved(sim: Simulation, rows: dict[str, Rows]) -> None:
     pushes = [each for each in under_way(sim) if isinstance(each, Push)]
     if sim.machine.independent:
         ended = int(rows["push"].steps.sum())
-        kept += sum(push.arriving.steps for push in pushes)
+        kept += sum(push.request.steps for push in pushes)
     else:
         ended = int(first.steps.sum())
-        kept += sum(push.arriving.steps for push in pushes if push.served == FAR)
+        kept += sum(push.request.steps for push in pushes if push.served == FAR)
     faults = sim.faults
     assert taken == ended + kept + (faults.lost_minibatches - faults.lost_under_way if faults is not None else 0)
     applied = first.only(first.version != DROPPED)
@@ -319,7 +319,7 @@ def _fetches(sim: Simulation) -> Iterator[Exchange]:
     for worker in sim.workers:
         fetch = worker.fetch
         answered = worker.alive and fetch.in_flight and fetch.released != FAR
-        if answered and (fetch.grant.steps or sim.machine.independent):
+        if answered and (fetch.answer.steps or sim.machine.independent):
             yield fetch
 
 

@@ -18,6 +18,7 @@ from asgd_lab.backends.sim.machine import Machine
 from asgd_lab.backends.sim.network import Route
 from asgd_lab.backends.sim.ordered import Divided, Piece
 from asgd_lab.backends.sim.sharing import Processor
+from asgd_lab.protocol.messages import Ack, Grant
 from asgd_lab.protocol.replica import Replica
 
 Stages = tuple[tuple[int, int], ...]
@@ -71,6 +72,8 @@ class Exchange(Divided):
         "worker",
     )
     slices: Sequence[Slice]
+    answer: Grant | Ack
+    """The server's, once it is released."""
 
     def __init__(
         self, worker: Owner, machine: Machine, routes: Sequence[Route], client_ns: int,

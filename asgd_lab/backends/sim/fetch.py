@@ -13,11 +13,11 @@ from asgd_lab.protocol.messages import FetchRequest, Grant
 
 
 class Fetch(Exchange):
-    """A fetch; `ahead` if its worker goes on meanwhile."""
+    """A fetch, and all that its worker's life has of them, one after the other."""
 
-    __slots__ = ("_served", "_to_device_ns", "count", "grant", "request", "versions")
+    __slots__ = ("_served", "_to_device_ns", "answer", "request", "versions")
     request: FetchRequest
-    grant: Grant
+    answer: Grant
     versions: list[int]
 
     def __init__(
@@ -30,14 +30,11 @@ class Fetch(Exchange):
         )
         self._served = served
         self._to_device_ns = machine.costs.to_device_ns
-        self.count = 0  # of this life's fetches
 
-    def begin(self, local: int, ahead: bool) -> None:
+    def begin(self, request: FetchRequest, local: int) -> None:
         """From the worker's own time `local`, now or later."""
         self._reset(local)
-        self.count += 1
-        replica = self.worker.replica
-        self.request = FetchRequest(replica.worker, replica.incarnation, self.count, ahead)
+        self.request = request
         if self.independent:
             self.left = len(self.slices)
             self.versions = [0] * self.left
@@ -66,7 +63,7 @@ class Fetch(Exchange):
         self.versions[server] = grant.version
         self.released = self.served = self.clock.now
         if server == 0:
-            self.grant = grant
+            self.answer = grant
         self.slices[server].transfer(slice_lands)
 
     def slice_arrives(self, server: int) -> None:
@@ -86,7 +83,7 @@ class Fetch(Exchange):
     def release(self, grant: Grant) -> None:
         """The server's answer leaves it now."""
         clock, route = self.clock, self.route
-        self.grant, self.released = grant, clock.now
+        self.answer, self.released = grant, clock.now
         if not grant.steps:
             self.left = 0
             self.landed = self.done = clock.now + route.latency_ns
@@ -155,7 +152,7 @@ class Fetch(Exchange):
 
     def charge(self, account: Account) -> None:
         """The same as by its stages, in one go where it was waited for from its beginning."""
-        if account.until != self.begun or self.host is not None or not self.grant.steps:
+        if account.until != self.begun or self.host is not None or not self.answer.steps:
             account.charge_stages(self.stages(), self.done)
             return
         spent, served, released, landed = account.spent_ns, self.served, self.released, self.landed

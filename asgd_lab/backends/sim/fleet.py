@@ -48,7 +48,7 @@ class Fleet:
         former = self._former.pop((grant.worker, grant.incarnation), None)
         pushes = (former or self.workers[grant.worker]).pushes
         for push in pushes if len(pushes) > 1 else ():
-            if push.in_flight and push.arriving.number == grant.number:
+            if push.in_flight and push.request.number == grant.number:
                 return push
         return pushes[0]
 
@@ -67,8 +67,7 @@ class Fleet:
         if former.pushes[0].collected:  # it is to be applied yet
             self._former[number, former.replica.incarnation] = former
         self.workers[number] = worker = self._worker(number)
-        worker.replica.incarnation, worker.replica.sequence = standing
-        worker.replica.minibatches = minibatches
+        worker.client.begin(*standing, minibatches)
         worker.start()
 
     def stop(self, now: int) -> None:

@@ -13,28 +13,28 @@ from asgd_lab.protocol.messages import Ack, PushRequest
 
 
 class Push(Exchange):
-    """A push, from one buffer of its worker."""
+    """A push, and all that leave from one buffer of its worker, one after the other."""
 
-    __slots__ = ("_served", "_to_host_ns", "arriving", "buffer", "distance", "grant")
-    arriving: PushRequest
+    __slots__ = ("_served", "_to_host_ns", "answer", "distance", "request")
+    request: PushRequest
     distance: float
-    grant: Ack
+    answer: Ack
 
     def __init__(
-        self, worker: Owner, machine: Machine, buffer: int, served: Callable[[Push], object],
+        self, worker: Owner, machine: Machine, served: Callable[[Push], object],
         slice_served: Callable[[Slice], object],
     ) -> None:  # fmt: skip
         """`served` hears that the servers have it."""
         super().__init__(
             worker, machine, machine.network.routes[UP][worker.number], machine.costs.client_push_ns, slice_served
         )
-        self.buffer, self._served = buffer, served
+        self._served = served
         self._to_host_ns = machine.costs.to_host_ns
 
-    def begin(self, local: int) -> None:
+    def begin(self, request: PushRequest, local: int) -> None:
         """From the worker's own time `local`, now or later."""
         self._reset(local)
-        self.arriving = self.worker.replica.arriving()
+        self.request = request
         now = self.clock.now
         if self.host is not None and self.client_ns:
             if local > now:
@@ -100,10 +100,10 @@ class Push(Exchange):
         self.served = self.clock.now
         self._served(self)
 
-    def release(self, grant: Ack) -> None:
+    def release(self, ack: Ack) -> None:
         """The server says that the update's buffer is free; the worker hears it a latency later, the farthest last."""
         now = self.clock.now
-        self.grant, self.released = grant, now
+        self.answer, self.released = ack, now
         if self.independent:
             self.done = max(slice.served + slice.route.latency_ns for slice in self.slices)
         else:

@@ -57,7 +57,7 @@ class Rows:
         worker, round = replica.worker, replica.sequence + 1
         if not self.keeps(round):
             return
-        version, steps = fetch.grant.version, fetch.grant.steps
+        version, steps = fetch.answer.version, fetch.answer.steps
         size, who = self._size if steps else 0, (NOT_OF_ONE, worker, replica.incarnation)
         waited = fetch.released - fetch.arrived - (fetch.served - fetch.started)
         self._add((worker, round, FETCH, fetch.begun, fetch.done, waited, version, -1, steps, size, *who))
@@ -69,7 +69,7 @@ class Rows:
 
     def push(self, push: Push) -> None:
         """A push that is done, and what it passed."""
-        grant, worker = push.grant, push.worker.number
+        grant, worker = push.answer, push.worker.number
         round, size, sent = grant.number, self._size, push.sent
         who = (NOT_OF_ONE, worker, grant.incarnation)
         if not self.keeps(round):

@@ -161,7 +161,7 @@ class Simulation:
         for grant in grants:
             if type(grant) is Ack:
                 push = self.fleet.push_of(grant)
-                push.grant, push.released, push.done = grant, now, now  # nobody hears the answer any more
+                push.answer, push.released, push.done = grant, now, now  # nobody hears the answer any more
                 self._applied(push, grant)
                 if push.worker.alive:
                     self.rows.push(push)
@@ -177,17 +177,18 @@ class Simulation:
 
     def push_served(self, push: Push) -> None:
         """A push has had its service: it is applied, or collected."""
-        arriving = push.arriving
-        if push.lost and (push.torn or not self._is_member(arriving.worker, arriving.incarnation)):
+        request = push.request
+        if push.lost and (push.torn or not self._is_member(request.worker, request.incarnation)):
             return
         if self.algorithm.depth > 1:
-            self.shards.take_from(arriving.worker, push.buffer)
+            self.shards.take_from(request.worker, request.buffer)
         if self.record.distances is not None and self.server.parameters is not None:
-            push.distance = self.server.parameters.moved(arriving.worker)
-        grants = self.server.on_push(arriving)
-        self.accepted[arriving.worker] += arriving.steps
+            push.distance = self.server.parameters.moved(request.worker)
+        self.server.now_ns = self.clock.now
+        grants = self.server.on_push(request)
+        self.accepted[request.worker] += request.steps
         if push.lost and self.faults is not None:  # given up at the crash, of which the server has not heard
-            self.faults.lost_minibatches -= arriving.steps
+            self.faults.lost_minibatches -= request.steps
         self._pushed(grants)
 
     def _pushed(self, grants: list[Answer]) -> None:
@@ -206,6 +207,7 @@ class Simulation:
         worker = fetch.worker
         if self.rows.any and not self.machine.one_sided:
             self.rows.grant(fetch)
+        self.server.now_ns = self.clock.now
         grants = self.server.on_fetch(fetch.request)
         if len(grants) == 1 and grants[0].worker == worker.number:
             fetch.release(grants[0])  # type: ignore[arg-type]
@@ -214,19 +216,19 @@ class Simulation:
 
     def slice_served(self, slice: Slice) -> None:
         """One of several independent servers has served its slice of a push or a fetch."""
-        exchange, index = slice.of, slice.index
+        exchange, index, now = slice.of, slice.index, self.clock.now
         server = self.shards.servers[index]
         if exchange.lost:
             return
         if type(exchange) is Push:
-            arriving = exchange.arriving
+            request = exchange.request
             if self.algorithm.depth > 1:
-                self.shards.take_from(arriving.worker, exchange.buffer)
-            grants = server.on_push(arriving if not index else arriving._replace(base=arriving.bases[index - 1]))
+                self.shards.take_from(request.worker, request.buffer)
+            grants = server.hear(request if not index else request._replace(base=request.bases[index - 1]), now)
             self._slice_applied(exchange, slice, grants)
         elif type(exchange) is Fetch:
             self.rows.grant_slice(slice)
-            grants = server.on_fetch(exchange.request)
+            grants = server.hear(exchange.request, now)
             if index:
                 exchange.release_slice(index, grants[0])  # type: ignore[arg-type]
             else:
@@ -242,13 +244,13 @@ class Simulation:
             self.shards.staleness[index][grant.staleness] += grant.version != DROPPED
             self.rows.apply_slice(slice, grant)
             if index == 0:
-                push.grant = grant
+                push.answer = grant
                 self._partly_applied += grant.version != DROPPED
         push.left -= 1
         if not push.left:
-            self._partly_applied -= push.grant.version != DROPPED
+            self._partly_applied -= push.answer.version != DROPPED
             push.served, push.started = now, max(push.started, push.arrived)  # the last slice counts
-            self._pushed([push.grant])
+            self._pushed([push.answer])
 
     def deliver(self, grants: list[Answer]) -> None:
         """Hand each grant to its worker's exchange."""

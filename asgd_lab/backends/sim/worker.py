@@ -1,4 +1,4 @@
-"""One worker in virtual time: what it waits for, and what comes next.
+"""One worker in virtual time: carries the messages of its end of the protocol, and takes the time of its minibatches.
 
 A worker's own time may be ahead of the clock: what concerns nobody else (its costs, the way of an answer, the start of
 its next minibatches) is arithmetic, and only what meets others waits for its moment. The mathematics of a Train is done
@@ -18,17 +18,17 @@ from asgd_lab.backends.sim.fetch import Fetch
 from asgd_lab.backends.sim.numerics import Computation
 from asgd_lab.backends.sim.push import Push
 from asgd_lab.backends.sim.world import World
-from asgd_lab.errors import ProtocolError
 from asgd_lab.hardware.step_times import StepTimes
-from asgd_lab.protocol import effects
+from asgd_lab.protocol.client import FETCH
+from asgd_lab.protocol.effects import Train
+from asgd_lab.protocol.messages import Ack, FetchRequest, Grant, Leave, PushRequest
 from asgd_lab.tasks.base import Learner
 
 NAN = math.nan
-TRAIN, PUSH, FETCH = effects.Train, effects.Push, effects.Fetch
 
 
 class SimWorker(Alarm):
-    """One incarnation of a worker, and its program interpreted in virtual time; as an alarm, it trains."""
+    """One life of a worker, carried in virtual time; as an alarm, it trains."""
 
     __slots__ = (
         "_ahead",
@@ -38,14 +38,13 @@ class SimWorker(Alarm):
         "_job",
         "_late",
         "_paused_until",
-        "_program",
         "_since",
         "_times",
         "_total",
         "_unsettled",
         "account",
         "alive",
-        "awaits",
+        "client",
         "clock",
         "device",
         "fetch",
@@ -64,14 +63,13 @@ class SimWorker(Alarm):
         """`depth`: pushes that may be under way at once."""
         self.world, self.number = world, number
         self._entry, self._times, self.account = entry, times, account
-        self._program, self.replica = entry.client.program, entry.replica
+        self.client, self.replica = entry.client, entry.replica
         machine, self.rows = world.machine, world.rows
         self.clock = machine.clock
         self.host, self.device = machine.processors(number)
         served = world.push_served, world.slice_served
-        self.pushes = [Push(self, machine, buffer, *served) for buffer in range(depth)]
+        self.pushes = [Push(self, machine, *served) for _ in range(depth)]
         self.fetch = Fetch(self, machine, world.fetch_served, world.slice_served)
-        self.awaits: Exchange | None = None
         self._unsettled: Exchange | None = None  # done, and not charged yet
         self._ahead: list[tuple[Stages, int]] = []  # what is to be charged before that, of overlapping exchanges
         self.alive, self.training = True, False
@@ -102,39 +100,44 @@ class SimWorker(Alarm):
         self.set(self.clock, self.clock.now, _start)
 
     def resume(self, local: int) -> None:
-        """Go on with the program at the worker's own time `local`, until it waits."""
+        """Go on at the worker's own time `local`, until it waits."""
+        client = self.client
         while True:
-            effect = next(self._program, None)
-            kind = type(effect)
-            if kind is TRAIN:
+            step = client.advance()
+            kind = type(step)
+            if kind is Train:
                 self._train(local)
                 return
-            if kind is PUSH:
-                self.awaits, self._since = self.pushes[0], local
-                self.pushes[0].begin(local)
+            if kind is FetchRequest:
+                fetch = self.fetch
+                if client.awaits is not None:
+                    if self._ahead or self._unsettled is fetch:
+                        self._set_aside()
+                    self._since = local
+                    fetch.begin(step, local)  # type: ignore[arg-type]
+                    return
+                self._set_aside()
+                fetch.begin(step, local)  # type: ignore[arg-type]
+            elif kind is PushRequest:
+                push = self.pushes[step.buffer]  # type: ignore[union-attr]
+                if client.awaits is not None:
+                    self._since = local
+                    push.begin(step, local)  # type: ignore[arg-type]
+                    return
+                self._set_aside()
+                push.begin(step, local)  # type: ignore[arg-type]
+            elif step is None:
+                self._set_aside()
+                self._since = local
                 return
-            if kind is FETCH:
-                if self._ahead or self._unsettled is self.fetch:
-                    self._set_aside()
-                self.awaits, self._since = self.fetch, local
-                self.fetch.begin(local, False)
-                return
-            if kind is effects.Start:
-                self._begin(effect.effect, local)  # type: ignore[union-attr]
-            elif kind is effects.Wait:
-                exchange = self._exchange(effect.effect)  # type: ignore[union-attr]
-                if exchange.in_flight:
-                    self._set_aside()
-                    self.awaits, self._since = exchange, local
-                    if exchange.done == FAR:
-                        return
-                    local = max(local, exchange.done)
-                    self._take(exchange)
-            elif effect is None:
+            elif kind is Leave:
                 self.set(self.clock, local, _leave)
                 return
-            else:
-                raise ProtocolError(f"the sim backend does not interpret {kind.__name__}")
+            elif kind is Grant or kind is Ack:
+                exchange = self._exchange(step)  # type: ignore[arg-type]
+                self._set_aside()
+                local = max(local, exchange.done)
+                self._take(exchange)
 
     def leave(self) -> None:
         """The program has ended."""
@@ -143,42 +146,36 @@ class SimWorker(Alarm):
 
     # ------------------------------------------------------------------ exchanges
 
-    def _exchange(self, effect: effects.Fetch | effects.Push) -> Exchange:
-        return self.fetch if type(effect) is effects.Fetch else self.pushes[effect.buffer]  # type: ignore[union-attr]
+    @property
+    def awaits(self) -> Exchange | None:
+        """What the program waits for."""
+        which = self.client.awaits
+        return None if which is None else self.fetch if which == FETCH else self.pushes[which]
 
-    def _begin(self, effect: effects.Fetch | effects.Push, local: int) -> None:
-        exchange = self._exchange(effect)
-        if exchange.in_flight:
-            raise ProtocolError(f"worker {self.number} starts what it has started and not waited for")
-        self._set_aside()
-        if type(exchange) is Fetch:
-            exchange.begin(local, True)
-        elif type(exchange) is Push:
-            exchange.begin(local)
+    def _exchange(self, answer: Grant | Ack) -> Exchange:
+        """The one that has had this answer."""
+        return self.fetch if type(answer) is Grant else next(each for each in self.pushes if each.answer is answer)
 
     def finished(self, exchange: Exchange) -> None:
         """All that others have to do with it is over; it is done at its own `done`, now or later."""
         if self.rows.any and type(exchange) is Push:
             self.rows.push(exchange)
-        if self.awaits is exchange:
+        if self.client.hear(exchange.answer):
             self._take(exchange)
             done, since = exchange.done, self._since
             self.resume(done if done > since else since)
 
     def _take(self, exchange: Exchange) -> None:
         """The program has it: charge the time it was waited for, and let a fetch take effect."""
-        self.awaits = None
         exchange.in_flight = False
         if self._unsettled is not None:
             self._unsettled.charge(self.account)
         self._unsettled = exchange
         if type(exchange) is Fetch:
             replica = self.replica
-            version, steps = exchange.grant.version, exchange.grant.steps
             if exchange.independent:
                 replica.versions = tuple(exchange.versions[1:])
-            replica.grant(version, steps)
-            if steps:
+            if replica.granted:
                 self.world.granted(replica)
             if self.rows.any:
                 self.rows.fetch(exchange)
@@ -248,7 +245,7 @@ class SimWorker(Alarm):
         if self._computed is not None:
             self._learn(self._computed, now)
         else:
-            self.replica.trained(NAN, NAN)
+            self.client.trained(NAN, NAN)
         if self.rows.any:
             self.rows.train(self.replica, self._begun, now)
         self.resume(now)
@@ -259,7 +256,7 @@ class SimWorker(Alarm):
         losses, errors = computed.results()
         if self.rows.any:
             self.rows.minibatches(replica, self._begun, now, computed.ends_ns, losses, errors)
-        replica.trained(sum(losses), sum(errors))
+        self.client.trained(sum(losses), sum(errors))
         self.world.trained(replica, self._entry.learner)
 
     # ------------------------------------------------------------------ ends
@@ -276,8 +273,8 @@ class SimWorker(Alarm):
             account.charge(otherwise, end)
         elif self.training:
             account.charge(COMPUTE, end)
-        elif self.awaits is not None:
-            account.charge_stages(self.awaits.stages(), end)
+        elif (exchange := self.awaits) is not None:
+            account.charge_stages(exchange.stages(), end)
         else:
             account.charge(otherwise, end)
 
@@ -301,7 +298,7 @@ class SimWorker(Alarm):
             if exchange.in_flight:
                 exchange.lose()
             exchange.cut(now)
-        self._program.close()
+        self.client.close()
 
 
 def _start(worker: SimWorker) -> None:

@@ -209,7 +209,7 @@ def test_on_a_free_network_mean_staleness_is_2m_minus_1_whatever_the_distributio
         elif len(trained) > len(pushed):
             under_way.append(int(trained["version"].iloc[-1]))
         if worker.fetch.in_flight:
-            under_way.append(worker.fetch.grant.version)
+            under_way.append(worker.fetch.answer.version)
     last = run.rows("push").sort_values("version")["worker"].iloc[-1]
     assert len(under_way) == 2 * workers - 1, "the last push has ended the run"
     assert run.simulation.workers[last].fetch.in_flight
