@@ -64,7 +64,9 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
         scenario, task.size, task.size_bytes,
         Stack("asgd-lab-versions", 1 if algorithm.shared else workers + 2, task.size),
         Stack("asgd-lab-mailboxes", workers * algorithm.depth, 0 if algorithm.shared else task.size),
-        Stack("asgd-lab-states", 2 * algorithm.rule.states, task.size),
+        Stack("asgd-lab-states", 2 * algorithm.rule.all_states(workers), task.size),
+        Stack("asgd-lab-scalars", 2 * algorithm.rule.all_scalars(workers), 2),  # of float64
+        Stack("asgd-lab-copies", algorithm.gate.keeps, task.size),
         SharedTensors(data | task.start()), Words(workers), record.path, resumed,
         0 if resumed is None else checkpoints.state_of(resumed).elapsed_ns, parts, logs, tuple(sys.path),
         trust.is_trusted(), SharedHold(record.path), devices.stand_in(),

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from asgd_lab.backends import event_log
 from asgd_lab.backends.build import build_algorithm, build_budget, build_server, build_task
@@ -19,7 +20,31 @@ from asgd_lab.backends.real.channel import Answer, Ask
 from asgd_lab.backends.real.plan import Plan
 from asgd_lab.protocol.messages import Answer as Said
 from asgd_lab.protocol.messages import Close, FetchRequest, Grant, Join, Leave, Message, PushRequest, Stop, Why
+from asgd_lab.protocol.parameters import Memory
 from asgd_lab.tasks.base import CPU
+
+
+class SharedMemory(Memory):
+    """The server's tensors in the run's shared memory, where the next server finds them."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    def slot(self, number: int) -> Tensor:
+        """(P,) for a version."""
+        return self._plan.slots.vector(number, writable=True)
+
+    def state(self, number: int) -> Tensor:
+        """(P,) for a vector of the rule."""
+        return self._plan.states.vector(number, writable=True)
+
+    def scalar(self, number: int) -> Tensor:
+        """() float64 for a number of the rule."""
+        return self._plan.scalars.vector(number, writable=True).view(torch.float64)[0]
+
+    def copy(self, number: int) -> Tensor:
+        """(P,) for a copy of an update that is kept."""
+        return self._plan.copies.vector(number, writable=True)
 
 
 class LoggedServer:
@@ -45,8 +70,7 @@ class LoggedServer:
             build_budget(scenario),
             torch.empty(0) if past else torch.clone(plan.slots.vector(0)),
             self._mailboxes,
-            slot=lambda slot: plan.slots.vector(slot, writable=True),
-            state=lambda index: plan.states.vector(index, writable=True),
+            SharedMemory(plan),
             counting=bool(past),
         )
         self._log = EventLog(plan.events, existing=True)

@@ -39,6 +39,8 @@ class Plan:
     slots: Stack
     mailboxes: Stack
     states: Stack
+    scalars: Stack
+    copies: Stack
     data: SharedTensors
     progress: Words
     run_dir: Path
@@ -63,7 +65,7 @@ class Plan:
 
     def close(self) -> None:
         """Give the parent's descriptors back."""
-        for part in (self.slots, self.mailboxes, self.states, self.data, self.progress):
+        for part in (self.slots, self.mailboxes, self.states, self.scalars, self.copies, self.data, self.progress):
             part.close()
 
 
