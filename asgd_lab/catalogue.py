@@ -1,4 +1,4 @@
-"""The names that a scenario can use, with their meaning: read from its schema, the presets and the models."""
+"""What a scenario can name, and what it means: read from its schema, the presets and the models, never listed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from asgd_lab.scenario import places, presets
 
 
 def _choices(*path: str | int) -> dict[str, str]:
-    """The descriptions of the mappings at this key of the scenario, by their `name`."""
+    """The mappings that `name` chooses among at this key of the scenario, by that name."""
     place = places.root().walk(path)
     assert place is not None
     return {one["properties"]["name"]["const"]: _line(one["description"]) for one in place.mappings}
 
 
 def _backends() -> dict[str, str]:
-    """The backends; the description of `backend.name` has one in parentheses for each."""
+    """They share one mapping, whose `name` says in parentheses what each is."""
     place = places.root().walk(("backend", "name"))
     assert place is not None
     (schema,) = place.options

@@ -1,8 +1,9 @@
 """Standard output and standard error that never end the program, and never hold up its work.
 
-All printed text goes through two streams made here. Text that cannot be delivered (the stream is closed, the reader is
-gone, the disk is full) is dropped; a character that the encoding lacks is written as an escape. During work the program
-does not wait for a slow reader: up to `KEPT_BYTES` wait in memory. This file imports nothing heavy.
+All that is printed goes through two streams made here, whoever prints. What nobody can receive (the stream is closed,
+the reader is gone, the disk is full) is dropped; what the encoding lacks is written as an escape. While work goes on, a
+reader that does not read is not waited for: up to `KEPT_BYTES` wait in memory until it does. This file imports nothing
+heavy.
 """
 
 from __future__ import annotations
@@ -23,25 +24,28 @@ PATIENCE_S = 5.0  # at the end of work, for a reader that takes nothing
 
 
 class Pipe(io.RawIOBase):
-    """A stream whose writes always succeed. With `hurries` they never wait for the reader."""
+    """A descriptor whose every write succeeds. `hurries`: nobody is waited for."""
 
     def __init__(self, descriptor: int) -> None:
         self._fd = descriptor
         self._waiting = bytearray()
         self.hurries = False
-        self.lost: OSError | None = None  # the reason for dropped text, except that the reader closed the pipe
+        self.lost: OSError | None = None  # why something was dropped, unless its reader had just seen enough
 
     def writable(self) -> bool:
+        """It is for writing only."""
         return True
 
     def isatty(self) -> bool:
+        """Whether it is a terminal."""
         return os.isatty(self._fd)
 
     def fileno(self) -> int:
+        """The descriptor."""
         return self._fd
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Accept all of `data`; return its size."""
+        """Take all of it."""
         size = memoryview(data).nbytes
         if len(self._waiting) + size <= KEPT_BYTES:
             self._waiting += data
@@ -49,24 +53,24 @@ class Pipe(io.RawIOBase):
         return size
 
     def drain(self, patience_s: float) -> None:
-        """Write until nothing is left, or until nothing could be written for `patience_s`."""
+        """Wait until all is written, or nothing was for so long."""
         while self._waiting and self._pass_on(patience_s):
             pass
 
     def _pass_on(self, patience_s: float | None) -> bool:
-        """Write the waiting text as far as the reader accepts it; return whether it accepted any."""
+        """Write what waits, as far as it is taken; whether any of it was."""
         taken = False
         with contextlib.suppress(BrokenPipeError):
             try:
                 while self._waiting and self._is_ready(patience_s):
-                    # A ready pipe has room for PIPE_BUF bytes; a terminal accepts a line or so at a time.
+                    # A pipe that is ready has room for so much; a terminal takes it a line or so at a time.
                     part = bytes(self._waiting[: select.PIPE_BUF])
                     del self._waiting[: len(part)]  # before the write: an interrupt just after it must not repeat it
                     size = os.write(self._fd, part)
                     self._waiting[:0] = part[size:]
                     taken = True
                 return taken
-            except BlockingIOError:  # another process that shares the descriptor made it non-blocking
+            except BlockingIOError:  # whoever shares the descriptor made it non-blocking
                 self._waiting[:0] = part
                 return taken
             except BrokenPipeError:
@@ -83,11 +87,11 @@ class Pipe(io.RawIOBase):
 
 
 def install() -> None:
-    """Replace both standard streams."""
+    """Put such streams in place of both standard ones."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
-        except OSError:  # closed: the next opened file would get its number, and all printed text
+        except OSError:  # closed: the next file that is opened would get its number, and all that is printed
             os.open(os.devnull, os.O_RDWR)
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         earlier = getattr(sys, name)
@@ -95,22 +99,19 @@ def install() -> None:
         if earlier is not None:
             with contextlib.suppress(OSError):
                 earlier.flush()
-        # Without a buffer in between, which would write twice after an interrupted write.
+        # No buffer in between, which would repeat what an interrupted write has written.
         stream = io.TextIOWrapper(Pipe(descriptor), encoding, errors="backslashreplace", line_buffering=True)  # type: ignore[type-var]
         setattr(sys, name, stream)
 
 
 def hurry() -> None:
-    """Call this when work begins: output no longer waits for its reader."""
+    """Work begins: from now on no reader is waited for."""
     for pipe in _pipes():
         pipe.hurries = True
 
 
 def finish() -> bool:
-    """Call this at the end of the program: it waits a while for readers.
-
-    If text was lost before `hurry`, it prints the reason and returns True.
-    """
+    """The end of the program: give readers a while. True if what was only to be printed was lost, which is said."""
     lost = None
     for pipe in _pipes():
         pipe.drain(PATIENCE_S)

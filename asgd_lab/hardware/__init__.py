@@ -1,1 +1,1 @@
-"""Costs of hardware: numbers with units, and random step times; no simulator in this folder."""
+"""What hardware costs: numbers with units, and the random step times; no simulator in this folder."""

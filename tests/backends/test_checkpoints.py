@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import monotonic_ns as now_ns
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from asgd_lab.backends import event_log
-from asgd_lab.backends.real import channel
-from asgd_lab.backends.real.channel import Answer, Ask, Request
+from asgd_lab.backends.build import build_algorithm, build_task, build_worker
+from asgd_lab.backends.real.carrier import Carrier
 from asgd_lab.backends.real.checkpoints import Checkpointer
-from asgd_lab.backends.real.link import Link
+from asgd_lab.backends.real.transport import Closed, Heard, Saved, Told, Welcome
+from asgd_lab.protocol.messages import Ack, FetchRequest, Grant, Join
 from asgd_lab.record import atomic_files, checkpoints
 from asgd_lab.record.rowfile import RowFile
+from tests.benchmarks.planned import plan
 
 from .scenarios import scenario
 
@@ -95,6 +100,32 @@ def test_a_file_that_cannot_be_written_is_not_taken_for_an_abandoned_checkpoint(
         checkpoints.write(run_dir, 1, "absent/worker-1", {})
 
 
+class Scripted:
+    """A worker's end whose server is a script, resumed whenever the worker waits for more than has come."""
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+        self.inbox: deque[Any] = deque()
+        self.script: Iterator[None] = iter(())
+
+    def begin(self) -> None:
+        """Nothing."""
+
+    def send(self, message: Any, sent_ns: int = 0, received_ns: int = 0) -> None:
+        self.sent.append(message)
+
+    def hear(self) -> Told:
+        while not self.inbox:
+            next(self.script)
+        return Told(self.inbox.popleft())
+
+    def center(self, grant: Grant) -> torch.Tensor:
+        return torch.zeros(4)
+
+    def last(self, kind: type) -> Any:
+        return next(message for message in reversed(self.sent) if type(message) is kind)
+
+
 GRANTS = ["before it hears of the checkpoint", "while it writes", "before its word is heard"]
 
 
@@ -107,56 +138,59 @@ def test_what_a_worker_wrote_before_its_gate_opened_is_in_no_checkpoint(run_dir:
         version=0, minibatches=1, finished=False, closed=False, members=frozenset({0}), waiting=frozenset({0}),
         parameters=None, standing=lambda worker: (1, 1),
     )  # fmt: skip
-    theirs, ours = channel.pair()
-    plan: Any = SimpleNamespace(scenario=stated, run_dir=run_dir, elapsed_ns=0)
+    task, algorithm = build_task(stated), build_algorithm(stated)
+    prepared = plan(stated, run_dir, task.size)
     heartbeat: Any = SimpleNamespace(at_disk=lambda: None)
     logged: Any = SimpleNamespace(server=server)
-    checkpointer = Checkpointer(plan, logged, heartbeat, lambda worker, answer: channel.answer(theirs, answer))
+    end: Any = Scripted()
+    checkpointer = Checkpointer(prepared, logged, heartbeat, lambda worker, save: end.inbox.append(save))
     server.version = 1
     written: list[int] = []
 
     def save(checkpoint: int) -> bool:
         written.append(checkpoint)
         if len(written) == 1 and granted == "while it writes":
-            grant(1)
+            grant()
         done = checkpoints.write(run_dir, checkpoint, "worker-0", {"time": np.int64(len(written))})
         if len(written) == 1 and granted == "before its word is heard":
-            grant(1)
+            grant()
         return done
 
-    def grant(number: int) -> None:
+    def grant() -> None:
         server.waiting = frozenset()
         checkpointer.granted(0)
-        channel.answer(theirs, Answer(Ask.FETCH, number, 1))
+        end.inbox.append(Grant(0, 1, 1, 0, 1))
 
-    def hear() -> Request:
-        request = channel.hear(theirs)
-        assert request is not None
-        if request.ask == Ask.SAVED:
-            checkpointer.saved(0, request.number, request.detail)
-        return request
+    def script() -> Iterator[None]:
+        end.inbox.append(Welcome(0, 1, 7, 0, 0, 0, now_ns()))
+        yield
+        assert end.last(FetchRequest).number == 1
+        checkpointer.look(1)
+        if granted == "before it hears of the checkpoint":
+            grant()
+        yield
+        assert len(written) == 1
+        checkpointer.saved(end.last(Saved))
+        end.inbox.append(Ack(0, 1, 1, 1, 0, 1))
+        yield
+        fetch = Heard(0, end.last(FetchRequest))
+        assert end.last(FetchRequest).number == 2
+        checkpointer.hold(fetch)
+        assert checkpointer.finish(2) == []
+        assert checkpoints.all_of(run_dir) == [], "the worker has gone on since it wrote that"
+        yield
+        checkpointer.saved(end.last(Saved))
+        assert checkpointer.finish(3) == [fetch]
+        raise Closed
 
-    link = Link(ours, save)
-    link.incarnation = 1
-    first = link.ask(Request(Ask.FETCH, 1, 1, 0))
-    assert hear().ask == Ask.FETCH
-    checkpointer.look(1)
-    if granted == "before it hears of the checkpoint":
-        grant(1)
-    link.wait(first)
-    assert len(written) == 1
-    second = link.ask(Request(Ask.FETCH, 1, 2, 0))
-    assert hear().ask == Ask.SAVED
-    request = hear()
-    assert request.ask == Ask.FETCH
-    checkpointer.hold(0, request)
-    assert checkpointer.finish(2) == []
-    assert checkpoints.all_of(run_dir) == [], "the worker has gone on since it wrote that"
-    channel.answer(theirs, Answer(Ask.FETCH, 2, 1))
-    link.wait(second)
-    assert hear().ask == Ask.SAVED
-    assert checkpointer.finish(3) == [(0, request)]
+    end.script = script()
+    carrier = Carrier(prepared, 0, 0, end, algorithm, save)
+    worker = build_worker(task, algorithm, 0, task.initial(), [task.initial()])
+    carrier.join(worker, Join(0, 7), 7)
+    worker.client.begin(1, 0, 0)
+    with pytest.raises(Closed):
+        carrier.carry()
     (checkpoint,) = checkpoints.all_of(run_dir)
     assert checkpoints.read(checkpoint, "worker-0")["time"] == 2
-    for end in (theirs, ours):
-        end.close()
+    carrier.close()
+    prepared.close()

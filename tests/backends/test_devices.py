@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from asgd_lab.backends import devices, room
-from asgd_lab.backends.real import staging
-from asgd_lab.backends.real.staging import Staging
+from asgd_lab.backends.real.transports import staging
+from asgd_lab.backends.real.transports.staging import Staging
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record.saved_model import final_params

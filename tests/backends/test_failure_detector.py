@@ -70,7 +70,9 @@ class Watched:
         self.now_ns = 10**12
         monkeypatch.setattr(failure_detector, "now_ns", lambda: self.now_ns)
         faults = None if silent_s is None else {"silent_s": silent_s}
-        plan: Any = SimpleNamespace(progress=Words(1), scenario=scenario(**EMULATED, faults=faults))
+        plan: Any = SimpleNamespace(
+            transport=SimpleNamespace(words=Words(1)), scenario=scenario(**EMULATED, faults=faults)
+        )
         self.server, self.parent = Heartbeat(plan), ServerFailureDetector(plan)
 
     def passes(self, seconds: float, server: bool = True, parent: bool = True, step_s: float = 0.25) -> bool:

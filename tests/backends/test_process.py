@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from asgd_lab.backends.outcome import Progress
-from asgd_lab.backends.real.memory import SharedTensors, Stack
+from asgd_lab.backends.real.transports.memory import SharedTensors, Stack
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.record import tables
@@ -136,7 +136,7 @@ def test_processes_end_with_their_parent(tmp_path: Path) -> None:
 
 def test_a_mapping_of_what_is_not_ones_own_cannot_be_written(tmp_path: Path) -> None:
     code = (
-        "from asgd_lab.backends.real.memory import Stack\n"
+        "from asgd_lab.backends.real.transports.memory import Stack\n"
         "stack = Stack('versions', 2, 100)\n"
         "stack.vector(1, writable=True).fill_(2.0)\n"
         "assert stack.vector(1).sum().item() == 200.0\n"

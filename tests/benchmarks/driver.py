@@ -5,14 +5,16 @@ from __future__ import annotations
 import socket
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from time import monotonic_ns as now_ns
+from typing import Any
 
-from asgd_lab.backends.real.channel import Answer, Ask, Request
-from asgd_lab.backends.real.emulation import now_ns
-from asgd_lab.backends.real.link import Link
+from asgd_lab.backends.real.transport import Told, Welcome, WorkerEnd
 from asgd_lab.backends.real.worker import WorkerProcess
+from asgd_lab.protocol.messages import Ack, FetchRequest, Grant, Join, PushRequest
 from asgd_lab.scenario import Scenario
 from tests.benchmarks.planned import plan
 from tests.benchmarks.report import Row
@@ -21,17 +23,27 @@ ROUNDS = 20_000
 REPEATS = 7
 
 
-class Instant(Link):
+class Instant:
     """The answer to a request is there before anybody waits for it: nobody is asked, and nobody sleeps."""
 
-    version = 0
+    def __init__(self, end: WorkerEnd) -> None:
+        self.end, self.version = end, 0
+        self.inbox: deque[Told] = deque()
 
-    def ask(self, request: Request) -> tuple[int, int]:
-        return request.ask, request.number
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.end, name)
 
-    def wait(self, key: tuple[int, int]) -> Answer:
-        self.version += key[0] == Ask.PUSH
-        return Answer(*key, incarnation=1, version=self.version, steps=1)
+    def send(self, message: Any, sent_ns: int = 0, received_ns: int = 0) -> None:
+        if type(message) is PushRequest:
+            self.version += 1
+            self.inbox.append(Told(Ack(*message[:3], self.version, 0, 1)))
+        elif type(message) is FetchRequest:
+            self.inbox.append(Told(Grant(*message[:3], self.version, 1)))
+        elif type(message) is Join:
+            self.inbox.append(Told(Welcome(0, 1, message.life, 0, 0, 0, now_ns())))
+
+    def hear(self) -> Told:
+        return self.inbox.popleft()
 
 
 def measure(tiny: bool) -> Iterator[Row]:
@@ -49,17 +61,19 @@ def measure(tiny: bool) -> Iterator[Row]:
     for _ in range(repeats):
         with tempfile.TemporaryDirectory() as folder:
             prepared = plan(scenario, Path(folder), 1)
-            end, _ = ends = socket.socketpair()
-            worker = WorkerProcess(prepared, 0, 0, end)
-            worker.line = Instant(end, lambda checkpoint: None)
-            worker.start_ns = now_ns()
-            worker.worker.learner.minibatch = lambda step: (0.0, 0.0)  # type: ignore[method-assign]
-            worker.worker.program = islice(worker.worker.program, 3 * rounds)  # type: ignore[assignment]
+            place, _ = ends = socket.socketpair()
+            process = WorkerProcess(prepared, 0, 0, place)
+            worker, carrier = process.worker, process.carrier
+            carrier.end = Instant(process.end)  # type: ignore[assignment]
+            welcome = carrier.join(worker, Join(0, 1), 1)
+            worker.client.begin(welcome.incarnation, welcome.pushes, welcome.minibatches)
+            worker.learner.minibatch = lambda step: (0.0, 0.0)  # type: ignore[method-assign]
+            worker.client.program = islice(worker.client.program, 3 * rounds)  # type: ignore[assignment]
             began = time.perf_counter()
-            worker._drive()
+            carrier.carry()
             costs.append(1e6 * (time.perf_counter() - began) / (3 * rounds))
             assert worker.replica.sequence == rounds, "the program ended before its rounds were over"
-            worker.effects.close()
+            carrier.close()
             prepared.close()
             for each in ends:
                 each.close()

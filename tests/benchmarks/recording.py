@@ -1,6 +1,6 @@
 """Recording: what the record that replay needs costs a round, beside a recorder that does nothing.
 
-The same events are told to the server's ledger twice, alternately: with its file of rows, and with a recorder that
+The same events are told to the logged server twice, alternately: with its file of rows, and with a recorder that
 forgets. The difference is set against the round of the fastest run there is here: a thousand parameters, n_sync 1.
 """
 
@@ -11,10 +11,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic_ns as now_ns
 from typing import Any
 
 from asgd_lab.backends.event_log import Times
-from asgd_lab.backends.real.emulation import now_ns
 from asgd_lab.backends.real.logged_server import LoggedServer
 from asgd_lab.protocol.messages import FetchRequest, Join, PushRequest
 from asgd_lab.scenario import Scenario
@@ -37,7 +37,7 @@ class Forgetful:
 
 
 def seconds_a_round(forgets: bool, rounds: int) -> float:
-    """Of a fetch and a push of one worker, told to a ledger that has no parameters."""
+    """Of a fetch and a push of one worker, told to a logged server that has no parameters."""
     scenario = Scenario.model_validate(
         {
             "name": "recording", "task": {"name": "timing", "size_bytes": 0, "step_s": 1.0},
@@ -47,18 +47,18 @@ def seconds_a_round(forgets: bool, rounds: int) -> float:
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         prepared = plan(scenario, Path(folder), 0)
-        ledger: Any = LoggedServer(prepared)
+        logged: Any = LoggedServer(prepared, prepared.transport)
         if forgets:
-            ledger._log._rows.close()
-            ledger._log._rows = Forgetful()
+            logged._log._rows.close()
+            logged._log._rows = Forgetful()
         at = Times.at(0)
-        ledger.commit(Join(0), at, now_ns)
+        logged.commit(Join(0), at, now_ns)
         began = time.perf_counter()
         for number in range(1, rounds):
-            ledger.commit(FetchRequest(0, 1, number), at, now_ns)
-            ledger.commit(PushRequest(0, 1, number, number - 1, 1, 0.0, 0.0), at, now_ns)
+            logged.commit(FetchRequest(0, 1, number), at, now_ns)
+            logged.commit(PushRequest(0, 1, number, number - 1, 1, 0.0, 0.0), at, now_ns)
         took = time.perf_counter() - began
-        ledger.close()
+        logged.close()
         prepared.close()
     return took / rounds
 

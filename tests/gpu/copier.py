@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asgd_lab.backends.real.memory import Stack
-from asgd_lab.backends.real.staging import Staging
+from asgd_lab.backends.real.transports.memory import Stack
+from asgd_lab.backends.real.transports.staging import Staging
 from tests.gpu.place import Place, find, synchronize
 
 WARM_UP = 2

@@ -16,8 +16,8 @@ import torch
 
 from asgd_lab.backends import devices
 from asgd_lab.backends.outcome import Progress
-from asgd_lab.backends.real.memory import Stack, protect
-from asgd_lab.backends.real.staging import Staging
+from asgd_lab.backends.real.transports.memory import Stack, protect
+from asgd_lab.backends.real.transports.staging import Staging
 from asgd_lab.backends.replay import repeat
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import RunFailed, ScenarioError

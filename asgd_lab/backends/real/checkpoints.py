@@ -20,10 +20,10 @@ import numpy as np
 import torch
 
 from asgd_lab.backends.build import Worker
-from asgd_lab.backends.real.channel import Answer, Ask, Request
 from asgd_lab.backends.real.failure_detector import Heartbeat
 from asgd_lab.backends.real.logged_server import LoggedServer
 from asgd_lab.backends.real.plan import Plan
+from asgd_lab.backends.real.transport import Heard, Save, Saved
 from asgd_lab.hardware.costs import nanoseconds
 from asgd_lab.record import checkpoints, removal
 from asgd_lab.record.rowfile import cut
@@ -35,9 +35,9 @@ class Checkpointer:
     """The server's side; `tell` answers a worker, and `held` are the fetches that are kept meanwhile."""
 
     def __init__(
-        self, plan: Plan, logged: LoggedServer, heartbeat: Heartbeat, tell: Callable[[int, Answer], None]
+        self, plan: Plan, logged: LoggedServer, heartbeat: Heartbeat, tell: Callable[[int, Save], None]
     ) -> None:
-        self._plan, self._logged, self._heartbeat, self._answer = plan, logged, heartbeat, tell
+        self._plan, self._logged, self._heartbeat, self._send = plan, logged, heartbeat, tell
         self._server = logged.server
         config = plan.scenario.backend.checkpoint
         self._every_updates = None if config is None else config.every_updates
@@ -47,7 +47,7 @@ class Checkpointer:
         self._time_ns = plan.elapsed_ns
         self._number = 0
         self.under_way = False
-        self.held: list[tuple[int, Request]] = []
+        self.held: list[Heard] = []
         self._told: dict[int, int] = {}  # the last word of each worker that has not answered it
         self._saved: set[int] = set()
         self._count = itertools.count()
@@ -74,15 +74,15 @@ class Checkpointer:
         for worker in sorted(server.waiting):
             self._tell(worker)
 
-    def hold(self, worker: int, request: Request) -> None:
+    def hold(self, fetch: Heard) -> None:
         """A fetch that has to wait; its worker writes down what it has."""
-        self.held.append((worker, request))
-        self._tell(worker)
+        self.held.append(fetch)
+        self._tell(fetch.sender)
 
-    def saved(self, worker: int, number: int, told: int) -> None:
+    def saved(self, saved: Saved) -> None:
         """A worker has, as it was told then."""
-        if self.under_way and number == self._number and self._told.get(worker) == told:
-            self._saved.add(worker)
+        if self.under_way and saved.checkpoint == self._number and self._told.get(saved.worker) == saved.told:
+            self._saved.add(saved.worker)
 
     def granted(self, worker: int) -> None:
         """It goes on: what it has written, or is writing, is of the past."""
@@ -92,9 +92,9 @@ class Checkpointer:
     def gone(self, worker: int) -> None:
         """It is out, and so is what it had asked."""
         self.granted(worker)
-        self.held = [item for item in self.held if item[0] != worker]
+        self.held = [item for item in self.held if item.sender != worker]
 
-    def finish(self, clock_ns: int) -> list[tuple[int, Request]]:
+    def finish(self, clock_ns: int) -> list[Heard]:
         """If all members have saved: the server's part, and the fetches that may be served now. If none is left to."""
         server = self._server
         if not self.under_way:
@@ -112,7 +112,7 @@ class Checkpointer:
         incarnation = self._server.standing(worker)[0]
         self._told[worker] = told = next(self._count)
         self._saved.discard(worker)
-        self._answer(worker, Answer(Ask.SAVE, self._number, incarnation, detail=told))
+        self._send(worker, Save(worker, incarnation, self._number, told))
 
     def _write(self, clock_ns: int) -> None:
         server, run_dir = self._server, self._plan.run_dir
@@ -120,7 +120,8 @@ class Checkpointer:
         arrays = {}
         if server.parameters is not None:
             self._logged.digest(clock_ns)
-            arrays = {name: tensor.numpy() for name, tensor in server.parameters.tensors().items()}
+            arrays["params"] = server.parameters.current.numpy()
+            arrays |= {f"state.{index}": each.numpy() for index, each in enumerate(server.parameters.state)}
         checkpoints.write(run_dir, self._number, "server", arrays)
         checkpoints.commit(
             run_dir, self._number, version=server.version, minibatches=server.minibatches, elapsed_ns=clock_ns,
@@ -128,32 +129,31 @@ class Checkpointer:
         )  # fmt: skip
 
 
-def save_worker(plan: Plan, worker: Worker, fetches: int, checkpoint: int) -> bool:
+def save_worker(plan: Plan, worker: Worker, checkpoint: int) -> bool:
     """Between two rounds: its place, the local optimizer, and work that is not pushed yet. False if nobody wants it."""
     replica = worker.replica
-    whole, sums = replica.place()
+    whole, sums = worker.client.place()
     kept = replica.vectors.kept() if replica.vectors is not None and replica.unpushed else []
-    arrays = {"place": np.array([*whole, fetches], np.int64), "sums": np.array(sums)}
+    arrays = {"place": np.array(whole, np.int64), "sums": np.array(sums)}
     arrays |= {f"{KEPT}{index}": vector.cpu().numpy() for index, vector in enumerate(kept)}
     arrays |= {f"{LEARNER}{name}": value.cpu().numpy() for name, value in worker.learner.state().items()}
     return checkpoints.write(plan.run_dir, checkpoint, f"worker-{replica.worker}", arrays)
 
 
-def restore_worker(plan: Plan, worker: Worker) -> int | None:
-    """Put a new worker where the checkpoint has it; its last fetch, or None if it was not in, or nothing is resumed."""
+def restore_worker(plan: Plan, worker: Worker) -> bool:
+    """Put a new worker where the checkpoint has it; False if it was not in, or nothing is resumed."""
     number = worker.replica.worker
     if plan.resumed is None or number not in checkpoints.state_of(plan.resumed).workers:
-        return None
+        return False
     arrays = checkpoints.read(plan.resumed, f"worker-{number}")
-    *whole, fetches = arrays["place"].tolist()
-    worker.replica.resume(whole, arrays["sums"].tolist())
+    worker.client.resume(arrays["place"].tolist(), arrays["sums"].tolist())
     kept = sorted((name for name in arrays if name.startswith(KEPT)), key=lambda name: int(name.removeprefix(KEPT)))
     if worker.replica.vectors is not None:
         worker.replica.vectors.restore([torch.from_numpy(arrays[name]) for name in kept])
     worker.learner.load(
         {name.removeprefix(LEARNER): torch.from_numpy(value) for name, value in arrays.items() if LEARNER in name}
     )
-    return int(fetches)
+    return True
 
 
 def rewind(plan: Plan, checkpoint: Path) -> None:
@@ -169,9 +169,10 @@ def rewind(plan: Plan, checkpoint: Path) -> None:
         elif path.suffix in checkpoints.ROW_FILES and path != plan.distances:  # a push's last measurement counts
             removal.remove_file(plan.run_dir, f"parts/{path.name}")
     cut(plan.events, state.events)
-    logged = LoggedServer(plan)
+    logged = LoggedServer(plan, plan.transport)
     logged.close()
     parameters = logged.server.parameters
     if parameters is not None:
-        for name, tensor in parameters.tensors().items():
-            tensor.copy_(torch.from_numpy(arrays[name]))
+        parameters.current.copy_(torch.from_numpy(arrays["params"]))
+        for index, vector in enumerate(parameters.state):
+            vector.copy_(torch.from_numpy(arrays[f"state.{index}"]))

@@ -11,7 +11,7 @@ import itertools
 import time
 from time import monotonic_ns as now_ns
 
-from asgd_lab.backends.real.channel import Request
+from asgd_lab.backends.real.transport import Heard
 
 PR_SET_TIMERSLACK = 29
 
@@ -20,23 +20,23 @@ class Arrivals:
     """Requests on their way, ordered by the time of arrival."""
 
     def __init__(self) -> None:
-        self._due: list[tuple[int, int, int, Request]] = []  # when, a number, the worker, what
+        self._due: list[tuple[int, int, Heard]] = []  # when, a number, what
         self._count = itertools.count()
 
-    def add(self, worker: int, request: Request) -> None:
+    def add(self, heard: Heard) -> None:
         """It arrives at its `sent_ns`."""
-        heapq.heappush(self._due, (request.sent_ns, next(self._count), worker, request))
+        heapq.heappush(self._due, (heard.sent_ns, next(self._count), heard))
 
-    def take(self, now_ns: int) -> list[tuple[int, Request | None]]:
+    def take(self, now_ns: int) -> list[Heard]:
         """Remove and return what has arrived by then, in order."""
-        found: list[tuple[int, Request | None]] = []
+        found = []
         while self._due and self._due[0][0] <= now_ns:
-            found.append(heapq.heappop(self._due)[2:])
+            found.append(heapq.heappop(self._due)[2])
         return found
 
     def drop(self, worker: int) -> None:
         """Forget what a worker that is gone has sent."""
-        self._due = [item for item in self._due if item[2] != worker]
+        self._due = [item for item in self._due if item[2].sender != worker]
         heapq.heapify(self._due)
 
     @property

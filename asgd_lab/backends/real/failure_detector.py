@@ -52,7 +52,7 @@ class FailureDetector:
     """The server's watch over its members."""
 
     def __init__(self, plan: Plan, server: Server) -> None:
-        self._progress, self._server = plan.progress, server
+        self._progress, self._server = plan.transport.words, server
         self._stated_ns = _stated_ns(plan)
         workers = plan.scenario.workers
         self._answered_ns = [now_ns()] * workers
@@ -98,7 +98,7 @@ class Heartbeat:
     """The server's sign of life: one word, by when it shows itself again if it is well."""
 
     def __init__(self, plan: Plan) -> None:
-        self._words = plan.progress.words_of_server()
+        self._words = plan.transport.words.of_server()
 
     def rest(self, patience_s: float | None) -> float:
         """It waits for requests, at most so long; how long it may."""
@@ -125,7 +125,7 @@ class ServerFailureDetector:
     """The parent's watch over the server process."""
 
     def __init__(self, plan: Plan) -> None:
-        self._words = plan.progress.words_of_server()
+        self._words = plan.transport.words.of_server()
         self._stated_ns = _stated_ns(plan)
         self._presence = _Presence()
         self._in_vain, self._version = 0, -1

@@ -36,7 +36,7 @@ class FaultSchedule:
     def __init__(self, processes: Processes, plan: Plan) -> None:
         scenario = plan.scenario
         self._processes, self._faults = processes, scenario.faults
-        self._slower_words = plan.progress.slower
+        self._slower_words = plan.transport.words.slower
         self._random = [streams.generator(scenario.seed, worker, "faults") for worker in range(scenario.workers)]
         self._due: list[tuple[int, int, Callable[[], None]]] = []
         self._count = itertools.count()

@@ -18,12 +18,12 @@ from asgd_lab.backends.outcome import Outcome, Watch
 from asgd_lab.backends.real import snapshots
 from asgd_lab.backends.real.checkpoints import rewind
 from asgd_lab.backends.real.gather import gather
-from asgd_lab.backends.real.memory import SharedTensors, Stack
 from asgd_lab.backends.real.orphans import SharedHold
 from asgd_lab.backends.real.plan import Plan
 from asgd_lab.backends.real.preload import preload
 from asgd_lab.backends.real.progress_words import Words
 from asgd_lab.backends.real.supervisor import Supervisor
+from asgd_lab.backends.real.transports.shared_memory import SharedMemory
 from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.hardware.costs import check_memory
 from asgd_lab.record import atomic_files, checkpoints, removal
@@ -52,7 +52,6 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
     check_task(scenario, task)
     initial = initial_parameters(scenario, task).cpu()
     devices.release()  # what trying the task out took
-    workers = scenario.workers
     algorithm = build_algorithm(scenario)
     if scenario.backend.device == "emulated":
         check_memory(scenario.hardware, task.size_bytes)
@@ -62,19 +61,18 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
         folder.mkdir(exist_ok=True)
     plan = Plan(
         scenario, task.size, task.size_bytes,
-        Stack("asgd-lab-versions", 1 if algorithm.shared else workers + 2, task.size),
-        Stack("asgd-lab-mailboxes", workers * algorithm.depth, 0 if algorithm.shared else task.size),
-        Stack("asgd-lab-states", 2 * algorithm.rule.all_states(workers), task.size),
-        Stack("asgd-lab-scalars", 2 * algorithm.rule.all_scalars(workers), 2),  # of float64
-        Stack("asgd-lab-copies", algorithm.gate.keeps, task.size),
-        SharedTensors(data | task.start()), Words(workers), record.path, resumed,
+        SharedMemory(
+            scenario.workers, task.size, depth=algorithm.depth, shared=algorithm.shared, states=algorithm.rule.states,
+            tensors=data | task.start(),
+        ),
+        record.path, resumed,
         0 if resumed is None else checkpoints.state_of(resumed).elapsed_ns, parts, logs, tuple(sys.path),
         trust.is_trusted(), SharedHold(record.path), devices.stand_in(),
     )  # fmt: skip
     if resumed is not None:
         rewind(plan, resumed)
     elif task.size:
-        plan.slots.vector(0, writable=True).copy_(initial)
+        plan.transport.slot(0, writable=True).copy_(initial)
     supervisor, meter = Supervisor(plan), LoadMeter()
     interrupted = False
     try:
@@ -128,7 +126,7 @@ def _join(plan: Plan, record: RunDirectory, interrupted: bool, supervisor: Super
         stored = atomic_files.read_arrays(final)
         params, end_ns = stored["params"], int(stored["end_ns"])
     server, end_ns = gather(plan, record, statistics, end_ns)
-    progress = plan.progress
+    progress = plan.transport.words
     started_ns = int(progress.server[Words.START_NS])
     overruns, steps = int(progress.worker[:, Words.OVERRUNS].sum()), int(progress.worker[:, Words.STEPS].sum())
     facts: dict[str, Any] = {}

@@ -1,9 +1,9 @@
-"""The protocol's server and the record of what it was told, which is also what the next server recovers from.
+"""The protocol's server and the log of what it was told, which is also what the next server recovers from.
 
-A version lies in shared memory before the event that made it is recorded, and the event is recorded, by one 8-byte
-store, before anybody hears of it. So a server that is killed, wherever it was, leaves behind a row of events that
-happened, and the versions that belong to them. The next one reads the row, keeps the books without computing, and is
-the one that died, but for requests that it has not recorded: these were not answered, and are asked again.
+A version lies in its buffer before the message that made it is logged, and the message is logged, by one 8-byte store,
+before anybody hears of it. So a server that is killed, wherever it was, leaves behind a log of messages that counted,
+and the versions that belong to them. The next one reads the log, counts without computing, and is the one that died,
+but for requests that it has not logged: these were not answered, and are sent again.
 """
 
 from __future__ import annotations
@@ -11,80 +11,68 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
 from asgd_lab.backends import event_log
 from asgd_lab.backends.build import build_algorithm, build_budget, build_server, build_task
-from asgd_lab.backends.event_log import Attach, Digest, EventLog, Times
-from asgd_lab.backends.real.channel import Answer, Ask
+from asgd_lab.backends.event_log import Attach, Digest, EventLog, Times, WakeAt
 from asgd_lab.backends.real.plan import Plan
-from asgd_lab.protocol.messages import Answer as Said
-from asgd_lab.protocol.messages import Close, FetchRequest, Grant, Join, Leave, Message, PushRequest, Stop, Why
-from asgd_lab.protocol.parameters import Memory
+from asgd_lab.backends.real.transport import Memory, Welcome
+from asgd_lab.protocol.messages import (
+    Ack,
+    Answer,
+    Close,
+    FetchRequest,
+    Grant,
+    Join,
+    Leave,
+    Message,
+    PushRequest,
+    Stop,
+    Why,
+)
 from asgd_lab.tasks.base import CPU
-
-
-class SharedMemory(Memory):
-    """The server's tensors in the run's shared memory, where the next server finds them."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-
-    def slot(self, number: int) -> Tensor:
-        """(P,) for a version."""
-        return self._plan.slots.vector(number, writable=True)
-
-    def state(self, number: int) -> Tensor:
-        """(P,) for a vector of the rule."""
-        return self._plan.states.vector(number, writable=True)
-
-    def scalar(self, number: int) -> Tensor:
-        """() float64 for a number of the rule."""
-        return self._plan.scalars.vector(number, writable=True).view(torch.float64)[0]
-
-    def copy(self, number: int) -> Tensor:
-        """(P,) for a copy of an update that is kept."""
-        return self._plan.copies.vector(number, writable=True)
 
 
 class LoggedServer:
     """`server` is told by `commit` alone. Times are nanoseconds of the run's own clock.
 
-    `reading` is called for each event of the past.
+    `reading` is called for each message of the past.
     """
 
-    def __init__(self, plan: Plan, reading: Callable[[], None] = lambda: None) -> None:
-        self._plan = plan
+    def __init__(self, plan: Plan, memory: Memory, reading: Callable[[], None] = lambda: None) -> None:
         scenario = plan.scenario
-        task, algorithm = build_task(scenario, plan.data.tensors(), checked=True, device=CPU), build_algorithm(scenario)
+        workers = scenario.workers
+        task = build_task(scenario, plan.transport.tensors(), checked=True, device=CPU)
+        algorithm = build_algorithm(scenario)
         past = event_log.read(plan.events) if plan.events.exists() else []
-        self._depth = algorithm.depth
-        self._buffers = [
-            [plan.mailboxes.vector(worker * self._depth + buffer) for buffer in range(self._depth)]
-            for worker in range(scenario.workers)
-        ]
+        self._depth = depth = algorithm.depth
+        self._buffers = [[memory.mailbox(worker, buffer) for buffer in range(depth)] for worker in range(workers)]
         self._mailboxes = {worker: buffers[0] for worker, buffers in enumerate(self._buffers)}
         self.server = build_server(
             task,
             algorithm,
             build_budget(scenario),
-            torch.empty(0) if past else torch.clone(plan.slots.vector(0)),
+            torch.empty(0) if past else torch.clone(memory.slot(0)),
             self._mailboxes,
-            SharedMemory(plan),
+            slot=lambda slot: memory.slot(slot, writable=True),
+            state=memory.state,
             counting=bool(past),
         )
         self._log = EventLog(plan.events, existing=True)
         self.end_ns = 0  # of the last push that was in time, or when the run was closed
-        self.fetches = [0] * scenario.workers  # each worker's last fetch, in this life
-        self.lives = [0] * scenario.workers  # the number of each worker's life
-        self._answers: list[dict[tuple[int, int], Answer]] = [{} for _ in range(scenario.workers)]
-        self._left: dict[int, int] = {}  # who is out, and why
+        self.fetches = [0] * workers  # each worker's last fetch, in this life
+        self.lives = [0] * workers  # the number of each worker's life
+        self.stops: dict[int, Stop] = {}  # the last that each worker's life was told
+        self._grants: list[Grant | None] = [None] * workers  # the last of each
+        self._acks: list[dict[int, Ack]] = [{} for _ in range(workers)]  # by number: the last of each
+        self._left: dict[int, int] = {}  # why workers left that have not come back
         for row in past:
             reading()
             message = row.message
             if isinstance(message, Message | Attach):
                 self._tell(message, row.begun_ns)
                 self._mark(message, row.ended_ns)
+        self._wake_ns = self.server.wake_ns
         if self.server.parameters is not None:
             self.server.parameters.counting = False
 
@@ -92,72 +80,92 @@ class LoggedServer:
         return len(self._log)
 
     def close(self) -> None:
-        """No more events."""
+        """Nothing more is logged."""
         self._log.close()
 
-    def commit(self, message: Message | Attach, times: Times, clock: Callable[[], int]) -> list[Said]:
-        """Tell the server, and record it as ended by then; its answers may be sent now."""
+    def commit(self, message: Message | Attach, times: Times, clock: Callable[[], int]) -> list[Answer]:
+        """Tell the server, and log the message as ended by then; its answers may be sent now."""
         answers = self._tell(message, times.begun_ns)
         ended_ns = clock()
         self._log.add(message, times._replace(ended_ns=ended_ns), answers)
+        if self.server.wake_ns != self._wake_ns:
+            self._wake_ns = self.server.wake_ns
+            self._log.add(WakeAt(-1 if self._wake_ns is None else self._wake_ns), Times.at(ended_ns))
         self._mark(message, ended_ns)
         return answers
 
     def digest(self, now_ns: int) -> None:
-        """Record a hash of the newest version."""
+        """Log a hash of the newest version."""
         parameters = self.server.parameters
         assert parameters is not None
         digest = Digest(self.server.version, event_log.digest(parameters.current))
         self._log.add(digest, Times.at(now_ns))
 
-    def answer(self, worker: int, to: int, number: int) -> Answer | None:
-        """What a request was answered that has come again; None if it waits."""
-        return self._answers[worker].get((to, number))
+    def knows(self, request: FetchRequest | PushRequest) -> bool:
+        """Whether it is logged: it was sent again to a new server."""
+        if type(request) is FetchRequest:
+            return request.number <= self.fetches[request.worker]
+        return request.number <= self.server.standing(request.worker)[1]
+
+    def answer(self, request: FetchRequest | PushRequest) -> Grant | Ack | None:
+        """What a request was answered that is known; None if it waits, or has been answered long ago."""
+        if type(request) is PushRequest:
+            return self._acks[request.worker].get(request.number)
+        grant = self._grants[request.worker]
+        return grant if grant is not None and grant.number == request.number else None
 
     def away(self, restarts: bool) -> set[int]:
-        """Who is out and will be back: because of its loss, or for any reason if those who die are started again."""
+        """Workers expected to rejoin: after a loss that was no number, or any death if the dead are started again."""
         return {worker for worker, why in self._left.items() if why == Why.NOT_FINITE or (restarts and why != Why.DONE)}
 
-    def standing(self, worker: int) -> Answer:
-        """What begins a life: its place in the run, but for the clock."""
-        incarnation, sequence = self.server.standing(worker)
-        life, taken = self.lives[worker], self.server.taken(worker)
-        return Answer(Ask.READY, life, incarnation, sequence, taken, waited_ns=self.fetches[worker])
+    def welcome(self, worker: int, start_ns: int) -> Welcome:
+        """What begins a life: its place in the run."""
+        incarnation, pushes = self.server.standing(worker)
+        taken = self.server.taken(worker)
+        return Welcome(worker, incarnation, self.lives[worker], pushes, taken, self.fetches[worker], start_ns)
 
     def _mark(self, message: Message | Attach, ended_ns: int) -> None:
-        if (isinstance(message, PushRequest) and self._in_time) or isinstance(message, Close):
+        if (type(message) is PushRequest and self._in_time) or type(message) is Close:
             self.end_ns = ended_ns
 
-    def _tell(self, message: Message | Attach, now_ns: int) -> list[Said]:
+    def _tell(self, message: Message | Attach, now_ns: int) -> list[Answer]:
         self._in_time = not self.server.closed
-        if isinstance(message, PushRequest):
+        kind = type(message)
+        if kind is PushRequest:
             if self._depth > 1:
-                self._mailboxes[message.worker] = self._buffers[message.worker][message.buffer]
-        elif isinstance(message, FetchRequest):
-            self.fetches[message.worker] = message.number
+                self._mailboxes[message.worker] = self._buffers[message.worker][message.buffer]  # type: ignore[union-attr]
+        elif kind is FetchRequest:
+            self.fetches[message.worker] = message.number  # type: ignore[union-attr]
         elif isinstance(message, Leave):
             self._left[message.worker] = message.why
         elif isinstance(message, Join | Attach):
-            worker = message.worker
-            self._left.pop(worker, None)
-            self.lives[worker] = message.life
-            self._answers[worker].clear()
+            self._begin(message)
             if isinstance(message, Attach):
                 return []
-            self.fetches[worker] = 0
-        answers = self.server.hear(message, now_ns)
-        for each in answers:
-            self._keep(each)
+        answers = self.server.hear(message, now_ns)  # type: ignore[arg-type]
+        for answer in answers:
+            self._keep(answer)
         return answers
 
-    def _keep(self, said: Said) -> None:
-        if isinstance(said, Stop):
-            return
-        worker, incarnation, number = said[:3]
-        answers = self._answers[worker]
-        if isinstance(said, Grant):
-            answers.pop((Ask.FETCH, number - 1), None)
-            answers[Ask.FETCH, number] = Answer(Ask.FETCH, number, incarnation, said.version, said.slot, said.steps)
+    def _begin(self, message: Join | Attach) -> None:
+        """A worker's new process, which knows of no answer."""
+        worker = message.worker
+        self._left.pop(worker, None)
+        self.lives[worker] = message.life
+        self._grants[worker] = None
+        self._acks[worker].clear()
+        if isinstance(message, Join):
+            self.fetches[worker] = 0
+            self.stops.pop(worker, None)
+
+    def _keep(self, answer: Answer) -> None:
+        worker = answer.worker
+        if type(answer) is Grant:
+            self._grants[worker] = answer
+        elif type(answer) is Ack:
+            acks = self._acks[worker]
+            acks.pop(answer.number - self._depth, None)
+            acks[answer.number] = answer
         else:
-            answers.pop((Ask.PUSH, number - self._depth), None)
-            answers[Ask.PUSH, number] = Answer(Ask.PUSH, number, incarnation, said.version, said.staleness, said.steps)
+            assert isinstance(answer, Stop)
+            self.stops[worker] = answer

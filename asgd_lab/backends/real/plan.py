@@ -1,4 +1,4 @@
-"""What the parent hands to the processes it starts: the scenario and descriptors of shared memory, nothing live."""
+"""What the parent hands to the processes it starts: the scenario and the transport, nothing live."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ import torch
 from asgd_lab import interrupts, trust
 from asgd_lab.backends import devices, event_log
 from asgd_lab.backends.real import orphans
-from asgd_lab.backends.real.memory import SharedTensors, Stack
 from asgd_lab.backends.real.orphans import SharedHold
-from asgd_lab.backends.real.progress_words import Words
+from asgd_lab.backends.real.transport import Transport
 from asgd_lab.record.columns import KINDS
 from asgd_lab.scenario import Scenario
 
@@ -29,20 +28,12 @@ KIND = {kind: index for index, kind in enumerate(KINDS)}
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One run, as its processes need it: `slots` hold versions (slot 0 the initial one), `mailboxes` every worker's
-    updates in turn, `states` two of each vector that the rule keeps.
-    """
+    """One run, as its processes need it."""
 
     scenario: Scenario
     size: int  # P, elements of the flat vector
     size_bytes: int
-    slots: Stack
-    mailboxes: Stack
-    states: Stack
-    scalars: Stack
-    copies: Stack
-    data: SharedTensors
-    progress: Words
+    transport: Transport
     run_dir: Path
     resumed: Path | None  # the checkpoint that the run goes on from
     elapsed_ns: int  # by then, of the run's own clock
@@ -64,9 +55,8 @@ class Plan:
         return self.parts / "server.distances"
 
     def close(self) -> None:
-        """Give the parent's descriptors back."""
-        for part in (self.slots, self.mailboxes, self.states, self.scalars, self.copies, self.data, self.progress):
-            part.close()
+        """Give back what the parent holds."""
+        self.transport.close()
 
 
 def settle(plan: Plan, name: str) -> None:

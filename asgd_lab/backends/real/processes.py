@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -83,10 +82,9 @@ def why(name: str, code: int, log: Path, done: str) -> str:
 
 @dataclass(slots=True)
 class Place:
-    """One worker's place: its process, the server's end of its line, and what has become of earlier processes."""
+    """One worker's place: its process, and what has become of earlier ones."""
 
     process: BaseProcess | None = None
-    end: socket.socket | None = None
     started: int = 0
     in_vain: int = 0
     steps: int = 0  # when its last process died

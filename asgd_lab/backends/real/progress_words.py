@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 from time import monotonic_ns as now_ns
+from typing import Any
 
 import numpy as np
 
 from asgd_lab.backends.outcome import Progress, WorkerLook
-from asgd_lab.backends.real.memory import Buffer
 
 SERVER_WORDS = 16
 WORKER_WORDS = 16  # two cache lines
@@ -31,42 +31,32 @@ class Words:
     STALE = 8  # the server's: the staleness of its last applied push
     # Of emulated minibatches and ways: nanoseconds that they took, and that they were stated to take.
     STEPPED_NS, STEPS_STATED_NS, WAYS_NS, WAYS_STATED_NS = 9, 10, 11, 12
+    STOPPED = 15  # the server's: the lease that it stopped last in this life
     REGISTERED, BUFFERED = 13, 14  # shared vectors that its GPU copies from and to, and those that a buffer stands for
     STATES = ("starting", "fetching", "training", "pushing", "left")
     TRAINING = STATES.index("training")
 
-    def __init__(self, workers: int) -> None:
-        self._workers = workers
-        self._buffer = Buffer("asgd-lab-progress", 8 * (SERVER_WORDS + workers * (WORKER_WORDS + 1)))
-        self._map()
-
-    def __getstate__(self) -> dict[str, object]:
-        return {"workers": self._workers, "buffer": self._buffer}
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        self._workers = state["workers"]  # type: ignore[assignment]
-        self._buffer = state["buffer"]  # type: ignore[assignment]
-        self._map()
-
-    def _map(self) -> None:
-        words = np.frombuffer(self._buffer.map(writable=True), np.int64)
-        self.slower = words[SERVER_WORDS + self._workers * WORKER_WORDS :][: self._workers].view(np.float64)
+    def __init__(self, workers: int, memory: Any = None) -> None:
+        """In `memory` of `size_bytes`, all zero at first; None: this process's own."""
+        words = np.frombuffer(bytearray(self.size_bytes(workers)) if memory is None else memory, np.int64)
+        self.slower = words[SERVER_WORDS + workers * WORKER_WORDS :][:workers].view(np.float64)
         self.server = words[:SERVER_WORDS]
-        self.worker = words[SERVER_WORDS:][: self._workers * WORKER_WORDS].reshape(self._workers, WORKER_WORDS)
+        self.worker = words[SERVER_WORDS:][: workers * WORKER_WORDS].reshape(workers, WORKER_WORDS)
         self.training_error = self.server[5:6].view(np.float64)
         self.loss = self.worker[:, 3:4].view(np.float64)
 
-    def words_of(self, worker: int) -> memoryview[int]:
+    @staticmethod
+    def size_bytes(workers: int) -> int:
+        """Of the words of a run with so many workers."""
+        return 8 * (SERVER_WORDS + workers * (WORKER_WORDS + 1))
+
+    def of(self, worker: int) -> memoryview[int]:
         """A worker's words, at a third of the time a word costs through numpy."""
         return memoryview(self.worker[worker].data)
 
-    def words_of_server(self) -> memoryview[int]:
+    def of_server(self) -> memoryview[int]:
         """The server's words, likewise."""
         return memoryview(self.server.data)
-
-    def close(self) -> None:
-        """Give the descriptor back; the words stay mapped."""
-        self._buffer.close()
 
 
 def progress(progress: Words) -> Progress:

@@ -6,7 +6,6 @@ Children run this package's modules and never the user's main script, so a noteb
 from __future__ import annotations
 
 import signal
-import socket
 import time
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
@@ -14,13 +13,13 @@ from pathlib import Path
 from time import monotonic_ns as now_ns
 
 from asgd_lab.backends.outcome import Watch
-from asgd_lab.backends.real import channel, orphans, processes, server, worker
-from asgd_lab.backends.real.channel import Order
+from asgd_lab.backends.real import orphans, processes, server, worker
 from asgd_lab.backends.real.failure_detector import ServerFailureDetector
 from asgd_lab.backends.real.faults import FaultSchedule
 from asgd_lab.backends.real.plan import FATAL, Plan
 from asgd_lab.backends.real.processes import Losses, Place, why
 from asgd_lab.backends.real.progress_words import Words, progress
+from asgd_lab.backends.real.transport import Sign
 from asgd_lab.errors import RunFailed
 
 POLL_S = 0.2
@@ -43,7 +42,7 @@ class Supervisor:
         self._server_due_ns: int | None = None  # when it is to be started again
         self._detector = ServerFailureDetector(plan)
         self._standing: str | None = None  # why the server was killed, if the detector wanted that
-        self._line: socket.socket | None = None
+        self._switchboard = plan.transport.switchboard()
         self._faults = FaultSchedule(self, plan)
         self._begun = self._over = False
 
@@ -62,27 +61,18 @@ class Supervisor:
     # ------------------------------------------------------------------ starts
 
     def _start_server(self) -> None:
-        """Hand it the workers' lines; the parent keeps its own copies, so that no worker hears a server die."""
         self._server_due_ns = None
-        self._line, theirs = channel.pair()
-        ends = [place.end for place in self._places]
         self._detector.begins()
-        self._server = processes.start("server", server.main, (self.plan, ends, theirs))
-        theirs.close()
+        with self._switchboard.connecting_server() as place:
+            self._server = processes.start("server", server.main, (self.plan, place))
 
     def _start_worker(self, number: int) -> None:
         place = self._places[number]
-        ours, theirs = channel.pair()
-        what = (self.plan, number, place.started, theirs)
-        place.process = processes.start(f"worker {number}", worker.main, what)
-        theirs.close()
-        if place.end is not None:
-            place.end.close()
-        place.end = ours
+        with self._switchboard.connecting_worker(number) as its:
+            what = (self.plan, number, place.started, its)
+            place.process = processes.start(f"worker {number}", worker.main, what)
         place.started += 1
         place.due_ns = place.given_up_ns = None
-        if self._line is not None:
-            channel.order(self._line, Order.PROCESS, number, ours)
 
     def _start_due(self) -> None:
         now = now_ns()
@@ -105,10 +95,10 @@ class Supervisor:
             sentinels = {one.sentinel: number for one, number in numbers.items() if one is not None}
             if self._server is not None:
                 sentinels[self._server.sentinel] = -1
-            lines = [self._line] if self._line is not None else []
-            ready = connection.wait([*sentinels, *lines], timeout=self._timeout_s(watch))
-            if self._line is not None and self._line in ready:
-                self._listen(self._line)
+            ready = connection.wait([*sentinels, *self._switchboard.waitable()], timeout=self._timeout_s(watch))
+            report = self._switchboard.heard(ready)
+            if report is not None:
+                self._note(*report)
             for sentinel in ready:
                 if isinstance(sentinel, int):
                     self._ended(sentinels[sentinel])
@@ -120,7 +110,7 @@ class Supervisor:
             except RunFailed as error:
                 self.failure = str(error)
             if watch is not None:
-                watch(progress(self.plan.progress))
+                watch(progress(self.plan.transport.words))
         if self.failure is not None:
             self.stop()
         else:
@@ -137,7 +127,7 @@ class Supervisor:
         self._server.kill()
 
     def _do_faults(self) -> None:
-        start_ns = int(self.plan.progress.server[Words.START_NS])
+        start_ns = int(self.plan.transport.words.server[Words.START_NS])
         if start_ns and not self._begun:
             self._begun = True
             self._faults.begin(start_ns)
@@ -151,13 +141,10 @@ class Supervisor:
         left_s = max(0.0, (min(due) - now_ns()) * 1e-9) if due else None
         return min(POLL_S, POLL_S if left_s is None else left_s) if looks else left_s
 
-    def _listen(self, line: socket.socket) -> None:
-        order = channel.obey(line)
-        if order is None:  # the server is dead, which its sentinel tells
-            return
-        word, number, _ = order
+    def _note(self, sign: Sign, number: int) -> None:
+        """What the server reports of a worker."""
         place = self._places[number]
-        if word == Order.SILENT:
+        if sign == Sign.SILENT:
             self.losses.silences += 1
             self.losses.log.append(f"worker {number} gave no sign of life, and was given up")
             place.given_up_ns = now_ns()
@@ -165,8 +152,8 @@ class Supervisor:
                 done, log = self._done(number), self._log(number)
                 self.failure = f"worker {number} gives no sign of life{done}; its log is {log}"
             elif self._policy == "restart":
-                place.due_ns = place.given_up_ns + REMEDY * int(self.plan.progress.server[Words.LIMIT_NS])
-        elif word == Order.AWAKE and place.given_up_ns is not None:
+                place.due_ns = place.given_up_ns + REMEDY * int(self.plan.transport.words.server[Words.LIMIT_NS])
+        elif sign == Sign.AWAKE and place.given_up_ns is not None:
             self.losses.awakenings += 1
             place.given_up_ns = place.due_ns = None
 
@@ -200,13 +187,13 @@ class Supervisor:
         self.losses.workers += 1
         self.losses.log.append(reason)
         expected_ns, place.expected_ns = place.expected_ns, None
-        steps = int(self.plan.progress.worker[number, Words.STEPS])
+        steps = int(self.plan.transport.words.worker[number, Words.STEPS])
         if expected_ns is None:
             place.in_vain = 1 if steps > place.steps else place.in_vain + 1
         place.steps = steps
         if code != FATAL and self._policy == "restart" and place.in_vain < FUTILE:
             place.due_ns = expected_ns or now_ns()
-        elif code == FATAL or self._policy != "continue" or not self.plan.progress.server[Words.START_NS]:
+        elif code == FATAL or self._policy != "continue" or not self.plan.transport.words.server[Words.START_NS]:
             self.failure = reason
         elif all(each.process is None and each.due_ns is None for each in self._places):
             self.failure = f"no worker is left: {reason}"
@@ -215,7 +202,7 @@ class Supervisor:
         self._server = None
         if not code:
             self._over = True
-            if not self.plan.progress.server[Words.FINISHED] and self.failure is None:
+            if not self.plan.transport.words.server[Words.FINISHED] and self.failure is None:
                 self.failure = f"no worker is left: {(self.losses.log or ['all have ended'])[-1]}"
             return
         log = self.plan.logs / "server.log"
@@ -224,7 +211,7 @@ class Supervisor:
         self._standing = None
         self.losses.servers += 1
         self.losses.log.append(reason)
-        self._close_line()
+        self._switchboard.disconnect_server()
         if code > 0 or is_futile or (self._policy == "stop" and self._server_due_ns is None):
             self.failure = reason
         elif self._server_due_ns is None:
@@ -234,7 +221,7 @@ class Supervisor:
         return self.plan.logs / f"worker-{number}.log"
 
     def _done(self, number: int) -> str:
-        return f" after {self.plan.progress.worker[number, Words.STEPS]} minibatches"
+        return f" after {self.plan.transport.words.worker[number, Words.STEPS]} minibatches"
 
     # ------------------------------------------------------------------ faults that the scenario wants
 
@@ -256,8 +243,7 @@ class Supervisor:
 
     def stop(self) -> None:
         """Ask for the end of the run, and wait for it as long as is reasonable; then end what is left."""
-        if self._line is not None:
-            channel.order(self._line, Order.STOP)
+        self._switchboard.stop()
         self._dismiss()
 
     def _dismiss(self) -> None:
@@ -265,7 +251,7 @@ class Supervisor:
         until = time.monotonic() + PATIENCE_S
         if self._server is not None:
             self._server.join(max(0.0, until - time.monotonic()))
-        self._close_ends()
+        self._switchboard.disconnect_workers()
         for place in self._places:
             if place.process is not None and place.given_up_ns is None:
                 place.process.join(max(0.0, until - time.monotonic()))
@@ -280,16 +266,5 @@ class Supervisor:
         for process in running:
             if process is not None and process.pid is not None:
                 processes.end(process)
-        self._close_ends()
-        self._close_line()
-
-    def _close_ends(self) -> None:
-        for place in self._places:
-            if place.end is not None:
-                place.end.close()
-                place.end = None
-
-    def _close_line(self) -> None:
-        if self._line is not None:
-            self._line.close()
-            self._line = None
+        self._switchboard.disconnect_workers()
+        self._switchboard.disconnect_server()

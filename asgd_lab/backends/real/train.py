@@ -1,19 +1,19 @@
-"""The minibatches of one Train: measured one by one, slowed down by faults, or stretched to stated times."""
+"""The minibatches of one Train: measured one by one, slowed down by faults, or lengthened to stated times."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from time import monotonic_ns as now_ns
 
 from asgd_lab.backends.build import Worker
 from asgd_lab.backends.real.emulation import sleep_until
 from asgd_lab.backends.real.plan import Plan
 from asgd_lab.backends.real.progress_words import Words
+from asgd_lab.backends.real.transport import WorkerEnd
 from asgd_lab.hardware.step_times import StepTimes
 from asgd_lab.record.rowfile import RowFile
 
-STEPS, OVERRUNS, SHOWN = Words.STEPS, Words.OVERRUNS, Words.SHOWN
+STEPS, OVERRUNS, SHOWN, STOPPED = Words.STEPS, Words.OVERRUNS, Words.SHOWN, Words.STOPPED
 LONGEST, TRAINED_NS = Words.LONGEST, Words.TRAINED_NS
 
 
@@ -22,9 +22,9 @@ class NotFinite(Exception):
 
 
 class Trainer:
-    """Trains one worker, and shows how far it is."""
+    """Trains one worker, and shows how far it is; `end` makes progress in between where it has anything to do."""
 
-    def __init__(self, plan: Plan, number: int, rows: RowFile | None) -> None:
+    def __init__(self, plan: Plan, number: int, rows: RowFile | None, end: WorkerEnd | None) -> None:
         scenario = plan.scenario
         self.times: StepTimes | None = None
         if scenario.backend.device == "emulated":
@@ -32,22 +32,18 @@ class Trainer:
             self.times = StepTimes.all(scenario.hardware, scenario.seed, scenario.workers, stated, slow)[number]
             self.times.draw_ahead()
         self.number, self.rows = number, rows
-        faults = scenario.faults
+        self.between = None if end is None else end.progress
+        faults, words = scenario.faults, plan.transport.words
         self.minds = faults is not None and faults.on_not_finite != "ignore"
-        self.words, self.orders = plan.progress.words_of(number), plan.progress.words_of_server()
-        self.slower = memoryview(plan.progress.slower[number : number + 1].data)
-        self.shown_loss = plan.progress.loss[number]
+        self.words, self.orders = words.of(number), words.of_server()
+        self.slower = memoryview(words.slower[number : number + 1].data)
+        self.shown_loss = words.loss[number]
         self.loss_sum = self.error_sum = 0.0
 
-    def train(
-        self, worker: Worker, begun: int, start_ns: int, between: Callable[[], None] | None = None
-    ) -> tuple[int, int]:
-        """Take `replica.steps` minibatches, fewer if the run is stopped meanwhile: (when the last ended, how many).
-
-        `between` is called after each of them, where it is given.
-        """
+    def train(self, worker: Worker, begun: int, start_ns: int) -> tuple[int, int]:
+        """Take `replica.steps` minibatches, fewer if run or lease is stopped: (when the last ended, how many)."""
         replica, minibatch, rows = worker.replica, worker.learner.minibatch, self.rows
-        first, steps = replica.minibatches, replica.steps
+        first, steps, lease, between = replica.minibatches, replica.steps, worker.client.lease, self.between
         times, words, orders, slower = self.times, self.words, self.orders, self.slower
         ends = times.ends_ns(steps, begun - start_ns) if times is not None else []
         loss_sum = error_sum = 0.0
@@ -78,7 +74,7 @@ class Trainer:
                 words[LONGEST] = ended - started
             if self.minds and not math.isfinite(loss):
                 raise NotFinite(f"the loss of minibatch {first + index} is {loss}")
-            if orders[Words.STOP]:
+            if orders[Words.STOP] or words[STOPPED] == lease:
                 break
             if between is not None:
                 between()

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from asgd_lab.backends.real.memory import whole_pages
+from asgd_lab.backends.real.transports.memory import whole_pages
 
 
 class Copy(Protocol):

@@ -1,0 +1,276 @@
+"""Carries a worker's end of the protocol: sends what its client asks for, trains, hands over what is heard.
+
+It neither numbers nor matches, and knows no algorithm. It keeps the time: a row an effect, as the program sees it, and
+in what it sends when that was sent. An emulated device waits out the stated costs of client and link.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic_ns as now_ns
+from typing import Any
+
+from asgd_lab.backends.build import Worker
+from asgd_lab.backends.real.emulation import wait_out
+from asgd_lab.backends.real.plan import EFFECT_ROW, KIND, MINIBATCH_ROW, Plan
+from asgd_lab.backends.real.progress_words import Words
+from asgd_lab.backends.real.snapshots import OfWorker
+from asgd_lab.backends.real.train import Trainer
+from asgd_lab.backends.real.transport import (
+    Closed,
+    Failed,
+    FromWorker,
+    NewServer,
+    Resending,
+    Save,
+    Saved,
+    Welcome,
+    WorkerEnd,
+)
+from asgd_lab.hardware.costs import Costs
+from asgd_lab.protocol.algorithms import Algorithm
+from asgd_lab.protocol.client import FETCH
+from asgd_lab.protocol.effects import Train
+from asgd_lab.protocol.messages import Ack, FetchRequest, Grant, Leave, PushRequest, Stop
+from asgd_lab.record.rowfile import RowFile
+
+STOP, STATE, SHOWN = Words.STOP, Words.STATE, Words.SHOWN
+FETCHING, TRAINING, PUSHING, LEFT = (Words.STATES.index(name) for name in ("fetching", "training", "pushing", "left"))
+FETCH_ROW, TRAIN_ROW, PUSH_ROW, ADOPT_ROW, MEASURE_ROW = (
+    KIND[kind] for kind in ("fetch", "train", "push", "adopt", "measure")
+)
+
+
+class LifeOver(Exception):
+    """The server has taken this worker for failed: it may begin another life."""
+
+
+class Carrier:
+    """One worker's, over all its lives; `save` writes its part of a checkpoint, unless nobody wants that any more."""
+
+    def __init__(
+        self, plan: Plan, number: int, process: int, end: WorkerEnd, algorithm: Algorithm,
+        save: Callable[[int], bool],
+    ) -> None:  # fmt: skip
+        self.number, self.end, self._algorithm, self._save = number, end, algorithm, save
+        scenario = plan.scenario
+        self.words, self.orders = plan.transport.words.of(number), plan.transport.words.of_server()
+        self.start_ns = 0  # of the run's clock
+        self._size = plan.size_bytes
+        self._emulated = scenario.backend.device == "emulated"
+        # A fetch that is known to follow is asked with the push, which the server serves first.
+        self._eager = not self._emulated and not algorithm.gate.collects
+        costs = Costs.of(scenario.hardware, plan.size_bytes)
+        self._latency_ns = costs.latency_ns
+        self._send_ns = costs.client_push_ns + costs.to_host_ns + costs.up_ns + costs.latency_ns
+        self._receive_ns = costs.latency_ns + costs.down_ns + costs.to_device_ns + costs.client_fetch_ns
+        name = f"worker-{number}-{process}"
+        self.effects = RowFile(plan.parts / f"{name}.effects", EFFECT_ROW, existing=True)
+        keep = scenario.record != "summary"
+        self.minibatches = RowFile(plan.parts / f"{name}.minibatches", MINIBATCH_ROW, existing=True) if keep else None
+        staged = scenario.backend.device == "cuda"
+        self.trainer = Trainer(plan, number, self.minibatches, end if staged and algorithm.overlaps else None)
+        self.snapshots = OfWorker(plan, number)
+        # By FETCH or buffer: when the program came to the exchange that is under way, and when its request left.
+        self._begun, self._sent = [0] * (algorithm.depth + 1), [0] * (algorithm.depth + 1)
+        self._rounds = [0] * (algorithm.depth + 1)
+        self._begin()
+
+    def close(self) -> None:
+        """No more rows."""
+        self.effects.close()
+        if self.minibatches is not None:
+            self.minibatches.close()
+        self.words[STATE] = LEFT
+
+    def join(self, worker: Worker, message: FromWorker, life: int) -> Welcome:
+        """Begin this life; when the run's clock has started."""
+        self.end.begin()
+        self._begin()
+        self._worker, self._client, self._replica = worker, worker.client, worker.replica
+        self.end.send(message)
+        while True:
+            answer = self.end.hear().message
+            if isinstance(answer, NewServer):
+                self.end.send(Resending(self.number))
+                self.end.send(message)
+            elif isinstance(answer, Welcome) and answer.life == life:
+                self.start_ns = answer.start_ns
+                self.words[Words.LIVES] = answer.incarnation
+                return answer
+
+    def carry(self) -> None:
+        """Until the program has ended, or LifeOver, or Closed."""
+        client, replica, words = self._client, self._replica, self.words
+        advance = client.advance
+        previous: type | None = None
+        last = now_ns()
+        while True:
+            step: Any = advance()
+            begun = now_ns()
+            words[SHOWN] = begun
+            kind: type = type(step)
+            if kind is Train:
+                if previous is Grant:  # what the program computed between the two
+                    self._note(ADOPT_ROW, last, begun, replica.sequence + 1)
+                last = self._train(begun)
+            elif kind is PushRequest:
+                if previous is Train:
+                    self._note(MEASURE_ROW, last, begun, replica.sequence)
+                self._push(step, begun)
+                if client.awaits is not None:
+                    last, kind = self._await(begun), Ack
+            elif kind is FetchRequest:
+                self._fetch(step, begun)
+                if client.awaits is not None:
+                    last, kind = self._await(begun), Grant
+            elif step is None:
+                kind = Grant if client.awaits == FETCH else Ack
+                last = self._await(begun)
+            elif kind is Grant or kind is Ack:  # it had come before
+                waited_ns, released_ns = self._kept.pop((kind, step.number))
+                last = self._taken(step, begun, waited_ns, released_ns)
+            elif kind is Leave:
+                self.end.send(step)
+                self.end.flush()
+                return
+            previous = kind
+
+    def leave(self, why: int) -> None:
+        """This life ends before its program does."""
+        self.end.send(Leave(self.number, self._replica.incarnation, why))
+        self.end.flush()
+
+    # ------------------------------------------------------------------ inside
+
+    def _begin(self) -> None:
+        self._received_ns = 0
+        self._to_save: Save | None = None
+        self._kept: dict[tuple[type, int], tuple[int, int]] = {}  # of answers that are not waited for yet: their times
+
+    def _train(self, begun: int) -> int:
+        self.words[STATE] = TRAINING
+        replica, trainer, client = self._replica, self.trainer, self._client
+        steps = replica.steps
+        ended, done = trainer.train(self._worker, begun, self.start_ns)
+        self._note(TRAIN_ROW, begun, ended, replica.sequence + 1, 0, replica.version, -1, done)
+        if done < steps:
+            if self.orders[STOP]:
+                raise Closed
+            while not client.stopping:  # it was sent before the word was written
+                self._listen()
+        client.trained(trainer.loss_sum, trainer.error_sum, done)
+        if self.snapshots.look(self._worker, ended - self.start_ns, self.orders[Words.MINIBATCHES]):
+            ended = now_ns()
+        return ended
+
+    def _fetch(self, request: FetchRequest, begun: int) -> None:
+        ahead = request.ahead
+        self.words[STATE] = TRAINING if ahead else FETCHING
+        sent = self._arrival(begun, self._latency_ns, ahead) if self._emulated else now_ns()
+        self._begun[FETCH], self._sent[FETCH], self._rounds[FETCH] = begun, sent, self._replica.sequence + 1
+        self.end.send(request, sent, self._received_ns)
+
+    def _push(self, request: PushRequest, begun: int) -> None:
+        self.words[STATE] = PUSHING
+        buffer, client = request.buffer, self._client
+        if self._emulated:
+            overlaps = self._algorithm.depth > 1 or client.is_under_way(FETCH)
+            sent = self._arrival(begun, self._send_ns, overlaps)
+        else:
+            sent = now_ns()
+        self._begun[buffer], self._sent[buffer], self._rounds[buffer] = begun, sent, request.number
+        self.end.send(request, sent, self._received_ns)
+        if self._eager:
+            early = client.early_fetch()
+            if early is not None:
+                self._begun[FETCH], self._sent[FETCH] = 0, now_ns()
+                self.end.send(early, self._sent[FETCH], self._received_ns)
+
+    def _await(self, begun: int) -> int:
+        """Wait for the answer that the program waits for; when it took it."""
+        client, words, hear = self._client, self.words, self.end.hear
+        which = client.awaits
+        words[STATE] = FETCHING if which == FETCH else PUSHING
+        while True:
+            if self._to_save is not None and which == FETCH and len(client.unanswered()) == 1:
+                told, self._to_save = self._to_save, None
+                if self._save(told.checkpoint):
+                    self.end.send(Saved(self.number, told.incarnation, told.checkpoint, told.told))
+            message, waited_ns, released_ns = hear()
+            if type(message) is Grant or type(message) is Ack:
+                if client.hear(message):
+                    return self._taken(message, begun, waited_ns, released_ns)
+                self._keep(message, waited_ns, released_ns)
+            else:
+                self._obey(message)
+
+    def _listen(self) -> None:
+        """Hear one message, whatever the program waits for."""
+        message, waited_ns, released_ns = self.end.hear()
+        if isinstance(message, Grant | Ack):
+            self._client.hear(message)
+            self._keep(message, waited_ns, released_ns)
+        else:
+            self._obey(message)
+
+    def _keep(self, message: Grant | Ack, waited_ns: int, released_ns: int) -> None:
+        if message.incarnation == self._replica.incarnation:
+            self._kept[type(message), message.number] = waited_ns, released_ns
+
+    def _obey(self, message: Any) -> None:
+        """What is no answer to a request."""
+        client = self._client
+        if isinstance(message, Stop):
+            client.hear(message)
+        elif isinstance(message, Save):
+            if message.incarnation == self._replica.incarnation:
+                self._to_save = message
+        elif isinstance(message, Failed):
+            if message.incarnation == self._replica.incarnation:
+                raise LifeOver
+        elif isinstance(message, NewServer):
+            self.end.send(Resending(self.number))
+            for request in client.unanswered():
+                which = request.buffer if isinstance(request, PushRequest) else FETCH
+                self.end.send(request, self._sent[which], self._received_ns)
+
+    def _taken(self, answer: Grant | Ack, begun: int, waited_ns: int, released_ns: int) -> int:
+        """The program has taken an answer; when, and its row."""
+        replica = self._replica
+        if type(answer) is Grant:
+            if answer.steps and replica.vectors is not None:
+                replica.vectors.center = self.end.center(answer)
+            self._received_ns = ended = self._received(released_ns, self._receive_ns) if self._emulated else now_ns()
+            version, steps = answer.version, answer.steps
+            size = self._size if steps else 0
+            # One that was sent before the program came to it is its own from then on.
+            round = self._rounds[FETCH] if self._begun[FETCH] else replica.sequence + 1
+            self._note(FETCH_ROW, self._begun[FETCH] or begun, ended, round, waited_ns, version, -1, steps, size)
+            return ended
+        assert type(answer) is Ack
+        self._received_ns = ended = self._received(released_ns, self._latency_ns) if self._emulated else now_ns()
+        number, began = answer.number, self._begun[self._rounds.index(answer.number)]
+        what = (waited_ns, answer.version, answer.staleness, answer.steps, self._size)
+        self._note(PUSH_ROW, began, ended, number, *what)
+        return ended
+
+    def _arrival(self, begun: int, way_ns: int, overlaps: bool) -> int:
+        """When an emulated request arrives: who has nothing else to do sends it then, else the server keeps it."""
+        if overlaps:
+            return begun + way_ns
+        return wait_out(self.words, Words.WAYS_NS, begun, begun + way_ns, way_ns)
+
+    def _received(self, released_ns: int, way_ns: int) -> int:
+        """An emulated answer is there no sooner than its way takes; when."""
+        due = released_ns if self._algorithm.depth > 1 else now_ns()
+        sent = due if self._algorithm.overlaps else released_ns
+        return wait_out(self.words, Words.WAYS_NS, sent, due + way_ns, way_ns)
+
+    def _note(
+        self, kind: int, begun: int, ended: int, round: int, waited: int = 0, version: int = -1, staleness: int = -1,
+        steps: int = 0, size: int = 0,
+    ) -> None:  # fmt: skip
+        start = self.start_ns
+        what = (waited, version, staleness, steps, size, -1, self.number, self._replica.incarnation)
+        self.effects.add(self.number, round, kind, begun - start, ended - start, *what)

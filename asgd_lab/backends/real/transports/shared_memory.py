@@ -1,0 +1,81 @@
+"""One node: vectors in shared memory, messages over sockets, staging where a worker computes on a GPU."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from asgd_lab.backends.real.progress_words import Words
+from asgd_lab.backends.real.transport import ServerEnd, Switchboard, WorkerEnd
+from asgd_lab.backends.real.transports.memory import Buffer, SharedTensors, Stack
+from asgd_lab.backends.real.transports.sockets import ServerPlace, SocketEnd, Sockets, SocketsEnd
+from asgd_lab.backends.real.transports.staged import Staged
+
+
+class SharedMemory:
+    """A run's: buffers for versions (slot 0 the initial one), `depth` mailboxes a worker, two of each of the rule's
+    `states`, the data set, and the progress words. Where the workers train in one `shared` vector, slot 0 is all.
+    """
+
+    def __init__(
+        self, workers: int, size: int, *, depth: int = 1, shared: bool = False, states: int = 0,
+        tensors: Mapping[str, Tensor] | None = None,
+    ) -> None:  # fmt: skip
+        self.workers, self.depth = workers, depth
+        self._slots = Stack("asgd-lab-versions", 1 if shared else workers + 2, size)
+        self._mailboxes = Stack("asgd-lab-mailboxes", workers * depth, 0 if shared else size)
+        self._states = Stack("asgd-lab-states", 2 * states, size)
+        self._data = SharedTensors(dict(tensors or {}))
+        self._buffer = Buffer("asgd-lab-progress", Words.size_bytes(workers))
+        self.words = Words(workers, self._buffer.map(writable=True))
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in vars(self).items() if name != "words"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state)
+        self.words = Words(self.workers, self._buffer.map(writable=True))
+
+    def slot(self, index: int, writable: bool = False) -> Tensor:
+        """(P,) as `Memory` says."""
+        return self._slots.vector(index, writable)
+
+    def state(self, index: int) -> Tensor:
+        """(P,) likewise."""
+        return self._states.vector(index, writable=True)
+
+    def mailbox(self, worker: int, buffer: int, writable: bool = False) -> Tensor:
+        """(P,) likewise; its worker writes it."""
+        return self._mailboxes.vector(worker * self.depth + buffer, writable)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The data set, read only."""
+        return self._data.tensors()
+
+    def worker_end(
+        self, worker: int, place: socket.socket, staged: torch.device | None = None, overlaps: bool = False
+    ) -> WorkerEnd:
+        """In the worker's process; vectors are `staged` to and from that device, beside its minibatches where it
+        `overlaps`.
+        """
+        end = SocketEnd(self, worker, place)
+        if staged is None:
+            return end
+        size = self._slots.length
+        return Staged(end, staged, size, lambda slot: self.slot(slot, writable=True), overlaps, self.words.of(worker))
+
+    def server_end(self, place: ServerPlace, precise: bool = False) -> ServerEnd:
+        """In the server's process; a `precise` one is woken when its patience ends, not up to a millisecond later."""
+        return SocketsEnd(self, self.words, place, precise)
+
+    def switchboard(self) -> Switchboard:
+        """In the supervisor's process."""
+        return Sockets()
+
+    def close(self) -> None:
+        """Give this process's descriptors back; what is mapped stays so."""
+        for each in (self._slots, self._mailboxes, self._states, self._data, self._buffer):
+            each.close()

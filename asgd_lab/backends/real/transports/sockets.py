@@ -1,0 +1,255 @@
+"""Messages over a socket pair a worker, between processes of one node, which share one clock.
+
+`SOCK_SEQPACKET` keeps messages whole and in order, wakes a sleeping reader at once, and reports the death of the other
+end as the end of the stream. The supervisor holds the server's ends as well: a worker does not hear a server die, it
+waits, and the next server tells it that it is new. A server's line to its supervisor is another such pair, on which the
+ends of new processes come as descriptors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import selectors
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from asgd_lab.backends.real.progress_words import Words
+from asgd_lab.backends.real.transport import (
+    SUPERVISOR,
+    Closed,
+    Connected,
+    FromWorker,
+    Heard,
+    Memory,
+    Sign,
+    Told,
+    ToWorker,
+    Welcome,
+)
+from asgd_lab.backends.real.wire import SIZE, pack, unpack
+from asgd_lab.protocol.messages import Close, Grant, Stop, Why
+
+_REPORT = struct.Struct("=2q")
+
+
+class SocketEnd:
+    """A worker's end."""
+
+    def __init__(self, memory: Memory, worker: int, end: socket.socket) -> None:
+        self._memory, self._worker, self._end = memory, worker, end
+        self._poll = select.poll()
+        self._poll.register(end, select.POLLIN)
+        self._versions: dict[int, Tensor] = {}
+
+    def begin(self) -> None:
+        """Nothing is kept here."""
+
+    def update(self, buffer: int) -> Tensor:
+        """(P,) the mailbox itself."""
+        return self._memory.mailbox(self._worker, buffer, writable=True)
+
+    def send(self, message: FromWorker, sent_ns: int = 0, received_ns: int = 0) -> None:
+        """At once."""
+        try:
+            self._end.send(pack(message, sent_ns, received_ns))
+        except (BrokenPipeError, ConnectionResetError):
+            raise Closed from None
+
+    def hear(self) -> Told:
+        """The next message."""
+        try:
+            data = self._end.recv(SIZE)
+        except ConnectionResetError:
+            raise Closed from None
+        if not data:
+            raise Closed
+        return Told._make(unpack(data))
+
+    def has_news(self) -> bool:
+        """Whether there is one."""
+        return bool(self._poll.poll(0))
+
+    def progress(self) -> None:
+        """Nothing is under way that needs this process."""
+
+    def flush(self) -> None:
+        """All has left."""
+
+    def center(self, grant: Grant) -> Tensor:
+        """(P,) the granted slot itself, mapped read-only."""
+        slot = grant.slot
+        if slot not in self._versions:
+            self._versions[slot] = self._memory.slot(slot)
+        return self._versions[slot]
+
+    def close(self) -> None:
+        """The socket ends with its process, which is how the server hears of that."""
+
+
+class ServerPlace(NamedTuple):
+    """What a server process starts with: its end of each worker's pair, and of its supervisor's."""
+
+    ends: dict[int, socket.socket]
+    line: socket.socket
+
+
+class SocketsEnd:
+    """The server's end."""
+
+    clock = 0
+
+    def __init__(self, memory: Memory, words: Words, place: ServerPlace, precise: bool) -> None:
+        self.memory = memory
+        self._ends, self._line = dict(place.ends), place.line
+        self._words = words.worker
+        self._coming: list[tuple[int, socket.socket]] = []
+        # epoll counts in milliseconds.
+        self._selector = selectors.SelectSelector() if precise else selectors.DefaultSelector()
+        for worker, end in self._ends.items():
+            self._selector.register(end, selectors.EVENT_READ, worker)
+        self._selector.register(self._line, selectors.EVENT_READ, SUPERVISOR)
+
+    def hear(self, patience_s: float | None) -> list[Heard]:
+        """In the order of sending, the supervisor's words last."""
+        for worker, end in self._coming:
+            self._ends[worker] = end
+            self._selector.register(end, selectors.EVENT_READ, worker)
+        self._coming.clear()
+        heard, ordered = [], False
+        for key, _ in self._selector.select(patience_s):
+            if key.data == SUPERVISOR:
+                ordered = True
+            else:
+                heard.append(self._receive(key.data))
+        if len(heard) > 1:
+            heard.sort(key=_sent_ns)
+        return heard + self._orders() if ordered else heard
+
+    def tell(self, worker: int, message: ToWorker, waited_ns: int = 0, released_ns: int = 0) -> None:
+        """At once; a Stop also by a word that is seen between two minibatches."""
+        end = self._ends.get(worker)
+        if end is None:
+            return
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            end.send(pack(message, waited_ns, released_ns))
+        if type(message) is Stop:
+            self._words[worker, Words.STOPPED] = message.number
+        elif type(message) is Welcome:
+            self._words[worker, Words.STOPPED] = 0
+
+    def report(self, sign: Sign, worker: int) -> None:
+        """At once."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._line.send(_REPORT.pack(sign, worker))
+
+    def _receive(self, worker: int) -> Heard:
+        end = self._ends[worker]
+        try:
+            data = end.recv(SIZE)
+        except ConnectionResetError:
+            data = b""
+        if data:
+            return Heard(worker, *unpack(data))
+        self._selector.unregister(end)
+        end.close()
+        del self._ends[worker]
+        return Heard(worker, None)
+
+    def _orders(self) -> list[Heard]:
+        """The supervisor's word. A worker's new process: first what the one before it had said, which is dead."""
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self._line, SIZE, 1)
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            return [Heard(SUPERVISOR, None)]
+        message = unpack(data)[0]
+        if not isinstance(message, Connected):
+            return [Heard(SUPERVISOR, message)]
+        heard = []
+        while message.worker in self._ends:
+            heard.append(self._receive(message.worker))
+        self._coming.append((message.worker, socket.socket(fileno=descriptors[0])))
+        return [*heard, Heard(SUPERVISOR, message)]
+
+
+def _sent_ns(heard: Heard) -> int:
+    return heard.sent_ns
+
+
+class Sockets:
+    """The supervisor's side."""
+
+    def __init__(self) -> None:
+        self._ends: dict[int, socket.socket] = {}
+        self._line: socket.socket | None = None
+
+    @contextlib.contextmanager
+    def connecting_server(self) -> Iterator[ServerPlace]:
+        """Its copies of the workers' ends stay here, so that no worker hears a server die."""
+        self._line, theirs = _pair()
+        with theirs:
+            yield ServerPlace(self._ends, theirs)
+
+    @contextlib.contextmanager
+    def connecting_worker(self, worker: int) -> Iterator[socket.socket]:
+        """A server that runs gets the end once the process has started."""
+        ours, theirs = _pair()
+        with theirs:
+            try:
+                yield theirs
+            except BaseException:
+                ours.close()
+                raise
+        if worker in self._ends:
+            self._ends[worker].close()
+        self._ends[worker] = ours
+        self._say(pack(Connected(worker)), [ours])
+
+    def stop(self) -> None:
+        """A word on the line."""
+        self._say(pack(Close(Why.STOPPED)), [])
+
+    def waitable(self) -> list[socket.socket]:
+        """The line."""
+        return [] if self._line is None else [self._line]
+
+    def heard(self, ready: Sequence[Any]) -> tuple[Sign, int] | None:
+        """The next report; a server that is dead makes none."""
+        if self._line is None or self._line not in ready:
+            return None
+        try:
+            data = self._line.recv(_REPORT.size)
+        except ConnectionResetError:
+            return None
+        if not data:
+            return None
+        sign, worker = _REPORT.unpack(data)
+        return Sign(sign), worker
+
+    def disconnect_server(self) -> None:
+        """Close the line."""
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+
+    def disconnect_workers(self) -> None:
+        """Close their ends."""
+        for end in self._ends.values():
+            end.close()
+        self._ends.clear()
+
+    def _say(self, data: bytes, descriptors: Sequence[socket.socket]) -> None:
+        if self._line is None:
+            return
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            socket.send_fds(self._line, [data], [each.fileno() for each in descriptors])
+
+
+def _pair() -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -1,0 +1,59 @@
+"""Messages as bytes of one fixed size, made from the fields that each type names; vectors never travel in them.
+
+Behind a byte that says the type come two times, as `Heard` and `Told` have them, and the fields in their order.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, get_type_hints
+
+from asgd_lab.backends.event_log import Attach
+from asgd_lab.backends.real.transport import (
+    Connected,
+    Failed,
+    NewServer,
+    Resending,
+    Save,
+    Saved,
+    Welcome,
+)
+from asgd_lab.errors import ProtocolError
+from asgd_lab.protocol.messages import Ack, Close, FetchRequest, Grant, Join, Leave, PushRequest, Stop
+
+_LETTERS = {int: "q", float: "d", bool: "?"}
+_TYPES: list[type] = [
+    *(Join, Attach, Leave, FetchRequest, PushRequest, Saved, Resending, Close, Connected),
+    *(Grant, Ack, Stop, Welcome, Save, NewServer, Failed),
+]
+"""Their places are the bytes; both ends are of one version."""
+
+
+def _format(kind: type) -> tuple[struct.Struct, int]:
+    """The form of a type, and how many of its fields travel: all but those that are no numbers, which come last."""
+    letters = [_LETTERS.get(hint, "") for hint in get_type_hints(kind).values()]
+    numbers = "".join(letters)
+    assert all(letters[: len(numbers)]), f"{kind.__name__}: fields that are no numbers come last"
+    return struct.Struct("=B2q" + numbers), len(numbers)
+
+
+_FORMATS = {kind: (index, *_format(kind)) for index, kind in enumerate(_TYPES)}
+_MADE: list[tuple[Any, struct.Struct]] = [(kind, _FORMATS[kind][1]) for kind in _TYPES]
+SIZE = max(form.size for _, form, _ in _FORMATS.values())
+
+
+def pack(message: Any, first_ns: int = 0, second_ns: int = 0) -> bytes:
+    """A message and its two times."""
+    index, form, count = _FORMATS[type(message)]
+    if count == len(message):
+        return form.pack(index, first_ns, second_ns, *message)
+    if any(message[count:]):
+        raise ProtocolError(f"{type(message).__name__} carries {message[count:]}, which has no form here")
+    return form.pack(index, first_ns, second_ns, *message[:count])
+
+
+def unpack(data: bytes) -> tuple[Any, int, int]:
+    """The same, read."""
+    make, form = _MADE[data[0]]
+    _, first_ns, second_ns, *fields = form.unpack(data)
+    return make(*fields), first_ns, second_ns
