@@ -24,6 +24,7 @@ _WIDTH_OF_A_LETTER, _HEIGHT_OF_A_NAME = 0.018, 0.07  # of a panel
 _COLORS = style.palette(10)
 COLORS: dict[str, Any] = {
     "compute": _COLORS[0],
+    "wasted": _COLORS[2],
     "client": _COLORS[5],
     "staging": _COLORS[9],
     "link": _COLORS[1],
@@ -97,7 +98,8 @@ def _shares(run_dir: Path) -> dict[str, float]:
     if time is None:
         raise ScenarioError(f"{run_dir}: does not say where its time went; simulations do")
     total = sum(time["mean"].values())
-    return {name: seconds / total if total else 0.0 for name, seconds in time["mean"].items()}
+    seconds = dict.fromkeys(COLORS, 0.0) | time["mean"]  # nothing is wasted where nobody was stopped
+    return {name: each / total if total else 0.0 for name, each in seconds.items()}
 
 
 def _largest(name: str, found: Mapping[str, Mapping[int, Mapping[str, float]]]) -> float:

@@ -135,6 +135,12 @@ class StepTimes:
                 ends = [slowness.stretched_ns(begun, end) for end in ends]
         return ends
 
+    def put_back(self, steps: int) -> None:
+        """The last `steps` minibatches that were asked for are not taken: their times are those of the next."""
+        if self._constant_ns is None:
+            self._next -= steps
+            self._sums = []
+
     def draw_ahead(self) -> None:
         """Draw the first block now: whoever waits out these times would otherwise draw it while the clock runs."""
         if self._constant_ns is None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
-from asgd_lab.backends.sim.accounts import COMPUTE, GATE, QUEUE
+from asgd_lab.backends.sim.accounts import COMPUTE, GATE, QUEUE, WASTED
 from asgd_lab.backends.sim.clock import FAR
 from asgd_lab.backends.sim.exchange import Exchange, Slice
 from asgd_lab.backends.sim.network import DOWN, UP, Route
@@ -23,6 +23,7 @@ from asgd_lab.backends.sim.push import Push
 from asgd_lab.backends.sim.servers import Fcfs, OnCores, Queue
 from asgd_lab.backends.sim.sharing import Capacity
 from asgd_lab.backends.sim.simulation import Simulation
+from asgd_lab.backends.sim.worker import SimWorker
 from asgd_lab.protocol.messages import DROPPED
 from asgd_lab.record.columns import KINDS
 
@@ -108,11 +109,11 @@ def every_nanosecond_is_under_one_heading(sim: Simulation, trains: Rows) -> None
     for worker, account in zip(sim.workers, sim.accounts, strict=True):
         assert sum(account.spent_ns) == sim.end_ns
         assert min(account.spent_ns) >= 0
-        running = max(0, sim.end_ns - worker._begun) if worker.alive and worker.training else 0
-        if sim.faults is None:
-            assert account.spent_ns[COMPUTE] == computed[worker.number] + running
-        else:
-            assert account.spent_ns[COMPUTE] >= computed[worker.number] + running
+        training = worker.training
+        running = max(0, sim.end_ns - training.begun) if worker.alive and training.under_way else 0
+        spent = account.spent_ns[COMPUTE] + account.spent_ns[WASTED]
+        assert spent >= computed[worker.number] + running
+        assert spent == computed[worker.number] + running or sim.faults is not None
 
 
 def servers_obey_utilisation_law_and_littles_law(sim: Simulation, rows: dict[str, Rows]) -> None:
@@ -207,7 +208,9 @@ def links_of_ones_own_are_used_for_as_long_as_transfers_take(sim: Simulation, ro
 
 
 def work_is_conserved(sim: Simulation, rows: dict[str, Rows]) -> None:
-    """Every minibatch taken is in a push that ended, in one that is under way, not pushed yet, or lost in a crash."""
+    """Every minibatch taken is in a push that ended, in one that is under way, not pushed yet, void, or lost in a
+    crash.
+    """
     first = rows["apply"].only(rows["apply"].shard == 0)
     taken = int(rows["train"].steps.sum())
     kept = sum(worker.replica.unpushed for worker in sim.workers if worker.alive)
@@ -218,8 +221,9 @@ def work_is_conserved(sim: Simulation, rows: dict[str, Rows]) -> None:
     else:
         ended = int(first.steps.sum())
         kept += sum(push.request.steps for push in pushes if push.served == FAR)
+    void = sim.server.wasted + sum(_unreported(worker) for worker in sim.workers if worker.alive)
     faults = sim.faults
-    assert taken == ended + kept + (faults.lost_minibatches - faults.lost_under_way if faults is not None else 0)
+    assert taken == ended + kept + void + (faults.lost_minibatches - faults.lost_under_way if faults is not None else 0)
     applied = first.only(first.version != DROPPED)
     versions = np.unique(applied.version)
     assert versions.tolist() == list(range(1, sim.server.version + 1)), "a version each, in order"
@@ -245,7 +249,7 @@ def staleness_is_the_versions_since_the_oldest_center(sim: Simulation, rows: dic
     key = trains.worker << 32 | trains.round
     rounds, first = np.unique(key, return_index=True)
     last = np.append(first[1:], len(key))
-    pushes = rows["push"].only(rows["push"].version != DROPPED)
+    pushes = rows["push"].only(rows["push"].version >= 0)  # neither dropped nor kept
     place = np.searchsorted(rounds, pushes.worker << 32 | pushes.round)
     for index, (begin, end) in enumerate(zip(first[place].tolist(), last[place].tolist(), strict=True)):
         steps = int(pushes.steps[index])
@@ -254,7 +258,7 @@ def staleness_is_the_versions_since_the_oldest_center(sim: Simulation, rows: dic
             end -= 1
             taken += int(trains.steps[end])
         assert taken == steps
-        assert end == begin or sim.faults is not None, "only a crash leaves minibatches behind"
+        assert end == begin or sim.faults is not None or sim.stops, "a crash or a stop leaves minibatches behind"
         assert pushes.staleness[index] == pushes.version[index] - 1 - trains.version[end] >= 0
     if sim.algorithm.gate.collects:
         return
@@ -298,7 +302,8 @@ def shares_are_between_none_and_all(run: Run) -> None:
 
 def _never_waits(sim: Simulation) -> bool:
     """Whether nobody can ever wait at the gate."""
-    return not sim.algorithm.gate.holds_back and sim.scenario.budget.minibatches is None
+    gate = sim.algorithm.gate
+    return not gate.holds_back and not gate.collects and sim.scenario.budget.minibatches is None
 
 
 def _waiting(sim: Simulation, queue: Queue) -> Iterator[Exchange | Slice]:
@@ -312,6 +317,12 @@ def _waiting(sim: Simulation, queue: Queue) -> Iterator[Exchange | Slice]:
     else:
         assert isinstance(queue, Fcfs)
         yield from queue.requests  # type: ignore[misc]
+
+
+def _unreported(worker: SimWorker) -> int:
+    """Minibatches of stopped leases that the server has not been told of."""
+    void, sent = worker.client._void, [each for each in (worker.fetch, *worker.pushes) if each.in_flight]
+    return (void[1] if void is not None else 0) + sum(each.request.wasted for each in sent if each.served == FAR)
 
 
 def _fetches(sim: Simulation) -> Iterator[Exchange]:

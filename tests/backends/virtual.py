@@ -121,7 +121,7 @@ def attempt(
     memory = Memory()
     simulation = Simulation(scenario, cast(RunDirectory, memory), task or build_task(scenario))
     for worker, compute in zip(simulation.workers, computes or (), strict=computes is not None):
-        worker._times = StepTimes(compute, scenario.seed, worker.number)
+        worker.training._times = StepTimes(compute, scenario.seed, worker.number)
     if arrange is not None:
         arrange(simulation)
     outcome = simulation.run()

@@ -8,8 +8,8 @@ from typing import Any
 
 from asgd_lab.backends.sim.clock import Clock, Timer
 
-HEADINGS = ("compute", "client", "staging", "link", "queue", "gate", "down", "idle")
-COMPUTE, CLIENT, STAGING, LINK, QUEUE, GATE, DOWN, IDLE = range(len(HEADINGS))
+HEADINGS = ("compute", "client", "staging", "link", "queue", "gate", "down", "idle", "wasted")
+COMPUTE, CLIENT, STAGING, LINK, QUEUE, GATE, DOWN, IDLE, WASTED = range(len(HEADINGS))
 MOST_SAMPLES = 256
 SHOWN_SAMPLES = 64
 
@@ -29,6 +29,11 @@ class Account:
             self.spent_ns[heading] += until - self.until
             self.until = until
 
+    def waste(self, spent_ns: int) -> None:
+        """So much of what was computed is void."""
+        self.spent_ns[COMPUTE] -= spent_ns
+        self.spent_ns[WASTED] += spent_ns
+
     def charge_stages(self, stages: Sequence[tuple[int, int]], end: int) -> None:
         """An exchange's stages in order, as far as they lie before `end`."""
         spent, since = self.spent_ns, self.until
@@ -42,13 +47,12 @@ class Account:
 
 
 def where_time_goes(accounts: Sequence[Account]) -> dict[str, Any]:
-    """Seconds under each heading, of the mean worker and of each."""
+    """Seconds under each heading, of the mean worker and of each; minibatches in vain only where there were any."""
     totals = [sum(account.spent_ns[index] for account in accounts) for index in range(len(HEADINGS))]
+    shown = [(name, index) for index, name in enumerate(HEADINGS) if index != WASTED or totals[index]]
     return {
-        "mean": {name: total / len(accounts) * 1e-9 for name, total in zip(HEADINGS, totals, strict=True)},
-        "per_worker": [
-            {name: spent * 1e-9 for name, spent in zip(HEADINGS, account.spent_ns, strict=True)} for account in accounts
-        ],
+        "mean": {name: totals[index] / len(accounts) * 1e-9 for name, index in shown},
+        "per_worker": [{name: account.spent_ns[index] * 1e-9 for name, index in shown} for account in accounts],
     }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from asgd_lab.backends.build import build_worker
-from asgd_lab.backends.sim.accounts import COMPUTE, DOWN, IDLE, Account
+from asgd_lab.backends.sim.accounts import COMPUTE, DOWN, IDLE, WASTED, Account
 from asgd_lab.backends.sim.push import Push
 from asgd_lab.backends.sim.worker import SimWorker
 from asgd_lab.backends.sim.world import World
@@ -76,9 +76,9 @@ class Fleet:
             worker.stop(now, DOWN if worker.number in self.down else IDLE)
 
     def count(self, statistics: Statistics) -> None:
-        """How long each has computed."""
+        """How long each has computed, in vain or not."""
         for worker, account in enumerate(self.accounts):
-            statistics.worker_busy(worker, account.spent_ns[COMPUTE])
+            statistics.worker_busy(worker, account.spent_ns[COMPUTE] + account.spent_ns[WASTED])
 
     @property
     def down_ns(self) -> int:

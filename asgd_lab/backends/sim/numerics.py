@@ -19,7 +19,7 @@ from asgd_lab.scenario import Scenario
 from asgd_lab.tasks.base import Batch, Learner, Taken, Task
 
 
-def chosen(scenario: Scenario, task: Task, device: torch.device) -> Sequential | Batched | None:
+def chosen(scenario: Scenario, task: Task, device: torch.device, stops: bool = False) -> Sequential | Batched | None:
     """As the scenario says; where it leaves that to a probe, what the probe found joins summary.json.
 
     None for a task without parameters, whose minibatches only take time.
@@ -29,6 +29,11 @@ def chosen(scenario: Scenario, task: Task, device: torch.device) -> Sequential |
         return None
     if mode == "sequential":
         return Sequential()
+    if stops:  # a round that was computed with others cannot be cut short
+        because = "the algorithm may stop a worker in the midst of its minibatches"
+        if mode == "batched":
+            raise ScenarioError.at("backend.numerics", f"cannot be batched where {because}; use sequential or auto")
+        return Sequential({"numerics": {"mode": "sequential", "because": because}})
     if mode == "batched":
         return Batched(task.batch(device), {"numerics": {"mode": "batched"}})
     try:
@@ -51,8 +56,8 @@ class Computation:
         self._batched = batched
         self._found: Taken | None = None
 
-    def results(self) -> Taken:
-        """Computed by now; afterwards the replica's parameters are those of the end of the round."""
+    def results(self, count: int) -> Taken:
+        """Of the first `count`: all, unless it was stopped. The parameters are then those after them."""
         if self._batched is not None:
             if self._found is None:
                 self._batched.advance()
@@ -62,7 +67,7 @@ class Computation:
         minibatch = self.learner.minibatch
         step = self.first
         try:
-            for step in range(self.first, self.first + len(self.ends_ns)):
+            for step in range(self.first, self.first + count):
                 loss, error = minibatch(step)
                 losses.append(loss)
                 errors.append(error)

@@ -17,7 +17,6 @@ class Push(Exchange):
 
     __slots__ = ("_served", "_to_host_ns", "answer", "distance", "request")
     request: PushRequest
-    distance: float
     answer: Ack
 
     def __init__(
@@ -29,6 +28,7 @@ class Push(Exchange):
             worker, machine, machine.network.routes[UP][worker.number], machine.costs.client_push_ns, slice_served
         )
         self._served = served
+        self.distance = 0.0
         self._to_host_ns = machine.costs.to_host_ns
 
     def begin(self, request: PushRequest, local: int) -> None:

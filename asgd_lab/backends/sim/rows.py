@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from asgd_lab.backends.sim.exchange import Exchange, Slice
 from asgd_lab.backends.sim.fetch import Fetch
@@ -20,6 +21,16 @@ SERVER = -1  # the worker of a server's row
 NOT_OF_ONE = -1  # the shard of a worker's row
 
 
+class Service(NamedTuple):
+    """One server's service of a push, or of its slice."""
+
+    shard: int
+    arrived: int
+    started: int
+    served: int
+    size_bytes: int
+
+
 class Rows:
     """The rows of the rounds that the run directory keeps."""
 
@@ -27,12 +38,12 @@ class Rows:
         self.keeps = record.recording.keep_round
         self.any = record.recording.every > 0
         self._add, self._minibatches = record.effects.add, record.minibatches
-        self._distances = record.distances
+        self.distances = record.distances
         self._costs, self._size = costs, size_bytes
 
-    def train(self, replica: Replica, begun: int, ended: int) -> None:
-        """A Train that is over, and counted."""
-        round, steps = replica.sequence + 1, replica.steps
+    def train(self, replica: Replica, steps: int, begun: int, ended: int) -> None:
+        """A Train of so many minibatches that is over, and counted."""
+        round = replica.sequence + 1
         if self.keeps(round):
             row = (replica.worker, round, TRAIN, begun, ended, 0, replica.version, -1, steps, 0, NOT_OF_ONE)
             self._add((*row, replica.worker, replica.incarnation))
@@ -43,11 +54,11 @@ class Rows:
     ) -> None:  # fmt: skip
         """Those of a Train that is over, and not counted yet."""
         if self.keeps(replica.sequence + 1):
-            stretch = (ended - begun) / ends_ns[-1]  # more than 1 where the device was shared
+            stretch = (ended - begun) / ends_ns[len(losses) - 1]  # more than 1 where the device was shared
             self._minibatches.extend(
                 (replica.worker, step, begun + round(end * stretch), loss, error)
                 for step, (end, loss, error) in enumerate(
-                    zip(ends_ns, losses, errors, strict=True), replica.minibatches
+                    zip(ends_ns, losses, errors, strict=False), replica.minibatches
                 )
             )
 
@@ -82,29 +93,27 @@ class Rows:
         if self._costs.to_host_ns:
             self._add((worker, round, TO_HOST, sent - self._costs.to_host_ns, sent, 0, -1, -1, 0, size, *who))
 
-    def apply(self, push: Push, grant: Ack) -> None:
-        """The server's side of a push."""
+    def services(self, push: Push) -> list[Service]:
+        """What each server has done of a push."""
         if push.slices:
-            for slice in push.slices:
-                self.apply_slice(slice, grant)
-        elif self.keeps(grant.number):
-            started = push.started
-            row = (APPLY, started, push.served, started - push.arrived, grant.version, grant.staleness, grant.steps)
-            self._add((SERVER, grant.number, *row, self._size, 0, grant.worker, grant.incarnation))
+            return [self.service(slice) for slice in push.slices]
+        return [Service(0, push.arrived, push.started, push.served, self._size)]
 
-    def distance(self, push: Push, grant: Ack) -> None:
-        """How far what it started from was when it was applied."""
-        assert self._distances is not None
-        worker = push.worker.number
-        self._distances.add((push.served, worker, grant.version, grant.staleness, push.distance))
+    def service(self, slice: Slice) -> Service:
+        """What one server has done of its slice."""
+        return Service(slice.index, slice.arrived, slice.started, slice.served, round(slice.route.bytes))
 
-    def apply_slice(self, slice: Slice, grant: Ack) -> None:
-        """One server's side of its slice of a push."""
-        if self.keeps(grant.number):
-            started = slice.started
-            row = (APPLY, started, slice.served, started - slice.arrived, grant.version, grant.staleness, grant.steps)
-            who = (slice.index, grant.worker, grant.incarnation)
-            self._add((SERVER, grant.number, *row, round(slice.route.bytes), *who))
+    def apply(self, service: Service, ack: Ack) -> None:
+        """One server's side of a push, which has ended so."""
+        if self.keeps(ack.number):
+            shard, arrived, started, served, size = service
+            row = (APPLY, started, served, started - arrived, ack.version, ack.staleness, ack.steps, size)
+            self._add((SERVER, ack.number, *row, shard, ack.worker, ack.incarnation))
+
+    def distance(self, served: int, distance: float, ack: Ack) -> None:
+        """How far what a push started from was when it was applied."""
+        assert self.distances is not None
+        self.distances.add((served, ack.worker, ack.version, ack.staleness, distance))
 
     def grant(self, fetch: Fetch) -> None:
         """The server's side of a fetch, where it takes time."""

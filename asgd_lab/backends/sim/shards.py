@@ -16,6 +16,7 @@ from torch import Tensor
 from asgd_lab.backends.build import build_budget, build_server
 from asgd_lab.protocol.algorithms import Algorithm
 from asgd_lab.protocol.members import Budget
+from asgd_lab.protocol.messages import Answer, Join, Leave
 from asgd_lab.protocol.parameters import Parameters
 from asgd_lab.protocol.server import Server
 from asgd_lab.scenario import Scenario
@@ -75,15 +76,16 @@ class Shards:
         ]
         return {"staleness_per_shard": found}
 
-    def join(self, worker: int) -> None:
+    def join(self, worker: int, now_ns: int) -> None:
         """A worker is in, everywhere."""
         for server in self.servers:
-            server.on_join(worker)
+            server.hear(Join(worker), now_ns)
 
-    def leave_others(self, worker: int) -> None:
-        """A worker is out, everywhere but at the first server."""
+    def leave(self, leave: Leave, now_ns: int) -> list[Answer]:
+        """A worker is out, everywhere; the first server's answers."""
         for server in self.servers[1:]:
-            server.on_leave(worker)
+            server.hear(leave, now_ns)
+        return self.first.hear(leave, now_ns)
 
 
 def _pinned(parameters: Parameters | None, worker: int) -> Tensor | None:

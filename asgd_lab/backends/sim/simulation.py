@@ -21,15 +21,18 @@ from asgd_lab.backends.sim.exchange import Slice
 from asgd_lab.backends.sim.faults import Faults
 from asgd_lab.backends.sim.fetch import Fetch
 from asgd_lab.backends.sim.fleet import Fleet, deadlock, starvation
+from asgd_lab.backends.sim.independent import Independent
 from asgd_lab.backends.sim.machine import Machine
 from asgd_lab.backends.sim.numerics import chosen
 from asgd_lab.backends.sim.observer import Observer
 from asgd_lab.backends.sim.push import Push
+from asgd_lab.backends.sim.push_outcomes import PushOutcomes
 from asgd_lab.backends.sim.rows import Rows
 from asgd_lab.backends.sim.shards import Shards
 from asgd_lab.errors import RunFailed
 from asgd_lab.hardware.costs import check_memory, nanoseconds
-from asgd_lab.protocol.messages import DROPPED, Ack, Answer, Grant
+from asgd_lab.protocol.gates import Gate
+from asgd_lab.protocol.messages import KEPT, Ack, Answer, Leave, Stop, Wake, Why
 from asgd_lab.protocol.replica import Replica
 from asgd_lab.record.run import RunDirectory
 from asgd_lab.record.summary import Statistics
@@ -51,27 +54,30 @@ class Simulation:
         room.check(scenario, task.size)
         self.scenario, self.record, self.task = scenario, record, task
         self.algorithm = build_algorithm(scenario)
+        gate = type(self.algorithm.gate)
+        self.stops, self._wakes = gate.stops is not Gate.stops, gate.wake_ns is not Gate.wake_ns
         self.machine = Machine(Clock(), scenario, task.size_bytes, self.algorithm.depth)
         self.clock = self.machine.clock
         self._initial = initial_parameters(scenario, task)
         record.begin()
         self.rows = Rows(record, self.machine.costs, task.size_bytes)
-        self.numerics = chosen(scenario, task, self._initial.device)
+        self.numerics = chosen(scenario, task, self._initial.device, self.stops)
         self.fleet = Fleet(self, scenario, task, self.algorithm, self._initial)
         self.shards = Shards(scenario, task, self.algorithm, self._initial, self.fleet.buffers)
         self.server = self.shards.first
         self.statistics = Statistics(scenario.workers)
+        self._outcomes = PushOutcomes(self.statistics, self.rows, server_rows=not self.machine.independent)
         self.fleet.make()
         self.workers, self.accounts = self.fleet.workers, self.fleet.accounts
-        self.accepted = [0] * scenario.workers  # each worker's minibatches that the server has: a restart goes on there
         self.faults = Faults(self, scenario.faults, scenario.seed) if scenario.faults is not None else None
         self.end_ns = 0
         self.pushes = 0
-        self._partly_applied = 0  # pushes that are in a version of the first of several independent servers, not of all
+        self._independent = Independent(self.shards, self.rows, self.clock, self.deliver, self._pushed)
         self._observer = Observer(
             scenario, task, record, self.clock, self.shards, lambda: self.workers[0].learner.buffers()
         )
         self._observes = False  # is there anything to look at after a push?
+        self._wakes_at = -1  # when the server is to be woken, as far as it has said so
         self._failure: str | None = None
 
     @property
@@ -86,7 +92,7 @@ class Simulation:
         self._observer.watch = watch
         self._observes = self._observer.any
         for worker in self.workers:
-            self.shards.join(worker.number)
+            self.shards.join(worker.number, 0)
         self._observer.at_server(self.pushes)
         for worker in self.workers:
             worker.start()
@@ -128,9 +134,11 @@ class Simulation:
         self.fleet.count(self.statistics)
         queues = self.machine.queues
         self.statistics.server_busy(sum(queue.busy_ns for queue in queues) // len(queues))
-        found = {"time": where_time_goes(self.accounts), "resources": self.machine.meters.summary()}
+        found: dict[str, Any] = {"time": where_time_goes(self.accounts), "resources": self.machine.meters.summary()}
         found |= {} if self.numerics is None else self.numerics.facts
         found |= self.shards.facts()
+        if self.server.wasted:
+            found["wasted_minibatches"] = self.server.wasted
         if self.faults is not None:
             found["faults"] = self.faults.facts(self.fleet.down_ns, self.end_ns)
         return found
@@ -159,10 +167,10 @@ class Simulation:
         waiting = [worker for worker in self.workers if worker.alive and worker.number not in answered]
         self._failure = starvation(waiting, now)
         for grant in grants:
-            if type(grant) is Ack:
+            if type(grant) is Ack and grant.version != KEPT and not self._outcomes.was_kept(grant):
                 push = self.fleet.push_of(grant)
                 push.answer, push.released, push.done = grant, now, now  # nobody hears the answer any more
-                self._applied(push, grant)
+                self._outcomes.ended(push, grant)
                 if push.worker.alive:
                     self.rows.push(push)
         self._stop_workers(now)
@@ -184,21 +192,33 @@ class Simulation:
             self.shards.take_from(request.worker, request.buffer)
         if self.record.distances is not None and self.server.parameters is not None:
             push.distance = self.server.parameters.moved(request.worker)
-        self.server.now_ns = self.clock.now
-        grants = self.server.on_push(request)
-        self.accepted[request.worker] += request.steps
+        self.server.now_ns = self.clock.now  # and not `hear`: nothing is called so often
+        answers = self.server.on_push(request)
         if push.lost and self.faults is not None:  # given up at the crash, of which the server has not heard
             self.faults.lost_minibatches -= request.steps
-        self._pushed(grants)
+        self._pushed(answers)
 
-    def _pushed(self, grants: list[Answer]) -> None:
+    def _pushed(self, answers: list[Answer]) -> None:
         self.pushes += 1
-        server = self.server
         if self._observes:
             self._observer.at_server(self.pushes)
-        if server.finished and not self._partly_applied:
-            self._finish(grants)
-        self.deliver(grants)
+        self._answered(answers)
+
+    def _answered(self, answers: list[Answer]) -> None:
+        """Carry what the server has answered, unless the run is over."""
+        if self.server.finished and not self._independent.partly_applied:
+            self._finish(answers)
+        self.deliver(answers)
+        if self.server.wake_ns is not None and self.server.wake_ns != self._wakes_at:
+            self._wakes_at = self.server.wake_ns
+            Timer(self.clock, max(0, self._wakes_at - self.clock.now), self._wake)
+
+    def _wake(self) -> None:
+        """The server wants to be told the time, unless it has thought better of it."""
+        now, wake_ns = self.clock.now, self.server.wake_ns
+        if wake_ns is not None and wake_ns <= now:
+            self._wakes_at = -1
+            self._answered(self.server.hear(Wake(), now))
 
     def fetch_served(self, fetch: Fetch) -> None:
         """A fetch has had its service: it is granted, or held back."""
@@ -208,76 +228,41 @@ class Simulation:
         if self.rows.any and not self.machine.one_sided:
             self.rows.grant(fetch)
         self.server.now_ns = self.clock.now
-        grants = self.server.on_fetch(fetch.request)
-        if len(grants) == 1 and grants[0].worker == worker.number:
-            fetch.release(grants[0])  # type: ignore[arg-type]
+        answers = self.server.on_fetch(fetch.request)
+        if len(answers) == 1 and answers[0].worker == worker.number and not self._wakes:
+            fetch.release(answers[0])  # type: ignore[arg-type]
         else:
-            self.deliver(grants)
+            self._answered(answers)
 
     def slice_served(self, slice: Slice) -> None:
         """One of several independent servers has served its slice of a push or a fetch."""
-        exchange, index, now = slice.of, slice.index, self.clock.now
-        server = self.shards.servers[index]
-        if exchange.lost:
-            return
-        if type(exchange) is Push:
-            request = exchange.request
-            if self.algorithm.depth > 1:
-                self.shards.take_from(request.worker, request.buffer)
-            grants = server.hear(request if not index else request._replace(base=request.bases[index - 1]), now)
-            self._slice_applied(exchange, slice, grants)
-        elif type(exchange) is Fetch:
-            self.rows.grant_slice(slice)
-            grants = server.hear(exchange.request, now)
-            if index:
-                exchange.release_slice(index, grants[0])  # type: ignore[arg-type]
-            else:
-                self.deliver(grants)
+        if not slice.of.lost:
+            self._independent.served(slice)
 
-    def _slice_applied(self, push: Push, slice: Slice, grants: list[Answer]) -> None:
-        now, index = self.clock.now, slice.index
-        for grant in grants:
-            if type(grant) is Grant:
-                self.deliver([grant])
-                continue
-            assert type(grant) is Ack
-            self.shards.staleness[index][grant.staleness] += grant.version != DROPPED
-            self.rows.apply_slice(slice, grant)
-            if index == 0:
-                push.answer = grant
-                self._partly_applied += grant.version != DROPPED
-        push.left -= 1
-        if not push.left:
-            self._partly_applied -= push.answer.version != DROPPED
-            push.served, push.started = now, max(push.started, push.arrived)  # the last slice counts
-            self._pushed([push.answer])
-
-    def deliver(self, grants: list[Answer]) -> None:
-        """Hand each grant to its worker's exchange."""
-        for grant in grants:
-            if type(grant) is Grant:
-                worker = self.workers[grant.worker]
-                if worker.alive and self.machine.independent:
-                    worker.fetch.release_slice(0, grant)
-                elif worker.alive:
-                    worker.fetch.release(grant)
-            else:
-                assert type(grant) is Ack
-                push = self.fleet.push_of(grant)
-                self._applied(push, grant)
+    def deliver(self, answers: list[Answer]) -> None:
+        """Hand each answer to the exchange of its worker that waits for it."""
+        for answer in answers:
+            kind = type(answer)
+            if kind is Ack:
+                if self._outcomes.was_kept(answer):  # type: ignore[arg-type]
+                    continue
+                push = self.fleet.push_of(answer)  # type: ignore[arg-type]
+                if answer.version == KEPT:  # type: ignore[union-attr]
+                    self._outcomes.keep(push)
+                else:
+                    self._outcomes.ended(push, answer)  # type: ignore[arg-type]
                 if push.worker.alive:
-                    push.release(grant)
-
-    def _applied(self, push: Push, grant: Ack) -> None:
-        """A push has ended: count it, and write the server's row."""
-        if grant.version == DROPPED:
-            self.statistics.dropped(grant.steps)
-        else:
-            self.statistics.applied(grant.staleness, grant.steps)
-            if self.record.distances is not None:
-                self.rows.distance(push, grant)
-        if self.rows.any and not self.machine.independent:
-            self.rows.apply(push, grant)
+                    push.release(answer)  # type: ignore[arg-type]
+                continue
+            worker = self.workers[answer.worker]
+            if not worker.alive:
+                continue
+            if kind is Stop:
+                worker.send_stop(answer)  # type: ignore[arg-type]
+            elif self.machine.independent:
+                worker.fetch.release_slice(0, answer)  # type: ignore[arg-type]
+            else:
+                worker.fetch.release(answer)  # type: ignore[arg-type]
 
     def granted(self, replica: Replica) -> None:
         """A fetch was granted minibatches: point the replica at the version, which stays until the next grant."""
@@ -295,25 +280,21 @@ class Simulation:
     def _is_member(self, worker: int, incarnation: int) -> bool:
         return worker in self.server.members and self.server.standing(worker)[0] == incarnation
 
-    def leave(self, worker: int) -> None:
+    def leave(self, leave: Leave) -> None:
         """A worker is out: whoever waited for it is released."""
-        self.shards.leave_others(worker)
-        grants = self.server.on_leave(worker)
-        if self.server.finished and not self._partly_applied:
-            self._finish(grants)
-        self.deliver(grants)
+        self._answered(self.shards.leave(leave, self.clock.now))
 
     def crash(self, worker: int) -> tuple[int, int]:
         """A worker is gone; its minibatches that are lost, and those of them in a round that was not over."""
         taken = self.fleet.crash(worker)
-        return taken - self.accepted[worker], taken - self.workers[worker].replica.minibatches
+        return taken - self.server.taken(worker), taken - self.workers[worker].replica.minibatches
 
     def detect(self, worker: int, incarnation: int) -> None:
         """The server hears that an incarnation is gone, unless it has."""
         if self._is_member(worker, incarnation):
-            self.leave(worker)
+            self.leave(Leave(worker, incarnation, Why.DIED))
 
     def restart(self, worker: int) -> None:
         """A crashed worker is back, as a new incarnation."""
-        self.shards.join(worker)
-        self.fleet.restart(worker, self.server.standing(worker), self.accepted[worker])
+        self.shards.join(worker, self.clock.now)
+        self.fleet.restart(worker, self.server.standing(worker), self.server.taken(worker))

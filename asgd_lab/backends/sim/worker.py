@@ -1,52 +1,38 @@
-"""One worker in virtual time: carries the messages of its end of the protocol, and takes the time of its minibatches.
+"""One life of a worker in virtual time: carries the messages of its end of the protocol, and charges its time.
 
 A worker's own time may be ahead of the clock: what concerns nobody else (its costs, the way of an answer, the start of
-its next minibatches) is arithmetic, and only what meets others waits for its moment. The mathematics of a Train is done
-when its time is over; what a worker computes depends on nothing that happened since its fetch.
+its next minibatches) is arithmetic, and only what meets others waits for its moment.
 """
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 from asgd_lab.backends.build import Worker
 from asgd_lab.backends.sim.accounts import COMPUTE, DOWN, IDLE, Account
-from asgd_lab.backends.sim.clock import FAR, Alarm
+from asgd_lab.backends.sim.clock import Alarm, Timer
 from asgd_lab.backends.sim.exchange import Exchange, Stages
 from asgd_lab.backends.sim.fetch import Fetch
-from asgd_lab.backends.sim.numerics import Computation
 from asgd_lab.backends.sim.push import Push
+from asgd_lab.backends.sim.training import Training
 from asgd_lab.backends.sim.world import World
 from asgd_lab.hardware.step_times import StepTimes
 from asgd_lab.protocol.client import FETCH
 from asgd_lab.protocol.effects import Train
-from asgd_lab.protocol.messages import Ack, FetchRequest, Grant, Leave, PushRequest
+from asgd_lab.protocol.messages import Ack, FetchRequest, Grant, Leave, PushRequest, Stop
 from asgd_lab.tasks.base import Learner
-
-NAN = math.nan
 
 
 class SimWorker(Alarm):
-    """One life of a worker, carried in virtual time; as an alarm, it trains."""
+    """One life of a worker, carried in virtual time; as an alarm, it begins and ends."""
 
     __slots__ = (
         "_ahead",
-        "_begun",
-        "_computed",
         "_entry",
-        "_job",
-        "_late",
-        "_paused_until",
         "_since",
-        "_times",
-        "_total",
         "_unsettled",
         "account",
         "alive",
         "client",
         "clock",
-        "device",
         "fetch",
         "host",
         "number",
@@ -62,23 +48,19 @@ class SimWorker(Alarm):
     ) -> None:
         """`depth`: pushes that may be under way at once."""
         self.world, self.number = world, number
-        self._entry, self._times, self.account = entry, times, account
+        self._entry, self.account = entry, account
         self.client, self.replica = entry.client, entry.replica
         machine, self.rows = world.machine, world.rows
         self.clock = machine.clock
-        self.host, self.device = machine.processors(number)
+        self.host, device = machine.processors(number)
+        self.training = Training(world, entry, times, account, device, self.trained)
         served = world.push_served, world.slice_served
         self.pushes = [Push(self, machine, *served) for _ in range(depth)]
         self.fetch = Fetch(self, machine, world.fetch_served, world.slice_served)
         self._unsettled: Exchange | None = None  # done, and not charged yet
         self._ahead: list[tuple[Stages, int]] = []  # what is to be charged before that, of overlapping exchanges
-        self.alive, self.training = True, False
-        self._begun = 0  # when the minibatches were begun
-        self._total = 0
-        self._computed: Computation | None = None
-        self._job: list[Any] | None = None  # the minibatches' place on a device that is shared
+        self.alive = True
         self._since = 0  # the worker's own time when it began to wait
-        self._paused_until = self._late = 0
 
     @property
     def learner(self) -> Learner:
@@ -87,12 +69,8 @@ class SimWorker(Alarm):
 
     @property
     def minibatches(self) -> int:
-        """Taken by now, those of a Train under way included: as many as its share that is over."""
-        taken = self.replica.minibatches
-        if self.training:
-            share = max(0, self.clock.now - self._begun) / self._total
-            taken += min(self.replica.steps, int(self.replica.steps * share))
-        return taken
+        """Taken by now, those of a Train under way included."""
+        return self.replica.minibatches + self.training.taken
 
     def start(self) -> None:
         """Begin, or begin again, now."""
@@ -106,10 +84,12 @@ class SimWorker(Alarm):
             step = client.advance()
             kind = type(step)
             if kind is Train:
-                self._train(local)
+                self.training.begin(local)
                 return
             if kind is FetchRequest:
                 fetch = self.fetch
+                if step.stopped and not self.replica.unpushed:  # type: ignore[union-attr]
+                    self.training.void()
                 if client.awaits is not None:
                     if self._ahead or self._unsettled is fetch:
                         self._set_aside()
@@ -142,7 +122,7 @@ class SimWorker(Alarm):
     def leave(self) -> None:
         """The program has ended."""
         self.alive = False
-        self.world.leave(self.number)
+        self.world.leave(Leave(self.number, self.replica.incarnation))
 
     # ------------------------------------------------------------------ exchanges
 
@@ -188,52 +168,9 @@ class SimWorker(Alarm):
 
     # ------------------------------------------------------------------ train
 
-    def _train(self, local: int) -> None:
-        steps, numerics = self.replica.steps, self.world.numerics
-        if local < self._paused_until:
-            local = self._paused_until
-        self._begun = local
-        self.training = True
-        if numerics is not None:
-            self._computed = numerics.begin(self._entry, self._times.ends_ns(steps, local))
-            self._total = self._computed.ends_ns[-1]
-        else:
-            self._total = self._times.total_ns(steps, local)
-        end = local + self._total
-        if end > FAR:
-            self.world.fail(f"worker {self.number} would train beyond {FAR / 1e9:.3g} s of virtual time, "
-                            "where clocks end")  # fmt: skip
-        if self.device is None:
-            self.set(self.clock, end, _trained)
-        elif local > self.clock.now:
-            self.set(self.clock, local, _compute)
-        else:
-            self.compute()
-
-    def pause(self, until: int) -> None:
-        """Do nothing before then; what has been sent goes on, what is being trained takes that much longer."""
-        if not self.alive:
-            return
-        self._paused_until = max(self._paused_until, until)
-        if self.training:
-            self._late += max(0, until - max(self._begun, self.clock.now))
-            self._begun = max(self._begun, until) if self._begun > self.clock.now else self._begun
-            self.then = _late
-
-    def late(self) -> None:
-        """The minibatches would have been over by now, had it not stood still."""
-        late, self._late = self._late, 0
-        self.set(self.clock, self.clock.now + late, _trained)
-
-    def compute(self) -> None:
-        """On a device or cores that others use as well."""
-        assert self.device is not None
-        self._job = self.device.sharing.take(self.device.one, self._total, self.trained)
-
-    def trained(self) -> None:
-        """The minibatches' time is over."""
-        account, now = self.account, self.clock.now
-        self.training, self._job = False, None
+    def trained(self, now: int) -> None:
+        """The time of a Train is over."""
+        account = self.account
         if self._ahead:
             self._charge_ahead(now)
         if self._unsettled is not None:
@@ -242,22 +179,27 @@ class SimWorker(Alarm):
         if now > account.until:  # inlined: Account.charge
             account.spent_ns[COMPUTE] += now - account.until
             account.until = now
-        if self._computed is not None:
-            self._learn(self._computed, now)
-        else:
-            self.client.trained(NAN, NAN)
-        if self.rows.any:
-            self.rows.train(self.replica, self._begun, now)
+        self.training.learn(now)
         self.resume(now)
 
-    def _learn(self, computed: Computation, now: int) -> None:
-        """Take the minibatches' losses and errors."""
-        replica = self.replica
-        losses, errors = computed.results()
-        if self.rows.any:
-            self.rows.minibatches(replica, self._begun, now, computed.ends_ns, losses, errors)
-        self.client.trained(sum(losses), sum(errors))
-        self.world.trained(replica, self._entry.learner)
+    def pause(self, until: int) -> None:
+        """Do nothing before then; what has been sent goes on."""
+        if self.alive:
+            self.training.pause(until)
+
+    def send_stop(self, stop: Stop) -> None:
+        """The server has said that a lease is over; it is heard a latency later."""
+        if stop.incarnation == self.replica.incarnation:
+            Timer(self.clock, self.fetch.route.latency_ns, lambda: self._hear_stop(stop))
+
+    def _hear_stop(self, stop: Stop) -> None:
+        now, training = self.clock.now, self.training
+        if now < training.paused_until:
+            Timer(self.clock, training.paused_until - now, lambda: self._hear_stop(stop))
+        elif self.alive:
+            self.client.hear(stop)
+            if self.client.stopping and training.under_way:
+                training.stop()
 
     # ------------------------------------------------------------------ ends
 
@@ -271,7 +213,7 @@ class SimWorker(Alarm):
             account.charge_stages(self._unsettled.stages(), min(end, self._unsettled.done))
         if not self.alive:
             account.charge(otherwise, end)
-        elif self.training:
+        elif self.training.under_way:
             account.charge(COMPUTE, end)
         elif (exchange := self.awaits) is not None:
             account.charge_stages(exchange.stages(), end)
@@ -290,10 +232,7 @@ class SimWorker(Alarm):
         self._unsettled = None
         self.alive = False
         self.cancel()
-        if self._job is not None and self.device is not None:
-            self.device.sharing.withdraw(self.device.one, self._job)
-        if self.training and self._computed is not None:
-            self._computed.forget()
+        self.training.crash()
         for exchange in (self.fetch, *self.pushes):
             if exchange.in_flight:
                 exchange.lose()
@@ -305,4 +244,4 @@ def _start(worker: SimWorker) -> None:
     worker.resume(worker.clock.now)
 
 
-_compute, _trained, _late, _leave = SimWorker.compute, SimWorker.trained, SimWorker.late, SimWorker.leave
+_leave = SimWorker.leave

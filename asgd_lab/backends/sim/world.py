@@ -10,6 +10,7 @@ from asgd_lab.backends.sim.machine import Machine
 from asgd_lab.backends.sim.numerics import Batched, Sequential
 from asgd_lab.backends.sim.push import Push
 from asgd_lab.backends.sim.rows import Rows
+from asgd_lab.protocol.messages import Leave
 from asgd_lab.protocol.replica import Replica
 from asgd_lab.tasks.base import Learner
 
@@ -24,6 +25,10 @@ class World(Protocol):
     @property
     def rows(self) -> Rows:
         """The tables that workers write into."""
+
+    @property
+    def stops(self) -> bool:
+        """Whether the server may stop a worker in the midst of its minibatches."""
 
     @property
     def numerics(self) -> Sequential | Batched | None:
@@ -44,7 +49,7 @@ class World(Protocol):
     def trained(self, replica: Replica, learner: Learner) -> None:
         """A worker has taken its minibatches."""
 
-    def leave(self, worker: int) -> None:
+    def leave(self, leave: Leave) -> None:
         """A worker's program has ended."""
 
     def fail(self, failure: str) -> NoReturn:

@@ -204,7 +204,7 @@ def test_on_a_free_network_mean_staleness_is_2m_minus_1_whatever_the_distributio
         trained = trained[trained["worker"] == worker.number]
         pushed = run.rows("push")
         pushed = pushed[pushed["worker"] == worker.number]
-        if worker.training:
+        if worker.training.under_way:
             under_way.append(worker.replica.version)
         elif len(trained) > len(pushed):
             under_way.append(int(trained["version"].iloc[-1]))

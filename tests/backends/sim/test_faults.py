@@ -348,7 +348,7 @@ def test_whenever_workers_crash_each_minibatch_is_in_a_version_once_and_in_order
     )  # fmt: skip
     found = simulate(stated, task=Marking(), arrange=crashing(*schedule))  # type: ignore[arg-type]
     assert found.outcome.params is not None
-    accepted = found.simulation.accepted
+    accepted = [found.simulation.server.taken(worker) for worker in range(workers)]
     assert sum(accepted) == budget == found.summary()["minibatches"]
     assert found.outcome.params[:workers].tolist() == [2**count - 1 for count in accepted]
     gone = sum(when * SECOND < found.outcome.makespan_ns for _, when, _ in schedule)

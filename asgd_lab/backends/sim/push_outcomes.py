@@ -1,0 +1,63 @@
+"""What became of each push: counted, and written into the server's rows; those that the server keeps wait here."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from asgd_lab.backends.sim.push import Push
+from asgd_lab.backends.sim.rows import Rows, Service
+from asgd_lab.protocol.messages import DROPPED, Ack
+from asgd_lab.record.summary import Statistics
+
+
+class Served(NamedTuple):
+    """What a push was when it had been served: its worker goes on, and pushes the next one from the same buffer."""
+
+    services: list[Service]
+    ended: int
+    distance: float
+
+
+class PushOutcomes:
+    """Counts them."""
+
+    def __init__(self, statistics: Statistics, rows: Rows, server_rows: bool) -> None:
+        """`server_rows`: whether a row is written for an application; independent servers write their own."""
+        self.statistics, self._rows = statistics, rows
+        self._services = rows.any and server_rows
+        self._distances = rows.distances is not None
+        self._kept: dict[tuple[int, int], Served] = {}  # by worker and number
+
+    def keep(self, push: Push) -> None:
+        """The server keeps it; another answer will say what has become of it."""
+        self._kept[push.request.worker, push.request.number] = self._served(push)
+
+    def was_kept(self, ack: Ack) -> bool:
+        """Whether this answer is for a push that was kept, whose worker does not wait for it; it is counted then."""
+        served = self._kept.pop((ack.worker, ack.number), None) if self._kept else None
+        if served is None:
+            return False
+        self._count(ack)
+        self._write(served, ack)
+        return True
+
+    def ended(self, push: Push, ack: Ack) -> None:
+        """The push has ended as its answer says."""
+        self._count(ack)
+        if self._services or self._distances:
+            self._write(self._served(push), ack)
+
+    def _served(self, push: Push) -> Served:
+        return Served(self._rows.services(push) if self._services else [], push.served, push.distance)
+
+    def _count(self, ack: Ack) -> None:
+        if ack.version == DROPPED:
+            self.statistics.dropped(ack.steps)
+        else:
+            self.statistics.applied(ack.staleness, ack.steps)
+
+    def _write(self, served: Served, ack: Ack) -> None:
+        if self._distances and ack.version != DROPPED:
+            self._rows.distance(served.ended, served.distance, ack)
+        for service in served.services:
+            self._rows.apply(service, ack)

@@ -1,0 +1,196 @@
+"""One worker's minibatches in virtual time: how long they take, and what happens when they are paused or stopped.
+
+The mathematics of a Train is done when its time is over; what a worker computes depends on nothing that happened since
+its fetch. A worker that is stopped ends the minibatch under way; the times drawn for the rest are those of its next.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable
+from typing import Any
+
+from asgd_lab.backends.build import Worker
+from asgd_lab.backends.sim.accounts import Account
+from asgd_lab.backends.sim.clock import FAR, Alarm
+from asgd_lab.backends.sim.numerics import Computation
+from asgd_lab.backends.sim.sharing import Processor
+from asgd_lab.backends.sim.world import World
+from asgd_lab.hardware.step_times import StepTimes
+
+NAN = math.nan
+
+
+class Training:
+    """Trains one after the other; `ended` is called when one is over, and calls `learn`."""
+
+    __slots__ = (
+        "_account",
+        "_alarm",
+        "_client",
+        "_clock",
+        "_computed",
+        "_device",
+        "_ended",
+        "_ends_ns",
+        "_entry",
+        "_job",
+        "_late",
+        "_paused_ns",
+        "_replica",
+        "_rows",
+        "_taken",
+        "_times",
+        "_timing_only",
+        "_unpushed_ns",
+        "_world",
+        "begun",
+        "paused_until",
+        "total_ns",
+        "under_way",
+    )
+
+    def __init__(
+        self, world: World, entry: Worker, times: StepTimes, account: Account, device: Processor | None,
+        ended: Callable[[int], object],
+    ) -> None:  # fmt: skip
+        """`device`: what trains, where others use it as well; `ended` is given the time."""
+        self._world, self._entry, self._times, self._account = world, entry, times, account
+        self._client, self._replica, self._rows = entry.client, entry.replica, world.rows
+        self._device, self._ended, self._clock = device, ended, world.machine.clock
+        self._timing_only = world.numerics is None and not world.stops
+        self._alarm = Alarm()
+        self.under_way = False
+        self.begun = 0
+        self.total_ns = 0
+        self.paused_until = 0
+        self._late = 0  # how much later than its alarm it will end
+        self._paused_ns = 0  # how long this Train has stood still
+        self._job: list[Any] | None = None  # its place on a device that is shared
+        self._ends_ns: list[int] = []  # of its minibatches, from the beginning, where anybody wants to know
+        self._computed: Computation | None = None
+        self._taken: int | None = None  # minibatches, of a Train that is stopped
+        self._unpushed_ns = 0  # computing whose result is not pushed yet, where it may become void
+
+    @property
+    def taken(self) -> int:
+        """The minibatches of this Train taken by now: as many as its share that is over."""
+        if not self.under_way:
+            return 0
+        steps = self._replica.steps
+        return min(steps, int(steps * (max(0, self._clock.now - self.begun) / self.total_ns)))
+
+    def begin(self, local: int) -> None:
+        """Train from the worker's own time `local`."""
+        if local < self.paused_until:
+            local = self.paused_until
+        self.begun = local
+        self.under_way = True
+        steps = self._replica.steps
+        self.total_ns = total_ns = self._times.total_ns(steps, local) if self._timing_only else self._plan(steps, local)
+        end = local + total_ns
+        if end > FAR:
+            self._world.fail(f"worker {self._replica.worker} would train beyond {FAR / 1e9:.3g} s of virtual time, "
+                             "where clocks end")  # fmt: skip
+        if self._device is None:
+            self._alarm.set(self._clock, end, self._end)
+        elif local > self._clock.now:
+            self._alarm.set(self._clock, local, self._compute)
+        else:
+            self._compute()
+
+    def _plan(self, steps: int, local: int) -> int:
+        """Note when each minibatch will end; the nanoseconds of all."""
+        self._ends_ns = self._times.ends_ns(steps, local)
+        self._paused_ns, self._taken = 0, None
+        if self._world.numerics is not None:
+            self._computed = self._world.numerics.begin(self._entry, self._ends_ns)
+        return self._ends_ns[-1]
+
+    def _compute(self, _: Alarm | None = None) -> None:
+        """On a device or cores that others use as well."""
+        assert self._device is not None
+        self._job = self._device.sharing.take(self._device.one, self.total_ns, self._end)
+
+    def _end(self, _: Alarm | None = None) -> None:
+        """The minibatches' time is over."""
+        self.under_way, self._job = False, None
+        self._ended(self._clock.now)
+
+    def learn(self, now: int) -> None:
+        """Tell the client what has become of a Train whose time is over; note its rows."""
+        replica, taken = self._replica, self._taken
+        steps = replica.steps if taken is None else taken
+        if self._world.stops:
+            self._unpushed_ns = now - self.begun + (self._unpushed_ns if replica.unpushed else 0)
+        if self._computed is not None:
+            computed, self._computed = self._computed, None
+            losses, errors = computed.results(steps)
+            if self._rows.any:
+                self._rows.minibatches(replica, self.begun, now, computed.ends_ns, losses, errors)
+            self._client.trained(sum(losses), sum(errors), taken)
+            self._world.trained(replica, self._entry.learner)
+        else:
+            self._client.trained(NAN, NAN, taken)
+        if taken is not None:
+            self.void()
+        if self._rows.any and steps:
+            self._rows.train(replica, steps, self.begun, now)
+
+    def void(self) -> None:
+        """What is not pushed is void: it was computed in vain."""
+        self._account.waste(self._unpushed_ns)
+        self._unpushed_ns = 0
+
+    # ------------------------------------------------------------------ what comes between
+
+    def pause(self, until: int) -> None:
+        """Do nothing before then: what is being trained takes that much longer."""
+        self.paused_until = max(self.paused_until, until)
+        if self.under_way:
+            now = self._clock.now
+            late = max(0, until - max(self.begun, now))
+            self._late += late
+            if self.begun > now:
+                self.begun = max(self.begun, until)
+            else:
+                self._paused_ns += late
+            self._alarm.then = self._end_late
+
+    def _end_late(self, alarm: Alarm) -> None:
+        """The minibatches would have been over by now, had it not stood still."""
+        late, self._late = self._late, 0
+        alarm.set(self._clock, self._clock.now + late, self._end)
+
+    def stop(self) -> None:
+        """End with the minibatch under way."""
+        now, ends_ns = self._clock.now, self._ends_ns
+        if self._job is None:
+            trained_ns = now - self.begun - self._paused_ns
+        else:
+            assert self._device is not None
+            sharing, one = self._device
+            sharing.move()
+            trained_ns = round(self.total_ns - (self._job[0] - one.virtual))
+        taken = 0 if trained_ns < 0 else bisect_left(ends_ns, trained_ns) + 1
+        if taken >= len(ends_ns):
+            return
+        self._times.put_back(len(ends_ns) - taken)
+        self._taken = taken
+        left_ns = (ends_ns[taken - 1] if taken else 0) - trained_ns
+        if self._job is None:
+            self._alarm.cancel()
+            self._alarm, self._late = Alarm(), 0
+            self._alarm.set(self._clock, now + left_ns, self._end)
+        else:
+            sharing.withdraw(one, self._job)
+            self._job = sharing.take(one, left_ns, self._end)
+
+    def crash(self) -> None:
+        """Its worker is gone."""
+        self._alarm.cancel()
+        if self._job is not None and self._device is not None:
+            self._device.sharing.withdraw(self._device.one, self._job)
+        if self.under_way and self._computed is not None:
+            self._computed.forget()
