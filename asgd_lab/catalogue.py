@@ -1,35 +1,15 @@
-"""What a scenario can name, and what it means: read from its schema, the presets and the models, never listed."""
+"""The names that a scenario can use, with their meaning: read from the registries, the presets and the models."""
 
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable
 from typing import Any
 
 from asgd_lab.algorithms import ALGORITHMS, RULES
-from asgd_lab.scenario import places, presets
-
-
-def _choices(*path: str | int) -> dict[str, str]:
-    """The mappings that `name` chooses among at this key of the scenario, by that name."""
-    place = places.root().walk(path)
-    assert place is not None
-    return {one["properties"]["name"]["const"]: _line(one["description"]) for one in place.mappings}
-
-
-def _backends() -> dict[str, str]:
-    """They share one mapping, whose `name` says in parentheses what each is."""
-    place = places.root().walk(("backend", "name"))
-    assert place is not None
-    (schema,) = place.options
-    return {name: _said_of(name, schema["description"]) for name in schema["enum"]}
-
-
-def _said_of(name: str, description: str) -> str:
-    found = re.search(rf"\b{name} \((.*?)\)", description)
-    assert found is not None, f"the scenario's backend.name does not say what {name} is"
-    return _line(found.group(1))
+from asgd_lab.scenario import presets
+from asgd_lab.scenario.executions import BACKENDS
+from asgd_lab.scenario.tasks import TASKS
 
 
 def _models() -> dict[str, str]:
@@ -53,8 +33,8 @@ def _line(text: str) -> str:
 CATALOGUE: dict[str, Callable[[], dict[str, str]]] = {
     "algorithms": ALGORITHMS.described,
     "rules": RULES.described,
-    "tasks": lambda: _choices("task"),
-    "backends": _backends,
+    "tasks": TASKS.described,
+    "backends": BACKENDS.described,
     "presets": lambda: {name: presets.read(name).description for name in presets.names()},
     "models": _models,
 }

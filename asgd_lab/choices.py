@@ -28,14 +28,18 @@ USERS_NAME = r"^[^:\s]+:[^:\s]+$"  # package.module:Name
 _registries: dict[str, Registry] = {}
 
 
-class Choice(Part):
-    """A mapping of the scenario whose `name` says which class it is of."""
+class Chosen(Part):
+    """A mapping of the scenario whose `name` chooses a class."""
 
     registry: ClassVar[str]
     """What it is registered among, e.g. algorithms."""
 
     name: str
     """What it is called in a scenario."""
+
+
+class Choice(Chosen):
+    """One that is itself of the class that its name chooses."""
 
     def __reduce__(self) -> Any:
         """Found by its name where it arrives, since a user's module may have to be imported there first."""
@@ -57,32 +61,31 @@ def _blank(registry: str, name: str) -> Any:
     return found.__new__(found)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Registry:
     """All that one key of the scenario may name: `ours`, plugins by their entry points, and what users bring.
 
-    `unread` stands for a user's class that may not be imported. As metadata of a field's type it is how pydantic reads
-    the field.
+    `unread` stands for a user's class that may not be imported. As metadata of a text's type it is how pydantic reads
+    a name.
     """
 
     name: str
-    base: type[Choice]
-    ours: tuple[type[Choice], ...]
-    unread: type[Unread]
-    loaded: dict[str, type[Choice]] = field(default_factory=dict)
+    base: type[Any]
+    ours: tuple[type[Any], ...]
+    unread: type[Any]
+    loaded: dict[str, type[Any]] = field(default_factory=dict)
     """Classes of others that this process has imported, by the names they were asked for."""
 
     def __post_init__(self) -> None:
         _registries[self.name] = self
 
-    def find(self, name: str) -> type[Choice]:
+    def find(self, name: str) -> Any:
         """The class of that name; a `ScenarioError` at `name` says why there is none."""
-        for each in self.ours:
-            if name == self.called(each):
-                return each
-        where = self.where(name)
-        if not is_trusted() and not is_plugin(where):
+        if name in self.names:
+            return self.ours[self.names.index(name)]
+        if self.is_unread(name):
             return self.unread
+        where = self.where(name)
         from asgd_lab.tasks.code_imports import imported  # it imports torch, as what it finds will
 
         what = f"it must be a class below {self.base.__module__}:{self.base.__name__}"
@@ -90,11 +93,20 @@ class Registry:
         if not isinstance(found, type) or not issubclass(found, self.base):
             raise ScenarioError.at("name", f"{where} is not of the kind: {what}")
         if inspect.isabstract(found):
-            missing = ", ".join(sorted(found.__abstractmethods__))
+            missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
             raise ScenarioError.at("name", f"{where} must define {missing}")
         if self.loaded.get(name) is not found:
             self.loaded[name] = found
         return found
+
+    @functools.cached_property
+    def names(self) -> list[str]:
+        """Of this package's classes."""
+        return [self.called(each) for each in self.ours]
+
+    def is_unread(self, name: str) -> bool:
+        """Whether it is of somebody's code that may not be imported."""
+        return name not in self.names and not is_trusted() and not is_plugin(self.where(name))
 
     def where(self, name: str) -> str:
         """The package.module:Name that a name of somebody else's class stands for."""
@@ -108,7 +120,7 @@ class Registry:
 
     def described(self) -> dict[str, str]:
         """The first paragraph of each class's docstring, by name; of a plugin that cannot be imported, why."""
-        found = {self.called(each): _first_paragraph(each) for each in self.ours}
+        found = dict(zip(self.names, map(_first_paragraph, self.ours), strict=True))
         for name in self.plugins():
             try:
                 found.setdefault(name, _first_paragraph(self.find(name)))
@@ -117,11 +129,41 @@ class Registry:
         return found
 
     @staticmethod
-    def called(ours: type[Choice]) -> str:
+    def called(ours: type[Any]) -> str:
+        """The name of a class of this package."""
+        return str(ours.called)
+
+    def _is_theirs(self, name: str) -> bool:
+        return ":" in name or (name not in self.names and name in self.plugins())
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        """The name of one of ours, or of somebody's."""
+        return core_schema.no_info_wrap_validator_function(self._validated, core_schema.literal_schema(self.names))
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """One of those names, or any package.module:Name."""
+        named = {"enum": [*self.names, *self.loaded], "type": "string"}
+        return {"anyOf": [named, {"pattern": USERS_NAME, "type": "string"}]}
+
+    def _validated(self, value: Any, ours: core_schema.ValidatorFunctionWrapHandler) -> Any:
+        if not isinstance(value, str) or not self._is_theirs(value):
+            return ours(value)
+        try:
+            self.find(value)
+        except ScenarioError as error:
+            refuse([("", str(error))])
+        return value
+
+
+class Mappings(Registry):
+    """A registry of the mappings themselves: as metadata of a field's type it is how pydantic reads one of them."""
+
+    @staticmethod
+    def called(ours: type[Any]) -> str:
         """The name of a class of this package."""
         return str(get_args(ours.model_fields["name"].annotation)[0])  # of Literal["its name"]
-
-    # ------------------------------------------------------------------ for pydantic
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         """Ours are a discriminated union; what is written is written as its own class says."""
@@ -163,14 +205,10 @@ class Registry:
             found = self.find(name)
         except ScenarioError as error:
             refuse([("name", str(error))])
-            raise
         try:
             return found.model_validate(value)
         except ValidationError as error:
             raise _tagged(error, name) from None
-
-    def _is_theirs(self, name: str) -> bool:
-        return ":" in name or (name not in map(self.called, self.ours) and name in self.plugins())
 
 
 def _tagged(error: ValidationError, name: str) -> ValidationError:
@@ -189,7 +227,7 @@ def _kind(one: Any) -> str | PydanticCustomError:
         return PydanticCustomError(one["type"], "{text}", {"text": one["msg"], **one.get("ctx", {})})
 
 
-def loaded() -> tuple[tuple[str, str, type[Choice]], ...]:
+def loaded() -> tuple[tuple[str, str, type[Any]], ...]:
     """All classes of others that this process has imported, with their registries and names."""
     return tuple((each.name, name, found) for each in _registries.values() for name, found in each.loaded.items())
 
@@ -199,17 +237,17 @@ def is_known(name: str) -> bool:
     return ":" not in name or any(name in each.loaded for each in _registries.values())
 
 
-def _first_paragraph(found: type[Choice]) -> str:
+def _first_paragraph(found: type[Any]) -> str:
     return " ".join((inspect.getdoc(found) or "").partition("\n\n")[0].split())
 
 
-def is_ours(choice: Choice) -> bool:
+def is_ours(choice: Chosen) -> bool:
     """Whether its class is one of this package's."""
-    return isinstance(choice, _registries[choice.registry].ours)
+    return choice.name in _registries[choice.registry].names
 
 
 @contextlib.contextmanager
-def blaming(choice: Choice, key: str) -> Iterator[None]:
+def blaming(choice: Chosen, key: str) -> Iterator[None]:
     """What somebody else's class raises is a `ScenarioError` at the key; what ours raises is a bug, and stays one."""
     try:
         yield
@@ -236,20 +274,19 @@ def failing(what: str) -> Iterator[None]:
 
 def unread(part: Part) -> Named:
     """What of a configuration is code that was not imported, since it is not trusted; by its dotted key."""
-    return [(key, choice.name) for key, choice in _chosen(part) if isinstance(choice, Unread)]
+    return [(key, each.name) for key, each in _all_chosen(part) if _registries[each.registry].is_unread(each.name)]
 
 
 def brought(part: Part) -> list[str]:
     """The package.module:Name of all that somebody else's code is chosen for."""
-    theirs = [choice for _, choice in _chosen(part) if not isinstance(choice, Unread) and not is_ours(choice)]
-    return [_registries[choice.registry].where(choice.name) for choice in theirs]
+    return [_registries[each.registry].where(each.name) for _, each in _all_chosen(part) if not is_ours(each)]
 
 
-def _chosen(value: Any, key: str = "") -> Iterator[tuple[str, Choice]]:
-    if isinstance(value, Choice):
+def _all_chosen(value: Any, key: str = "") -> Iterator[tuple[str, Chosen]]:
+    if isinstance(value, Chosen):
         yield f"{key}.name", value
     if isinstance(value, Part):
         for name in type(value).model_fields:
-            yield from _chosen(getattr(value, name), f"{key}.{name}" if key else name)
+            yield from _all_chosen(getattr(value, name), f"{key}.{name}" if key else name)
     for index, item in enumerate(value if isinstance(value, list) else ()):
-        yield from _chosen(item, f"{key}.{index}")
+        yield from _all_chosen(item, f"{key}.{index}")

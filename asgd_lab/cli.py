@@ -275,7 +275,7 @@ def _check_empty(out: Path | None) -> None:
 
 def _preload(points: Sequence[Point], jobs: int) -> None:
     """Start the fork server if processes will be wanted: its imports run beside ours."""
-    measured = [point for point in points if point.scenario.backend.name == "process"]
+    measured = [point for point in points if point.scenario.backend.execution.measured]
     together = min(jobs, len(points) - len(measured)) > 1
     if measured or together:
         preload([*(MODULES if measured else ()), *(POOL_MODULES if together else ())])

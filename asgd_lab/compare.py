@@ -32,9 +32,10 @@ from asgd_lab.record.machine_load import Load
 from asgd_lab.record.run import file_name, file_names
 from asgd_lab.record.summary import LATENESS_ALLOWED
 from asgd_lab.scenario import Document, Point, Scenario
+from asgd_lab.scenario.backends import Backend
 from asgd_lab.scenario.faults import faults
 from asgd_lab.scenario.hardware import Client, Compute, Device, Hardware, Link, Server
-from asgd_lab.scenario.running import Backend, Budget
+from asgd_lab.scenario.running import Budget
 from asgd_lab.scenario.tasks import Timing
 
 CALIBRATION_S = 2.0  # of each of two runs
@@ -92,7 +93,7 @@ def compare(
 
 def _check(document: Document, point: Point, overrides: Mapping[str, Any]) -> None:
     scenario = point.scenario
-    if scenario.backend.name != "process":
+    if not scenario.backend.execution.measured:
         raise document.located(ScenarioError.at("backend", "compare measures: backend must be process"), overrides)
     if scenario.budget.target_error is not None:
         message = "a prediction of timing alone knows no error; use seconds, minibatches or updates"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -52,6 +52,21 @@ def widened(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
 
 
+def names_in(schema: Mapping[str, Any]) -> list[str]:
+    """The texts that the JSON Schema of a name lists."""
+    return [
+        name
+        for one in schema.get("anyOf", [schema])
+        for name in one.get("enum", [one["const"]] if "const" in one else [])
+    ]
+
+
+def patterns_in(schemas: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """What the JSON Schemas of names allow besides."""
+    found = [one["pattern"] for schema in schemas for one in schema.get("anyOf", [schema]) if "pattern" in one]
+    return [{"pattern": pattern} for pattern in dict.fromkeys(found)]
+
+
 @dataclass(frozen=True, slots=True)
 class BareName:
     """Marks a mapping chosen by `name` for which the name alone may be written."""
@@ -67,7 +82,6 @@ class BareName:
         full = handler(schema)
         mappings = [handler.resolve_ref_schema(one) for one in full.get("oneOf", [full])]
         alone = [one["properties"]["name"] for one in mappings if one["required"] == ["name"]]
-        names = sorted(name for one in alone for name in one.get("enum", [one["const"]] if "const" in one else []))
-        texts = [{"enum": names}, *({"pattern": one["pattern"]} for one in alone if "pattern" in one)]
-        bare = [{"type": "string", **text, "description": "The name alone."} for text in texts]
+        names: dict[str, Any] = {"enum": sorted(name for one in alone for name in names_in(one))}
+        bare = [{"type": "string", **text, "description": "The name alone."} for text in (names, *patterns_in(alone))]
         return {"anyOf": [*bare, full]}

@@ -63,7 +63,7 @@ def _replay(run_dir: Path, manifest: dict[str, Any], recorded: Mapping[str, Any]
     if not untrusted(scenario):  # else what comes next refuses it
         for line in changes(recorded, inputs(scenario)):
             raise ScenarioError(f"{run_dir}: {line}; put it back to repeat the run")
-    verify = _real if scenario.backend.name == "process" else _simulated
+    verify = _real if scenario.backend.execution.logged else _simulated
     try:
         if "scenario_sha256" in manifest and manifest["scenario_sha256"] != _stated(run_dir):
             raise Contradiction("scenario.yaml: states other values than the scenario that was run")

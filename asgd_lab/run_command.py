@@ -21,9 +21,8 @@ from asgd_lab import display, sweep, tasks
 from asgd_lab.backends import inputs, room
 from asgd_lab.backends.build import build_task, initial_parameters
 from asgd_lab.backends.outcome import Progress
-from asgd_lab.backends.real import launch
 from asgd_lab.backends.real.pool import Job, Pool
-from asgd_lab.backends.run import execute, with_samples
+from asgd_lab.backends.run import check_place, execute, with_samples
 from asgd_lab.backends.settings import settled
 from asgd_lab.errors import RunFailed, ScenarioError, refusal
 from asgd_lab.hardware.costs import check_memory
@@ -69,8 +68,7 @@ class Request:
         for point in self.points:
             scenario = point.scenario
             with self.located(point):
-                if scenario.backend.name == "process":
-                    launch.check(scenario)
+                check_place(scenario)
             named = (
                 scenario.task, scenario.warm_start, scenario.hardware.compute, scenario.hardware.device,
                 scenario.algorithm.push, scenario.backend.checkpoint is None, scenario.budget.target_error is None,
@@ -148,7 +146,7 @@ class Place(NamedTuple):
     @property
     def measured(self) -> bool:
         """Whether others must not compute beside it."""
-        return self.point.scenario.backend.name == "process"
+        return self.point.scenario.backend.execution.measured
 
     @property
     def goes_on(self) -> bool:

@@ -21,7 +21,7 @@ from asgd_lab.record import tables
 from asgd_lab.record.machine import usable_cores
 from asgd_lab.record.run import read_summary
 from asgd_lab.scenario import Document
-from asgd_lab.scenario.running import Backend
+from asgd_lab.scenario.backends import Backend
 
 SCENARIO = """
 name: tiny

@@ -8,9 +8,9 @@ from asgd_lab.algorithms.rules import RULES, Link
 from asgd_lab.algorithms.sgd import Sgd
 from asgd_lab.algorithms.ssp import Ssp
 from asgd_lab.algorithms.sync_sgd import SyncSgd
-from asgd_lab.choices import Registry
+from asgd_lab.choices import Mappings
 
-ALGORITHMS = Registry("algorithms", Configuration, (Asgd, Downpour, Ssp, SyncSgd, Hogwild, Sgd), UnreadAlgorithm)
+ALGORITHMS = Mappings("algorithms", Configuration, (Asgd, Downpour, Ssp, SyncSgd, Hogwild, Sgd), UnreadAlgorithm)
 
 __all__ = [
     "ALGORITHMS",

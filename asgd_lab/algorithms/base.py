@@ -58,8 +58,8 @@ class Configuration(Choice):
     """Whether a version is made of a round of pushes, and not of one."""
     one_server: ClassVar[bool] = True
     """Whether it needs one server that knows all workers; else each slice may have a server that decides by itself."""
-    one_center: ClassVar[bool] = True
-    """Whether there is one version that all work in an update started from, if it fetches as often as it pushes."""
+    overlaps: ClassVar[bool] = False
+    """Whether training goes on while pushes and fetches are under way."""
     shared: ClassVar[bool] = False
     """Whether all workers train in one vector, without versions."""
 
@@ -80,6 +80,36 @@ class Configuration(Choice):
         @property
         def push(self) -> rules.Push:
             """What a push carries."""
+
+    def refuses(self, scenario: Any) -> Iterator[tuple[str, str]]:
+        """What of the scenario has no meaning with it: a dotted key, and why."""
+        workers, backend = scenario.workers, scenario.backend
+        if self.most_workers is not None and workers > self.most_workers:
+            allowed = f"{'at most ' if self.most_workers > 1 else ''}{self.most_workers}"
+            message = f"must be {allowed} with algorithm {self.name}; got {workers}; for more use asgd, ssp or sync_sgd"
+            yield "workers", message
+        if self.one_server and scenario.hardware.server.independent:
+            message = f"{self.name} needs one server that knows all workers; use asgd or downpour"
+            yield "hardware.server.independent", message
+        if backend.distances and backend.execution.measures_distances and scenario.task.learns:
+            if self.overlaps or self.shared or self.n_fetch != self.n_push:
+                message = "needs an update to have one center: n_sync, and not downpour or hogwild"
+                yield "backend.distances", message
+            elif scenario.hardware.server.independent:
+                yield "backend.distances", "cannot stand beside independent servers; remove it"
+        if self.shared:
+            yield from self._without_copies(backend)
+
+    def _without_copies(self, backend: Any) -> Iterator[tuple[str, str]]:
+        if backend.device == "cuda":
+            message = f"must be cpu or emulated with {self.name}, whose workers share memory; got cuda"
+            yield "backend.device", message
+        if backend.checkpoint is not None:
+            message = f"cannot stand beside {self.name}: there is no moment at which its parameters are whole"
+            yield "backend.checkpoint", message
+        if backend.digest_every_updates is not None:
+            message = f"cannot stand beside {self.name}, which has no versions; remove it"
+            yield "backend.digest_every_updates", message
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -106,9 +136,10 @@ class Configuration(Choice):
 
         if not isinstance(said, Algorithm):
             raise TypeError(f"sentence must return a protocol.algorithms.Algorithm, not a {type(said).__name__}")
-        facts, does = (self.collects, self.shared), (said.gate.collects, said.shared)
+        facts = (self.collects, self.overlaps, self.shared)
+        does = (said.gate.collects, said.overlaps, said.shared)
         if facts != does:
-            raise ValueError(f"its class says collects and shared are {facts}, and its sentence {does}")
+            raise ValueError(f"its class says collects, overlaps and shared are {facts}, and its sentence {does}")
 
         def program(replica: Replica) -> Program:
             with failing(f"worker {replica.worker}: the program of {self.name}"):

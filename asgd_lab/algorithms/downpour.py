@@ -17,7 +17,7 @@ class Downpour(Apart):
     """Downpour SGD (Dean et al. 2012): as asgd, but training goes on while pushes and the next fetch are under way."""
 
     one_server = False
-    one_center = False
+    overlaps = True
 
     name: Literal["downpour"]
     """This algorithm's name."""

@@ -18,7 +18,6 @@ class Hogwild(Added):
     were that a step read is not known: every step reads them as they are.
     """
 
-    one_center = False
     shared = True
 
     name: Literal["hogwild"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from asgd_lab.choices import Choice, Registry, Unread, blaming, failing, is_ours
+from asgd_lab.choices import Choice, Mappings, Unread, blaming, failing, is_ours
 from asgd_lab.configuration import BareName, Positive
 from asgd_lab.errors import ScenarioError
 from asgd_lab.trust import refusal
@@ -166,7 +166,7 @@ class UnreadLink(Link, Unread):
         raise ScenarioError.at("algorithm.rule", refusal([("algorithm.rule", self.name)]))
 
 
-RULES = Registry("rules", Link, (Add, Mean, Scale, ServerSgd, Momentum, Adagrad, Adadelta), UnreadLink)
+RULES = Mappings("rules", Link, (Add, Mean, Scale, ServerSgd, Momentum, Adagrad, Adadelta), UnreadLink)
 AnyLink = Annotated[Link, RULES, BareName()]
 
 

@@ -95,7 +95,7 @@ def facts(scenario: Scenario) -> dict[str, Any]:
         return {}
     if stand_in():
         return {"gpus": {"stand_in": stand_in()}}
-    used = 1 if scenario.backend.name != "process" else min(count(), scenario.workers)
+    used = min(count(), scenario.workers) if scenario.backend.execution.apart else 1
     found = [torch.cuda.get_device_properties(gpu) for gpu in range(used)]
     return {
         "gpus": {

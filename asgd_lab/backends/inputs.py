@@ -24,7 +24,7 @@ def inputs(scenario: Scenario) -> dict[str, Any]:
     if data is not None:
         found["data"] = {"sha256": data}
     warm = scenario.warm_start
-    if warm is not None and warm.run is not None and scenario.task.name != "timing":
+    if warm is not None and warm.run is not None and scenario.task.learns:
         found["warm_start"] = {"run": warm.run, "params_sha256": _digest(saved(warm.run))}
     return found
 

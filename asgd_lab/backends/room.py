@@ -22,20 +22,21 @@ def check(scenario: Scenario, size: int, data_bytes: int = 0) -> None:
     """
     check_gpus(scenario, size, data_bytes)
     workers, algorithm = scenario.workers, build_algorithm(scenario)
-    servers = scenario.hardware.server.count if scenario.backend.name == "sim" else 1
+    execution = scenario.backend.execution
+    servers = scenario.hardware.server.count if execution.simulated else 1
     if size and servers > size:
         message = f"must be at most the {size:,} parameters, of which each server has a slice; got {servers:,}"
         raise ScenarioError.at("hardware.server.count", message)
     if algorithm.shared:
         vectors = workers + 1
-    elif scenario.backend.name != "process" and devices.home(scenario).type == "cuda":
+    elif not execution.apart and devices.home(scenario).type == "cuda":
         vectors = 1  # the others lie there
-    elif scenario.backend.name == "process":
+    elif execution.apart:
         vectors = workers + workers * (1 + algorithm.depth) + 2 + 2 * algorithm.rule.states
     else:
         vectors = workers * (1 + algorithm.depth) + 2 + algorithm.rule.states
     needed, available = 4 * size * vectors, free_memory_bytes()
-    if scenario.backend.name != "process":
+    if not execution.apart:
         needed += _WORKER_BYTES * (workers + workers * (algorithm.depth - 1) // 10)
     if needed > available:
         message = (
@@ -55,7 +56,7 @@ def check_gpus(scenario: Scenario, size: int, data_bytes: int) -> None:
     algorithm = build_algorithm(scenario)
     # A replica's parameters, gradients and updates, and what marks the work that is not pushed yet.
     replica = 2 + algorithm.depth + (algorithm.vectors is not Delta)
-    if scenario.backend.name == "process":
+    if scenario.backend.execution.apart:
         workers = Counter(map(devices.number, range(scenario.workers)))
         each_bytes = 4 * size * (replica + min(2, algorithm.depth)) + data_bytes
         first_bytes = 4 * size * 2 + data_bytes  # of the process that evaluates

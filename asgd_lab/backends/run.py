@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+import importlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,29 +25,18 @@ from asgd_lab.record.summary import params_sha256
 from asgd_lab.scenario import Document, Scenario, anchored, values_sha256, warnings
 from asgd_lab.scenario.scaling import scaled
 
-Backend = Callable[[Scenario, RunDirectory, Watch | None], Outcome]
+
+def check_place(scenario: Scenario) -> None:
+    """A `ScenarioError` if the scenario's backend cannot run it on this machine."""
+    checks = scenario.backend.execution.checks
+    if checks is not None:
+        _function(checks)(scenario)
 
 
-def _inline() -> Backend:
-    from asgd_lab.backends import inline
-
-    return inline.run
-
-
-def _sim() -> Backend:
-    from asgd_lab.backends import sim
-
-    return sim.run
-
-
-def _process() -> Backend:
-    from asgd_lab.backends.real import launch
-
-    return launch.run
-
-
-BACKENDS: dict[str, Callable[[], Backend]] = {"inline": _inline, "sim": _sim, "process": _process}
-"""By name; each is imported when it is asked for."""
+def _function(name: str) -> Any:
+    """What a backend names as package.module:function; imported when it is asked for, since it may import much."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 @settled()
@@ -98,7 +88,7 @@ def _execute(scenario: Scenario, out: Path, watch: Watch | None, resume: bool, r
 
 def _carry_out(scenario: Scenario, record: RunDirectory, watch: Watch | None) -> dict[str, Any]:
     try:
-        outcome = BACKENDS[scenario.backend.name]()(scaled(scenario), record, watch)
+        outcome: Outcome = _function(scenario.backend.execution.runs)(scaled(scenario), record, watch)
         record.begin()
     except ScenarioError as error:
         record.withdraw(str(error))
@@ -128,7 +118,7 @@ def _carry_out(scenario: Scenario, record: RunDirectory, watch: Watch | None) ->
     finite = bool(np.isfinite(params).all())
     told = warnings.after(scenario, outcome.makespan_ns * 1e-9, outcome.updates, outcome.final, finite)
     summary["warnings"] = [*warnings.before(scenario), *outcome.doubts] + (told if outcome.status == "done" else [])
-    if scenario.algorithm.name == "hogwild":
+    if scenario.algorithm.shared:
         summary["staleness_counts"] = "pushes of others during the round, not versions: steps read what is there"
     if outcome.failure is not None:
         summary["failure"] = outcome.failure

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from asgd_lab import choices
-from asgd_lab.configuration import MOST
+from asgd_lab.choices import USERS_NAME
+from asgd_lab.configuration import MOST, names_in
 from asgd_lab.scenario.schema import json_schema
 from asgd_lab.scenario.words import either
 
@@ -29,9 +30,7 @@ class Place:
     def names(self) -> tuple[str, ...]:
         """What the key `name` may say where it chooses among mappings or is an enumeration; () where it is free."""
         schemas = [one["properties"]["name"] for one in self.mappings if "name" in one.get("properties", ())]
-        return tuple(
-            sorted(name for one in schemas for name in one.get("enum", [one["const"]] if "const" in one else []))
-        )
+        return tuple(sorted(name for one in schemas for name in names_in(one)))
 
     @property
     def is_choice(self) -> bool:
@@ -105,7 +104,7 @@ def _options(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     elif alternatives := schema.get("anyOf") or schema.get("oneOf"):
         for one in alternatives:
             yield from _options(one)
-    elif schema.get("type") != "null":
+    elif schema.get("type") != "null" and schema.get("pattern") != USERS_NAME:
         yield schema
 
 

@@ -41,10 +41,6 @@ def scaled(scenario: Scenario) -> Scenario:
 def contradictions(scenario: Scenario) -> Iterator[tuple[str, str]]:
     """Where a task that stands for another has no meaning."""
     scale = getattr(scenario.task, "scale", 1)
-    if scenario.task.name == "classification" and scenario.backend.name != "sim":
-        for key, is_given in (("scale", scale > 1), ("size_bytes", scenario.task.size_bytes is not None)):
-            if is_given:
-                yield f"task.{key}", f"needs backend sim; {scenario.backend.name} takes the time that it takes"
     if scale == 1:
         return
     distribution = scenario.hardware.compute.distribution

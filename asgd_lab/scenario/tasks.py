@@ -1,13 +1,14 @@
-"""What is learned: the tasks a scenario can name, and the local optimizer; torch alone knows which optimizers exist."""
+"""What is learned: the tasks a scenario can name."""
 
 from __future__ import annotations
 
-import math
+from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from asgd_lab.choices import Choice, Mappings, Unread
 from asgd_lab.configuration import (
     MOST,
     BareName,
@@ -21,103 +22,13 @@ from asgd_lab.configuration import (
     Text,
     refuse,
 )
+from asgd_lab.errors import ScenarioError
+from asgd_lab.scenario.optimizers import SGD, Biases, Clip, Optimizer, Schedule, not_finite
 from asgd_lab.scenario.words import meant
+from asgd_lab.trust import refusal
 
-
-def not_finite(value: object, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every nan, infinity and number beyond `MOST` inside a free-form value, by its dotted key."""
-    if isinstance(value, float) and not math.isfinite(value):
-        yield key, "must be a finite number; got " + ("nan" if math.isnan(value) else "an infinity")
-    elif isinstance(value, int | float) and abs(value) > MOST:
-        yield key, f"must be between {-MOST:g} and {MOST:g}; got {value:.3g}"
-    elif isinstance(value, int) and abs(value) >= 2**63:
-        yield key, f"is a whole number of more than 64 bits; write it as {value:.3e}"
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for part, item in items:
-        yield from not_finite(item, f"{key}.{part}" if key else str(part))
-
-
-class Optimizer(Part):
-    """The optimizer of each worker's local steps: a class of torch.optim and its keywords, such as lr and momentum."""
-
-    model_config = ConfigDict(
-        extra="allow",
-        json_schema_extra={
-            "examples": [
-                {"name": "SGD", "lr": 0.1, "momentum": 0.9},
-                {"name": "AdamW", "lr": 1e-3, "betas": [0.9, 0.95], "weight_decay": 0.01},
-            ]
-        },
-    )
-
-    name: Text
-    """A class of torch.optim, e.g. SGD, Adam or AdamW, or package.module:Class; other keys are its keywords."""
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The keywords beside the name."""
-        return dict(self.model_extra or {})
-
-    @model_validator(mode="after")
-    def _finite(self) -> Self:
-        refuse(not_finite(self.options))
-        return self
-
-
-SGD = Optimizer.model_validate({"name": "SGD", "lr": 0.1})
-
-
-class Schedule(Part):
-    """How the learning rate changes: the optimizer's own lr, times a factor that follows a clock."""
-
-    name: Literal["constant", "step", "linear", "cosine"]
-    """constant; step: times factor after every so many; linear or cosine: down to final within length, and then so."""
-    clock: Literal["steps", "versions"] = "steps"
-    """steps: the worker's own minibatches; versions: of the parameters that it fetched last."""
-    every: Count | None = None
-    """For step: after how many of the clock."""
-    factor: Annotated[float, Field(gt=0, le=1)] = 0.1
-    """For step: by what it is multiplied each time."""
-    length: Count | None = None
-    """For linear and cosine: within how many of the clock."""
-    final: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """For linear and cosine: the factor at the end."""
-    warmup: Annotated[int, Field(ge=0)] = 0
-    """Within how many of the clock, from the first on, the factor rises linearly to its value."""
-
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        needed = {"step": "every", "linear": "length", "cosine": "length"}.get(self.name)
-        if needed is not None and getattr(self, needed) is None:
-            refuse([(needed, f"is missing; {self.name} needs it")])
-        for key in ("every", "length"):
-            if getattr(self, key) is not None and key != needed:
-                refuse([(key, f"is not a key of {self.name}; remove it")])
-        return self
-
-
-class Clip(Part):
-    """Limits each minibatch's gradient before the local step: by its norm or by value, exactly one of them."""
-
-    norm: Positive | None = None
-    """The largest Euclidean norm of the whole gradient."""
-    value: Positive | None = None
-    """The largest absolute value of each of its elements."""
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        if (self.norm is None) == (self.value is None):
-            refuse([("", "give exactly one of norm and value")])
-        return self
-
-
-class Biases(Part):
-    """Rates of the optimizer for parameters of one dimension, as Krizhevsky's cuda-convnet has them."""
-
-    lr: Positive = 1.0
-    """By what the optimizer's learning rate is multiplied for them."""
-    weight_decay: NonNegative | None = None
-    """Their weight decay; null: the optimizer's."""
+if TYPE_CHECKING:
+    from asgd_lab.tasks.base import Data, Task
 
 
 class SharedData(Part):
@@ -154,7 +65,50 @@ def _known_or_own(name: str) -> str:
     return name
 
 
-class Quadratic(Part):
+class Learned(Choice):
+    """What is learned, as a scenario states it. Each subclass has its keys, the facts that differ, and makes the task.
+
+    Its mathematics are in `asgd_lab.tasks`, which imports torch: it is imported when the task is made.
+    """
+
+    registry = "tasks"
+    learns: ClassVar[bool] = True
+    """Whether there are parameters, with a loss that can be evaluated."""
+    has_error: ClassVar[bool] = False
+    """Whether a minibatch has an error, a share of its samples."""
+    has_data: ClassVar[bool] = False
+    """Whether it is made from data, which processes share."""
+
+    def load(self) -> Data:
+        """The data's tensors by name, which are never written to."""
+        return {}
+
+    @abstractmethod
+    def make(self, seed: int, data: Data, workers: int) -> Task:
+        """The task over data that `load` has read, for so many workers, who may divide it."""
+
+    def refuses(self, scenario: Any) -> Iterator[tuple[str, str]]:
+        """What of the scenario has no meaning with it: a dotted key, and why."""
+        if scenario.budget.target_error is not None and not self.has_error:
+            message = f"needs task classification, and {self.name} has no error; use minibatches, updates or seconds"
+            yield "budget.target_error", message
+        if not self.learns:
+            yield from self._without_loss(scenario)
+
+    def _without_loss(self, scenario: Any) -> Iterator[tuple[str, str]]:
+        backend, faults, execution = scenario.backend, scenario.faults, scenario.backend.execution
+        if backend.device == "cuda" and not execution.measured:
+            allowed = "cpu or emulated" if execution.has_clock else "cpu"
+            yield "backend.device", f"must be {allowed} with task {self.name}, which computes nothing; got cuda"
+        if backend.distances and execution.measures_distances:
+            yield "backend.distances", f"cannot stand beside task {self.name}; remove it"
+        if faults is not None and faults.on_not_finite != "ignore" and not execution.simulated:
+            yield "faults.on_not_finite", f"must be ignore with task {self.name}, which has no loss"
+        if scenario.evaluate is not None:
+            yield "evaluate", f"cannot stand beside task {self.name}, which learns nothing; remove it"
+
+
+class Quadratic(Learned):
     """A noisy quadratic bowl: loss = 1/2 sum of curvature times coordinate squared; its minimum is at zero."""
 
     name: Literal["quadratic"]
@@ -172,9 +126,18 @@ class Quadratic(Part):
     schedule: Schedule | None = None
     """How its learning rate changes; null: it does not."""
 
+    def make(self, seed: int, data: Data, workers: int) -> Task:
+        """See `tasks.quadratic`."""
+        from asgd_lab.tasks.quadratic import QuadraticTask
 
-class Classification(Part):
+        return QuadraticTask(self, seed)
+
+
+class Classification(Learned):
     """A network that learns to tell images apart; or the user's own network, data and loss."""
+
+    has_error = True
+    has_data = True
 
     name: Literal["classification"]
     """This task's name."""
@@ -238,9 +201,33 @@ class Classification(Part):
             refuse([("dataset_options", f"cannot stand beside {self.dataset}, which takes none; remove it")])
         return self
 
+    def load(self) -> Data:
+        """See `tasks.datasets`."""
+        from asgd_lab.tasks import datasets
 
-class Timing(Part):
+        return datasets.read(self)
+
+    def make(self, seed: int, data: Data, workers: int) -> Task:
+        """See `tasks.classification`."""
+        from asgd_lab.tasks.classification import ClassificationTask
+
+        return ClassificationTask(self, seed, data, workers)
+
+    def refuses(self, scenario: Any) -> Iterator[tuple[str, str]]:
+        """Statistics that gradients do not have, and a system that it stands for, which takes a virtual clock."""
+        yield from super().refuses(scenario)
+        if self.batch_norm == "server" and scenario.algorithm.push != "delta":
+            message = "must be local with push: gradient, which has none for running statistics"
+            yield "task.batch_norm", message
+        for key, is_given in (("scale", self.scale > 1), ("size_bytes", self.size_bytes is not None)):
+            if is_given and not scenario.backend.execution.simulated:
+                yield f"task.{key}", f"needs backend sim; {scenario.backend.name} takes the time that it takes"
+
+
+class Timing(Learned):
     """Nothing is learned: messages of a stated size and steps of a stated length, to study time alone."""
+
+    learns = False
 
     name: Literal["timing"]
     """This task's name."""
@@ -249,5 +236,29 @@ class Timing(Part):
     step_s: Seconds | None = None
     """The mean time of one minibatch, in seconds; null: hardware.compute, or the preset that gives it, says so."""
 
+    def make(self, seed: int, data: Data, workers: int) -> Task:
+        """See `tasks.timing`."""
+        from asgd_lab.tasks.timing import TimingTask
 
-Task = Annotated[Quadratic | Classification | Timing, Field(discriminator="name")]
+        return TimingTask(self)
+
+    def refuses(self, scenario: Any) -> Iterator[tuple[str, str]]:
+        """A second time of a minibatch."""
+        yield from super().refuses(scenario)
+        step_s = scenario.hardware.compute.step_s
+        if self.step_s is not None and step_s not in (None, self.step_s):
+            message = f"must be the task's step_s, {self.step_s!r}; got {step_s!r}; give one of the two"
+            yield "hardware.compute.step_s", message
+
+
+class UnreadTask(Learned, Unread):
+    """A task whose code may not be imported; what others ask of it has no consequence."""
+
+    has_error = True
+
+    def make(self, seed: int, data: Data, workers: int) -> Task:
+        """It cannot be."""
+        raise ScenarioError.at("task.name", refusal([("task.name", self.name)]))
+
+
+TASKS = Mappings("tasks", Learned, (Quadratic, Classification, Timing), UnreadTask)

@@ -25,7 +25,7 @@ def before(scenario: Scenario) -> list[str]:
 def after(scenario: Scenario, makespan_s: float, updates: int, final: Mapping[str, float], finite: bool) -> list[str]:
     """What only the run could tell; `finite` is whether all of its parameters are finite numbers."""
     found: list[tuple[str, str]] = []
-    if not updates and scenario.algorithm.name != "hogwild":
+    if not updates and not scenario.algorithm.shared:
         found.append(
             ("budget", "nothing was pushed before the end: a worker's first round takes longer than all of it")
         )
@@ -33,7 +33,7 @@ def after(scenario: Scenario, makespan_s: float, updates: int, final: Mapping[st
     if not finite or lost:
         what = "the final parameters are" if not finite else f"{', '.join(lost)} is"
         found.append(("task.optimizer", f"{what} not finite: training has diverged; use a lower rate, or task.clip"))
-    if scenario.backend.name != "inline" and scenario.budget.seconds is None:
+    if scenario.backend.execution.has_clock and scenario.budget.seconds is None:
         found += _later(scenario, makespan_s)
     return [f"{key}: {sentence}" for key, sentence in found]
 
@@ -53,7 +53,7 @@ def alike(points: Sequence[Point]) -> list[str]:
 def _rounds(scenario: Scenario) -> Iterator[tuple[str, str]]:
     """Workers that get nothing of the budget."""
     algorithm, minibatches, updates = scenario.algorithm, scenario.budget.minibatches, scenario.budget.updates
-    if updates is not None and updates < scenario.workers and algorithm.name not in ("sync_sgd", "hogwild"):
+    if updates is not None and updates < scenario.workers and not (algorithm.collects or algorithm.shared):
         few = f"{updates:,} updates are at most {updates:,} workers' pushes, and there are {scenario.workers:,} workers"
         yield "budget.updates", few
     if minibatches is None or scenario.workers == 1:
@@ -125,7 +125,7 @@ def _ignored(scenario: Scenario) -> Iterator[tuple[str, str]]:
             "task.optimizer",
             "changes nothing beside push: gradient where a fetch follows each minibatch: only the rule makes steps",
         )
-    if backend.name == "process" and backend.device != "emulated" and hardware != Hardware():
+    if backend.execution.measured and backend.device != "emulated" and hardware != Hardware():
         yield "hardware", f"is for simulated and emulated runs; a real one on {backend.device} ignores it"
     if len(hardware.speeds) > scenario.workers:
         yield "hardware.speeds", f"has {len(hardware.speeds):,} for {scenario.workers:,} workers; the rest is ignored"

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from asgd_lab.errors import ScenarioError
-from asgd_lab.tasks import datasets
-from asgd_lab.tasks.base import Data, Learner, Task, near
-from asgd_lab.tasks.classification import ClassificationTask
+from asgd_lab.tasks import classification, datasets, quadratic, timing
+from asgd_lab.tasks.base import Data, Learner, Task
 from asgd_lab.tasks.code_imports import untrusted
 from asgd_lab.tasks.data_digest import digest
 from asgd_lab.tasks.optimizers import optimizer
-from asgd_lab.tasks.quadratic import QuadraticTask, expected_loss
-from asgd_lab.tasks.timing import TimingTask
+from asgd_lab.tasks.quadratic import expected_loss
 from asgd_lab.trust import Named, refusal
 
 __all__ = [
@@ -23,35 +19,32 @@ __all__ = [
     "Task",
     "build",
     "check_rest",
+    "classification",
+    "datasets",
     "digest_of",
     "expected_loss",
     "load",
+    "quadratic",
     "refusal",
+    "timing",
     "untrusted",
 ]
-
-_TASKS: dict[str, Callable[[Any, int, Data, int], Task]] = {
-    "classification": lambda config, seed, data, workers: ClassificationTask(config, seed, data, workers),
-    "quadratic": lambda config, seed, data, workers: QuadraticTask(config, seed),
-    "timing": lambda config, seed, data, workers: TimingTask(config),
-}
 
 _digests: dict[str, str] = {}  # of the data read last
 
 
 def load(config: Any) -> Data:
     """The data's tensors, or {} for a task without data; tensors are read-only, so processes may share them."""
-    if config.name != "classification":
-        return {}
-    data = datasets.read(config)
-    _digests.clear()
-    _digests[_source(config)] = digest(data, config.data_folder)
+    data: Data = config.load()
+    if config.has_data:
+        _digests.clear()
+        _digests[_source(config)] = digest(data, getattr(config, "data_folder", None))
     return data
 
 
 def digest_of(config: Any) -> str | None:
     """The digest of the data as this process read them last; None for a task without data."""
-    if config.name != "classification":
+    if not config.has_data:
         return None
     if _source(config) not in _digests:
         load(config)
@@ -59,7 +52,8 @@ def digest_of(config: Any) -> str | None:
 
 
 def _source(config: Any) -> str:
-    return repr((config.dataset, config.data_folder, config.dataset_options, config.train_samples))
+    keys = ("name", "dataset", "data_folder", "dataset_options", "train_samples")
+    return repr([getattr(config, key, None) for key in keys])
 
 
 def build(config: Any, seed: int, data: Data, workers: int = 1, *, checked: bool = False) -> Task:
@@ -68,10 +62,7 @@ def build(config: Any, seed: int, data: Data, workers: int = 1, *, checked: bool
     A `ScenarioError` names the key of a value that does not fit. Two real minibatches are tried, unless another process
     has `checked` the same task.
     """
-    if config.name not in _TASKS:
-        message = f"unknown task '{config.name}'{near(config.name, _TASKS)}; allowed: {', '.join(_TASKS)}"
-        raise ScenarioError.at("task.name", message)
-    task = _TASKS[config.name](config, seed, data, workers)
+    task: Task = config.make(seed, data, workers)
     if not checked:
         task.check()
     return task

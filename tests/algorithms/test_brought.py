@@ -201,7 +201,7 @@ def test_a_changed_source_is_told_when_a_run_is_repeated(folder: Path) -> None:
         ("{name: 'broken:Keyless'}", "algorithm.name: its class must have n_fetch, n_push, rule, push"),
         ("{name: 'broken:Nothing', n_sync: 1}", "sentence must return a protocol.algorithms.Algorithm, not a NoneType"),
         ("{name: 'broken:Raising', n_sync: 1}", "algorithm.name: broken:Raising cannot be built: ZeroDivisionError"),
-        ("{name: 'broken:Collecting', n_sync: 1}", "collects and shared are (False, False), and its sentence (True,"),
+        ("{name: 'broken:Collecting', n_sync: 1}", "are (False, False, False), and its sentence (True,"),
         ("{name: 'broken:Choosy', n_sync: 2}", "algorithm.n_sync: must be odd"),
         (
             "{name: asgd, n_sync: 1, rule: ['brought:Sign']}",

@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from asgd_lab import interrupts
-from asgd_lab.backends import run as backends
 from asgd_lab.backends.outcome import Outcome, Watch
 from asgd_lab.errors import RunFailed
 from asgd_lab.record import tables
@@ -56,13 +56,13 @@ def outcome(scenario: Scenario, **how: str) -> Outcome:
     return Outcome(statistics, 10**9, 1, np.zeros(2, np.float32), {}, {}, **how)  # type: ignore[arg-type]
 
 
-def replace_sim(monkeypatch: pytest.MonkeyPatch, second: backends.Backend) -> None:
+def replace_sim(monkeypatch: pytest.MonkeyPatch, second: Callable[..., Outcome]) -> None:
     """A sim backend of which the run with seed 2 goes otherwise."""
 
     def run(scenario: Scenario, record: RunDirectory, watch: Watch | None) -> Outcome:
         return second(scenario, record, watch) if scenario.seed == 2 else outcome(scenario)
 
-    monkeypatch.setitem(backends.BACKENDS, "sim", lambda: run)
+    monkeypatch.setattr("asgd_lab.backends.sim.run", run)
 
 
 @pytest.mark.parametrize("how", ["raised", "returned"])

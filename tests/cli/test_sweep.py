@@ -17,7 +17,6 @@ import pytest
 from scipy import stats
 
 from asgd_lab import run_command
-from asgd_lab.backends import run as backends
 from asgd_lab.backends.outcome import Outcome, Progress, Watch
 from asgd_lab.backends.real.pool import Job, main
 from asgd_lab.backends.real.preload import POOL_MODULES, preload
@@ -142,7 +141,7 @@ def test_what_is_measured_runs_in_this_process_when_nothing_else_does(
         seen.append((scenario.algorithm.n_fetch, len(runners())))
         return Outcome(Statistics(scenario.workers), 10**9, 1, None, {}, {})
 
-    monkeypatch.setitem(backends.BACKENDS, "process", lambda: measure)
+    monkeypatch.setattr("asgd_lab.backends.real.launch.run", measure)
     sweep = "sweep={algorithm.n_sync: [1, 4], backend.name: [process, inline]}"
     said = asgd_lab("run", bowl, "--out", "out", "--jobs", "2", "--set", sweep)
     assert said.status == 0

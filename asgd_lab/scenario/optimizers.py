@@ -1,0 +1,107 @@
+"""The local optimizer of a task, and what changes its steps: torch alone knows which optimizers exist."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from asgd_lab.configuration import MOST, Count, NonNegative, Part, Positive, Text, refuse
+
+
+def not_finite(value: object, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every nan, infinity and number beyond `MOST` inside a free-form value, by its dotted key."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield key, "must be a finite number; got " + ("nan" if math.isnan(value) else "an infinity")
+    elif isinstance(value, int | float) and abs(value) > MOST:
+        yield key, f"must be between {-MOST:g} and {MOST:g}; got {value:.3g}"
+    elif isinstance(value, int) and abs(value) >= 2**63:
+        yield key, f"is a whole number of more than 64 bits; write it as {value:.3e}"
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for part, item in items:
+        yield from not_finite(item, f"{key}.{part}" if key else str(part))
+
+
+class Optimizer(Part):
+    """The optimizer of each worker's local steps: a class of torch.optim and its keywords, such as lr and momentum."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={
+            "examples": [
+                {"name": "SGD", "lr": 0.1, "momentum": 0.9},
+                {"name": "AdamW", "lr": 1e-3, "betas": [0.9, 0.95], "weight_decay": 0.01},
+            ]
+        },
+    )
+
+    name: Text
+    """A class of torch.optim, e.g. SGD, Adam or AdamW, or package.module:Class; other keys are its keywords."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keywords beside the name."""
+        return dict(self.model_extra or {})
+
+    @model_validator(mode="after")
+    def _finite(self) -> Self:
+        refuse(not_finite(self.options))
+        return self
+
+
+SGD = Optimizer.model_validate({"name": "SGD", "lr": 0.1})
+
+
+class Schedule(Part):
+    """How the learning rate changes: the optimizer's own lr, times a factor that follows a clock."""
+
+    name: Literal["constant", "step", "linear", "cosine"]
+    """constant; step: times factor after every so many; linear or cosine: down to final within length, and then so."""
+    clock: Literal["steps", "versions"] = "steps"
+    """steps: the worker's own minibatches; versions: of the parameters that it fetched last."""
+    every: Count | None = None
+    """For step: after how many of the clock."""
+    factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """For step: by what it is multiplied each time."""
+    length: Count | None = None
+    """For linear and cosine: within how many of the clock."""
+    final: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """For linear and cosine: the factor at the end."""
+    warmup: Annotated[int, Field(ge=0)] = 0
+    """Within how many of the clock, from the first on, the factor rises linearly to its value."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        needed = {"step": "every", "linear": "length", "cosine": "length"}.get(self.name)
+        if needed is not None and getattr(self, needed) is None:
+            refuse([(needed, f"is missing; {self.name} needs it")])
+        for key in ("every", "length"):
+            if getattr(self, key) is not None and key != needed:
+                refuse([(key, f"is not a key of {self.name}; remove it")])
+        return self
+
+
+class Clip(Part):
+    """Limits each minibatch's gradient before the local step: by its norm or by value, exactly one of them."""
+
+    norm: Positive | None = None
+    """The largest Euclidean norm of the whole gradient."""
+    value: Positive | None = None
+    """The largest absolute value of each of its elements."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.norm is None) == (self.value is None):
+            refuse([("", "give exactly one of norm and value")])
+        return self
+
+
+class Biases(Part):
+    """Rates of the optimizer for parameters of one dimension, as Krizhevsky's cuda-convnet has them."""
+
+    lr: Positive = 1.0
+    """By what the optimizer's learning rate is multiplied for them."""
+    weight_decay: NonNegative | None = None
+    """Their weight decay; null: the optimizer's."""
