@@ -73,7 +73,7 @@ class Execution:
 
 
 class InlineExecution(Execution):
-    """One process, one worker at a time."""
+    """one process, one worker at a time"""
 
     called = "inline"
     runs = "asgd_lab.backends.inline:run"
@@ -84,7 +84,7 @@ class InlineExecution(Execution):
 
 
 class SimulatedExecution(Execution):
-    """Virtual time."""
+    """virtual time"""
 
     called = "sim"
     runs = "asgd_lab.backends.sim:run"
@@ -116,7 +116,7 @@ class SimulatedExecution(Execution):
 
 
 class RealExecution(Execution):
-    """A real run, a process a worker."""
+    """a real run, a process a worker"""
 
     called = "process"
     runs = "asgd_lab.backends.real.launch:run"
