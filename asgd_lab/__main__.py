@@ -10,10 +10,10 @@ import os
 import sys
 
 if __name__ == "__main__":
-    # Python has put the current directory first: a stranger's folder with a torch.py or a signal.py in it must not be
-    # where those are imported from. So this comes before all imports of what is not loaded yet. The directory stays
-    # where this package itself lies in it.
-    with contextlib.suppress(OSError):  # there may be no current directory any more
+    # Python has put the current directory first on the search path: a torch.py or a signal.py in a stranger's folder
+    # must not be imported instead of the real one. So the directory is removed before any other import, unless this
+    # package itself lies in it.
+    with contextlib.suppress(OSError):  # the current directory may have been removed
         if sys.path[0] in ("", os.getcwd()) and not os.path.samefile(os.path.dirname(os.path.dirname(__file__)), "."):
             del sys.path[0]
 
@@ -22,15 +22,15 @@ from asgd_lab.errors import refusal
 
 
 def main() -> None:
-    """The program."""
+    """Set up signals and output, then run the command line."""
     interrupts.quit_at_once()
     output.install()
-    # Each process of a run would have a thread of numpy's for every core of the machine.
+    # Otherwise numpy would start a thread for every core in each process of a run.
     for library in ("OPENBLAS", "OMP"):
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
     try:
         os.getcwd()
-    except OSError as error:  # libraries would die of it, and relative paths mean nothing
+    except OSError as error:  # libraries fail without one, and relative paths mean nothing
         raise SystemExit(f"the current directory cannot be used: {error.strerror}") from None
     try:
         from asgd_lab.cli import main as program

@@ -1,6 +1,6 @@
 """The command line: it reads arguments, calls, and turns errors into one line and an exit status; nothing else.
 
-Nothing that imports torch, pandas or pyarrow is imported before a command needs it: help and a wrong file answer at
+torch, pandas and pyarrow are imported only when a command needs them: help, and the error about a wrong file, come at
 once.
 """
 
@@ -47,7 +47,7 @@ def main() -> None:
         lost = output.finish()
         raise SystemExit(end.code or (FAILED if lost else 0)) from None
     finally:
-        # All is said and written: a signal could only disturb the interpreter's own last steps.
+        # All output is written: a signal could only disturb the interpreter's own last steps.
         interrupts.ignore()
 
 
@@ -227,9 +227,9 @@ def list_(
 
 @contextlib.contextmanager
 def _reported(options: Mapping[str, Any] | None = None, *, trust: bool = False) -> Iterator[dict[str, Any]]:
-    """Give the dotted keys that options set; end the program with the status and the line that an error deserves.
+    """Yield the dotted keys that options set; end the program on an error, with its line and its exit status.
 
-    Whatever is done inside imports no code of a scenario's author, unless that is trusted.
+    Inside, code that a scenario names is imported only with `trust`.
     """
     given = {key: value for key, value in (options or {}).items() if value is not None}
     try:
@@ -267,14 +267,14 @@ def _parsed(assignments: list[str] | None) -> dict[str, Any]:
 
 
 def _check_empty(out: Path | None) -> None:
-    """Before anything is imported or run. What cannot be read is refused by the run that takes it."""
+    """Refuse a directory that is not empty, before any import; the run itself refuses one that cannot be read."""
     with contextlib.suppress(OSError):
         if out is not None:
             check_empty(out, "--out")
 
 
 def _preload(points: Sequence[Point], jobs: int) -> None:
-    """Start the fork server if processes will be wanted: its imports run beside ours."""
+    """Start the fork server if the points need processes: its imports run in parallel with ours."""
     measured = [point for point in points if point.scenario.backend.execution.measured]
     together = min(jobs, len(points) - len(measured)) > 1
     if measured or together:

@@ -1,11 +1,11 @@
 """Predicted beside measured: calibrates on one worker, then simulates and measures every point of a scenario's sweep.
 
-Speed-up is throughput over that of one device which only computes: minibatches a second times the mean seconds of a
+Speed-up is throughput relative to a device that only computes: minibatches per second times the mean seconds of a
 minibatch. So one worker's own synchronisation counts, and a point with one worker is a prediction too. The prediction
-knows the calibration and the scenario, nothing of the measured points.
+uses the calibration and the scenario, never the measured points.
 
-A shared machine changes its speed by a third within minutes. So each measured run of real devices stands between two
-short runs of one worker, whose minibatches are its unit; an emulated device's unit is the time that is stated.
+The speed of a shared machine changes by a third within minutes. So each measured run of real devices is preceded and
+followed by a short run of one worker, whose minibatches are its unit; an emulated device's unit is the stated time.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ REFERENCE_S = 1.0
 CONFIDENCE = 0.95
 
 FILES = ("compare.parquet", "compare.csv", "compare.png", "compare.pdf")
-"""What is written beside the folders of the scenarios."""
+"""The files written beside the folders of the scenarios."""
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What one worker's run told: costs by kind, the bytes a push moves, and mean seconds a minibatch.
+    """The results of one worker's runs: costs by kind, bytes of a push, and mean seconds of a minibatch.
 
-    An emulated device takes the times that the scenario states, so those are what it is predicted with.
+    An emulated device waits for the times that the scenario states, so the prediction uses those.
     """
 
     fitted: Fitted
@@ -63,14 +63,14 @@ class Calibration:
 def compare(
     documents: Sequence[Document], overrides: Mapping[str, Any], out: Path, repeats: int, say: Say
 ) -> Iterator[dict[str, Any]]:
-    """Measure and simulate every point of every document: a row of the table a point, run directories below `out`.
+    """Measure and simulate every point of every document; yields a row of the table per point. Runs are below `out`.
 
     A row has scenario, point, group (the device), workers, n_sync, n_push, saturated (see `knee`), server_utilisation
-    (as predicted), predicted, measured_mean, measured_low, measured_high (a 95% interval), measured_sd, repeats, error
-    (of the prediction, relative), staleness_predicted, staleness_measured, overruns (the mean share of emulated
-    minibatches that took longer than stated), lateness (the largest by which an emulated run was late, see
-    `launch.lateness`; nan of real devices), valid (whether that is small enough to count), machine_load (the largest
-    share of the machine's cores that others took beside a measured run), busy (whether that is too much).
+    (predicted), predicted, measured_mean, measured_low, measured_high (a 95% interval), measured_sd, repeats, error (of
+    the prediction, relative), staleness_predicted, staleness_measured, overruns (the mean share of emulated minibatches
+    that took longer than stated), lateness (the largest lateness of an emulated run, see `launch.lateness`; nan for
+    real devices), valid (whether the lateness is small enough), machine_load (the largest share of the machine's cores
+    that others took during a measured run), busy (whether that share is too large).
     """
     names = [document.points(overrides)[0].scenario.name for document in documents]
     for name in names:
@@ -103,13 +103,13 @@ def _check(document: Document, point: Point, overrides: Mapping[str, Any]) -> No
         Scenario.model_validate(predicted(scenario, anything).model_dump(mode="json"))
     except ValidationError as error:
         for each in faults(error):
-            if each.key.startswith("faults."):  # the rest is of numbers that are not measured yet
+            if each.key.startswith("faults."):  # other errors come from numbers that are not measured yet
                 message = f"compare cannot predict this: {each.message}"
                 raise document.located(ScenarioError.at(each.key, message), overrides) from None
 
 
 def _machine(scenario: Scenario) -> str:
-    """All that the costs depend on, as a key: points that differ in nothing of it share a calibration."""
+    """A key of everything that the costs depend on: points with equal keys share a calibration."""
     rhythm = {"n_sync", "n_fetch", "n_push", "bound"}
     algorithm = scenario.algorithm.model_dump(exclude=rhythm)
     return f"{algorithm} {scenario.model_dump_json(include={'task', 'hardware', 'backend'})}"
@@ -123,7 +123,7 @@ def _run(scenario: Scenario, path: Path) -> dict[str, Any]:
 
 
 def _alone(scenario: Scenario, seconds: float) -> Scenario:
-    """One worker of it, to whom nothing happens: groups, links and faults name others."""
+    """The scenario with one worker and without groups, links and faults, which may name others."""
     hardware = scenario.hardware.model_copy(update={"groups": [], "links": []})
     return scenario.model_copy(
         update={
@@ -134,7 +134,7 @@ def _alone(scenario: Scenario, seconds: float) -> Scenario:
 
 
 def _calibrate(scenarios: Sequence[Scenario], folder: Path, say: Say) -> Calibration:
-    """Run one worker for a few seconds, half of them at the shortest rounds of all and half at the longest."""
+    """Run one worker for a few seconds, half of them with the scenarios' shortest rounds, half with the longest."""
     by_length = sorted({scenario.algorithm.n_fetch: scenario for scenario in scenarios}.items())
     runs: list[tuple[pd.DataFrame, pd.DataFrame]] = []
     for n_fetch, scenario in (by_length[0], by_length[-1]):
@@ -144,7 +144,7 @@ def _calibrate(scenarios: Sequence[Scenario], folder: Path, say: Say) -> Calibra
     costs, size_bytes = fit(runs), int(runs[0][0]["bytes"].max())
     if scenario.backend.device == "emulated":
         step_s = mean_step_s(scenario.hardware.compute, getattr(scenario.task, "step_s", None))
-        costs = replace(costs, cold_s=0.0)  # what a cache would cost is inside the time that is waited out
+        costs = replace(costs, cold_s=0.0)  # the stated time contains the cost of a cold cache
     else:
         step_s = float(np.mean(costs.step_times_s))
     calibration = Calibration(costs, size_bytes, step_s)
@@ -159,25 +159,25 @@ def _calibrate(scenarios: Sequence[Scenario], folder: Path, say: Say) -> Calibra
 
 
 def predicted(scenario: Scenario, calibration: Calibration) -> Scenario:
-    """The scenario that is simulated for a measured one: its protocol, timing only, at the calibrated costs.
+    """The simulated scenario for a measured one: the same protocol, timing only, with the calibrated costs.
 
     Of the stated hardware only the times of emulated devices are kept: calibration has measured everything else, and
-    a real device ignores what the scenario states.
+    real devices ignore the stated hardware.
     """
     costs, emulated = calibration.fitted, scenario.backend.device == "emulated"
-    if emulated:  # its devices take the stated times
+    if emulated:  # its devices wait for the stated times
         kept = {key: getattr(scenario.hardware, key) for key in ("compute", "speeds", "slow_phases", "groups")}
     else:
         samples = few(costs.step_times_s).tolist()
         kept = {"compute": Compute(distribution="empirical", samples_s=samples)}
-    # What the scenario states of ways and services is in the measured costs already, or no real run knows of it.
+    # Stated links and services are in the measured costs already, or have no effect on a real run.
     hardware = Hardware().model_copy(
         update={
             **kept,
             "client": Client(push_s=costs.client_push_s, fetch_s=costs.client_fetch_s + costs.cold_s),
             "server": Server(push_s=costs.server_push_s, fetch_s=costs.server_fetch_s),
             "link": Link(latency_s=costs.latency_s),
-            # An emulated device sleeps through its stated time: it takes no core from anybody.
+            # An emulated device sleeps for its stated time, and occupies no core.
             "cores": usable_cores() if scenario.backend.device == "cpu" else None,
             "device": Device(workers=_sharing(scenario)),
         }
@@ -195,18 +195,18 @@ def predicted(scenario: Scenario, calibration: Calibration) -> Scenario:
 
 
 def _sharing(scenario: Scenario) -> int:
-    """How many workers a device computes for at once: one that a lone worker keeps busy has no more to give."""
+    """The number of workers that share a device; a lone worker is assumed to keep a GPU busy."""
     return -(-scenario.workers // devices.count()) if scenario.backend.device == "cuda" else 1
 
 
 def knee(scenario: Scenario, calibration: Calibration) -> float:
-    """The number of workers from which the server is the bottleneck, whatever the order of events.
+    """The number of workers beyond which the server is the bottleneck in any order of events.
 
     With R the round of a lone worker and S the server's share of it, throughput is at most min(M / R, 1 / S)
-    (asymptotic bounds of a closed queueing network); the two meet at R / S workers.
+    (asymptotic bounds of a closed queueing network); the two bounds meet at R / S workers.
     """
     costs = calibration.fitted
-    pushes = scenario.algorithm.n_fetch / scenario.algorithm.n_push  # a round, which is from fetch to fetch
+    pushes = scenario.algorithm.n_fetch / scenario.algorithm.n_push  # per round, from fetch to fetch
     service_s = pushes * costs.server_push_s + costs.server_fetch_s
     round_s = (
         scenario.algorithm.n_fetch * calibration.step_s
@@ -220,7 +220,7 @@ def knee(scenario: Scenario, calibration: Calibration) -> float:
 
 
 def write(table: pd.DataFrame, out: Path) -> list[Path]:
-    """The table as compare.parquet and compare.csv, and the figure, into `out`."""
+    """Write the table as compare.parquet and compare.csv, and the figure, into `out`."""
     from asgd_lab.figures import speedup, style
 
     atomic_files.write(out / "compare.parquet", table.to_parquet())
@@ -229,7 +229,7 @@ def write(table: pd.DataFrame, out: Path) -> list[Path]:
 
 
 def _reference_s(scenario: Scenario, calibration: Calibration, path: Path) -> float:
-    """Mean seconds of a minibatch now: of one worker that computes and hardly ever synchronises."""
+    """Mean seconds of a minibatch now, from a run of one worker that rarely synchronises."""
     if scenario.backend.device == "emulated":
         return calibration.step_s
     steps = max(10, round(REFERENCE_S / 4 / calibration.step_s))
@@ -243,7 +243,7 @@ def _reference_s(scenario: Scenario, calibration: Calibration, path: Path) -> fl
 
 def _row(point: Point, calibration: Calibration, folder: Path, repeats: int, say: Say) -> dict[str, Any]:
     scenario, name = point.scenario, file_name(point.name or "point")
-    # Each run has a seed of its own, so that neither repeats nor predictions share their random times.
+    # Each run has its own seed, so that neither repeats nor predictions share random times.
     seeds = [scenario.model_copy(update={"seed": scenario.seed + number}) for number in range(2 * repeats)]
     simulated = [
         _run(predicted(seeds[repeats + number], calibration), folder / "predicted" / name / f"repeat-{number}")

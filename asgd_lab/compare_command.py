@@ -1,4 +1,4 @@
-"""What `compare` tells a person: each point as it is done; then the table, and where table and figure are."""
+"""The command `compare` and its messages: each finished point, then the table, and the paths of table and figure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from asgd_lab.scenario import Document
 
 
 def run(documents: Sequence[Document], overrides: Mapping[str, Any], out: Path | None, repeats: int) -> None:
-    """Measure and predict every point into `out`; ScenarioError if something is there. The points done are kept."""
+    """Measure and predict every point into `out`; ScenarioError if `out` is not empty. Finished points are kept."""
     console = display.console()
     folder = out or default_directory("compare")
     rows: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""What a person sees of a run, while it goes on and when it is over; nothing here decides, waits or writes a file."""
+"""The display of a run, during it and after it; nothing here decides, waits or writes a file."""
 
 from __future__ import annotations
 
@@ -33,38 +33,38 @@ if TYPE_CHECKING:
 
     from asgd_lab.backends.outcome import Progress, Watch, WorkerLook
 
-PLAIN_WIDTH = 10_000  # of a file or a pipe: nothing there is folded or left out
-PROSE_WIDTH = 120  # of sentences, on however wide a terminal
+PLAIN_WIDTH = 10_000  # of a file or a pipe: nothing is folded or left out there
+PROSE_WIDTH = 120  # of sentences, even on a wider terminal
 PLAIN_EVERY_S = 5.0
-SHOWN_WORKERS = 16  # of more workers, how many are in each state
+SHOWN_WORKERS = 16  # for more workers only the number in each state is shown
 BAR_NAME_WIDTH = 48  # a longer name takes several lines
-BUSY = 0.8  # the share of its time above which a server or a link is worth a word
+BUSY = 0.8  # utilisation above which a server or a link is reported
 SHOWN_RESOURCES = 4
 MOST_WARNINGS = 20
 STYLES = {"starting": "dim", "fetching": "cyan", "training": "green", "pushing": "yellow", "left": "dim"}
 
 
 def console() -> Console:
-    """Standard output, as wide as a terminal is or a file may be."""
+    """Standard output, as wide as its terminal, or PLAIN_WIDTH for a file or a pipe."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 
 
 def is_live(console: Console) -> bool:
-    """Whether somebody looks at a terminal that can be drawn on; a colour forced upon a pipe makes it none."""
+    """Whether standard output is a terminal that can be redrawn; a pipe is not, even if colours are forced on it."""
     return sys.stdout.isatty() and not console.is_dumb_terminal
 
 
 def say(console: Console, line: str) -> None:
-    """One line as it is, however long."""
+    """Print one line as it is, without wrapping."""
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager
 def watching(console: Console, scenario: Scenario, *, live: bool) -> Iterator[Watch]:
-    """What to call with each look at the run: it redraws the display of a terminal, or now and then prints a line."""
+    """A function to call with each progress of the run: it redraws the terminal, or prints a line every few seconds."""
     pace = Pace(scenario)
     if live:
-        # The caller's own thread redraws, when there is something new: no thread of ours competes with the run.
+        # The caller's thread redraws when there is something new: no extra thread competes with the run.
         with Live(console=console, auto_refresh=False, transient=True) as display:
             yield lambda progress: display.update(picture(scenario, progress, pace), refresh=True)
         return
@@ -80,7 +80,7 @@ def watching(console: Console, scenario: Scenario, *, live: bool) -> Iterator[Wa
 
 
 def bars(console: Console, *, live: bool, **pace: float) -> Bars:
-    """Bars as wide as the terminal, each with its name, its share and what is left; they vanish at the end."""
+    """Bars as wide as the terminal, each with its name, its share and the remaining time; they vanish at the end."""
     name = TextColumn(
         "{task.description}", markup=False, table_column=Column(overflow="fold", max_width=BAR_NAME_WIDTH)
     )
@@ -89,14 +89,14 @@ def bars(console: Console, *, live: bool, **pace: float) -> Bars:
 
 
 class Pace:
-    """How much of the budget is used up, and how many of the host's seconds the rest takes at the rate so far."""
+    """The used share of the budget, and the remaining seconds of the host's clock at the rate so far."""
 
     def __init__(self, scenario: Scenario) -> None:
         self._budget, self._scale = scenario.budget, getattr(scenario.task, "scale", 1)
-        self._first: tuple[float, float] | None = None  # host time and share of the first look
+        self._first: tuple[float, float] | None = None  # host time and share at the first progress
 
     def share(self, progress: Progress) -> float | None:
-        """The largest share of any part; None where only an error can end the run."""
+        """The largest used share of any key of the budget; None if only an error can end the run."""
         budget = self._budget
         parts = (
             (progress.minibatches * self._scale, budget.minibatches),
@@ -107,7 +107,7 @@ class Pace:
         return min(1.0, max(shares)) if shares else None
 
     def left_s(self, progress: Progress) -> float | None:
-        """None until there is a rate to tell it by."""
+        """The remaining seconds; None until there is a rate."""
         share, now_s = self.share(progress), time.monotonic()
         if share is None or progress.seconds <= 0:
             return None
@@ -116,7 +116,7 @@ class Pace:
 
 
 def numbers(scenario: Scenario, progress: Progress, pace: Pace) -> str:
-    """The newest of each number, in a line."""
+    """The newest numbers in a line."""
     rate = progress.minibatches / progress.seconds if progress.seconds > 0 else 0.0
     parts = [f"{progress.seconds:.1f} s", f"{progress.minibatches:,} minibatches", f"{rate:,.1f} minibatches/s"]
     if progress.staleness >= 0:
@@ -132,7 +132,7 @@ def numbers(scenario: Scenario, progress: Progress, pace: Pace) -> str:
 
 
 def picture(scenario: Scenario, progress: Progress, pace: Pace) -> Table:
-    """The same for a terminal, with a bar and what each worker is doing."""
+    """The newest numbers for a terminal, with a bar and the state of each worker."""
     share = pace.share(progress)
     table = Table.grid(expand=True)
     table.add_row(ProgressBar(total=None if share is None else 1.0, completed=share or 0.0))
@@ -161,7 +161,7 @@ def _workers(looks: Sequence[WorkerLook]) -> Columns | Text:
 
 
 def warn(lines: Iterable[str], known: Collection[str] = (), about: str = "") -> None:
-    """Say on standard error what is allowed but hardly meant, but for what is known."""
+    """Print warnings on standard error, except known ones, and at most MOST_WARNINGS."""
     new = [line for line in lines if line not in known]
     for line in [
         *new[:MOST_WARNINGS],
@@ -172,7 +172,7 @@ def warn(lines: Iterable[str], known: Collection[str] = (), about: str = "") -> 
 
 
 def result(summary: Mapping[str, Any]) -> Pairs:
-    """One run's numbers."""
+    """The numbers of one run."""
     share, late = overruns(summary), lateness(summary)
     staleness, busy = summary["staleness"], summary["utilisation"]
     emulated = " on emulated devices" if summary.get("emulated") else ""
@@ -201,7 +201,7 @@ def result(summary: Mapping[str, Any]) -> Pairs:
 
 
 def _where_time_goes(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The shares of workers' time, and what is busy nearly always; of a simulation, which knows them."""
+    """The shares of workers' time, and the nearly saturated servers and links; only simulations have them."""
     spent = summary.get("time", {}).get("mean", {})
     total = sum(spent.values())
     largest = sorted(spent.items(), key=lambda item: -item[1])
@@ -216,31 +216,31 @@ def _where_time_goes(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def crew(workers: int) -> str:
-    """So many workers, in words."""
+    """The number of workers in words."""
     return f"{workers:,} worker{'s' if workers != 1 else ''}"
 
 
 def overruns(summary: Mapping[str, Any]) -> float | None:
-    """The share of an emulated run's minibatches whose mathematics took longer than stated."""
+    """The share of an emulated run's minibatches that took longer than stated; None for other runs."""
     share: float | None = summary.get("overruns", {}).get("share")
     return share
 
 
 def lateness(summary: Mapping[str, Any]) -> float | None:
-    """How much longer than stated an emulated run's minibatches, services and ways took, by what decides about it."""
+    """The lateness of an emulated run by which it is judged: excess over the stated times; None for other runs."""
     late: float | None = summary.get("lateness", {}).get("judged")
     return late
 
 
 def brief(summary: Mapping[str, Any]) -> str:
-    """One run of several, in a line."""
+    """One run of a sweep, in a line."""
     clock = f"{_seconds(summary)} s, {_rate(summary)} minibatches/s, " if _timed(summary) else ""
     final = "".join(f", {name.replace('_', ' ')} {value:.4g}" for name, value in _tested(summary).items())
     return f"{clock}staleness {summary['staleness']['mean']:.2f}{final}"
 
 
 def comparison(table: pd.DataFrame) -> Columns:
-    """Predicted beside measured: a row a point."""
+    """Predicted beside measured, a row per point."""
     headings = ("scenario", "device", "n_sync", "workers", "predicted", "measured", "± 95%", "error", "staleness p/m")
     important = ("workers", "device", "predicted", "measured", "late", "error", "n_sync", "± 95%", "server busy")
     rows = []
@@ -266,7 +266,7 @@ def comparison(table: pd.DataFrame) -> Columns:
 
 
 def machine(preset: presets.Preset) -> Constrain:
-    """A preset in full: each of its values as a scenario would have it, and below it where it is from."""
+    """A preset in full: each value as in a scenario, and its source below."""
     lines = [Padding(Text(preset.description), (0, 0, 0, 2), expand=False)]
     for key, value in presets.leaves(preset.hardware):
         lines.append(Padding(Text.assemble((key, "bold"), f" = {_value(value)}"), (0, 0, 0, 4), expand=False))
@@ -276,13 +276,13 @@ def machine(preset: presets.Preset) -> Constrain:
 
 
 def grades() -> Constrain:
-    """What the first word of a preset's sources says."""
+    """The meaning of the grades, the first words of a preset's sources."""
     words = "; ".join(f"{grade}: {meaning}" for grade, meaning in presets.GRADES.items())
     return Constrain(Text(f"Where each number is from begins with a grade ({words}).", "italic"), PROSE_WIDTH)
 
 
 def _value(value: object) -> str:
-    """As a scenario may have it, with an exponent that is a multiple of 3."""
+    """The value as in a scenario, with an exponent that is a multiple of 3."""
     match value:
         case bool() | None:
             return json.dumps(value)

@@ -1,4 +1,4 @@
-"""The three errors of our own, named by whose fault they are; each carries its message and nothing else."""
+"""The three errors of our own, named after who is at fault; each carries its message and nothing else."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ MOST_LINES = 20
 
 
 class ScenarioError(Exception):
-    """The user's input is wrong: the message says where, what, and what is allowed; a line each thing that is wrong.
+    """The user's input is wrong: for each fault a line with its place, the fault, and the allowed values.
 
-    No line echoes more of the input than a reader can use: it is printable and at most `MOST_CHARACTERS` long.
+    Lines are printable and at most `MOST_CHARACTERS` long, even if they echo the input.
     """
 
     key: str = ""
@@ -32,14 +32,14 @@ class ScenarioError(Exception):
 
     @classmethod
     def at(cls, key: str, message: str) -> ScenarioError:
-        """An error about the scenario's dotted `key`, to which whoever knows the file adds file and line."""
+        """An error about the scenario's dotted `key`; the reader of the file adds file and line."""
         error = cls(message)
         error.key = key
         return error
 
     @classmethod
     def all_of(cls, key: str, lines: Iterable[str]) -> ScenarioError:
-        """Several at once, the first of them at `key`; of many, the first and how many more there are."""
+        """One error for several lines, the first about `key`; at most MOST_LINES and the number of the others."""
         found = list(lines)
         shown, more = found[:MOST_LINES], len(found) - MOST_LINES
         error = cls(*shown, *([f"and {more:,} more"] if more > 0 else []))
@@ -56,7 +56,7 @@ class RunFailed(Exception):
 
 
 def shortened(text: str, limit: int) -> str:
-    """The text, or its beginning and its end where it is longer."""
+    """The text, or its beginning and its end if it is longer than `limit`."""
     if len(text) <= limit:
         return text
     tail = limit // 3
@@ -64,7 +64,7 @@ def shortened(text: str, limit: int) -> str:
 
 
 def _limit(number: int | None) -> str:
-    """The limit of this process that an error of this number comes from, where there is one."""
+    """The limit of this process behind an error of this number, for a message; "" if there is none."""
     which = _LIMITS.get(number or 0)
     if which is None:
         return ""
@@ -73,24 +73,24 @@ def _limit(number: int | None) -> str:
 
 
 def _line(text: str) -> str:
-    """On one line, without what could steer a terminal."""
-    # What is cut away is not looked at: a text may have as many characters as the memory holds.
+    """The text on one line, without control characters, which could steer a terminal."""
+    # The text is shortened first: it may be as long as the memory allows.
     joined = " ".join(shortened(text, 4 * MOST_CHARACTERS).splitlines())
     printable = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in joined)
     return shortened(printable, MOST_CHARACTERS)
 
 
 def refusal(error: BaseException) -> str | None:
-    """One line on what the operating system has refused: files, processes, memory. None for any other error."""
+    """One line on an operating system's refusal (a file, a process, memory); None for any other error."""
     words = " ".join(str(error).split())
     if isinstance(error, OSError):
         where = "" if error.filename is None else f"{error.filename}: "
         return f"{where}{error.strerror}{_limit(error.errno)}" if error.strerror else words
-    if isinstance(error, ImportError) and "failed to map segment" in words:  # of a library, for want of address space
+    if isinstance(error, ImportError) and "failed to map segment" in words:  # a library lacked address space
         return f"out of memory: {words}"
-    if "start new thread" in words or "launch worker thread" in words:  # Python's words, and pyarrow's
+    if "start new thread" in words or "launch worker thread" in words:  # from Python, and from pyarrow
         return f"the system starts no more threads{_limit(errno.EAGAIN)}"
-    # torch tells of memory by a RuntimeError, of a GPU's by a class of its own.
+    # torch raises a RuntimeError for memory, and a class of its own for a GPU's memory.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in words:
         return f"out of memory{words and ': '}{words}"
     return None

@@ -1,8 +1,8 @@
-"""What a person or a scheduler says to end the program: SIGINT (Ctrl-C), SIGTERM and SIGHUP are one wish.
+"""Signals that end the program: SIGINT (Ctrl-C), SIGTERM and SIGHUP have one meaning.
 
-While the program starts nothing is recorded yet, and the imports of others may turn a KeyboardInterrupt into anything:
-it quits on the spot. From `heed` on the wish is a KeyboardInterrupt, which a run ends at. A signal that whoever started
-the program has it ignore (`nohup`) stays ignored. This file imports nothing heavy.
+While the program starts, a signal quits at once: nothing is recorded yet, and imported libraries may turn a
+KeyboardInterrupt into any error. After `heed` a signal raises KeyboardInterrupt, which ends a run in order. A signal
+that was ignored when the program started (`nohup`) stays ignored. This file imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ INTERRUPTED = 130
 
 
 def quit_at_once() -> None:
-    """From now on such a signal ends the program, with one line."""
+    """Let these signals end the program at once, with one line."""
     for number in SIGNALS:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, _quit)
 
 
 def heed() -> None:
-    """The work begins: such a signal raises KeyboardInterrupt, and no reader of what is printed is waited for.
+    """Call this when work begins: these signals raise KeyboardInterrupt, and output never waits for its reader.
 
-    Where `quit_at_once` was never called nothing changes for signals.
+    Signals change only if `quit_at_once` was called before.
     """
     output.hurry()
     if threading.current_thread() is threading.main_thread():
@@ -41,7 +41,7 @@ def heed() -> None:
 
 
 def ignore() -> None:
-    """From now on such a signal is somebody else's to hear."""
+    """Ignore these signals from now on."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
@@ -49,7 +49,7 @@ def ignore() -> None:
 
 @contextlib.contextmanager
 def held() -> Iterator[None]:
-    """Inside, such signals wait until this ends; a program that is started hears none until it says otherwise."""
+    """Block these signals inside; a program that is started here inherits the block."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
@@ -59,7 +59,7 @@ def held() -> Iterator[None]:
 
 def _quit(number: int, frame: FrameType | None) -> None:
     try:
-        if select.select([], [2], [], 0)[1]:  # nobody is waited for
+        if select.select([], [2], [], 0)[1]:  # do not wait for a reader
             os.write(2, b"interrupted\n")
     finally:
         os._exit(INTERRUPTED)

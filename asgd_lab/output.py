@@ -1,9 +1,8 @@
 """Standard output and standard error that never end the program, and never hold up its work.
 
-All that is printed goes through two streams made here, whoever prints. What nobody can receive (the stream is closed,
-the reader is gone, the disk is full) is dropped; what the encoding lacks is written as an escape. While work goes on, a
-reader that does not read is not waited for: up to `KEPT_BYTES` wait in memory until it does. This file imports nothing
-heavy.
+All printed text goes through two streams made here. Text that cannot be delivered (the stream is closed, the reader is
+gone, the disk is full) is dropped; a character that the encoding lacks is written as an escape. During work the program
+does not wait for a slow reader: up to `KEPT_BYTES` wait in memory. This file imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -24,28 +23,25 @@ PATIENCE_S = 5.0  # at the end of work, for a reader that takes nothing
 
 
 class Pipe(io.RawIOBase):
-    """A descriptor whose every write succeeds. `hurries`: nobody is waited for."""
+    """A stream whose writes always succeed. With `hurries` they never wait for the reader."""
 
     def __init__(self, descriptor: int) -> None:
         self._fd = descriptor
         self._waiting = bytearray()
         self.hurries = False
-        self.lost: OSError | None = None  # why something was dropped, unless its reader had just seen enough
+        self.lost: OSError | None = None  # the reason for dropped text, except that the reader closed the pipe
 
     def writable(self) -> bool:
-        """It is for writing only."""
         return True
 
     def isatty(self) -> bool:
-        """Whether it is a terminal."""
         return os.isatty(self._fd)
 
     def fileno(self) -> int:
-        """The descriptor."""
         return self._fd
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Take all of it."""
+        """Accept all of `data`; return its size."""
         size = memoryview(data).nbytes
         if len(self._waiting) + size <= KEPT_BYTES:
             self._waiting += data
@@ -53,24 +49,24 @@ class Pipe(io.RawIOBase):
         return size
 
     def drain(self, patience_s: float) -> None:
-        """Wait until all is written, or nothing was for so long."""
+        """Write until nothing is left, or until nothing could be written for `patience_s`."""
         while self._waiting and self._pass_on(patience_s):
             pass
 
     def _pass_on(self, patience_s: float | None) -> bool:
-        """Write what waits, as far as it is taken; whether any of it was."""
+        """Write the waiting text as far as the reader accepts it; return whether it accepted any."""
         taken = False
         with contextlib.suppress(BrokenPipeError):
             try:
                 while self._waiting and self._is_ready(patience_s):
-                    # A pipe that is ready has room for so much; a terminal takes it a line or so at a time.
+                    # A ready pipe has room for PIPE_BUF bytes; a terminal accepts a line or so at a time.
                     part = bytes(self._waiting[: select.PIPE_BUF])
                     del self._waiting[: len(part)]  # before the write: an interrupt just after it must not repeat it
                     size = os.write(self._fd, part)
                     self._waiting[:0] = part[size:]
                     taken = True
                 return taken
-            except BlockingIOError:  # whoever shares the descriptor made it non-blocking
+            except BlockingIOError:  # another process that shares the descriptor made it non-blocking
                 self._waiting[:0] = part
                 return taken
             except BrokenPipeError:
@@ -87,11 +83,11 @@ class Pipe(io.RawIOBase):
 
 
 def install() -> None:
-    """Put such streams in place of both standard ones."""
+    """Replace both standard streams."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
-        except OSError:  # closed: the next file that is opened would get its number, and all that is printed
+        except OSError:  # closed: the next opened file would get its number, and all printed text
             os.open(os.devnull, os.O_RDWR)
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         earlier = getattr(sys, name)
@@ -99,19 +95,22 @@ def install() -> None:
         if earlier is not None:
             with contextlib.suppress(OSError):
                 earlier.flush()
-        # No buffer in between, which would repeat what an interrupted write has written.
+        # Without a buffer in between, which would write twice after an interrupted write.
         stream = io.TextIOWrapper(Pipe(descriptor), encoding, errors="backslashreplace", line_buffering=True)  # type: ignore[type-var]
         setattr(sys, name, stream)
 
 
 def hurry() -> None:
-    """Work begins: from now on no reader is waited for."""
+    """Call this when work begins: output no longer waits for its reader."""
     for pipe in _pipes():
         pipe.hurries = True
 
 
 def finish() -> bool:
-    """The end of the program: give readers a while. True if what was only to be printed was lost, which is said."""
+    """Call this at the end of the program: it waits a while for readers.
+
+    If text was lost before `hurry`, it prints the reason and returns True.
+    """
     lost = None
     for pipe in _pipes():
         pipe.drain(PATIENCE_S)

@@ -1,4 +1,4 @@
-"""What `replay` tells a person: whether a run is repeated to the bit, and if not, what differs where."""
+"""The command `replay` and its messages: whether a run repeats to the bit, and if not, the first difference."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from asgd_lab.trust import is_trusted, trusting
 
 
 def replay(run_dir: Path) -> None:
-    """Repeat the run in `run_dir`; RunFailed if any bit of it comes out otherwise, ScenarioError if it cannot be.
+    """Repeat the run in `run_dir`; RunFailed if any bit differs, ScenarioError if it cannot be repeated.
 
-    Code that the user's own record names is imported from where it was found then, whatever the current directory is.
+    Code that the user's own record names is imported from its recorded folder, not from the current directory.
     """
     manifest = read_manifest(run_dir)
     recorded = manifest.get("inputs") or {}
@@ -44,7 +44,7 @@ def replay(run_dir: Path) -> None:
 
 @contextlib.contextmanager
 def _as_there(recorded: Mapping[str, Any]) -> Iterator[None]:
-    """Import as it was done there: options of the user's code may be paths that start at the recorded folder."""
+    """Import as the recorded run did, in its folder: options of the user's code may be relative paths."""
     path, here = list(sys.path), os.getcwd()
     sys.path[:] = [*code_sources.roots(recorded["code"]), *path, *([] if here in path else [here])]
     try:
@@ -60,7 +60,7 @@ def _replay(run_dir: Path, manifest: dict[str, Any], recorded: Mapping[str, Any]
     (point,) = Document.read(str(run_dir / "scenario.yaml")).points()
     console = display.console()
     scenario = anchored(point.scenario)
-    if not untrusted(scenario):  # else what comes next refuses it
+    if not untrusted(scenario):  # else the next steps refuse the run
         for line in changes(recorded, inputs(scenario)):
             raise ScenarioError(f"{run_dir}: {line}; put it back to repeat the run")
     verify = _real if scenario.backend.execution.logged else _simulated
@@ -79,7 +79,7 @@ def _stated(run_dir: Path) -> str:
 
 
 def _real(run_dir: Path, scenario: Scenario) -> tuple[str, list[str]]:
-    """Repeat a run as its server was told, and look its files up; what is the same, and what was not compared."""
+    """Repeat a real run from its event log and check its files; return the verdict and what was not compared."""
     console = display.console()
     with display.bars(console, live=display.is_live(console)) as shown:
         bar = shown.add_task("events", total=None)
@@ -95,7 +95,7 @@ def _real(run_dir: Path, scenario: Scenario) -> tuple[str, list[str]]:
 
 
 def _simulated(run_dir: Path, scenario: Scenario) -> tuple[str, list[str]]:
-    """Simulate it again, since a simulated run is a function of its scenario, and compare all that there is of it."""
+    """Simulate the run again, a function of its scenario, and compare all its files."""
     check_gpus(scenario, run_dir)
     status = read_summary(run_dir).get("status")
     if status != "done":
@@ -109,7 +109,7 @@ def _simulated(run_dir: Path, scenario: Scenario) -> tuple[str, list[str]]:
 
 
 def _elsewhere(run_dir: Path, manifest: dict[str, Any], scenario: Scenario) -> str:
-    """What differs between where it was recorded and here."""
+    """The differences between the recording machine and this one."""
     here = {**machine.versions(), **machine.arithmetic(), **_gpus(devices.facts(scenario))}
     there = {**manifest.get("versions", {}), **manifest.get("arithmetic", {}), **_gpus(summary_of(run_dir))}
     found = [
@@ -119,6 +119,6 @@ def _elsewhere(run_dir: Path, manifest: dict[str, Any], scenario: Scenario) -> s
 
 
 def _gpus(told: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a summary decides bits, where it tells of real ones."""
+    """The facts of a summary that decide the bits on GPUs; {} without GPUs."""
     gpus = told.get("gpus", {})
     return {"GPU": " and ".join(sorted(set(gpus["names"]))), "CUDA": gpus.get("cuda")} if "names" in gpus else {}

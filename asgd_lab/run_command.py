@@ -1,7 +1,7 @@
-"""Runs what a command asks for and tells it to a person: one point in place, or a sweep in as many processes as may be.
+"""The command `run` and its messages: one point in place, or a sweep in several processes.
 
-What is simulated computes the same bytes wherever it runs, so its points go into processes of their own. What is
-measured runs in this process, one point at a time, when nothing else of the sweep does.
+A simulated point gives the same bytes wherever it runs, so simulated points run in processes of their own. Measured
+points run in this process, one at a time, when no other point of the sweep runs.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from asgd_lab.trust import is_trusted
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A scenario file as the command line asks for it: its points, with what options replace."""
+    """A scenario file with the command line's overrides, and its points."""
 
     document: Document
     overrides: Mapping[str, Any]
@@ -48,7 +48,7 @@ class Request:
 
     @contextlib.contextmanager
     def located(self, point: Point) -> Iterator[None]:
-        """Say in which file, on which line and at which point of its sweep."""
+        """Add file, line and point of the sweep to a ScenarioError."""
         try:
             yield
         except ScenarioError as error:
@@ -59,11 +59,11 @@ class Request:
 
     @settled()
     def check(self, *, partly: bool = False) -> tasks.Named:
-        """Find now what of the points cannot be built, not after hours, at the last of them.
+        """Check now that all points can be built, so that the last of them does not fail after hours.
 
-        Code that is not trusted is refused; if `partly`, all else is checked, and what was left out is returned.
+        Untrusted code is refused; with `partly`, everything else is checked, and the code left out is returned.
         """
-        seen: list[tuple[Any, int]] = []  # what was built already, and how many parameters it has
+        seen: list[tuple[Any, int]] = []  # tasks built already, and their numbers of parameters
         untrusted: tasks.Named = []
         for point in self.points:
             scenario = point.scenario
@@ -104,14 +104,14 @@ class Request:
         return task.size
 
     def warnings(self) -> list[str]:
-        """What of the points is allowed but hardly meant, each thing once."""
+        """Warnings on allowed but doubtful values of the points, each once."""
         found = [line for point in self.points for line in warnings.before(point.scenario)]
         return list(dict.fromkeys([*found, *self._doubts, *warnings.alike(self.points)]))
 
     def run(self, out: Path | None, jobs: int, resume: bool) -> list[str]:
-        """Run every point, those that are not measured in up to `jobs` processes; return a line a failed one.
+        """Run every point, simulated ones in up to `jobs` processes; return a line for each failed one.
 
-        With `resume`, what `out` holds of the same points is kept where it is done, and made anew where it is not.
+        With `resume`, finished points in `out` are kept, and the others are resumed or restarted.
         """
         console = display.console()
         folder = out or default_directory(self.points[0].scenario.name)
@@ -130,7 +130,7 @@ class Request:
 
 
 def find_sources(out: Path) -> None:
-    """Find again, behind the usual folders, the modules that the runs to go on with were begun with."""
+    """Append to the search path the folders from which the runs to resume imported their code."""
     for run_dir in (out, *sorted(out.glob("*/"))):
         with contextlib.suppress(ScenarioError, KeyError, TypeError, AttributeError):
             code = read_manifest(run_dir)["inputs"]["code"]
@@ -145,17 +145,17 @@ class Place(NamedTuple):
 
     @property
     def measured(self) -> bool:
-        """Whether others must not compute beside it."""
+        """Whether the point is measured, so that no other may run beside it."""
         return self.point.scenario.backend.execution.measured
 
     @property
     def goes_on(self) -> bool:
-        """Whether what is there of this run, unfinished, has a checkpoint to go on from."""
+        """Whether the unfinished run in this directory has a checkpoint to resume from."""
         return self.measured and bool(all_of(self.path))
 
     @property
     def kept(self) -> str:
-        """What follows the message of a run that did not end well."""
+        """The end of a message about an unfinished run: the path of its record."""
         return f"; what was recorded is in {self.path}" if os.path.lexists(self.path) else ""
 
 
@@ -175,7 +175,7 @@ def _run_alone(console: Console, request: Request, place: Place, resume: bool) -
 
 
 def _execute(console: Console, request: Request, place: Place, resume: bool) -> dict[str, Any]:
-    """Run a point in this process, and show how it goes."""
+    """Run a point in this process, and show its progress."""
     scenario, live = place.point.scenario, display.is_live(console)
     title = f"{scenario.name} {place.point.name}".strip()
     crew = display.crew(scenario.workers)
@@ -193,7 +193,7 @@ def _execute(console: Console, request: Request, place: Place, resume: bool) -> 
 
 
 class _Sweep:
-    """The points of one command, and what became of each, by name."""
+    """The points of one command, and their summaries and failures by name."""
 
     def __init__(self, console: Console, request: Request, folder: Path, resume: bool) -> None:
         self.console, self.request, self.folder, self.resume = console, request, folder, resume
@@ -203,7 +203,7 @@ class _Sweep:
         self.failures: dict[str, str] = {}
 
     def run(self, jobs: int) -> list[str]:
-        """Run what is left of it, and show and write what its points say together; return a line a failed point."""
+        """Run the unfinished points, show and write the sweep's tables; return a line for each failed point."""
         try:
             left = self._left()
             apart = [place for place in left if not place.measured]
@@ -228,7 +228,7 @@ class _Sweep:
         return failures
 
     def _left(self) -> list[Place]:
-        """What is not done. All places are looked at before the first is touched."""
+        """The unfinished points. All directories are checked before the first is changed."""
         if not self.resume:
             return self.places
         sweep.check_folder(self.folder)
@@ -261,13 +261,13 @@ class _Sweep:
             word: dict[str, Any] | RunFailed = _execute(self.console, self.request, place, self.resume)
         except RunFailed as error:
             word = error
-        gc.collect()  # a run's data are in cycles of references, which many points would fill the memory with
+        gc.collect()  # a run's data are in reference cycles, and those of many points would fill the memory
         self._note(place, word)
 
     def _note(self, place: Place, word: dict[str, Any] | ScenarioError | RunFailed) -> None:
-        """One point is over."""
+        """Note the result of one point, and show it."""
         name = place.point.name
-        if isinstance(word, ScenarioError):  # of use to nobody else: the rest of the sweep is likely to be as wrong
+        if isinstance(word, ScenarioError):  # the other points are likely to have the same fault
             with self.request.located(place.point):
                 raise word
         if isinstance(word, RunFailed):

@@ -1,7 +1,7 @@
-"""Random streams as pure functions of a seed and a purpose: nothing is drawn from a generator that outlives its use.
+"""Random streams as pure functions of a seed and a purpose: no generator outlives its use.
 
-Whoever needs random numbers names what they are for, as in `generator(seed, "order", worker, epoch)`. So no state
-of a generator is ever saved, and a resumed, replayed or restarted run draws what the first one drew.
+Callers name the purpose of their random numbers, as in `generator(seed, "order", worker, epoch)`. So no generator's
+state is ever saved, and a resumed, replayed or restarted run draws the same numbers as the first one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _MASK = 2**64 - 1
 
 @functools.cache
 def _word(text: str) -> int:
-    """Sixty-four bits of a string, the same in every process: Python's own `hash` is salted."""
+    """Sixty-four bits of a string, the same in every process (Python's own `hash` is salted)."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
@@ -36,5 +36,5 @@ def key(seed: int, *parts: int | str) -> int:
 
 
 def generator(seed: int, *parts: int | str) -> np.random.Generator:
-    """Numpy's generator over a stream of its own (Philox, which counts rather than walks)."""
+    """A numpy generator of a stream of its own (Philox, a counter-based generator)."""
     return np.random.Generator(np.random.Philox(key=key(seed, *parts)))

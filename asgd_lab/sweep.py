@@ -1,4 +1,4 @@
-"""The points of a sweep as one whole: what of it is done already, and what its runs say together."""
+"""The points of a sweep together: summaries of finished ones, groups of replications, and their tables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from asgd_lab.scenario.writing import brief
 
 
 def recorded(point: Point, path: Path) -> dict[str, Any] | None:
-    """The summary of this very run, if it is done; ScenarioError if something else is in its place."""
+    """The summary of this very run if it is finished; ScenarioError if another run or file is in its place."""
     if how_far(path, resolved(point.scenario)) != "done":
         return None
     summary = read_summary(path)
@@ -30,31 +30,31 @@ def recorded(point: Point, path: Path) -> dict[str, Any] | None:
 
 
 def check_folder(folder: Path) -> None:
-    """A sweep does not go on in the directory of a single run."""
+    """ScenarioError if the folder to resume a sweep in holds a single run."""
     if (folder / "manifest.json").exists():
         raise ScenarioError(f"--resume: {folder} holds a single run, not a sweep; choose another --out")
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Points that differ in their seed alone: `values` are what else is swept, `runs` the metrics by seed."""
+    """Points that differ in their seed alone: `values` are the other swept values, `runs` the metrics by seed."""
 
     name: str
     values: dict[str, Any]
     runs: dict[int, dict[str, float]] = field(default_factory=dict)
 
     def means(self) -> dict[str, Estimate]:
-        """Every metric that all of its runs have."""
+        """The estimates of every metric that all its runs have."""
         return {metric: estimate(list(self.metric(metric).values())) for metric in self._common()}
 
     def against(self, other: Group) -> dict[str, Estimate]:
-        """This one's metrics minus the other's, of what is achieved, paired by seed; {} with fewer than two pairs."""
+        """This group's result metrics minus the other's, paired by seed; {} with fewer than two pairs."""
         common = [metric for metric in self._common() if metric in other._common() and metric not in COURSE]
         differences = {metric: difference(self.metric(metric), other.metric(metric)) for metric in common}
         return {metric: each for metric, each in differences.items() if each is not None and each.n > 1}
 
     def metric(self, name: str) -> dict[int, float]:
-        """One metric by seed."""
+        """The values of one metric by seed."""
         return {seed: numbers[name] for seed, numbers in self.runs.items()}
 
     def _common(self) -> list[str]:
@@ -63,7 +63,7 @@ class Group:
 
 
 def groups(points: Iterable[Point], summaries: Mapping[str, Mapping[str, Any]]) -> list[Group]:
-    """The points whose summaries (by name) there are, replications put together, in the order of the sweep."""
+    """The points with a summary (by name), grouped with their replications, in the order of the sweep."""
     found: dict[str, Group] = {}
     for point in points:
         if point.name in summaries:
@@ -75,7 +75,7 @@ def groups(points: Iterable[Point], summaries: Mapping[str, Mapping[str, Any]]) 
 
 
 def write(found: Sequence[Group], folder: Path) -> list[Path]:
-    """The means as sweep.csv, and as sweep-differences.csv every replicated point beside the first; rows are tidy."""
+    """Write the means to sweep.csv, and differences of replicated points to the first to sweep-differences.csv."""
     tables = {
         "sweep.csv": _table([(group, group.means()) for group in found], "mean"),
         "sweep-differences.csv": _table([(group, group.against(found[0])) for group in found[1:]], "difference"),

@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: while it goes on, how far its points are; when it is over, what they say together."""
+"""The display of a sweep: the progress of its points during it, and tables of its results after it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HEADINGS = {
 
 @contextlib.contextmanager
 def sweep_display(console: Console, total: int, done: int, *, live: bool) -> Iterator[SweepDisplay]:
-    """Show a sweep while it goes on."""
+    """Show the progress of a sweep inside."""
     shown = SweepDisplay(console, total, done, live)
     with shown.bars:
         yield shown
@@ -40,7 +40,7 @@ def sweep_display(console: Console, total: int, done: int, *, live: bool) -> Ite
 
 @dataclass(slots=True)
 class _Running:
-    """A point that runs."""
+    """A running point."""
 
     bar: TaskID
     pace: Pace
@@ -48,11 +48,11 @@ class _Running:
 
 
 class SweepDisplay:
-    """How many points are over, and how far those have come that run: bars of a terminal, or now and then a line."""
+    """The number of finished points and the progress of running ones: bars on a terminal, else a line now and then."""
 
     def __init__(self, console: Console, total: int, done: int, live: bool) -> None:
         self._console, self._total, self._done, self._live = console, total, done, live
-        # Without a terminal nothing is drawn, but what is left is estimated.
+        # Without a terminal the bars only estimate the remaining time.
         self.bars = bars(console, live=live, refresh_per_second=4, speed_estimate_period=RATE_OVER_S)
         self._all = self.bars.add_task("", total=total)
         self._running: dict[str, _Running] = {}
@@ -60,7 +60,7 @@ class SweepDisplay:
         self._count()
 
     def look(self, name: str, scenario: Scenario, progress: Progress) -> None:
-        """A point runs, and has come so far."""
+        """Show the progress of a running point."""
         if name not in self._running:
             self._running[name] = _Running(self.bars.add_task(name, total=None), Pace(scenario))
         point = self._running[name]
@@ -73,7 +73,7 @@ class SweepDisplay:
             say(self._console, self._line())
 
     def over(self, name: str) -> None:
-        """A point is over, however it ended."""
+        """Count a point that has ended, with or without success."""
         self.bars.remove_task(self._running.pop(name).bar)
         self._done += 1
         self._count()
@@ -91,7 +91,7 @@ class SweepDisplay:
 
 
 def results(groups: Sequence[Group]) -> Iterator[Columns]:
-    """A row a point, replications as their mean ± the half-width of its 95% interval; and those beside the first."""
+    """A row per point, replications as mean ± half-width of the 95% interval; then the differences to the first."""
     means = {group.name: group.means() for group in groups}
     if means:
         yield _estimates(means, lambda metric: FORMATS.get(metric, ".4g"))
@@ -103,7 +103,7 @@ def results(groups: Sequence[Group]) -> Iterator[Columns]:
 def _estimates(
     rows: Mapping[str, Mapping[str, Estimate]], spec: Callable[[str], str], title: str | None = None
 ) -> Columns:
-    """What was achieved is more important than how it went, and test metrics are the most important of it."""
+    """A table of estimates; results are more important columns than the run's course, and test metrics most of all."""
     replicated = any(each.n > 1 for row in rows.values() for each in row.values())
     metrics = list(dict.fromkeys(metric for row in rows.values() for metric in row))
     important = sorted(metrics, key=lambda name: (name in COURSE, not name.startswith("test_")))

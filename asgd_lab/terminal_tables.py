@@ -1,7 +1,7 @@
-"""Tables that fit their terminal: what has no room is a whole column, which a line below names; no value is cut.
+"""Tables that fit their terminal: a column without room is left out whole, and named in a line below; no value is cut.
 
 The first column names the row and may be folded. The others have an order of importance, and the least important ones
-go first. A file or a pipe is as wide as is needed. Cells are text: brackets in a name are brackets.
+are left out first. A file or a pipe has no limit of width. Cells are plain text, without rich's markup in brackets.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-NAME_WIDTH = 12  # to which names are folded before a column is left out
+NAME_WIDTH = 12  # names are folded to it before a column is left out
 Cell = str | Text
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """A table of `rows`, each a name and its values; `important` orders headings, the first of which always stays."""
+    """A table of `rows`, each a name and its values; `important` orders the headings, and the first always stays."""
 
-    headings: Sequence[str]  # the name's, and those of the values
+    headings: Sequence[str]  # of the names and of the values
     rows: Sequence[Sequence[Cell]]
-    important: Sequence[str]  # what it does not have comes after them, in the order of the table
+    important: Sequence[str]  # other headings follow in the order of the table
     title: str | None = None
     lines: bool = True  # drawn around the cells
-    left: frozenset[str] = frozenset()  # headings of values that are words
+    left: frozenset[str] = frozenset()  # headings of left-aligned columns
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         widths = self._widths(options.max_width)
@@ -53,13 +53,13 @@ class Columns:
             yield Text(f"left out for want of width: {', '.join(dropped)}", "italic")
 
     def _widths(self, room: int) -> dict[int, int]:
-        """Of the columns that fit, by their place: names are folded first, then headings take several lines."""
+        """The widths of the columns that fit, by index: names are folded first, then headings take several lines."""
         names = max((cell_len(str(row[0])) for row in self.rows), default=0)
         names = max(names, cell_len(self.headings[0]))
         widths = {0: min(names, NAME_WIDTH)}
         for index in self._by_importance():
             width = self._width(index)
-            if len(widths) == 1:  # the most important one stays, if it must be folded
+            if len(widths) == 1:  # the most important column stays, folded if necessary
                 width = min(width, room - self._around(2) - 1)
                 widths[0] = max(1, min(widths[0], room - self._around(2) - width))
             if sum(widths.values()) + width + self._around(len(widths) + 1) <= room:
@@ -78,18 +78,18 @@ class Columns:
         return sorted(range(1, len(self.headings)), key=lambda index: order.get(self.headings[index], len(order)))
 
     def _width(self, index: int) -> int:
-        """Of a column's values, and of the longest word of its heading, which may take several lines."""
+        """The width of a column's values, or of the longest word of its heading, which may take several lines."""
         values = max((cell_len(str(row[index])) for row in self.rows), default=0)
         return max(values, *(cell_len(word) for word in self.headings[index].split()))
 
     def _around(self, columns: int) -> int:
-        """What stands between and beside so many columns."""
+        """The width of all lines and gaps between and beside so many columns."""
         return 3 * columns + 1 if self.lines else 2 * columns - 2
 
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """Names, each with what it is: a line each where they fit, else the descriptions are folded."""
+    """Names with descriptions: one line each if they fit, else the descriptions are folded."""
 
     title: str
     described: Mapping[str, str]
@@ -106,7 +106,7 @@ class Described:
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Names and words, without lines: names are folded beyond half of the width, words within what they leave."""
+    """Names and texts without lines: names are folded at half of the width, texts in the rest."""
 
     rows: Sequence[tuple[Text, str]]
 

@@ -1,9 +1,9 @@
-"""Whether names in a scenario may import code: decided by whoever asks for a run, handed to every process it starts.
+"""Trust: whether names in a scenario may import code. The caller of a run decides, and its processes inherit that.
 
-A scenario is data. What it names of torch, torchvision, this package and installed plugins is looked up among classes
-and functions of the wanted kind. Any other name is code of somebody, which is imported only where that is trusted.
-The command line trusts nothing unless `--trust` is given; a Python program that calls this package trusts, unless it
-runs `with trusting(False)`.
+A scenario is data. Names from torch, torchvision, this package and installed plugins are looked up among classes and
+functions of the wanted kind. Any other name is somebody's code, which is imported only if that is trusted. The command
+line trusts nothing unless `--trust` is given; a Python program that calls this package trusts, unless it runs
+`with trusting(False)`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from importlib import metadata
 
-PLUGINS = "asgd_lab."  # what the groups of entry points begin with that plugins are registered in
+PLUGINS = "asgd_lab."  # the prefix of the entry-point groups of plugins
 
 Named = list[tuple[str, str]]
-"""Dotted keys of a scenario, and the code that each names."""
+"""Pairs of a scenario's dotted key and the code that it names."""
 
 _trusted: ContextVar[bool] = ContextVar("trusted", default=True)
 
@@ -29,13 +29,13 @@ def is_trusted() -> bool:
 
 
 def decide(is_trusted: bool) -> None:
-    """Decide for this process, which runs what another one handed to it."""
+    """Decide for this process, which runs the work of another one."""
     _trusted.set(is_trusted)
 
 
 @contextlib.contextmanager
 def trusting(is_trusted: bool) -> Iterator[None]:
-    """Decide for what is done inside."""
+    """Decide for the calls inside."""
     before = _trusted.set(is_trusted)
     try:
         yield
@@ -57,7 +57,7 @@ def outside_here(path: list[str]) -> list[str]:
 
 
 def refusal(named: Named) -> str:
-    """Why that code is not imported, and how it would be."""
+    """The message that this code is not imported, with the option that would import it."""
     said = ", ".join(f"{name} ({key})" for key, name in named)
     return (
         f"{said} would be imported and run: it is not of torch, torchvision, this package or an installed plugin; "

@@ -1,4 +1,4 @@
-"""Learning curves and staleness of recorded runs, a colour a run; read from run directories alone."""
+"""Learning curves and staleness of recorded runs, one colour per run; read from run directories alone."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def error_curves(
     split: str = "test",
     x: Literal["minibatches", "time_s"] = "minibatches",
 ) -> Figure:
-    """One metric along the runs, by label: the server's parameters solid, the replicas' mean thin with their range.
+    """One metric over the runs (by label): thick for the server's parameters, thin for the replicas' mean and range.
 
-    ScenarioError for a run that evaluated no such metric.
+    ScenarioError for a run without evaluations of that metric.
     """
     curves = {label: _evaluations(Path(run), metric, split) for label, run in runs.items()}
     with style.look():
@@ -91,7 +91,7 @@ def _curve(axes: Axes, rows: pd.DataFrame, x: str, color: tuple[float, float, fl
     if len(server) == 1:
         axes.plot(server[x], server["value"], "o", color=color)
     replicas = rows[rows["parameters"].str.startswith("replica-")].sort_values(x)
-    nth = replicas.groupby("parameters").cumcount()  # replicas are evaluated at much the same time, each at its own
+    nth = replicas.groupby("parameters").cumcount()  # the nth evaluations of all replicas are close in time
     band = replicas.groupby(nth)["value"].agg(["mean", "min", "max"]).set_index(replicas.groupby(nth)[x].mean())
     axes.plot(band.index, band["mean"], color=color, linewidth=0.7)
     axes.fill_between(band.index.to_numpy(), band["min"], band["max"], color=color, alpha=0.2, linewidth=0)
@@ -127,7 +127,7 @@ def _staleness_title(means: list[float]) -> str:
 
 
 def _shares(histogram: Mapping[str, int]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Shares at 0, 1, ..., the largest staleness, and the edges around them."""
+    """Shares of the staleness 0, 1, ..., up to the largest, and the edges of their bins."""
     counts = {int(staleness): count for staleness, count in histogram.items()}
     edges = np.arange(max(counts) + 2, dtype=np.float64) - 0.5
     shares = np.zeros(max(counts) + 1)

@@ -1,7 +1,7 @@
 """Recorded runs as scalars for TensorBoard: losses, errors, staleness and held-out metrics, over each run's clock.
 
-A run has one event file of one name in one folder, which a text file beside it claims for this run: written again, it
-takes the place of the earlier one, and no folder holds the curves of two runs. Files of anybody else stay.
+A run has one event file of a fixed name in one folder, which a text file beside it claims for this run. A second export
+replaces the first, and no folder holds the curves of two runs. Other files stay.
 
 Needs the extra `tensorboard` (the package tensorboardX, which writes the files without TensorBoard itself).
 """
@@ -29,7 +29,7 @@ REPLICA = "replica-"
 
 
 class Written(NamedTuple):
-    """What became of one run: its scalars and their folder, or why it has none."""
+    """The result for one run: the number of its scalars and their folder, or the reason for none."""
 
     run_dir: Path
     folder: Path | None
@@ -38,7 +38,7 @@ class Written(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """A tag, and the columns of `rows` that are its steps, its seconds and its values."""
+    """A tag, and the columns of `rows` with its steps, seconds and values."""
 
     tag: str
     rows: pd.DataFrame
@@ -48,9 +48,9 @@ class Curve(NamedTuple):
 
 
 def write(path: Path, out: Path) -> Iterator[Written]:
-    """Write the scalars of the run `path`, or of every run below it, into folders of `out` named as the runs are.
+    """Write the scalars of the run `path`, or of every run below it, into folders of `out` named after the runs.
 
-    Of several runs those that cannot be read are told and left out; a single one is refused (ScenarioError).
+    A run that cannot be read is left out, with a reason; if it is `path` itself, a ScenarioError is raised.
     """
     try:
         import tensorboardX  # noqa: F401
@@ -75,7 +75,7 @@ def write(path: Path, out: Path) -> Iterator[Written]:
             continue
         try:
             out.mkdir(parents=True, exist_ok=True)
-            with locked(out, "--out"):  # of two commands at once each run's curves are written by one at a time
+            with locked(out, "--out"):  # two commands at once write each run's curves one after the other
                 folder = _claimed(run_dir, out, claimed)
                 count = _write(curves, began_s, folder)
         except OSError as error:
@@ -84,7 +84,7 @@ def write(path: Path, out: Path) -> Iterator[Written]:
 
 
 def runs(path: Path) -> Iterator[Path]:
-    """The directory of a run itself, or all that lie below it, by name. Links are followed to runs, not to folders."""
+    """`path` if it is a run, else all runs below it, by name. Links to runs are followed, links to folders are not."""
     if _is_run(path):
         yield path
     elif path.is_dir():
@@ -94,20 +94,20 @@ def runs(path: Path) -> Iterator[Path]:
 
 
 def _is_run(path: Path) -> bool:
-    """Also one that has lost its manifest, which is told then."""
+    """Whether the folder is a run, even one without a manifest, which is reported later."""
     return any(os.path.lexists(path / name) for name in ("manifest.json", "summary.json"))
 
 
 def _claimed(run_dir: Path, out: Path, claimed: Mapping[Path | None, Path]) -> Path:
-    """The folder of this run: the one that it has already, whatever it was called by then; else that of its path below
-    the current directory, or of its whole path, numbered if it is taken. Links to a run are that run.
+    """The folder of this run: the one claimed for it already; else one named by its path below the current directory,
+    or by its absolute path, with a number if that is taken. A link to a run is that run.
     """
     absolute = Path(os.path.realpath(run_dir))
     if (known := claimed.get(absolute)) is not None and _is_free(known, absolute):
         return known
     here = Path.cwd()
     name = absolute.relative_to(here) if absolute.is_relative_to(here) else absolute.relative_to(absolute.anchor)
-    last = name.name or "run"  # of the current directory itself, or of the root
+    last = name.name or "run"  # "" for the current directory itself, and for the root
     number = 1
     while True:
         folder = out / name.parent / (last if number == 1 else f"{last}-{number}")
@@ -119,7 +119,7 @@ def _claimed(run_dir: Path, out: Path, claimed: Mapping[Path | None, Path]) -> P
 
 
 def _is_free(folder: Path, run_dir: Path) -> bool:
-    """Whether no curves are there but this run's, or those of a run that is gone."""
+    """Whether the folder has no curves of another existing run, nor of another program."""
     if any(path.name != EVENTS for path in folder.glob("*tfevents*")):
         return False
     owner = _owner(folder / CLAIM)
@@ -127,14 +127,14 @@ def _is_free(folder: Path, run_dir: Path) -> bool:
 
 
 def _claims(out: Path) -> Iterator[tuple[Path | None, Path]]:
-    """Each run that has curves below `out`, and their folder; of several the first by name is the last here."""
+    """Each run with curves below `out`, and their folder; of several folders the first by name comes last."""
     for claim in sorted(out.rglob(CLAIM), reverse=True):
-        with contextlib.suppress(OSError):  # nobody's
+        with contextlib.suppress(OSError):  # an unreadable claim is none
             yield _owner(claim), claim.parent
 
 
 def _owner(claim: Path) -> Path | None:
-    """The run that a folder is claimed for, by the real path."""
+    """The real path of the run that the folder is claimed for."""
     try:
         written = atomic_files.read_bytes(claim, MOST_PATH).decode(errors="surrogateescape").removesuffix("\n")
         return Path(os.path.realpath(written))
@@ -143,7 +143,7 @@ def _owner(claim: Path) -> Path | None:
 
 
 def _write(curves: list[Curve], began_s: float, folder: Path) -> int:
-    """One event file, whole or not at all; how many scalars are in it."""
+    """Write one event file, whole or not at all; return its number of scalars."""
     from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.record_writer import RecordWriter
     from tensorboardX.summary import scalar
@@ -169,7 +169,7 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def _curves(run_dir: Path) -> Iterator[Curve]:
-    """What concerns all workers under its own name, and each worker's curves in the group `workers`."""
+    """The curves of a run: those of all workers together, and each worker's in the group `workers`."""
     minibatches = tables.read(run_dir, "minibatches")
     mean = _mean_of_minibatches(minibatches)
     for value in ("loss", "error"):
@@ -193,9 +193,9 @@ def _curves(run_dir: Path) -> Iterator[Curve]:
 
 
 def _mean_of_minibatches(rows: pd.DataFrame) -> pd.DataFrame:
-    """In the order of time, the means of as many minibatches as there are workers.
+    """Means over groups of consecutive minibatches in time, as many as there are workers.
 
-    `minibatches` are those that all workers have made by then, recorded or not: workers count their steps from 0.
+    The column `minibatches` counts those of all workers by then, recorded or not: workers count their steps from 0.
     """
     rows = rows.sort_values("time_s", kind="stable", ignore_index=True)
     rows["minibatches"] = rows.groupby("worker")["step"].diff().fillna(rows["step"] + 1).cumsum()
@@ -204,14 +204,14 @@ def _mean_of_minibatches(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _mean_of_replicas(rows: pd.DataFrame) -> pd.DataFrame:
-    """The means of the replicas' first evaluations, their second, and so on: each is made at a time of its own."""
+    """The means of the replicas' first evaluations, of their second ones, and so on; their times are averaged too."""
     rows = rows.sort_values("time_s", kind="stable")
     nth = rows.groupby("parameters").cumcount()
     return rows.groupby(nth)[["minibatches", "time_s", "value"]].mean()
 
 
 def _began_s(run_dir: Path) -> float:
-    """Seconds of the epoch when a real run began; 0 for one whose clock is its own."""
+    """The Unix time at which a real run began, in seconds; 0 for a run in virtual time."""
     try:
         return float(read_summary(run_dir).get("started_unix_s") or 0.0)
     except ValueError as error:

@@ -1,8 +1,8 @@
 """Predicted beside measured: speed-up, the prediction's error and staleness, drawn from the comparison's table alone.
 
-The table has a row a point: group, workers, n_sync, saturated, predicted, measured_mean, measured_low, measured_high
-(the 95% interval), staleness_predicted, staleness_measured, error (relative). Measured is always a marker, predicted
-always a line; a colour is an n_sync, a marker's shape and a line's dashes a group, a ring a saturated point.
+The table has one row per point: group, workers, n_sync, saturated, predicted, measured_mean, measured_low,
+measured_high (the 95% interval), staleness_predicted, staleness_measured, error (relative). Markers are measured, lines
+predicted; a colour is an n_sync, a marker's shape and a line's dashes a group, a ring a saturated point.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class _Series(NamedTuple):
     color: tuple[float, float, float]
     marker: str
     line: Any
-    size: float  # later series are smaller and on top: where points coincide, all are seen, and none was moved
+    size: float  # later series are smaller and on top, so coinciding points are all visible
 
 
 def speedup_figure(table: pd.DataFrame) -> Figure:
-    """Speed-up against workers, measured against predicted, staleness against workers.
+    """Three panels: speed-up over workers, measured over predicted speed-up, staleness over workers.
 
-    Points whose measurement does not count (`valid` is false) are left out, and the figure says how many.
+    Points with an invalid measurement are left out, and the figure says how many.
     """
     valid = table["valid"] if "valid" in table else pd.Series(True, index=table.index)
     left_out, table = int((~valid).sum()), table[valid] if valid.any() else table
@@ -103,7 +103,7 @@ def _staleness(axes: Axes, table: pd.DataFrame) -> None:
         axes.plot(x[full], y[full], zorder=4, **_RING)
     axes.set(xlabel="workers", ylabel="mean staleness (versions)")
     _worker_axis(axes, table)
-    axes.set_ylim(bottom=-0.04 * axes.get_ylim()[1])  # a marker at 0 is not cut
+    axes.set_ylim(bottom=-0.04 * axes.get_ylim()[1])  # so that a marker at 0 is not cut
 
 
 def _measured(axes: Axes, series: _Series, x: pd.Series[float]) -> None:
@@ -152,7 +152,7 @@ def _span(table: pd.DataFrame) -> npt.NDArray[np.float64]:
 def _speedups(table: pd.DataFrame) -> npt.NDArray[np.float64]:
     columns = ["predicted", "measured_mean", "measured_low", "measured_high"]
     values = table[columns].to_numpy(dtype=np.float64).ravel()
-    return values[values > 0]  # an interval may reach below what a logarithm can show
+    return values[values > 0]  # an interval may reach below 0, which has no logarithm
 
 
 def _worker_axis(axes: Axes, table: pd.DataFrame) -> None:
@@ -166,7 +166,7 @@ def _worker_axis(axes: Axes, table: pd.DataFrame) -> None:
 
 def _speedup_axis(axes: Axes, name: Literal["x", "y"], values: npt.NDArray[np.float64]) -> None:
     if np.floor(np.log2(values.max())) <= np.ceil(np.log2(values.min())):
-        return  # not two powers of two to write at the axis
+        return  # fewer than two powers of two to label
     axis = axes.xaxis if name == "x" else axes.yaxis
     (axes.set_xscale if name == "x" else axes.set_yscale)("log", base=2)
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))

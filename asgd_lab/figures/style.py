@@ -1,4 +1,4 @@
-"""One look for all figures, sized for a paper's column; nobody's matplotlib settings or backend are touched.
+"""One look for all figures, sized for a paper's column; the caller's matplotlib settings and backend stay.
 
 Figures are made inside `with look():` from Figure objects, never from pyplot's state.
 """
@@ -19,7 +19,7 @@ from asgd_lab.record import atomic_files
 
 COLUMN_IN = 3.5
 PAGE_IN = 7.16
-REFERENCE = "0.45"  # the grey of what is only there to compare with
+REFERENCE = "0.45"  # the grey of reference lines
 
 _SIZES = {
     "font.size": 8,
@@ -42,7 +42,7 @@ _SIZES = {
 
 @contextmanager
 def look() -> Iterator[None]:
-    """Matplotlib's settings for our figures, for as long as one is made."""
+    """Use our matplotlib settings inside."""
     settings: Any = {
         **sns.axes_style("whitegrid"),
         **_SIZES,
@@ -52,25 +52,25 @@ def look() -> Iterator[None]:
         "axes.spines.right": False,
         "grid.color": "0.9",
         "legend.frameon": False,
-        "pdf.fonttype": 42,  # text stays text
+        "pdf.fonttype": 42,  # text stays text in the file
     }
     with matplotlib.rc_context(settings):
         yield
 
 
 def palette(count: int) -> list[tuple[float, float, float]]:
-    """As many colours, told apart by colour-blind readers; they repeat after ten."""
+    """`count` colours that colour-blind readers can tell apart; they repeat after ten."""
     return list(sns.color_palette("colorblind", count))
 
 
 def panels(width_in: float, height_in: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure of one row of panels that share nothing."""
+    """A figure with one row of independent panels."""
     fig = Figure(figsize=(width_in, height_in), layout="constrained")
     return fig, list(fig.subplots(1, columns, squeeze=False)[0])
 
 
 def save(fig: Figure, path: Path | str) -> list[Path]:
-    """Write PATH.png (200 dpi) and PATH.pdf, and say so; a suffix .png or .pdf of `path` is dropped."""
+    """Write PATH.png (200 dpi) and PATH.pdf, and return their paths; a suffix .png or .pdf of `path` is dropped."""
     path = Path(path)
     stem = path.with_suffix("") if path.suffix in (".png", ".pdf") else path
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A stretch of a run as trace.json shows it: what workers, servers and links do, and an arrow from each push to its
+"""A span of a run as in trace.json: the activity of workers, servers and links, and an arrow from each push to its
 application; read from the effects table alone."""
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SHOWN_LABELS = 16
 _OCCUPANCY_IN = 0.42
 _PALETTE = style.palette(10)
 _WAITS: Any = "0.86"
-# What is drawn later lies on top: the parts of an exchange on the exchange.
+# Later kinds are drawn on top: the parts of an exchange on the exchange.
 _LOOKS: dict[str, tuple[str, Any]] = {
     "train": ("training", COLORS["compute"]),
     "fetch": ("rest of a push or fetch", _WAITS),
@@ -43,24 +43,24 @@ _LOOKS: dict[str, tuple[str, Any]] = {
 
 
 class _Stretch(NamedTuple):
-    """A run's rows that lie, at least in part, between two moments, and the line on which each is drawn."""
+    """A run's rows that overlap a span of time, and the line on which each is drawn."""
 
     effects: pd.DataFrame
     y: npt.NDArray[np.float64]
-    names: dict[float, str]  # of the lines; "" where one belongs to the line above
+    names: dict[float, str]  # of the lines; "" for a lane of the line above
     transfers: dict[str, npt.NDArray[np.bool_]]  # by direction: which rows
 
 
 def timeline(run_dir: Path | str, start_s: float, end_s: float) -> Figure:
-    """A track a worker (and lanes below it for exchanges that overlap its training), one a server, one a direction.
+    """One track per worker (with lanes below for exchanges that overlap its training), per server and per direction.
 
-    ScenarioError if nothing was recorded between the two moments.
+    ScenarioError if nothing was recorded in that span.
     """
     return timelines({"": run_dir}, start_s, end_s)
 
 
 def timelines(runs: Mapping[str, Path | str], start_s: float, end_s: float) -> Figure:
-    """The same stretch of several runs, one below the other, by label."""
+    """The same span of several runs, one below the other, by label."""
     stretches = {label: _read(Path(run), start_s, end_s) for label, run in runs.items()}
     heights = [
         height
@@ -123,7 +123,7 @@ def _tracks(axes: Axes, stretch: _Stretch) -> None:
         left, right = (effects[column].to_numpy()[mine] for column in ("start_s", "end_s"))
         low, high = stretch.y[mine] - 0.4, stretch.y[mine] + 0.4
         corners = np.stack([left, low, left, high, right, high, right, low], -1).reshape(-1, 4, 2)
-        # The edge keeps in sight what takes no time.
+        # The edge makes effects without a duration visible.
         axes.add_collection(PolyCollection(list(corners), facecolor=color, edgecolor=color, linewidth=0.3, zorder=2))
     named = {at: name for at, name in stretch.names.items() if name}
     every = -(-len(named) // SHOWN_LABELS)
@@ -148,7 +148,7 @@ def _arrows(axes: Axes, stretch: _Stretch) -> None:
 
 
 def _occupancy(axes: Axes, transfers: pd.DataFrame, name: str) -> None:
-    """How many transfers there are at once."""
+    """Draw the number of simultaneous transfers over time."""
     moments = pd.concat([pd.Series(1, transfers["start_s"]), pd.Series(-1, transfers["end_s"])])
     count = moments.groupby(level=0).sum().sort_index().cumsum()
     label, color = _LOOKS[name]
@@ -160,7 +160,7 @@ def _occupancy(axes: Axes, transfers: pd.DataFrame, name: str) -> None:
 
 
 def _said(stretch: _Stretch, start_s: float, end_s: float) -> str:
-    """How much of this time workers train, and servers serve."""
+    """A title: the shares of the span in which workers train and servers serve."""
     effects, length_s = stretch.effects, end_s - start_s
     spent_s = effects["end_s"].clip(upper=end_s) - effects["start_s"].clip(lower=start_s)
     serves = effects["worker"] < 0

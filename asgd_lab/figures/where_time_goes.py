@@ -1,4 +1,4 @@
-"""Where workers' time goes, and what links and servers do meanwhile; read from summaries alone."""
+"""The shares of workers' time, and the utilisation of links and servers; read from summaries alone."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ Floats = npt.NDArray[np.float64]
 
 
 def time_shares(panels: Mapping[str, Mapping[int, Path | str]]) -> Figure:
-    """The shares of workers' time against n_sync, stacked; a panel a label, its runs by n_sync.
+    """The shares of workers' time over n_sync, stacked; one panel per label, with its runs by n_sync.
 
-    A heading is named where it is thick; what is thick nowhere is in the legend. ScenarioError for a run whose summary
-    does not say where its time went.
+    A heading is written into its area if there is room, else into the legend. ScenarioError for a run whose summary has
+    no shares of time.
     """
     found = {
         label: {n_sync: _shares(Path(run)) for n_sync, run in sorted(runs.items())} for label, runs in panels.items()
@@ -70,7 +70,7 @@ def time_shares(panels: Mapping[str, Mapping[int, Path | str]]) -> Figure:
 
 
 def over_time(run_dir: Path | str) -> Figure:
-    """Utilisation, and the mean number present, of a run's busiest servers and links over time."""
+    """Utilisation and mean number present of a run's busiest servers and links, over time."""
     resources = read_summary(run_dir).get("resources")
     if not resources:
         raise ScenarioError(f"{run_dir}: says nothing of servers and links over time; simulations do")
@@ -107,7 +107,7 @@ def _largest(name: str, found: Mapping[str, Mapping[int, Mapping[str, float]]]) 
 
 
 def _stack(axes: Axes, shares: Mapping[int, Mapping[str, float]], headings: Sequence[str]) -> set[str]:
-    """Draw one panel; return the headings that are named in it."""
+    """Draw one panel; return the headings written into it."""
     n_syncs = np.array(list(shares), dtype=np.float64)
     layers = np.array([[share[name] for share in shares.values()] for name in headings])
     axes.stackplot(n_syncs, layers, colors=[COLORS[name] for name in headings], edgecolor="w", linewidth=0.6)
@@ -124,7 +124,7 @@ def _stack(axes: Axes, shares: Mapping[int, Mapping[str, float]], headings: Sequ
 
 
 def _name(axes: Axes, name: str, n_syncs: Floats, low: Floats, high: Floats) -> bool:
-    """Write a heading into its area where there is most room; whether there is enough."""
+    """Write a heading into the widest spot of its area; return False, without writing, if there is no room."""
     width = _WIDTH_OF_A_LETTER * (len(name) + 1)
     ends = np.log(axes.get_xlim())
     along = np.linspace(0, 1, 101)

@@ -1,1 +1,1 @@
-"""What hardware costs: numbers with units, and the random step times; no simulator in this folder."""
+"""Costs of hardware: numbers with units, and random step times; no simulator in this folder."""

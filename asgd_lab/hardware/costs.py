@@ -15,7 +15,7 @@ def nanoseconds(seconds: float) -> int:
 
 
 def transfer_ns(size_bytes: float, bytes_per_s: float | None) -> int:
-    """Nanoseconds that so many bytes take; none where nothing limits them. ScenarioError beyond MOST_S."""
+    """Nanoseconds to move `size_bytes`; 0 without a limit on the rate. ScenarioError beyond MOST_S."""
     if bytes_per_s is None:
         return 0
     if size_bytes > MOST_S * bytes_per_s:
@@ -28,16 +28,16 @@ def transfer_ns(size_bytes: float, bytes_per_s: float | None) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What one push and one fetch of a vector cost, besides waiting for one another."""
+    """The costs of one push and one fetch of a vector, without waiting."""
 
     client_push_ns: int
     client_fetch_ns: int
     to_host_ns: int  # staging, its latency included
     to_device_ns: int
-    server_push_ns: int  # of each server, for its slice
+    server_push_ns: int  # of each server, for its slice of the vector
     server_fetch_ns: int
     latency_ns: int  # of `link`, one way
-    up_ns: int  # of the whole vector over `link`, alone
+    up_ns: int  # the whole vector over `link`, without other transfers
     down_ns: int
 
     @classmethod
@@ -60,7 +60,7 @@ class Costs:
 
 
 def check_memory(hardware: Hardware, size_bytes: int) -> None:
-    """Refuse replicas that do not fit on their device, with the sum."""
+    """A ScenarioError, with the sum, if the replicas do not fit into their device's memory."""
     device = hardware.device
     if device.memory_bytes is None:
         return

@@ -1,7 +1,7 @@
-"""From the tables of a measured run to the costs of a hardware model: trimmed means of what was recorded.
+"""Costs of a hardware model, fitted to the tables of measured runs: trimmed means of recorded durations.
 
-What is fitted comes from runs of one worker, so that nobody waited for anybody. Throughput follows means; the tenth at
-either end is left out, where an operating system's interruptions are.
+The runs have one worker each, so no duration contains a wait for another worker. Throughput follows means; a tenth of
+the values at either end is left out, because of the operating system's interruptions.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from scipy import stats
 from asgd_lab.errors import ScenarioError
 
 TRIMMED = 0.1  # of the values, at either end
-MOST_SAMPLES = 20_000  # that a scenario, which is a text, can hold
+MOST_SAMPLES = 20_000  # in a scenario, which is a text
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """The costs of one push and one fetch as measured, in seconds; compute time is a sample of minibatches."""
+    """The measured costs of one push and one fetch, in seconds, and a sample of the minibatches' compute times."""
 
-    client_push_s: float  # making the update
-    client_fetch_s: float  # taking over the center
-    cold_s: float  # what the first minibatch after a fetch takes longer, finding its parameters in no cache
+    client_push_s: float  # to compute the update
+    client_fetch_s: float  # to copy the center
+    cold_s: float  # the extra time of the first minibatch after a fetch, whose parameters are in no cache
     server_push_s: float
     server_fetch_s: float
-    latency_s: float  # one way, through the control channel, with waking the other end
+    latency_s: float  # one way through the control channel, including the wake-up of the other end
     step_times_s: npt.NDArray[np.float64]
 
 
 def step_times_s(effects: pd.DataFrame, minibatches: pd.DataFrame) -> npt.NDArray[np.float64]:
-    """Seconds of every recorded minibatch: from the end of the one before it, or from the start of its Train."""
+    """Seconds of every recorded minibatch, from the end of the previous one or from the start of its Train."""
     first, later = _step_times_s(effects, minibatches)
     return np.concatenate([first, later])
 
 
 def few(samples_s: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """As many samples as a scenario can hold: all of them, or means of equal shares of the sorted ones."""
+    """At most MOST_SAMPLES samples: all of them, or the means of equal shares of the sorted ones."""
     if len(samples_s) <= MOST_SAMPLES:
         return samples_s
     return np.array([share.mean() for share in np.array_split(np.sort(samples_s), MOST_SAMPLES)])
@@ -50,7 +50,7 @@ def few(samples_s: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def fit(runs: Sequence[tuple[pd.DataFrame, pd.DataFrame]]) -> Fitted:
     """Fit (effects, minibatches) of one worker's runs, whose rounds should differ in length.
 
-    The first minibatch after a fetch is told apart from the later ones, whose times are those of computing alone.
+    The first minibatch after a fetch is fitted apart from the later ones, which are computation alone.
     """
     effects = pd.concat([effects for effects, _ in runs])
     took = (effects["end_s"] - effects["start_s"]).groupby(effects["kind"].astype(str)).agg(_typical)
@@ -77,7 +77,7 @@ def _typical(values: npt.ArrayLike) -> float:
 
 
 def _cold_s(first: npt.NDArray[np.float64], later: npt.NDArray[np.float64]) -> float:
-    """What first minibatches take longer than later ones, where that is more than chance (three standard errors)."""
+    """The extra time of first minibatches over later ones; 0 unless it exceeds three standard errors."""
     if min(len(first), len(later)) < 2:
         return 0.0
     difference = _typical(first) - _typical(later)
@@ -88,9 +88,9 @@ def _cold_s(first: npt.NDArray[np.float64], later: npt.NDArray[np.float64]) -> f
 def _step_times_s(
     effects: pd.DataFrame, minibatches: pd.DataFrame
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Seconds of the minibatches that are the first of a Train, and of the later ones."""
+    """Seconds of the first minibatch of each Train, and of the later ones."""
     trains = effects[effects["kind"] == "train"]
-    if not len(minibatches):  # a task without minibatches records how long whole Trains took
+    if not len(minibatches):  # a task without minibatches records only whole Trains
         whole = trains[trains["steps"] > 0]
         return np.empty(0), _times(np.asarray((whole["end_s"] - whole["start_s"]) / whole["steps"], np.float64))
     firsts, laters = [], []
@@ -107,7 +107,7 @@ def _step_times_s(
 
 
 def _times(times: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """ScenarioError unless all of them are times that a minibatch can take."""
+    """The times; ScenarioError unless all are finite and positive."""
     wrong = times[~(np.isfinite(times) & (times > 0))]
     if len(wrong):
         message = f"{len(wrong):,} of {len(times):,} recorded step times are not finite and positive: the first is"

@@ -1,7 +1,7 @@
-"""How long minibatches take: the random times of one worker's device, its speed, and its slow phases.
+"""Times of minibatches: the random times of one worker's device, its speed, and its slow phases.
 
-A worker's times come from random streams of its own, so that they are the same whoever asks, a simulator or an
-emulated device, however many are drawn at once, and in every scenario of the same seed.
+A worker's times come from random streams of its own. So they are the same in a simulation and on an emulated device,
+for any size of the drawn blocks, and in every scenario of the same seed.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from asgd_lab.scenario.running import Faults, Slow
 BLOCK = 4096  # step times drawn at once, at most
 BLOCKS = 2**20  # over all workers
 _KEPT = 64  # past phases
-_MOST_S = 4e9  # of a block together: the nanoseconds of two fit 64 bits
-_MOST_PHASES = 10_000  # a minibatch: more of them are a slower device, drawn one by one
+_MOST_S = 4e9  # sum of a block: the nanoseconds of two blocks fit 64 bits
+_MOST_PHASES = 10_000  # within a minibatch: each is drawn, and so many of them are but a slower device
 
 
 def mean_step_s(compute: Compute, stated_step_s: float | None = None) -> float:
-    """Mean seconds a minibatch; `stated_step_s` is the task's own statement, where the hardware has none."""
+    """Mean seconds of a minibatch; `stated_step_s`, from the task, applies where the hardware states none."""
     if compute.samples_s is not None:
         return float(np.mean(compute.samples_s))
     step_s = compute.step_s if compute.step_s is not None else stated_step_s
@@ -38,7 +38,7 @@ def mean_step_s(compute: Compute, stated_step_s: float | None = None) -> float:
 
 
 def group_of(hardware: Hardware, workers: int) -> list[int]:
-    """Each worker's group, as its index in `groups`; -1 where there are none."""
+    """Each worker's group as an index into `groups`; -1 without groups."""
     if not hardware.groups:
         return [-1] * workers
     rest = workers - sum(group.workers or 0 for group in hardware.groups)
@@ -47,7 +47,7 @@ def group_of(hardware: Hardware, workers: int) -> list[int]:
 
 
 def speed_of(hardware: Hardware, workers: int) -> list[float]:
-    """How many times as fast as `compute` says each worker is."""
+    """Each worker's speed as a factor on that of `compute`."""
     own = [hardware.speeds[worker % len(hardware.speeds)] for worker in range(workers)]
     groups = group_of(hardware, workers)
     return [
@@ -56,7 +56,7 @@ def speed_of(hardware: Hardware, workers: int) -> list[float]:
 
 
 class StepTimes:
-    """One worker's step times, in order. Asked for the times of some minibatches, it goes on to the next."""
+    """One worker's step times, in order: each call consumes the times of the minibatches that it returns."""
 
     __slots__ = ("_block", "_compute", "_constant_ns", "_drawn", "_next", "_phases", "_random", "_scale_s",
                  "_scheduled", "_steps", "_sums")  # fmt: skip
@@ -90,15 +90,17 @@ class StepTimes:
         self._scheduled = Scheduled(slows) if slows else None
         self._drawn = np.empty(0, np.int64)
         self._next = 0
-        self._sums: list[int] = []  # of the next rounds that are as long as the last one, the next one last
-        self._steps = 0  # minibatches of such a round
+        self._sums: list[
+            int
+        ] = []  # totals of the coming rounds if they have `_steps` minibatches; the next one is last
+        self._steps = 0
 
     @classmethod
     def all(
         cls, hardware: Hardware, seed: int, workers: int, stated_step_s: float | None = None,
         faults: Faults | None = None,
     ) -> list[StepTimes]:  # fmt: skip
-        """Those of every worker; what is drawn ahead is bounded, however many there are."""
+        """The step times of every worker; the number of times drawn ahead is bounded for all together."""
         slows: list[list[Slow]] = [[] for _ in range(workers)]
         for each in faults.schedule if faults is not None else ():
             if isinstance(each, Slow):
@@ -111,7 +113,7 @@ class StepTimes:
         ]
 
     def total_ns(self, steps: int, begun: int = 0) -> int:
-        """Nanoseconds of the next `steps` minibatches together, if they begin at `begun` of the run's clock."""
+        """Nanoseconds of the next `steps` minibatches together, if they begin at `begun` on the run's clock."""
         if self._constant_ns is not None:
             total = steps * self._constant_ns
         elif steps == self._steps and self._sums:
@@ -124,7 +126,7 @@ class StepTimes:
         return total if self._scheduled is None else self._scheduled.stretched_ns(begun, total)
 
     def ends_ns(self, steps: int, begun: int = 0) -> list[int]:
-        """When each of the next `steps` minibatches ends, in nanoseconds from their common start at `begun`."""
+        """The end of each of the next `steps` minibatches, in nanoseconds from their common start at `begun`."""
         if self._constant_ns is not None:
             ends = list(range(self._constant_ns, (steps + 1) * self._constant_ns, self._constant_ns))
         else:
@@ -142,12 +144,12 @@ class StepTimes:
             self._sums = []
 
     def draw_ahead(self) -> None:
-        """Draw the first block now: whoever waits out these times would otherwise draw it while the clock runs."""
+        """Draw the first block now, so that an emulated device does not draw it while its clock runs."""
         if self._constant_ns is None:
             self._drawn = self._draw(self._block)
 
     def _first_of_block(self, steps: int) -> int:
-        """The total of one round, and those of all further rounds of as many steps that are drawn already."""
+        """The total of one round; it also sums up further rounds of as many steps that are drawn already."""
         self._take(steps)
         start = self._next - steps
         rounds = (len(self._drawn) - start) // steps
@@ -185,7 +187,7 @@ class StepTimes:
 
 
 class Scheduled:
-    """When one worker's device is slow because a fault makes it so, at stated times; factors that overlap multiply."""
+    """Slowness of one worker's device at stated times, from the scenario's faults; overlapping factors multiply."""
 
     __slots__ = ("_changes", "_factors")
 
@@ -197,7 +199,7 @@ class Scheduled:
         ]
 
     def stretched_ns(self, begun: int, work_ns: int) -> int:
-        """How long `work_ns` of a well device take from `begun` on."""
+        """The duration, from `begun` on, of work that takes `work_ns` without faults."""
         now, left = begun, float(work_ns)
         place = bisect_right(self._changes, begun) - 1
         while True:
@@ -210,7 +212,7 @@ class Scheduled:
 
 
 class Phases:
-    """When one worker's device is slow: exponential times of being fast and slow in turn, fast at first."""
+    """Random slow phases of one worker's device: fast and slow spans alternate, of exponential lengths, fast first."""
 
     __slots__ = ("_changes", "_factor", "_means_s", "_random")
 
@@ -218,10 +220,10 @@ class Phases:
         self._factor = config.factor
         self._means_s = (config.every_s, config.length_s)
         self._random = streams.generator(seed, worker, "phases")
-        self._changes: list[int] = [0]  # when each phase begins; the even ones are fast
+        self._changes: list[int] = [0]  # the start of each phase; even phases are fast
 
     def stretched_ns(self, begun: int, work_ns: int) -> int:
-        """How long `work_ns` of a fast device take from `begun` on."""
+        """The duration, from `begun` on, of work that takes `work_ns` on a fast device."""
         phase = self._phase_at(begun)
         now, left = begun, float(work_ns)
         while True:
@@ -236,7 +238,7 @@ class Phases:
         while self._changes[-1] <= time_ns:
             self._begin_of(len(self._changes))
         phase = bisect_right(self._changes, time_ns) - 1
-        if phase > _KEPT:  # the past is not asked for again
+        if phase > _KEPT:  # times do not decrease, so early phases can go
             past = phase - phase % 2
             del self._changes[:past]
             phase -= past
