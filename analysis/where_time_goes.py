@@ -61,7 +61,7 @@ def run(scenario: str, **changes: Any) -> tuple[dict[str, Any], Path]:
 
 
 def shares(summary: dict[str, Any]) -> dict[str, float]:
-    """Of workers' time, as the summary's headings have it."""
+    """The shares of workers' time, by the summary's headings."""
     mean = summary["time"]["mean"]
     return {name: seconds / sum(mean.values()) for name, seconds in mean.items()}
 

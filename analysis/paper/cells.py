@@ -1,4 +1,4 @@
-"""What rules are made of: the tables that `collect` wrote, differences between cells, and how two verdicts make one."""
+"""Parts of the rules: the tables of `collect`, differences between cells, and the union of two verdicts."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Tables:
-    """What `collect` wrote."""
+    """The tables of `collect`."""
 
     runs: pd.DataFrame
     curves: pd.DataFrame
 
     @classmethod
     def of(cls, runs: pd.DataFrame, curves: pd.DataFrame) -> Tables:
-        """With experiment 3 at thrice the rate in its place, and once more at the rate `TUNED`: each cell at the rate
+        """The tables with experiment 3 at triple rate, and once more at the rate `TUNED`: each cell at the rate
         that gives the lowest error, of the replicas and of the server each.
         """
         runs = runs.replace({"experiment": {"triple-rate": "figures-3-and-4"}})
@@ -96,19 +96,19 @@ def _where(rows: pd.DataFrame, **where: Any) -> pd.DataFrame:
 
 
 def rank_correlation(of: Sequence[float], with_: Sequence[float]) -> float:
-    """Spearman's, rounded: 0.8 is one of its values for four points, and comes out as 0.7999999999999999."""
+    """Spearman's correlation, rounded: for four points it can be 0.8, computed as 0.7999999999999999."""
     return round(float(stats.spearmanr(of, with_).statistic), 9)
 
 
 def counts(found: Estimate | None) -> bool:
-    """Whether a difference is above what chance makes."""
+    """Whether a difference exceeds chance."""
     if found is None:
         return False
     return found.mean > ONE_POINT if found.n == 1 else found.low > 0
 
 
 def is_positive(found: Estimate | None) -> bool:
-    """Above what chance makes; of a single seed, above 0 at all."""
+    """Whether a difference exceeds chance; for a single seed, whether it exceeds 0."""
     return found is not None and (found.low > 0 if found.n > 1 else found.mean > 0)
 
 
@@ -139,7 +139,7 @@ def _told(mean: str, half_width: float, n: int, unit: str) -> str:
 
 
 def smooth(curve: pd.DataFrame) -> pd.Series:
-    """Means of five spans around each."""
+    """Means over five spans around each span."""
     return curve["error"].rolling(5, center=True).mean()
 
 
@@ -172,7 +172,7 @@ def across_costs(verdict: str, holds: Callable[[str, str], bool | None]) -> tupl
 
 
 def whose_verdict(server: str, replicas: str) -> str:
-    """One verdict of two: what both show; what one alone shows, and whose it is."""
+    """The union of two verdicts: the common one, or the one that only replicas or only the server show."""
     worse, better = sorted((server, replicas), key=[NOT, ORDERING, REPRODUCED].index)
     if worse != NOT or better == NOT:
         return worse
@@ -181,7 +181,7 @@ def whose_verdict(server: str, replicas: str) -> str:
 
 
 def elsewhere(decide: Callable[[str, float], str], tables: Tables, cells: int = 2) -> str:
-    """What the same rule says at the other learning rates that were run in so many cells."""
+    """The verdicts of the same rule at other learning rates, if at least `cells` cells were run at them."""
     said = []
     runs = tables.runs[tables.runs["experiment"] == "figures-3-and-4"]
     counted = runs.groupby("lr")[["workers", "n_sync"]].apply(lambda each: len(each.drop_duplicates()))

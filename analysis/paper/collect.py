@@ -48,7 +48,7 @@ def main(runs: Path, out: Path) -> None:
 
 
 def settings_of(scenario: Scenario) -> dict[str, Any]:
-    """What tells runs apart."""
+    """The settings that distinguish runs."""
     algorithm, task = scenario.algorithm, scenario.task
     preset = scenario.hardware.preset
     names = [preset] if isinstance(preset, str) else list(preset or [])
@@ -69,7 +69,7 @@ def settings_of(scenario: Scenario) -> dict[str, Any]:
 
 
 def of_summary(summary: dict[str, Any], scale: int) -> dict[str, Any]:
-    """How the run went."""
+    """The numbers of the run's course."""
     return {
         "hours": summary["makespan_s"] / 3600,
         "minibatches": summary["minibatches"] * scale,
@@ -95,7 +95,7 @@ class Seen:
         self.evals = evals.drop_duplicates(["parameters", "split", "time_s"])
 
     def curves(self) -> pd.DataFrame:
-        """The mean error of each span; of the server's evaluations the mean of those in it."""
+        """The mean error of each span; for the server, the mean of the evaluations in it."""
         own = self.own.assign(whose="replicas own")
         rows = pd.concat([own[["time_s", "whose", "error"]], self._errors()])
         span = np.minimum((rows["time_s"] / self.end_s * SPANS).astype(int), SPANS - 1)
@@ -116,7 +116,7 @@ class Seen:
         }).astype({"error": np.float32, "hours": np.float32, "steps": np.float32})  # fmt: skip
 
     def features(self) -> dict[str, float]:
-        """Final errors, and what the curves' jags are made of."""
+        """Final errors, and the components of the curves' jags."""
         late = self.end_s * (1 - LAST)
         own = self.own[self.own["time_s"] > late]
         if own.empty:  # a budget of minibatches was spent, and all that is left is queueing
@@ -159,7 +159,7 @@ class Seen:
 
 
 def variance(errors: np.ndarray[Any, Any], window: int, batch_size: int) -> float:
-    """Of means over `window` minibatches, about a cubic trend, without what chance makes of it; it can be below 0.
+    """Variance of means over `window` minibatches about a cubic trend, less the part of chance; it may be below 0.
 
     Errors of `batch_size` samples are binomial, and of the variance of a mean over a window four windows' share is in
     the trend already. NaN of fewer than eight windows.

@@ -1,4 +1,4 @@
-"""Rules on experiment 1: eight clients against the single one, to over-fitting. What is told is told of each seed."""
+"""Rules on experiment 1: eight clients against the single one, up to over-fitting; each rule applies to each seed."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def a3(tables: Tables) -> Verdict:
         smoothed = {seed: smooth(curve) for seed, curve in test.items()}
         last, low, trained, passes = {}, {}, {}, []
         for seed, curve in test.items():
-            # Where the other seeds are lowest: a seed's own lowest would be low by chance too.
+            # The minimum of the other seeds' mean: a seed's own minimum would also be low by chance.
             others = [each for other, each in smoothed.items() if other != seed] or [smoothed[seed]]
             place = int(np.nanargmin(np.mean([each.to_numpy() for each in others], axis=0)))
             low[seed], last[seed] = smoothed[seed].iloc[place], curve["error"].tail(5).mean()

@@ -116,6 +116,6 @@ def _at(curves: dict[int, pd.DataFrame], hour: float) -> dict[int, float]:
 
 
 def _slopes(curves: dict[int, pd.DataFrame]) -> dict[int, float]:
-    """By how much error falls an hour over the last six: a line through its spans."""
+    """The decrease of the error per hour over the last six hours: the slope of a line through its spans."""
     late = {seed: curve[curve["hours"] >= 18] for seed, curve in curves.items()}
     return {seed: -float(np.polyfit(curve["hours"], curve["error"], 1)[0]) for seed, curve in late.items()}

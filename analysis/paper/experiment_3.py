@@ -78,7 +78,7 @@ def a8(tables: Tables) -> Verdict:
     workers = sorted(tables.runs.loc[tables.runs["experiment"] == "figures-3-and-4", "workers"].unique())
 
     def steps(whose: str, lr: float) -> tuple[int, int, int, int]:
-        """Of all steps to more clients, how many help, and how many count; and at how many n_sync the whole counts."""
+        """The numbers of steps to more clients: helpful, all, significant; and of n_sync with a significant total."""
         helping, counting, ends = [], 0, 0
         for n in N_SYNC:
             means = [
@@ -242,7 +242,7 @@ def a11(tables: Tables) -> Verdict:
 
 
 def _less(tables: Tables, whose: str, lr: float = RATE) -> Estimate | None:
-    """By how much the error of 8 clients is lower with n_sync 100 than with 900."""
+    """The error of 8 clients with n_sync 900 minus that with 100."""
     return gap(tables, whose, {"n_sync": 900}, {"n_sync": 100}, workers=8, lr=lr)
 
 

@@ -54,7 +54,7 @@ def a14(tables: Tables) -> Verdict:
 
 
 def fixed() -> list[Verdict]:
-    """What no run here decides."""
+    """Claims that no run here decides."""
     return [
         Verdict("A1", "10.7 days on one K20X", "an input", "", "", FITTED, "the preset's minibatch is fitted to it"),
         Verdict("A5", "early gradients point many ways, so that averaging slows", "a hypothesis", "", "", NONE,
@@ -89,7 +89,7 @@ def rates(tables: Tables) -> str:
 
 
 def batching(tables: Tables) -> str:
-    """What batched gradients change: one cell of experiment 3 beside itself in sequential numerics."""
+    """The effect of batched gradients: one cell of experiment 3 beside the same cell in sequential numerics."""
     cell = {"workers": 8, "n_sync": 100, "lr": RATE, "costs": COSTS}
     return "; ".join(
         f"{NAMES[whose]} " + points(difference(
@@ -100,7 +100,7 @@ def batching(tables: Tables) -> str:
 
 
 def planned(tables: Tables) -> str:
-    """By how much other rules at the server lower the error of 8 clients' cold start, against 1/clients of a push."""
+    """The reduction of the error of 8 clients' cold start by other server rules, against 1/clients of a push."""
     rules = sorted(set(tables.runs.loc[tables.runs["experiment"] == "server-rules", "rule"]) - {"scale"})
     return "; ".join(
         f"{rule}: " + ", ".join(
@@ -120,7 +120,7 @@ BEYOND = {
 
 
 def beyond(runs: pd.DataFrame) -> pd.DataFrame:
-    """What stands beside the claims: errors after 24 hours, of the runs as they are in their table."""
+    """A table beside the claims: errors after 24 hours of the runs."""
     rows = []
     for experiment, column in BEYOND.items():
         chosen = runs[runs["experiment"] == experiment]
@@ -138,7 +138,7 @@ def table(tables: Tables) -> pd.DataFrame:
 
 
 def markdown(found: pd.DataFrame) -> str:
-    """The table in two, as Markdown: what was found, and by which rule and why."""
+    """Two tables as Markdown: the findings, and the rules with their reasons."""
     found = found.fillna("")
     told, ruled = ["claim", "says", "server", "replicas", "verdict"], ["claim", "rule", "why"]
     return f"{rows_of(found[told])}\n\n{rows_of(found[ruled])}"
