@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.protocol.algorithms import Algorithm
 from asgd_lab.protocol.client import Client
 from asgd_lab.protocol.members import Budget
-from asgd_lab.protocol.parameters import Parameters
+from asgd_lab.protocol.parameters import Memory, Parameters
 from asgd_lab.protocol.replica import Replica
 from asgd_lab.protocol.server import Server
 from asgd_lab.record.saved_model import saved
@@ -157,8 +157,7 @@ def build_server(
     budget: Budget,
     initial: Tensor,
     mailboxes: Mapping[int, Tensor],
-    slot: Callable[[int], Tensor] | None = None,
-    state: Callable[[int], Tensor] | None = None,
+    memory: Memory | None = None,
     counting: bool = False,
 ) -> Server:
     """The server; one that only counts for a task without parameters, or where workers share them.
@@ -166,5 +165,5 @@ def build_server(
     See `Parameters` for the rest.
     """
     learns = task.size and not algorithm.shared
-    parameters = Parameters(initial, algorithm.rule, mailboxes, slot, state, counting) if learns else None
+    parameters = Parameters(initial, algorithm.rule, mailboxes, memory, counting) if learns else None
     return Server(algorithm.gate, algorithm.n_fetch, budget, parameters)

@@ -27,14 +27,15 @@ def check(scenario: Scenario, size: int, data_bytes: int = 0) -> None:
     if size and servers > size:
         message = f"must be at most the {size:,} parameters, of which each server has a slice; got {servers:,}"
         raise ScenarioError.at("hardware.server.count", message)
+    kept = algorithm.rule.all_states(workers)
     if algorithm.shared:
         vectors = workers + 1
     elif not execution.apart and devices.home(scenario).type == "cuda":
         vectors = 1  # the others lie there
     elif execution.apart:
-        vectors = workers + workers * (1 + algorithm.depth) + 2 + 2 * algorithm.rule.states
+        vectors = workers + workers * (1 + algorithm.depth) + 2 + 2 * kept + algorithm.gate.keeps
     else:
-        vectors = workers * (1 + algorithm.depth) + 2 + algorithm.rule.states
+        vectors = workers * (1 + algorithm.depth) + 2 + kept + algorithm.gate.keeps
     needed, available = 4 * size * vectors, free_memory_bytes()
     if not execution.apart:
         needed += _WORKER_BYTES * (workers + workers * (algorithm.depth - 1) // 10)
@@ -62,7 +63,10 @@ def check_gpus(scenario: Scenario, size: int, data_bytes: int) -> None:
         first_bytes = 4 * size * 2 + data_bytes  # of the process that evaluates
     else:
         workers = Counter({0: scenario.workers})
-        each_bytes, first_bytes = 4 * size * (replica + 1), 4 * size * (2 + 2 * algorithm.rule.states) + data_bytes
+        each_bytes, first_bytes = (
+            4 * size * (replica + 1),
+            4 * size * (2 + 2 * algorithm.rule.all_states(scenario.workers) + algorithm.gate.keeps) + data_bytes,
+        )
     for gpu, those in workers.items():
         needed, free = those * each_bytes + (0 if gpu else first_bytes), devices.free_bytes(gpu)
         if needed > free:

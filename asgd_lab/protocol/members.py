@@ -99,11 +99,13 @@ class Kept:
         self._pushes[push.worker, push.number] = push, number
         return number
 
-    def drain(self) -> list[tuple[PushRequest, int]]:
-        """All of them, in the order of workers and of their pushes, with the numbers of copies; it is empty then."""
-        found = [self._pushes[key] for key in sorted(self._pushes)]
+    def sorted(self) -> list[tuple[PushRequest, int]]:
+        """In the order of workers and of their pushes, with the numbers of copies."""
+        return [self._pushes[key] for key in sorted(self._pushes)]
+
+    def clear(self) -> None:
+        """Nothing is kept any more."""
         self._pushes.clear()
-        return found
 
 
 def objection_to_fetch(member: Member, request: FetchRequest) -> str:

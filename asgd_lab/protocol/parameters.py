@@ -8,23 +8,46 @@ P is the length of the flat vector.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from asgd_lab.protocol.messages import PushRequest
-from asgd_lab.protocol.rules import Rule, Workspace
+from asgd_lab.protocol.rules import Context, Rule, Scaled, Workspace, chain
+
+
+class Memory:
+    """Where the server's tensors lie. In private memory, unless a backend says otherwise.
+
+    Each is asked for once, by a number from 0 on.
+    """
+
+    def __init__(self, initial: Tensor) -> None:
+        self._like = initial
+
+    def slot(self, number: int) -> Tensor:
+        """(P,) for a version."""
+        return torch.empty_like(self._like)
+
+    def state(self, number: int) -> Tensor:
+        """(P,) for a vector of the rule, all 0: two for each that it keeps."""
+        return torch.zeros_like(self._like)
+
+    def scalar(self, number: int) -> Tensor:
+        """() float64 for a number of the rule, 0: two for each that it keeps."""
+        return torch.zeros((), dtype=torch.float64)
+
+    def copy(self, number: int) -> Tensor:
+        """(P,) for a copy of an update that is kept."""
+        return torch.empty_like(self._like)
 
 
 class Parameters:
     """The versions, the rule that makes the next one, and the rule's state.
 
-    The backend owns the memory: `slot(i)` gives that of slot i, `state(i)` that of the rule's i-th vector, of two for
-    each that it keeps, `kept(i)` that of the i-th copy of an update; `mailboxes[w]` is the update that worker w pushed
-    last. While `counting`, a step only keeps the books: the versions have been made already, by a server that is gone,
-    and lie in the slots.
+    `mailboxes[w]` is the update that worker w pushed last. While `counting`, a step only keeps the books: the versions
+    have been made already, by a server that is gone, and lie in memory.
     """
 
     def __init__(
@@ -32,22 +55,23 @@ class Parameters:
         initial: Tensor,
         rule: Rule,
         mailboxes: Mapping[int, Tensor],
-        slot: Callable[[int], Tensor] | None = None,
-        state: Callable[[int], Tensor] | None = None,
+        memory: Memory | None = None,
         counting: bool = False,
-        kept: Callable[[int], Tensor] | None = None,
     ) -> None:
         self.counting = counting
-        self._slot = slot or (lambda _: torch.empty_like(initial))
-        state = state or (lambda _: torch.zeros_like(initial))
-        self._kept = kept or functools.cache(lambda _: torch.empty_like(initial))
-        self._rule, self._mailboxes = rule, mailboxes
+        self._memory = memory or Memory(initial)
+        self._copies: dict[int, Tensor] = {}
+        self._rule = rule = chain(rule) if rule.on_each else rule
+        self._each, self._mailboxes = rule.each, mailboxes
+        self._version = 0
         self._slots: list[Tensor] = []
         self._readers: list[int] = []
         self._free: list[int] = []
         self._pinned: dict[int, int] = {}
         self._workspace = Workspace()
-        self.state, self._fresh = ([state(2 * index + side) for index in range(rule.states)] for side in range(2))
+        self._accumulator: Tensor | None = None
+        self.state, self._fresh = (self._tensors(rule, side) for side in range(2))
+        self._workers: dict[int, tuple[list[Tensor], list[Tensor]]] = {}  # state, and the fresh one, of `each`
         self._current = self._blank()
         if not counting:
             self.current.copy_(initial)
@@ -83,10 +107,15 @@ class Parameters:
         """(P,) the memory of a slot; read only."""
         return self._slots[slot]
 
-    def keep(self, worker: int, copy: int) -> None:
-        """Copy the update in a worker's mailbox, to be merged later."""
+    def keep(self, push: PushRequest, copy: int) -> None:
+        """Copy an update out of its worker's mailbox, to be merged later; rules on each push act on it now."""
+        if copy not in self._copies:
+            self._copies[copy] = self._memory.copy(copy)
         if not self.counting:
-            self._kept(copy).copy_(self._mailboxes[worker])
+            self._workspace.out = self._copies[copy]
+            vector, alpha = self._of_each(push)
+            torch.mul(vector, alpha, out=self._copies[copy])
+        self._commit(push)
 
     def step(self, pushes: Sequence[PushRequest], copies: Sequence[int] = ()) -> None:
         """Make the next version from the updates of `pushes`, summed in the order given.
@@ -95,33 +124,89 @@ class Parameters:
         """
         blank, current = self._blank(), self._current
         if not self.counting:
-            copies = copies or (-1,) * len(pushes)
-            self._make(
-                blank,
-                pushes,
-                [
-                    self._mailboxes[push.worker] if copy < 0 else self._kept(copy)
-                    for push, copy in zip(pushes, copies, strict=True)
-                ],
-            )
+            self._workspace.out = self._slots[blank]
+            context = Context(self._version, pushes, self.current, self._center)
+            total = self._total(pushes, copies)
+            vector, alpha = self._rule.step(total, context, self.state, self._fresh, self._workspace)
+            if self._rule.yields != "parameters":
+                torch.add(self.current, vector, alpha=alpha, out=self._workspace.out)
+        if self._each is not None:
+            for index, push in enumerate(pushes):
+                if not copies or copies[index] < 0:
+                    self._commit(push)
+        self._version += 1
         self._current = blank
         self.state, self._fresh = self._fresh, self.state
         self._recycle(current)
 
-    def _make(self, blank: int, pushes: Sequence[PushRequest], updates: Sequence[Tensor]) -> None:
-        workspace = self._workspace
-        workspace.out = self._slots[blank]
-        total = updates[0]
-        if len(updates) > 1:
-            total = torch.add(total, updates[1], out=workspace.scratch())
-            for update in updates[2:]:
-                total.add_(update)
-        vector, alpha = self._rule.step((total, 1.0), len(pushes), self.state, self._fresh, workspace)
-        torch.add(self.current, vector, alpha=alpha, out=workspace.out)
+    def tensors(self) -> dict[str, Tensor]:
+        """All that the next step depends on, beside mailboxes, by name: what a checkpoint holds."""
+        found = {"params": self.current}
+        found |= {f"state.{index}": each for index, each in enumerate(self.state)}
+        for worker, (state, _) in self._workers.items():
+            found |= {f"state.worker-{worker}.{index}": each for index, each in enumerate(state)}
+        return found | {f"copy.{number}": each for number, each in self._copies.items()}
+
+    def _total(self, pushes: Sequence[PushRequest], copies: Sequence[int]) -> Scaled:
+        """The sum of the updates."""
+        if self._each is None and not copies:
+            total = self._mailboxes[pushes[0].worker]
+            if len(pushes) > 1:
+                total = torch.add(total, self._mailboxes[pushes[1].worker], out=self._workspace.scratch())
+                for push in pushes[2:]:
+                    total.add_(self._mailboxes[push.worker])
+            return total, 1.0
+        updates = (
+            (self._copies[copy], 1.0) if copy >= 0 else self._of_each(push)
+            for push, copy in zip(pushes, copies or (-1,) * len(pushes), strict=True)
+        )
+        vector, alpha = next(updates)
+        if len(pushes) == 1:
+            return vector, alpha
+        if self._accumulator is None:
+            self._accumulator = torch.empty_like(vector)
+        torch.mul(vector, alpha, out=self._accumulator)
+        for vector, alpha in updates:
+            self._accumulator.add_(vector, alpha=alpha)
+        return self._accumulator, 1.0
+
+    def _of_each(self, push: PushRequest) -> Scaled:
+        """One update, as the rules on each push make it; not committed."""
+        update = self._mailboxes[push.worker], 1.0
+        if self._each is None:
+            return update
+        context = Context(self._version, (push,), self.current, self._center)
+        return self._each.step(update, context, *self._of_worker(push.worker), self._workspace)
+
+    def _commit(self, push: PushRequest) -> None:
+        if self._each is not None:
+            state, fresh = self._of_worker(push.worker)
+            self._workers[push.worker] = fresh, state
+
+    def _of_worker(self, worker: int) -> tuple[list[Tensor], list[Tensor]]:
+        """The state of its rules, and where a fresh one is made."""
+        if worker not in self._workers:
+            assert self._each is not None
+            rule, each = self._rule, self._each
+            first = rule.states + worker * each.states, rule.scalars + worker * each.scalars
+            state, fresh = (self._tensors(each, side, *first) for side in range(2))
+            self._workers[worker] = state, fresh
+        return self._workers[worker]
+
+    def _tensors(self, rule: Rule, side: int, states: int = 0, scalars: int = 0) -> list[Tensor]:
+        """One of the two sets of tensors of a rule, before which there are so many of others."""
+        memory = self._memory
+        return [
+            *(memory.state(2 * (states + index) + side) for index in range(rule.states)),
+            *(memory.scalar(2 * (scalars + index) + side) for index in range(rule.scalars)),
+        ]
+
+    def _center(self, worker: int) -> Tensor:
+        return self._slots[self._pinned[worker]]
 
     def _blank(self) -> int:
         if not self._free:
-            self._slots.append(self._slot(len(self._slots)))
+            self._slots.append(self._memory.slot(len(self._slots)))
             self._readers.append(0)
             return len(self._slots) - 1
         return self._free.pop()

@@ -6,21 +6,26 @@ tensors; a step reads `state` and writes `fresh`, and the server swaps the two w
 process which dies half-way has torn nothing. P is the length of the flat vector.
 
 A rule says what it eats: a "delta" (a step to be added), a "gradient", or "any" of the two, which it then yields again.
+One that yields "parameters" has written the new parameters to `workspace.out` itself.
+
+A rule acts on what is merged, or `on_each` push before that: with state of the push's worker, and its staleness.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from asgd_lab.errors import ScenarioError
+from asgd_lab.protocol.messages import PushRequest
 
 Kind = Literal["delta", "gradient"]
 Passed = Literal["delta", "gradient", "any"]
+Made = Literal["delta", "gradient", "any", "parameters"]
 State = Sequence[Tensor]
 Scaled = tuple[Tensor, float]  # (vector, alpha): the update alpha * vector
 
@@ -45,30 +50,60 @@ class Workspace:
         return self.out if vector is not self.out else self.scratch()
 
 
+class Context(NamedTuple):
+    """What a rule sees of the step that it takes part in."""
+
+    version: int  # the newest; the step makes the next
+    pushes: Sequence[PushRequest]  # that the update is the sum of, in the order of workers; on each: that push alone
+    current: Tensor  # (P,) the newest version; read only
+    center: Callable[[int], Tensor]  # (P,) what a worker fetched last, for rules that say they need it; read only
+
+    @property
+    def staleness(self) -> int:
+        """Versions made since the fetch of the oldest center that contributed to the update."""
+        return self.version - min(push.base for push in self.pushes)
+
+
+Step = Callable[[Scaled, Context, State, State, Workspace], Scaled]
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One link: `step(update, count, state, fresh, workspace)` returns the transformed update.
+    """One link: `step(update, context, state, fresh, workspace)` returns the transformed update.
 
-    `count` is the number of pushes that the update is the sum of. `update`'s vector must not be written.
+    `update`'s vector must not be written. `state` and `fresh` hold the rule's vectors (P,) and then its scalars (0-d,
+    float64), all zero at first; all of `fresh` is written. A rule `on_each` push has those of the push's worker.
     """
 
     name: str
     eats: Passed
-    yields: Passed
-    states: int  # how many tensors of length P it keeps, all zero at first
-    step: Callable[[Scaled, int, State, State, Workspace], Scaled]
+    yields: Made
+    states: int  # how many vectors of length P it keeps
+    step: Step
     averages_round: bool = False
+    scalars: int = 0  # and how many numbers
+    on_each: bool = False
+    needs_center: bool = False
+    each: Rule | None = None  # of a chain: its links on each push, which come before these
+
+    def all_states(self, workers: int) -> int:
+        """How many vectors it keeps in a run of so many workers."""
+        return self.states + (workers * self.each.states if self.each is not None else 0)
+
+    def all_scalars(self, workers: int) -> int:
+        """How many numbers."""
+        return self.scalars + (workers * self.each.scalars if self.each is not None else 0)
 
 
 def add() -> Rule:
     """Whole deltas: w <- w + d. With M workers in flight the steps add up; see `scale`."""
-    return Rule("add", "delta", "delta", 0, lambda update, count, state, fresh, workspace: update)
+    return Rule("add", "delta", "delta", 0, lambda update, context, state, fresh, workspace: update)
 
 
 def scale(factor: float) -> Rule:
     """u <- factor * u. Factor 1/M, M the configured workers, is the averaging most A-SGD systems use."""
     return Rule(
-        "scale", "any", "any", 0, lambda update, count, state, fresh, workspace: (update[0], update[1] * factor)
+        "scale", "any", "any", 0, lambda update, context, state, fresh, workspace: (update[0], update[1] * factor)
     )
 
 
@@ -79,7 +114,7 @@ def mean() -> Rule:
         "any",
         "any",
         0,
-        lambda update, count, state, fresh, workspace: (update[0], update[1] / count),
+        lambda update, context, state, fresh, workspace: (update[0], update[1] / len(context.pushes)),
         averages_round=True,
     )
 
@@ -87,14 +122,14 @@ def mean() -> Rule:
 def sgd(lr: float) -> Rule:
     """Gradient descent at the server: d = -lr * g."""
     return Rule(
-        "sgd", "gradient", "delta", 0, lambda update, count, state, fresh, workspace: (update[0], -lr * update[1])
+        "sgd", "gradient", "delta", 0, lambda update, context, state, fresh, workspace: (update[0], -lr * update[1])
     )
 
 
 def momentum(beta: float, nesterov: bool = False) -> Rule:
     """v <- beta * v + u; u <- v, or u + beta * v for Nesterov (as torch.optim.SGD, whose dampening is 0 here)."""
 
-    def step(update: Scaled, count: int, state: State, fresh: State, workspace: Workspace) -> Scaled:
+    def step(update: Scaled, context: Context, state: State, fresh: State, workspace: Workspace) -> Scaled:
         vector, alpha = update
         velocity = torch.mul(state[0], beta, out=fresh[0]).add_(vector, alpha=alpha)
         if not nesterov:
@@ -108,7 +143,7 @@ def momentum(beta: float, nesterov: bool = False) -> Rule:
 def adagrad(lr: float, eps: float = 1e-10) -> Rule:
     """s <- s + g^2; d = -lr * g / (sqrt(s) + eps) (Duchi et al. 2011, as DistBelief's server used it)."""
 
-    def step(update: Scaled, count: int, state: State, fresh: State, workspace: Workspace) -> Scaled:
+    def step(update: Scaled, context: Context, state: State, fresh: State, workspace: Workspace) -> Scaled:
         gradient, alpha = update
         squares = torch.addcmul(state[0], gradient, gradient, value=alpha * alpha, out=fresh[0])
         delta = workspace.other_than(gradient)
@@ -121,7 +156,7 @@ def adagrad(lr: float, eps: float = 1e-10) -> Rule:
 def adadelta(lr: float = 1.0, rho: float = 0.9, eps: float = 1e-6) -> Rule:
     """d = -lr * g * RMS(earlier d) / RMS(g), both running averages of decay rho (Zeiler 2012, Algorithm 1)."""
 
-    def step(update: Scaled, count: int, state: State, fresh: State, workspace: Workspace) -> Scaled:
+    def step(update: Scaled, context: Context, state: State, fresh: State, workspace: Workspace) -> Scaled:
         gradient, alpha = update
         torch.mul(state[0], rho, out=fresh[0]).addcmul_(gradient, gradient, value=(1.0 - rho) * alpha * alpha)
         denominator = torch.add(fresh[0], eps, out=fresh[1])  # fresh[1] is free until the last line
@@ -134,28 +169,57 @@ def adadelta(lr: float = 1.0, rho: float = 0.9, eps: float = 1e-6) -> Rule:
 
 
 def chain(*links: Rule) -> Rule:
-    """The links one after the other, as one rule (the idea is optax's `chain`)."""
+    """The links one after the other, as one rule (the idea is optax's `chain`); all of them on each push, or none."""
     if not links:
         raise ScenarioError("a rule needs at least one link")
     eats: Passed = "any"
-    kind: Passed = "any"
+    kind: Made = "any"
     for index, link in enumerate(links):
         if link.averages_round and index:
             raise ScenarioError("mean must be the first link: it averages the pushes of a round")
+        if kind == "parameters":
+            raise ScenarioError(f"{links[index - 1].name} must be the last link: it makes the parameters themselves")
         if link.eats != "any":
             if kind not in ("any", link.eats):
                 raise ScenarioError(f"{link.name} eats a {link.eats}, but {links[index - 1].name} yields a {kind}")
             eats = link.eats if kind == "any" else eats
         kind = kind if link.yields == "any" else link.yields
-    bounds = [sum(link.states for link in links[:i]) for i in range(len(links) + 1)]
-    spans = [(link.step, slice(bounds[i], bounds[i + 1])) for i, link in enumerate(links)]
+    each = [link.each or link for link in links if link.on_each or link.each]
+    merged = [link for link in links if not link.on_each]
+    if [link for link in links if link.on_each] != list(links[: len(links) - len(merged)]):
+        raise ScenarioError("links on each push must come before those on what is merged")
+    states, scalars, step = _steps(merged)
+    return Rule(
+        " > ".join(link.name for link in links), eats, kind, states, step, links[0].averages_round, scalars,
+        needs_center=any(link.needs_center for link in links), each=_each(each) if each else None,
+    )  # fmt: skip
 
-    def step(update: Scaled, count: int, state: State, fresh: State, workspace: Workspace) -> Scaled:
-        for apply, span in spans:
-            update = apply(update, count, state[span], fresh[span], workspace)
+
+def _each(links: Sequence[Rule]) -> Rule:
+    states, scalars, step = _steps(links)
+    name = " > ".join(link.name for link in links)
+    return Rule(name, links[0].eats, links[-1].yields, states, step, scalars=scalars, on_each=True)
+
+
+def _steps(links: Sequence[Rule]) -> tuple[int, int, Step]:
+    """How many vectors and scalars the links keep, and their steps as one."""
+    vectors = [sum(link.states for link in links[:i]) for i in range(len(links) + 1)]
+    scalars = [vectors[-1] + sum(link.scalars for link in links[:i]) for i in range(len(links) + 1)]
+    spans = [
+        (link.step, slice(vectors[i], vectors[i + 1]), slice(scalars[i], scalars[i + 1]) if link.scalars else None)
+        for i, link in enumerate(links)
+    ]
+
+    def step(update: Scaled, context: Context, state: State, fresh: State, workspace: Workspace) -> Scaled:
+        for apply, span, more in spans:
+            if more is None:
+                update = apply(update, context, state[span], fresh[span], workspace)
+            else:
+                own, new = (*state[span], *state[more]), (*fresh[span], *fresh[more])
+                update = apply(update, context, own, new, workspace)
         return update
 
-    return Rule(" > ".join(link.name for link in links), eats, kind, bounds[-1], step, links[0].averages_round)
+    return vectors[-1], scalars[-1] - vectors[-1], step
 
 
 def check(rule: Rule, pushed: Kind, collects: bool) -> None:
@@ -164,5 +228,5 @@ def check(rule: Rule, pushed: Kind, collects: bool) -> None:
         raise ScenarioError("mean averages a collected round, and this algorithm collects none; use scale")
     if rule.eats not in ("any", pushed):
         raise ScenarioError(f"{rule.name} eats a {rule.eats}, but the workers push a {pushed}")
-    if (pushed if rule.yields == "any" else rule.yields) != "delta":
+    if (pushed if rule.yields == "any" else rule.yields) == "gradient":
         raise ScenarioError(f"{rule.name} yields a gradient; end it with sgd, adagrad or adadelta, or push deltas")

@@ -159,7 +159,7 @@ class Server:
             self._left += member.owed
         if self.gate.holds_back:
             self._clocks.move(member.clock, None)
-        if self.parameters is not None:
+        if self.parameters is not None and not self._kept.holds(worker):  # a rule may need the center of that push
             self.parameters.unpin(worker)
         return self._release([])
 
@@ -245,7 +245,7 @@ class Server:
         elif action == Action.KEEP:
             copy = self._kept.copy(push)
             if self.parameters is not None:
-                self.parameters.keep(worker, copy)
+                self.parameters.keep(push, copy)
             answers = [Ack(worker, incarnation, number, KEPT, self.version - base, steps)]
         else:
             answers = [self._dropped(push, reason)]
@@ -282,17 +282,19 @@ class Server:
         self._working.discard(worker)
         self._idle.add(worker)
 
-    def _drain(self) -> list[tuple[PushRequest, int]]:
-        """All pushes that are kept; the workers of those that lie in mailboxes wait no more."""
-        drained = self._kept.drain()
-        for push, copy in drained:
+    def _drain(self) -> None:
+        """Nothing is kept any more; the workers of pushes that lay in mailboxes wait no more."""
+        for push, copy in self._kept.sorted():
             member = self._members.get(push.worker)
-            if copy == Kept.IN_MAILBOX and member is not None and member.incarnation == push.incarnation:
+            if member is None:
+                if self.parameters is not None:
+                    self.parameters.unpin(push.worker)
+            elif copy == Kept.IN_MAILBOX and member.incarnation == push.incarnation:
                 member.pushing = False
                 self._idle.discard(push.worker)
                 if member.owed:
                     self._working.add(push.worker)
-        return drained
+        self._kept.clear()
 
     def _stopped(self) -> list[Answer]:
         """Stops for those whose lease is over now, each once."""
@@ -382,10 +384,10 @@ class Server:
 
     def _merge(self) -> list[Answer]:
         """One version of all that is kept, in the order of workers and of their pushes."""
-        drained = self._drain()
-        pushes = [push for push, _ in drained]
+        pushes, copies = zip(*self._kept.sorted(), strict=True)
         if self.parameters is not None:
-            self.parameters.step(pushes, [copy for _, copy in drained])
+            self.parameters.step(pushes, copies if max(copies) >= 0 else ())
+        self._drain()
         return self._count_version(pushes)
 
     def _count_version(self, pushes: Sequence[PushRequest]) -> list[Answer]:

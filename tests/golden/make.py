@@ -20,7 +20,7 @@ from torch import Tensor
 from asgd_lab.protocol import rules
 from asgd_lab.protocol.parameters import Parameters
 from asgd_lab.protocol.rules import Rule
-from tests.protocol.toys import pushed
+from tests.protocol.toys import Unwritten, pushed
 
 FOLDER = Path(__file__).parent
 P, VERSIONS = 7, 6
@@ -43,7 +43,7 @@ CASES: dict[str, tuple[Rule, int]] = {
 def run(rule: Rule, start: Tensor, versions: Sequence[Sequence[Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
     """The parameters after each version, and the rule's state after the last; all memory is NaN before it is used."""
     mailboxes = {worker: torch.empty_like(start) for worker in range(len(versions[0]))}
-    parameters = Parameters(start, rule, mailboxes, lambda _: torch.full_like(start, torch.nan))
+    parameters = Parameters(start, rule, mailboxes, Unwritten(start))
     made = []
     for pushes in versions:
         for worker, push in enumerate(pushes):

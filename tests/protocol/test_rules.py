@@ -21,7 +21,7 @@ from asgd_lab.protocol import rules
 from asgd_lab.protocol.parameters import Parameters
 from asgd_lab.protocol.rules import Rule, Workspace
 from tests.golden import make as golden
-from tests.protocol.toys import pushed
+from tests.protocol.toys import Unwritten, merging, pushed
 
 NAN = float("nan")
 
@@ -186,7 +186,7 @@ def one_after_the_other(names: Sequence[str], start: Tensor, versions: list[list
             workspace = Workspace()
             workspace.out = torch.full_like(current, NAN)
             fresh = [torch.full_like(current, NAN) for _ in states[index]]
-            result, alpha = SINGLE[name].step((update, 1.0), len(pushes), states[index], fresh, workspace)
+            result, alpha = SINGLE[name].step((update, 1.0), merging(len(pushes)), states[index], fresh, workspace)
             update, states[index] = alpha * result, fresh
         current = current + update
         made.append(current)
@@ -236,7 +236,7 @@ def test_a_step_writes_neither_the_updates_nor_the_current_version_nor_the_old_s
     versions = data.draw(rounds(merged if collects else 1))
     mailboxes = {worker: torch.empty(4) for worker in range(len(versions[0]))}
     rule = rules.chain(*(SINGLE[name] for name in names))
-    parameters = Parameters(torch.ones(4), rule, mailboxes, lambda _: torch.full((4,), NAN))
+    parameters = Parameters(torch.ones(4), rule, mailboxes, Unwritten(torch.ones(4)))
     for pushes in versions:
         for worker, push in enumerate(pushes):
             mailboxes[worker].copy_(push)
@@ -257,7 +257,7 @@ def test_a_link_stands_for_alpha_times_its_vector(name: str, update: tuple[float
         rule, workspace = SINGLE[name], Workspace()
         workspace.out = torch.full((4,), NAN)
         state, fresh = [[torch.full((4,), start) for _ in range(rule.states)] for start in (0.5, NAN)]
-        result, factor = rule.step(pair, 2, state, fresh, workspace)
+        result, factor = rule.step(pair, merging(2), state, fresh, workspace)
         assert all(tensor.isfinite().all() for tensor in fresh), "all of the new state is written"
         assert all((tensor == 0.5).all() for tensor in state)
         return torch.cat([result * factor, *fresh])

@@ -16,7 +16,7 @@ from asgd_lab.protocol import gates, rules
 from asgd_lab.protocol.gates import Gate
 from asgd_lab.protocol.members import Budget
 from asgd_lab.protocol.messages import DROPPED, Ack, Answer, FetchRequest, Grant, PushRequest
-from asgd_lab.protocol.parameters import Parameters
+from asgd_lab.protocol.parameters import Memory, Parameters
 from asgd_lab.protocol.server import Server
 
 from .toys import Counting, built, pushed
@@ -439,6 +439,11 @@ def test_a_refused_push_changes_nothing() -> None:
 WORKERS = 4
 
 
+class Slotted(Memory):
+    def __init__(self, slot: Callable[[int], torch.Tensor]) -> None:
+        self.slot = slot  # type: ignore[method-assign]
+
+
 class Slots(RuleBasedStateMachine):
     """Reads, steps and deaths in any order: what is pinned stays as it was, and memory is W + 2 slots."""
 
@@ -446,7 +451,7 @@ class Slots(RuleBasedStateMachine):
     def begin(self) -> None:
         self.mailboxes = {worker: torch.zeros(2) for worker in range(WORKERS)}
         self.slots: list[torch.Tensor] = []
-        self.parameters = Parameters(torch.zeros(2), rules.add(), self.mailboxes, self.slot)
+        self.parameters = Parameters(torch.zeros(2), rules.add(), self.mailboxes, Slotted(self.slot))
         self.current = [0.0, 0.0]
         self.held: dict[int, tuple[int, list[float]]] = {}
 
@@ -506,9 +511,8 @@ TestSlots = Slots.TestCase
 @given(count=st.integers(1, 30))
 def test_slots_are_recycled_when_nobody_holds_them(count: int) -> None:
     made: list[int] = []
-    parameters = Parameters(
-        torch.zeros(1), rules.add(), {0: torch.ones(1)}, lambda number: made.append(number) or torch.zeros(1)
-    )
+    memory = Slotted(lambda number: made.append(number) or torch.zeros(1))
+    parameters = Parameters(torch.zeros(1), rules.add(), {0: torch.ones(1)}, memory)
     for _ in range(count):
         parameters.step([pushed(0)])
     assert made == [0, 1]

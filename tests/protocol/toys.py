@@ -11,6 +11,8 @@ from torch import Tensor
 from asgd_lab.algorithms import ALGORITHMS
 from asgd_lab.protocol.algorithms import Algorithm
 from asgd_lab.protocol.messages import PushRequest
+from asgd_lab.protocol.parameters import Memory
+from asgd_lab.protocol.rules import Context
 from asgd_lab.tasks.base import Bufferless
 
 COUNTERS = 16  # more workers than any test has
@@ -19,6 +21,18 @@ COUNTERS = 16  # more workers than any test has
 def pushed(worker: int) -> PushRequest:
     """A push of one minibatch."""
     return PushRequest(worker, 1, 1, 0, 1, 0.0, 0.0)
+
+
+def merging(count: int) -> Context:
+    """The context of a step that merges so many pushes."""
+    return Context(0, [pushed(worker) for worker in range(count)], torch.empty(0), lambda _: torch.empty(0))
+
+
+class Unwritten(Memory):
+    """Memory that is NaN before it is used."""
+
+    def slot(self, number: int) -> Tensor:
+        return torch.full_like(self._like, torch.nan)
 
 
 class CountingLearner:

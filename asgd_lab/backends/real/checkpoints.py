@@ -120,8 +120,7 @@ class Checkpointer:
         arrays = {}
         if server.parameters is not None:
             self._logged.digest(clock_ns)
-            arrays["params"] = server.parameters.current.numpy()
-            arrays |= {f"state.{index}": each.numpy() for index, each in enumerate(server.parameters.state)}
+            arrays = {name: tensor.numpy() for name, tensor in server.parameters.tensors().items()}
         checkpoints.write(run_dir, self._number, "server", arrays)
         checkpoints.commit(
             run_dir, self._number, version=server.version, minibatches=server.minibatches, elapsed_ns=clock_ns,
@@ -173,6 +172,5 @@ def rewind(plan: Plan, checkpoint: Path) -> None:
     logged.close()
     parameters = logged.server.parameters
     if parameters is not None:
-        parameters.current.copy_(torch.from_numpy(arrays["params"]))
-        for index, vector in enumerate(parameters.state):
-            vector.copy_(torch.from_numpy(arrays[f"state.{index}"]))
+        for name, tensor in parameters.tensors().items():
+            tensor.copy_(torch.from_numpy(arrays[name]))

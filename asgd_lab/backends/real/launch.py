@@ -62,7 +62,9 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
     plan = Plan(
         scenario, task.size, task.size_bytes,
         SharedMemory(
-            scenario.workers, task.size, depth=algorithm.depth, shared=algorithm.shared, states=algorithm.rule.states,
+            scenario.workers, task.size, depth=algorithm.depth, shared=algorithm.shared,
+            states=algorithm.rule.all_states(scenario.workers), scalars=algorithm.rule.all_scalars(scenario.workers),
+            copies=algorithm.gate.keeps,
             tensors=data | task.start(),
         ),
         record.path, resumed,

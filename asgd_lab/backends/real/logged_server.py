@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from asgd_lab.backends import event_log
 from asgd_lab.backends.build import build_algorithm, build_budget, build_server, build_task
 from asgd_lab.backends.event_log import Attach, Digest, EventLog, Times, WakeAt
+from asgd_lab.backends.real import transport
 from asgd_lab.backends.real.plan import Plan
-from asgd_lab.backends.real.transport import Memory, Welcome
+from asgd_lab.backends.real.transport import Welcome
 from asgd_lab.protocol.messages import (
     Ack,
     Answer,
@@ -30,7 +32,31 @@ from asgd_lab.protocol.messages import (
     Stop,
     Why,
 )
+from asgd_lab.protocol.parameters import Memory
 from asgd_lab.tasks.base import CPU
+
+
+class _InMemory(Memory):
+    """The server's tensors in the transport's memory, where the next server finds them."""
+
+    def __init__(self, memory: transport.Memory) -> None:
+        self._memory = memory
+
+    def slot(self, number: int) -> Tensor:
+        """(P,) for a version."""
+        return self._memory.slot(number, writable=True)
+
+    def state(self, number: int) -> Tensor:
+        """(P,) for a vector of the rule."""
+        return self._memory.state(number)
+
+    def scalar(self, number: int) -> Tensor:
+        """() float64 for a number of the rule."""
+        return self._memory.scalar(number)
+
+    def copy(self, number: int) -> Tensor:
+        """(P,) for a copy of an update that is kept."""
+        return self._memory.copy(number)
 
 
 class LoggedServer:
@@ -39,7 +65,7 @@ class LoggedServer:
     `reading` is called for each message of the past.
     """
 
-    def __init__(self, plan: Plan, memory: Memory, reading: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, plan: Plan, memory: transport.Memory, reading: Callable[[], None] = lambda: None) -> None:
         scenario = plan.scenario
         workers = scenario.workers
         task = build_task(scenario, plan.transport.tensors(), checked=True, device=CPU)
@@ -54,8 +80,7 @@ class LoggedServer:
             build_budget(scenario),
             torch.empty(0) if past else torch.clone(memory.slot(0)),
             self._mailboxes,
-            slot=lambda slot: memory.slot(slot, writable=True),
-            state=memory.state,
+            _InMemory(memory),
             counting=bool(past),
         )
         self._log = EventLog(plan.events, existing=True)

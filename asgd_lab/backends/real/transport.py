@@ -127,6 +127,12 @@ class Memory(Protocol):
     def state(self, index: int) -> Tensor:
         """(P,) a buffer for what the rule keeps; there are two of each."""
 
+    def scalar(self, index: int) -> Tensor:
+        """() float64, a number that the rule keeps; there are two of each."""
+
+    def copy(self, index: int) -> Tensor:
+        """(P,) a buffer for an update that the server keeps while its worker goes on."""
+
     def mailbox(self, worker: int, buffer: int, writable: bool = False) -> Tensor:
         """(P,) the update that a push from this buffer speaks of, once the push is heard; its worker writes it."""
 

@@ -17,17 +17,20 @@ from asgd_lab.backends.real.transports.staged import Staged
 
 class SharedMemory:
     """A run's: buffers for versions (slot 0 the initial one), `depth` mailboxes a worker, two of each of the rule's
-    `states`, the data set, and the progress words. Where the workers train in one `shared` vector, slot 0 is all.
+    `states` and `scalars`, `copies` of updates, the data set, and the progress words. Where the workers train in one
+    `shared` vector, slot 0 is all.
     """
 
     def __init__(
         self, workers: int, size: int, *, depth: int = 1, shared: bool = False, states: int = 0,
-        tensors: Mapping[str, Tensor] | None = None,
+        scalars: int = 0, copies: int = 0, tensors: Mapping[str, Tensor] | None = None,
     ) -> None:  # fmt: skip
         self.workers, self.depth = workers, depth
         self._slots = Stack("asgd-lab-versions", 1 if shared else workers + 2, size)
         self._mailboxes = Stack("asgd-lab-mailboxes", workers * depth, 0 if shared else size)
         self._states = Stack("asgd-lab-states", 2 * states, size)
+        self._scalars = Stack("asgd-lab-scalars", 2 * scalars, 2)  # of float64, which is two of float32
+        self._copies = Stack("asgd-lab-copies", copies, size)
         self._data = SharedTensors(dict(tensors or {}))
         self._buffer = Buffer("asgd-lab-progress", Words.size_bytes(workers))
         self.words = Words(workers, self._buffer.map(writable=True))
@@ -46,6 +49,14 @@ class SharedMemory:
     def state(self, index: int) -> Tensor:
         """(P,) likewise."""
         return self._states.vector(index, writable=True)
+
+    def scalar(self, index: int) -> Tensor:
+        """() likewise."""
+        return self._scalars.vector(index, writable=True).view(torch.float64)[0]
+
+    def copy(self, index: int) -> Tensor:
+        """(P,) likewise."""
+        return self._copies.vector(index, writable=True)
 
     def mailbox(self, worker: int, buffer: int, writable: bool = False) -> Tensor:
         """(P,) likewise; its worker writes it."""
@@ -77,5 +88,5 @@ class SharedMemory:
 
     def close(self) -> None:
         """Give this process's descriptors back; what is mapped stays so."""
-        for each in (self._slots, self._mailboxes, self._states, self._data, self._buffer):
+        for each in (self._slots, self._mailboxes, self._states, self._scalars, self._copies, self._data, self._buffer):
             each.close()
