@@ -21,7 +21,7 @@ from asgd_lab.backends.run import execute
 from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.record import tables
 from asgd_lab.record.run import read_summary
-from asgd_lab.tasks import QuadraticTask
+from asgd_lab.tasks.quadratic import QuadraticTask
 
 from .chaos import members
 from .scenarios import DIGITS, TIMING, run, scenario
