@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from asgd_lab.scenario import tasks as scenario
 from asgd_lab.tasks.base import Data
 
 
@@ -31,6 +32,8 @@ class Quadratic:
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Any = None
     name: str = "quadratic"
+
+    has_data, load, make = scenario.Quadratic.has_data, scenario.Quadratic.load, scenario.Quadratic.make
 
 
 @dataclass
@@ -53,12 +56,16 @@ class Classification:
     size_bytes: int | None = None
     name: str = "classification"
 
+    has_data, load, make = scenario.Classification.has_data, scenario.Classification.load, scenario.Classification.make
+
 
 @dataclass
 class Timing:
     size_bytes: int = 1000
     step_s: float = 0.1
     name: str = "timing"
+
+    has_data, load, make = scenario.Timing.has_data, scenario.Timing.load, scenario.Timing.make
 
 
 def pictures(samples: int = 60, shape: tuple[int, int, int] = (1, 8, 8), classes: int = 4, seed: int = 0) -> Data:

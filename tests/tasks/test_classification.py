@@ -19,7 +19,7 @@ from asgd_lab.errors import ProtocolError, ScenarioError
 from asgd_lab.tasks import build, load
 from asgd_lab.tasks.classification import ClassificationTask
 from asgd_lab.tasks.feeds import walk
-from tests.tasks.configs import Classification, Optimizer, Timing, pictures
+from tests.tasks.configs import Classification, Optimizer, pictures
 
 CPU = torch.device("cpu")
 MOMENTUM = Optimizer("SGD", {"lr": 0.05, "momentum": 0.9})
@@ -295,8 +295,3 @@ def test_a_batch_larger_than_the_data_is_refused() -> None:
 def test_a_vector_of_another_size_is_a_bug_of_the_backend() -> None:
     with pytest.raises(ProtocolError):
         make().learner(0, torch.zeros(3))
-
-
-def test_an_unknown_task_is_refused() -> None:
-    with pytest.raises(ScenarioError, match="did you mean 'timing'"):
-        build(Timing(name="timeing"), 0, {})
