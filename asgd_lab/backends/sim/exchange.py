@@ -98,12 +98,9 @@ class Exchange(Divided):
         self.begun = self.sent = self.arrived = self.started = self.served = self.released = self.landed = 0
         self.done = 0
 
-    def _reset(self, begun: int) -> None:
-        self.begun = begun
-        self.sent = self.arrived = self.started = self.served = self.released = self.landed = self.done = FAR
+    def _reset_slices(self) -> None:
         for slice in self.slices:
             slice.arrived = slice.started = slice.served = FAR
-        self.in_flight = True
 
     def slice_arrives(self, server: int) -> None:
         """At one of several servers."""

@@ -33,7 +33,10 @@ class Fetch(Exchange):
 
     def begin(self, request: FetchRequest, local: int) -> None:
         """From the worker's own time `local`, now or later."""
-        self._reset(local)
+        self.in_flight, self.begun = True, local
+        self.sent = self.arrived = self.started = self.served = self.released = self.landed = self.done = FAR
+        if self.slices:
+            self._reset_slices()
         self.request = request
         if self.independent:
             self.left = len(self.slices)

@@ -33,7 +33,10 @@ class Push(Exchange):
 
     def begin(self, request: PushRequest, local: int) -> None:
         """From the worker's own time `local`, now or later."""
-        self._reset(local)
+        self.in_flight, self.begun = True, local
+        self.sent = self.arrived = self.started = self.served = self.released = self.landed = self.done = FAR
+        if self.slices:
+            self._reset_slices()
         self.request = request
         now = self.clock.now
         if self.host is not None and self.client_ns:

@@ -26,6 +26,7 @@ class PushOutcomes:
         self.statistics, self._rows = statistics, rows
         self._services = rows.any and server_rows
         self._distances = rows.distances is not None
+        self._writes = self._services or self._distances
         self._kept: dict[tuple[int, int], Served] = {}  # by worker and number
 
     def keep(self, push: Push) -> None:
@@ -43,8 +44,11 @@ class PushOutcomes:
 
     def ended(self, push: Push, ack: Ack) -> None:
         """The push has ended as its answer says."""
-        self._count(ack)
-        if self._services or self._distances:
+        if ack.version == DROPPED:  # inlined: `_count`
+            self.statistics.dropped(ack.steps)
+        else:
+            self.statistics.applied(ack.staleness, ack.steps)
+        if self._writes:
             self._write(self._served(push), ack)
 
     def _served(self, push: Push) -> Served:

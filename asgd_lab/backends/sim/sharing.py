@@ -88,14 +88,23 @@ class Sharing(Alarm):
 
     def take(self, one: Class, amount: float, done: Callable[[], object]) -> list[Any]:
         """Call `done` when a new member of the class has drawn `amount`; what is returned can be withdrawn."""
-        now = self._clock.now
-        if self._since != now:
-            self.move()
+        now, count = self._clock.now, one.count
+        passed = now - self._since
+        if passed:  # inlined: `move`, where there is one class
+            if one is not self._only:
+                self.move()
+            else:
+                self._since = now
+                if count:
+                    drawn = one.rate * passed
+                    one.virtual += drawn
+                    one.drawn += drawn * count
+                    one.present_ns += count * passed
         self._sequence += 1
         entry = [one.virtual + amount, self._sequence, done]
         heap = one.heap
         heappush(heap, entry)
-        one.count = count = one.count + 1
+        one.count = count = count + 1
         # An alarm that is set for an earlier time stays: it finds nobody done, and sets the next. So whoever joins, and
         # makes all others later, costs no new one. Of several classes some may become faster: a flow that is slowed
         # here leaves room elsewhere.

@@ -77,6 +77,7 @@ class Simulation:
             scenario, task, record, self.clock, self.shards, lambda: self.workers[0].learner.buffers()
         )
         self._observes = False  # is there anything to look at after a push?
+        self._is_plain = False  # is each push answered at once, and that all there is to it?
         self._wakes_at = -1  # when the server is to be woken, as far as it has said so
         self._failure: str | None = None
 
@@ -91,6 +92,9 @@ class Simulation:
         """Until the budget is used up; it fails if the workers come to wait for one another for ever."""
         self._observer.watch = watch
         self._observes = self._observer.any
+        gate = self.algorithm.gate
+        waits = gate.collects or gate.keeps or self._wakes
+        self._is_plain = not (waits or self._observes or self.faults is not None or self.algorithm.depth > 1)
         for worker in self.workers:
             self.shards.join(worker.number, 0)
         self._observer.at_server(self.pushes)
@@ -194,6 +198,12 @@ class Simulation:
             push.distance = self.server.parameters.moved(request.worker)
         self.server.now_ns = self.clock.now  # and not `hear`: nothing is called so often
         answers = self.server.on_push(request)
+        if self._is_plain and len(answers) == 1 and not self.server.finished:  # `_pushed` and `deliver`, in one piece
+            ack: Ack = answers[0]  # type: ignore[assignment]
+            self.pushes += 1
+            self._outcomes.ended(push, ack)
+            push.release(ack)
+            return
         if push.lost and self.faults is not None:  # given up at the crash, of which the server has not heard
             self.faults.lost_minibatches -= request.steps
         self._pushed(answers)

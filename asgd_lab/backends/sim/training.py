@@ -35,6 +35,7 @@ class Training:
         "_ended",
         "_ends_ns",
         "_entry",
+        "_is_timed_only",
         "_job",
         "_late",
         "_paused_ns",
@@ -42,9 +43,9 @@ class Training:
         "_rows",
         "_taken",
         "_times",
-        "_timing_only",
         "_unpushed_ns",
         "_world",
+        "bare",
         "begun",
         "paused_until",
         "total_ns",
@@ -59,7 +60,8 @@ class Training:
         self._world, self._entry, self._times, self._account = world, entry, times, account
         self._client, self._replica, self._rows = entry.client, entry.replica, world.rows
         self._device, self._ended, self._clock = device, ended, world.machine.clock
-        self._timing_only = world.numerics is None and not world.stops
+        self._is_timed_only = world.numerics is None and not world.stops
+        self.bare = self._is_timed_only and not world.rows.any  # is there nothing to learn but that it is over?
         self._alarm = Alarm()
         self.under_way = False
         self.begun = 0
@@ -88,7 +90,9 @@ class Training:
         self.begun = local
         self.under_way = True
         steps = self._replica.steps
-        self.total_ns = total_ns = self._times.total_ns(steps, local) if self._timing_only else self._plan(steps, local)
+        self.total_ns = total_ns = (
+            self._times.total_ns(steps, local) if self._is_timed_only else self._plan(steps, local)
+        )
         end = local + total_ns
         if end > FAR:
             self._world.fail(f"worker {self._replica.worker} would train beyond {FAR / 1e9:.3g} s of virtual time, "

@@ -12,7 +12,7 @@ from asgd_lab.backends.sim.clock import Alarm, Timer
 from asgd_lab.backends.sim.exchange import Exchange, Stages
 from asgd_lab.backends.sim.fetch import Fetch
 from asgd_lab.backends.sim.push import Push
-from asgd_lab.backends.sim.training import Training
+from asgd_lab.backends.sim.training import NAN, Training
 from asgd_lab.backends.sim.world import World
 from asgd_lab.hardware.step_times import StepTimes
 from asgd_lab.protocol.client import FETCH
@@ -27,6 +27,7 @@ class SimWorker(Alarm):
     __slots__ = (
         "_ahead",
         "_entry",
+        "_looks_at_fetches",
         "_since",
         "_unsettled",
         "account",
@@ -61,6 +62,7 @@ class SimWorker(Alarm):
         self._ahead: list[tuple[Stages, int]] = []  # what is to be charged before that, of overlapping exchanges
         self.alive = True
         self._since = 0  # the worker's own time when it began to wait
+        self._looks_at_fetches = self.replica.vectors is not None or self.rows.any or self.fetch.independent
 
     @property
     def learner(self) -> Learner:
@@ -141,7 +143,12 @@ class SimWorker(Alarm):
         if self.rows.any and type(exchange) is Push:
             self.rows.push(exchange)
         if self.client.hear(exchange.answer):
-            self._take(exchange)
+            exchange.in_flight = False  # inlined: `_take`
+            if self._unsettled is not None:
+                self._unsettled.charge(self.account)
+            self._unsettled = exchange
+            if self._looks_at_fetches and exchange is self.fetch:
+                self._fetched(self.fetch)
             done, since = exchange.done, self._since
             self.resume(done if done > since else since)
 
@@ -151,14 +158,18 @@ class SimWorker(Alarm):
         if self._unsettled is not None:
             self._unsettled.charge(self.account)
         self._unsettled = exchange
-        if type(exchange) is Fetch:
-            replica = self.replica
-            if exchange.independent:
-                replica.versions = tuple(exchange.versions[1:])
-            if replica.granted:
-                self.world.granted(replica)
-            if self.rows.any:
-                self.rows.fetch(exchange)
+        if self._looks_at_fetches and exchange is self.fetch:
+            self._fetched(self.fetch)
+
+    def _fetched(self, fetch: Fetch) -> None:
+        """The replica has a new center, unless there are no more minibatches."""
+        replica = self.replica
+        if fetch.independent:
+            replica.versions = tuple(fetch.versions[1:])
+        if replica.granted:
+            self.world.granted(replica)
+        if self.rows.any:
+            self.rows.fetch(fetch)
 
     def _set_aside(self) -> None:
         """The last exchange begins anew, or the next may be done before the clock gets to its end: charge it later."""
@@ -179,7 +190,10 @@ class SimWorker(Alarm):
         if now > account.until:  # inlined: Account.charge
             account.spent_ns[COMPUTE] += now - account.until
             account.until = now
-        self.training.learn(now)
+        if self.training.bare:
+            self.client.trained(NAN, NAN)
+        else:
+            self.training.learn(now)
         self.resume(now)
 
     def pause(self, until: int) -> None:
