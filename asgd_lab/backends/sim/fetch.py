@@ -15,7 +15,7 @@ from asgd_lab.protocol.messages import FetchRequest, Grant
 class Fetch(Exchange):
     """A fetch, and all that its worker's life has of them, one after the other."""
 
-    __slots__ = ("_served", "_to_device_ns", "answer", "request", "versions")
+    __slots__ = ("_on_transferred", "_served", "_to_device_ns", "answer", "request", "versions")
     request: FetchRequest
     answer: Grant
     versions: list[int]
@@ -30,6 +30,7 @@ class Fetch(Exchange):
         )
         self._served = served
         self._to_device_ns = machine.costs.to_device_ns
+        self._on_transferred = self._transferred  # made once
 
     def begin(self, request: FetchRequest, local: int) -> None:
         """From the worker's own time `local`, now or later."""
@@ -98,7 +99,7 @@ class Fetch(Exchange):
                 slice.transfer(slice_lands)
             return
         if route.sharing is not None:
-            self.entry = route.sharing.take(route.one, route.bytes, self._transferred)
+            self.entry = route.sharing.take(route.one, route.bytes, self._on_transferred)
             return
         landed = clock.now + route.alone_ns + route.latency_ns
         if route.alone_ns:
@@ -162,8 +163,9 @@ class Fetch(Exchange):
         spent[LINK] += self.arrived - self.begun + landed - released
         spent[QUEUE] += served - self.arrived
         spent[GATE] += released - served
-        spent[STAGING] += self.done - landed - self.client_ns
-        spent[CLIENT] += self.client_ns
+        if self.done > landed:
+            spent[STAGING] += self.done - landed - self.client_ns
+            spent[CLIENT] += self.client_ns
         account.until = self.done
 
     def stages(self) -> Stages:

@@ -15,7 +15,7 @@ from asgd_lab.protocol.messages import Ack, PushRequest
 class Push(Exchange):
     """A push, and all that leave from one buffer of its worker, one after the other."""
 
-    __slots__ = ("_served", "_to_host_ns", "answer", "distance", "request")
+    __slots__ = ("_on_transferred", "_served", "_to_host_ns", "answer", "distance", "request")
     request: PushRequest
     answer: Ack
 
@@ -30,6 +30,7 @@ class Push(Exchange):
         self._served = served
         self.distance = 0.0
         self._to_host_ns = machine.costs.to_host_ns
+        self._on_transferred = self._transferred  # made once
 
     def begin(self, request: PushRequest, local: int) -> None:
         """From the worker's own time `local`, now or later."""
@@ -70,7 +71,7 @@ class Push(Exchange):
                 slice.transfer(slice_arrives)
             return
         if route.sharing is not None:
-            self.entry = route.sharing.take(route.one, route.bytes, self._transferred)
+            self.entry = route.sharing.take(route.one, route.bytes, self._on_transferred)
             return
         arrival = now + route.alone_ns + route.latency_ns
         if route.alone_ns:
@@ -122,10 +123,11 @@ class Push(Exchange):
         if account.until != self.begun or self.host is not None:
             account.charge_stages(self.stages(), self.done)
             return
-        spent, served, released, prepared_ns = account.spent_ns, self.served, self.released, self.client_ns
-        spent[CLIENT] += prepared_ns
-        spent[STAGING] += self.sent - self.begun - prepared_ns
-        spent[LINK] += self.arrived - self.sent + self.done - released
+        spent, served, released, sent = account.spent_ns, self.served, self.released, self.sent
+        if sent > self.begun:
+            spent[CLIENT] += self.client_ns
+            spent[STAGING] += sent - self.begun - self.client_ns
+        spent[LINK] += self.arrived - sent + self.done - released
         spent[QUEUE] += served - self.arrived
         spent[GATE] += released - served
         account.until = self.done

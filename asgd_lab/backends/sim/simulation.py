@@ -94,7 +94,8 @@ class Simulation:
         self._observes = self._observer.any
         gate = self.algorithm.gate
         waits = gate.collects or gate.keeps or self._wakes
-        self._is_plain = not (waits or self._observes or self.faults is not None or self.algorithm.depth > 1)
+        looks = self._observes or self.record.distances is not None
+        self._is_plain = not (waits or looks or self.faults is not None or self.algorithm.depth > 1)
         for worker in self.workers:
             self.shards.join(worker.number, 0)
         self._observer.at_server(self.pushes)
@@ -189,21 +190,25 @@ class Simulation:
 
     def push_served(self, push: Push) -> None:
         """A push has had its service: it is applied, or collected."""
-        request = push.request
-        if push.lost and (push.torn or not self._is_member(request.worker, request.incarnation)):
-            return
-        if self.algorithm.depth > 1:
-            self.shards.take_from(request.worker, request.buffer)
-        if self.record.distances is not None and self.server.parameters is not None:
-            push.distance = self.server.parameters.moved(request.worker)
-        self.server.now_ns = self.clock.now  # and not `hear`: nothing is called so often
-        answers = self.server.on_push(request)
-        if self._is_plain and len(answers) == 1 and not self.server.finished:  # `_pushed` and `deliver`, in one piece
+        request, server = push.request, self.server
+        if self._is_plain:  # the same as below, in one piece
+            server.now_ns = self.clock.now  # and not `hear`: nothing is called so often
+            answers = server.on_push(request)
+            if len(answers) != 1 or server.finished:
+                self._pushed(answers)
+                return
             ack: Ack = answers[0]  # type: ignore[assignment]
             self.pushes += 1
             self._outcomes.ended(push, ack)
             push.release(ack)
             return
+        if push.lost and (push.torn or not self._is_member(request.worker, request.incarnation)):
+            return
+        if self.algorithm.depth > 1:
+            self.shards.take_from(request.worker, request.buffer)
+        if self.record.distances is not None and server.parameters is not None:
+            push.distance = server.parameters.moved(request.worker)
+        answers = server.hear(request, self.clock.now)
         if push.lost and self.faults is not None:  # given up at the crash, of which the server has not heard
             self.faults.lost_minibatches -= request.steps
         self._pushed(answers)
@@ -234,12 +239,12 @@ class Simulation:
         """A fetch has had its service: it is granted, or held back."""
         if fetch.lost:
             return
-        worker = fetch.worker
+        request, server = fetch.request, self.server
         if self.rows.any and not self.machine.one_sided:
             self.rows.grant(fetch)
-        self.server.now_ns = self.clock.now
-        answers = self.server.on_fetch(fetch.request)
-        if len(answers) == 1 and answers[0].worker == worker.number and not self._wakes:
+        server.now_ns = self.clock.now
+        answers = server.on_fetch(request)
+        if len(answers) == 1 and answers[0].worker == request.worker and not self._wakes:
             fetch.release(answers[0])  # type: ignore[arg-type]
         else:
             self._answered(answers)

@@ -38,6 +38,7 @@ class Training:
         "_is_timed_only",
         "_job",
         "_late",
+        "_on_end",
         "_paused_ns",
         "_replica",
         "_rows",
@@ -63,6 +64,7 @@ class Training:
         self._is_timed_only = world.numerics is None and not world.stops
         self.bare = self._is_timed_only and not world.rows.any  # is there nothing to learn but that it is over?
         self._alarm = Alarm()
+        self._on_end = self._end  # made once
         self.under_way = False
         self.begun = 0
         self.total_ns = 0
@@ -98,7 +100,7 @@ class Training:
             self._world.fail(f"worker {self._replica.worker} would train beyond {FAR / 1e9:.3g} s of virtual time, "
                              "where clocks end")  # fmt: skip
         if self._device is None:
-            self._alarm.set(self._clock, end, self._end)
+            self._alarm.set(self._clock, end, self._on_end)
         elif local > self._clock.now:
             self._alarm.set(self._clock, local, self._compute)
         else:

@@ -28,6 +28,7 @@ class SimWorker(Alarm):
         "_ahead",
         "_entry",
         "_looks_at_fetches",
+        "_records",
         "_since",
         "_unsettled",
         "account",
@@ -62,7 +63,8 @@ class SimWorker(Alarm):
         self._ahead: list[tuple[Stages, int]] = []  # what is to be charged before that, of overlapping exchanges
         self.alive = True
         self._since = 0  # the worker's own time when it began to wait
-        self._looks_at_fetches = self.replica.vectors is not None or self.rows.any or self.fetch.independent
+        self._records = self.rows.any
+        self._looks_at_fetches = self.replica.vectors is not None or self._records or self.fetch.independent
 
     @property
     def learner(self) -> Learner:
@@ -140,7 +142,7 @@ class SimWorker(Alarm):
 
     def finished(self, exchange: Exchange) -> None:
         """All that others have to do with it is over; it is done at its own `done`, now or later."""
-        if self.rows.any and type(exchange) is Push:
+        if self._records and type(exchange) is Push:
             self.rows.push(exchange)
         if self.client.hear(exchange.answer):
             exchange.in_flight = False  # inlined: `_take`
