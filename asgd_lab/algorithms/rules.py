@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Push = Literal["delta", "gradient"]
 Passed = Literal["delta", "gradient", "any"]
+Made = Literal["delta", "gradient", "any", "parameters"]
 
 
 class Link(Choice):
@@ -30,7 +31,8 @@ class Link(Choice):
     registry = "rules"
     takes: ClassVar[Passed] = "any"
     """A delta (a step to be added), a gradient, or any of the two, which it then passes on."""
-    makes: ClassVar[Passed] = "any"
+    makes: ClassVar[Made] = "any"
+    """One of those, or the new parameters themselves: then it is the last link."""
     averages_round: ClassVar[bool] = False
     """Whether it divides by the number of pushes that a version is made of."""
 
@@ -181,7 +183,10 @@ def chained(rule: Sequence[Link], workers: int) -> Rule:
             if not is_ours(link):
                 one = _of_somebody(link, one)
         built.append(one)
-    return rules.chain(*built)
+    try:
+        return rules.chain(*built)
+    except ScenarioError as error:
+        raise ScenarioError.at("algorithm.rule", str(error)) from error
 
 
 def _of_somebody(link: Link, built: Any) -> Rule:

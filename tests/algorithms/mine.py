@@ -1,8 +1,10 @@
-"""An algorithm around one of ours, one with a program of its own, and a rule: what a user writes, from outside."""
+"""An algorithm around one of ours, one with a program of its own, a rule, a task and a backend: all from outside."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,11 +12,19 @@ import torch
 from asgd_lab.algorithms import Apart, Asgd, Link, Together
 from asgd_lab.algorithms.base import Links, Push
 from asgd_lab.algorithms.rules import Scale
+from asgd_lab.backends import inline
+from asgd_lab.backends.outcome import Outcome, Watch
 from asgd_lab.configuration import Count, Positive
 from asgd_lab.protocol import effects, gates
 from asgd_lab.protocol.algorithms import Algorithm
 from asgd_lab.protocol.replica import AnchoredDelta, Replica
 from asgd_lab.protocol.rules import Rule
+from asgd_lab.record.run import RunDirectory
+from asgd_lab.scenario import Scenario
+from asgd_lab.scenario.executions import InlineExecution
+from asgd_lab.scenario.optimizers import SGD, Optimizer
+from asgd_lab.scenario.tasks import Learned, Quadratic
+from asgd_lab.tasks.base import Data, Task
 
 
 class Patient(Apart):
@@ -81,3 +91,35 @@ class Sign(Link):
             return out, self.lr if alpha > 0 else -self.lr
 
         return Rule(self.name, "any", "any", 0, step)
+
+
+class Slope(Learned):
+    """A bowl of one dimension."""
+
+    slope: Positive
+    """Its curvature."""
+    optimizer: Optimizer = SGD
+    """The optimizer of the local steps."""
+
+    def make(self, seed: int, data: Data, workers: int) -> Task:
+        """One of ours."""
+        keys = {"name": "quadratic", "curvature": [self.slope], "optimizer": self.optimizer}
+        return Quadratic.model_validate(keys).make(seed, data, workers)
+
+
+class Aside(InlineExecution):
+    """Inline, and a file that says so."""
+
+    runs = f"{__name__}:aside"
+
+    def refuses(self, scenario: Any) -> Iterator[tuple[str, str]]:
+        """What inline refuses, and crowds."""
+        yield from super().refuses(scenario)
+        if scenario.workers > 3:
+            yield "workers", f"must be at most 3 with backend {self.name}; got {scenario.workers}"
+
+
+def aside(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) -> Outcome:
+    """Carry it out."""
+    Path("aside").touch()
+    return inline.run(scenario, record, watch)

@@ -13,6 +13,8 @@ import pytest
 
 from asgd_lab.algorithms import ALGORITHMS, RULES
 from asgd_lab.scenario import json_schema
+from asgd_lab.scenario.executions import BACKENDS
+from asgd_lab.scenario.tasks import TASKS
 from tests.cli.harness import asgd_lab, finish, start
 
 SCENARIO = """\
@@ -94,7 +96,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path
     for name in ("brought", "broken", "ringers"):
         sys.modules.pop(name, None)
-    for registry in (ALGORITHMS, RULES):
+    for registry in (ALGORITHMS, RULES, TASKS, BACKENDS):
         registry.loaded.clear()
 
 
@@ -266,6 +268,47 @@ def test_an_installed_distribution_registers_names_that_need_no_trust(
     assert "Pushes after 1, 2, 4, ... minibatches" in " ".join(said.out.split())
     assert "ringers has no 'Lost'" in " ".join(said.out.split())
     assert "Lr times the sign of each element." in asgd_lab("list", "rules").out
+
+
+OTHERS = {
+    "task.name": ("task={name: 'brought:Slope', slope: 2.0}", "brought:Slope"),
+    "backend.name": ("backend='brought:Aside'", "brought:Aside"),
+}
+
+
+@pytest.mark.parametrize("key", OTHERS)
+def test_a_task_and_a_backend_are_brought_likewise(folder: Path, key: str) -> None:
+    path, (setting, name) = written("{name: asgd, n_sync: 2}", "inline"), OTHERS[key]
+    command = (path, "--set", setting)
+    said = asgd_lab("run", *command)
+    assert (said.status, "brought" in sys.modules) == (2, False), f"in {folder}: {said}"
+    assert f"{name} ({key}) would be imported and run" in said.err
+    said = asgd_lab("validate", *command)
+    assert (said.status, said.err) == (0, "")
+    assert said.out.splitlines()[1].startswith(f"mine.yaml: {key}: {name} was not imported")
+    assert asgd_lab("run", *command, "--trust", "--out", "out").status == 0
+    assert list(json.loads(Path("out/manifest.json").read_text())["inputs"]["code"]) == ["brought"]
+    assert Path("aside").exists() == (key == "backend.name")
+    said = asgd_lab("replay", "out")
+    assert (said.status, said.err) == (0, "")
+
+
+def test_what_is_wrong_beside_a_task_or_a_backend_of_theirs_has_file_line_and_key(folder: Path) -> None:
+    path = written("{name: asgd, n_sync: 2}", "inline")
+    for settings, message in (
+        (["task={name: 'brought:Slope', slope: 0}"], "task.slope: must be a number, above 0; got 0"),
+        (["task={name: 'brought:Slop', slope: 1}"], "task.name: brought has no 'Slop'; did you mean 'Slope'?"),
+        (["task={name: 'brought:Aside'}"], "task.name: brought:Aside is not of the kind: it must be a class below"),
+        (["task={name: 'brought:Slope', slope: 1}", "budget.target_error=0.1"], "brought:Slope has no error"),
+        (["backend='brought:Aside'", "workers=4"], "workers: must be at most 3 with backend brought:Aside; got 4"),
+        (["backend='brought:Aside'", "budget.seconds=1"], "needs a clock, and backend brought:Aside has none"),
+        (["backend='brought:Asides'"], "backend: brought has no 'Asides'; did you mean 'aside'?"),
+        (["backend='brought:Slope'"], "backend: brought:Slope is not of the kind: it must be a class below"),
+    ):
+        said = asgd_lab("validate", path, "--trust", *(each for one in settings for each in ("--set", one)))
+        assert (said.status, len(said.err.splitlines())) == (2, 1), f"in {folder}: {said}"
+        assert said.err.startswith("--set ")
+        assert message in said.err
 
 
 def test_the_schema_takes_any_name_of_that_form_and_the_keys_of_those_it_knows(folder: Path) -> None:
