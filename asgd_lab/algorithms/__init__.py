@@ -1,7 +1,7 @@
 """The algorithms, a file each: configuration, facts, sentence. A new one is a new file, and a name in this registry."""
 
 from asgd_lab.algorithms.asgd import Asgd
-from asgd_lab.algorithms.base import Added, Apart, Configuration, Together, UnreadAlgorithm
+from asgd_lab.algorithms.base import Added, Apart, Configuration, Ruled, Together, UnreadAlgorithm
 from asgd_lab.algorithms.downpour import Downpour
 from asgd_lab.algorithms.hogwild import Hogwild
 from asgd_lab.algorithms.rules import RULES, Link
@@ -22,6 +22,7 @@ __all__ = [
     "Downpour",
     "Hogwild",
     "Link",
+    "Ruled",
     "Sgd",
     "Ssp",
     "SyncSgd",

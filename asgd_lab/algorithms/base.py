@@ -203,6 +203,13 @@ class Together(Configuration):
         return self.n_sync
 
 
+class Ruled(Together):
+    """Fetches and pushes come in pairs; what is pushed, and what the server makes of it, are choices."""
+
+    rule: Links = Field(default=[rules.Scale(name="scale")])
+    push: Push = "delta"
+
+
 class Added(Together):
     """What a worker changed is added as it is: neither rule nor push is a choice."""
 

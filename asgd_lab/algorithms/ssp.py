@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from asgd_lab.algorithms import rules
-from asgd_lab.algorithms.base import Links, Push, Together
+from asgd_lab.algorithms.base import Ruled
 
 if TYPE_CHECKING:
     from asgd_lab.protocol.algorithms import Algorithm
     from asgd_lab.protocol.rules import Rule
 
 
-class Ssp(Together):
+class Ssp(Ruled):
     """Stale synchronous parallel (Ho et al. 2013): as asgd, but nobody begins a round too far ahead of the slowest."""
 
     name: Literal["ssp"]
@@ -22,8 +21,6 @@ class Ssp(Together):
     bound: Annotated[int, Field(ge=0)]
     """How many rounds a worker may be ahead of the slowest when it begins one, so that their counts of pushes differ by
     bound + 1 at most; with 0, nobody begins a round before all have pushed the one before."""
-    rule: Links = Field(default=[rules.Scale(name="scale")])
-    push: Push = "delta"
 
     def sentence(self, rule: Rule) -> Algorithm:
         """Ho et al. 2013 (More Effective Distributed ML via a Stale Synchronous Parallel Parameter Server), section 3.

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from asgd_lab.algorithms import rules
-from asgd_lab.algorithms.base import Links, Push, Together
+from asgd_lab.algorithms.base import Links, Ruled
 
 if TYPE_CHECKING:
     from asgd_lab.protocol.algorithms import Algorithm
     from asgd_lab.protocol.rules import Rule
 
 
-class SyncSgd(Together):
+class SyncSgd(Ruled):
     """Lock-step: the server collects one push of every worker, makes one version of them, and lets all go on."""
 
     collects = True
@@ -22,7 +22,6 @@ class SyncSgd(Together):
     name: Literal["sync_sgd"]
     """This algorithm's name."""
     rule: Links = Field(default=[rules.Mean(name="mean")])
-    push: Push = "delta"
 
     def sentence(self, rule: Rule) -> Algorithm:
         """Bulk-synchronous data parallelism; with n_sync > 1 it is local SGD with a mean of M workers.

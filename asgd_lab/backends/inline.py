@@ -29,7 +29,7 @@ from asgd_lab.protocol.algorithms import Algorithm
 from asgd_lab.protocol.client import Step
 from asgd_lab.protocol.effects import Train
 from asgd_lab.protocol.members import Budget
-from asgd_lab.protocol.messages import DROPPED, Ack, Answer, FetchRequest, Grant, Join, Leave, PushRequest, Why
+from asgd_lab.protocol.messages import DROPPED, KEPT, Ack, Answer, FetchRequest, Grant, Join, Leave, PushRequest, Why
 from asgd_lab.protocol.replica import Replica
 from asgd_lab.record.columns import KINDS
 from asgd_lab.record.run import RunDirectory
@@ -184,6 +184,7 @@ class _Book(Observer):
         self.now = self.end = 0
         self._begun: dict[tuple[int, str], int] = {}
         self._pushes: dict[int, int] = {}  # each worker's last push
+        self._kept: set[tuple[int, ...]] = set()  # pushes that are kept, by worker, incarnation and number
 
     def step(self, worker: int, step: Step) -> None:
         """What its worker begins."""
@@ -206,6 +207,10 @@ class _Book(Observer):
             size = self.size_bytes if answer.steps else 0
             self._note(answer, "fetch", self._pushes.get(worker, 0) + 1, answer.version, -1, answer.steps, size)
         elif isinstance(answer, Ack):
+            if answer.version == KEPT:
+                self._note(answer, "push", answer.number, KEPT, answer.staleness, answer.steps, self.size_bytes)
+                self._kept.add(answer[:3])
+                return
             if answer.version == DROPPED:
                 self.statistics.dropped(answer.steps)
             else:
@@ -214,6 +219,9 @@ class _Book(Observer):
             row = (-1, answer.number, APPLY, self.now, self.now, 0, answer.version, answer.staleness, answer.steps)
             if self.record.recording.keep_round(answer.number):
                 self.record.effects.add((*row, self.size_bytes, 0, worker, answer.incarnation))
+            if answer[:3] in self._kept:  # its worker has gone on
+                self._kept.remove(answer[:3])
+                return
             size = self.size_bytes
             self._note(answer, "push", answer.number, answer.version, answer.staleness, answer.steps, size)
 

@@ -35,6 +35,7 @@ from asgd_lab.backends.verification import FINAL, Made, check_gpus
 from asgd_lab.errors import ProtocolError, ScenarioError
 from asgd_lab.protocol.messages import (
     DROPPED,
+    KEPT,
     Ack,
     Answer,
     FetchRequest,
@@ -185,9 +186,9 @@ class Repetition:
     def _check(self, row: Row, answers: list[Answer]) -> None:
         """What came of a request at once is what the record has of it; an earlier log has nothing of it."""
         kind = Grant if row.kind == Kind.FETCH else Ack if row.kind == Kind.PUSH else None
-        own = [answer for answer in answers if type(answer) is kind and answer[:3] == row[1:4]]
-        self._late = [answer for answer in answers if answer not in own]
-        here, there = _said(own[0] if own else None), _said(row.answer)
+        own = next((answer for answer in answers if type(answer) is kind and answer[:3] == row[1:4]), None)
+        self._late = [answer for answer in answers if answer is not own]
+        here, there = _said(own), _said(row.answer)
         if kind is not None and row.heard_ns != UNKNOWN and here != there:
             raise Differs(f"it was answered {there} in the record, and {here} here")
 
@@ -198,6 +199,8 @@ class Repetition:
             self.made.minibatches.append((worker, step, loss, error))
 
     def _count(self, ack: Ack) -> None:
+        if ack.version == KEPT:
+            return
         if ack.version == DROPPED:
             self.made.statistics.dropped(ack.steps)
             return
@@ -259,6 +262,8 @@ def _said(answer: Answer | None) -> str:
     if isinstance(answer, Grant):
         return f"fetch {answer.number}: {answer.steps} minibatches on version {answer.version}"
     if isinstance(answer, Ack):
-        where = "in " + str(answer.version) if answer.version != DROPPED else f"dropped, {Reason(answer.reason).name}"
+        where = f"in {answer.version}" if answer.version > 0 else "kept" if answer.version == KEPT else "dropped"
+        if answer.version == DROPPED:
+            where += f", {Reason(answer.reason).name.lower()}"
         return f"push {answer.number}: {where}, stale {answer.staleness}"
     return "nothing" if answer is None else f"stop of lease {answer.number}"

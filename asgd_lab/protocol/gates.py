@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, dataclass_transform
 
 from asgd_lab.protocol.members import Member
 from asgd_lab.protocol.messages import PushRequest, Reason
@@ -69,9 +69,11 @@ def drop(reason: Reason = Reason.OTHER, returns: bool = True) -> Verdict:
     return Verdict(Action.DROP, reason, returns)
 
 
+@dataclass_transform(frozen_default=True)
 class Gate:
-    """Nobody waits for anybody, and each push makes a version. A subclass says what is different, and compares equal
-    by its fields.
+    """Nobody waits for anybody, and each push makes a version. A subclass says what is different.
+
+    A subclass is a frozen dataclass, without a decorator: the fields that it names are what it is made with.
     """
 
     holds_back = False
@@ -82,6 +84,9 @@ class Gate:
     """How many pushes it may keep whose workers go on: so many copies the server makes room for."""
     rounds = False
     """Whether minibatches are leased in rounds, to all members together, when the first of them asks for more."""
+
+    def __init_subclass__(cls) -> None:
+        dataclass(frozen=True)(cls)
 
     def may_fetch(self, worker: int, server: View) -> bool:
         """Whether this fetch is granted now; asked again after whatever happens."""
@@ -108,12 +113,10 @@ class Gate:
         return None
 
 
-@dataclass(frozen=True)
 class Asynchronous(Gate):
     """Nobody waits for anybody."""
 
 
-@dataclass(frozen=True)
 class BoundedStaleness(Gate):
     """Stale synchronous parallel (Ho et al. 2013): nobody starts a round while more than `bound` rounds ahead.
 
@@ -129,7 +132,6 @@ class BoundedStaleness(Gate):
         return server.member(worker).clock - server.slowest <= self.bound
 
 
-@dataclass(frozen=True)
 class LockStep(Gate):
     """Bulk-synchronous: the pushes of a round make one version together, and all go on from it."""
 

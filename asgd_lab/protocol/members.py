@@ -40,6 +40,11 @@ class Member:
     round_steps: int = 0  # minibatches of its last push,
     round_ns: int = 0  # and the time from its lease to that push
 
+    @property
+    def speed(self) -> float:
+        """Minibatches a second of its last round, as the server saw it; 0 before its first push or without a clock."""
+        return self.round_steps / self.round_ns * 1e9 if self.round_ns else 0.0
+
 
 class Clocks:
     """The rounds that each member has pushed, and the fewest."""

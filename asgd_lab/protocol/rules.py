@@ -107,6 +107,13 @@ def scale(factor: float) -> Rule:
     )
 
 
+def weighing(name: str, weight: Callable[[Context], float]) -> Rule:
+    """u <- weight * u, on each push: a weight by its staleness, worker or minibatches."""
+    return Rule(
+        name, "any", "any", 0, lambda update, context, *_: (update[0], update[1] * weight(context)), on_each=True
+    )
+
+
 def mean() -> Rule:
     """u <- u / count: the mean over a collected round, whose sum the update is."""
     return Rule(

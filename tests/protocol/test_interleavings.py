@@ -6,7 +6,10 @@ pushed twice shows as a wrong number.
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import hypothesis.strategies as st
@@ -16,28 +19,70 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from asgd_lab.backends.inline import Inline, Observer
 from asgd_lab.protocol.algorithms import Algorithm
 from asgd_lab.protocol.client import Step
+from asgd_lab.protocol.gates import APPLY, HOLD, KEEP, Gate, Verdict, View, drop
 from asgd_lab.protocol.members import Budget
-from asgd_lab.protocol.messages import DROPPED, Ack, Answer, FetchRequest, Grant, PushRequest
+from asgd_lab.protocol.messages import DROPPED, KEPT, Ack, Answer, FetchRequest, Grant, PushRequest, Reason, Stop
+from tests.outside.fedbuff import Buffer
+from tests.outside.k_sync import FirstK
+from tests.outside.ringmaster import Young
+from tests.outside.ringmaster_stops import Stopping
 
 from .toys import COUNTERS, Counting, built
 
 counts = st.integers(1, 7)
 
 
+class Whimsical(Gate):
+    """Does anything that a gate may do, as the numbers of pushes and versions have it."""
+
+    seed: int
+    collects = True
+    keeps = 64
+
+    def _draw(self, sides: int, *what: int) -> int:
+        return zlib.crc32(repr((self.seed, *what)).encode()) % sides
+
+    def lease(self, worker: int, server: View) -> int:
+        return 1 + self._draw(server.n_fetch, worker, server.version)
+
+    def on_push(self, push: PushRequest, server: View) -> Verdict:
+        some = [APPLY, HOLD, KEEP, drop(Reason.STALE), drop(Reason.LATE, returns=False)]
+        return some[self._draw(len(some), push.worker, push.number, push.base)]
+
+    def complete(self, server: View) -> bool:
+        return self._draw(3, server.version, len(server.kept)) == 0
+
+    def stops(self, server: View) -> Iterable[int]:
+        return [each for each in server.owing if self._draw(4, each, server.version) == 0]
+
+
+GATES = st.one_of(
+    st.builds(Whimsical, st.integers(0, 1000)),
+    st.builds(Young, st.integers(1, 4)),
+    st.builds(Stopping, st.integers(1, 4)),
+    st.builds(FirstK, st.integers(1, 4)),
+    st.builds(Buffer, st.integers(1, 4)),
+)
+
+
 @st.composite
 def algorithm(draw: st.DrawFn) -> Algorithm:
-    name = draw(st.sampled_from(["asgd", "downpour", "ssp", "sync_sgd"]))
-    keys: dict[str, Any] = {"name": name, "push": draw(st.sampled_from(["delta", "gradient"]))}
+    name = draw(st.sampled_from(["asgd", "downpour", "ssp", "sync_sgd", *["gate"] * 4]))
+    keys: dict[str, Any] = {
+        "name": "asgd" if name == "gate" else name,
+        "push": draw(st.sampled_from(["delta", "gradient"])),
+    }
     keys["rule"] = ["add"] if keys["push"] == "delta" else [{"name": "sgd", "lr": 1.0}]
-    if name in ("asgd", "downpour"):
+    if name in ("asgd", "downpour", "gate"):
         keys |= {"n_fetch": draw(counts), "n_push": draw(counts)}
     else:
-        keys["n_sync"] = draw(counts)
+        keys |= {"n_sync": draw(counts)}
     if name == "downpour":
         keys["depth"] = draw(st.integers(1, 3))
     if name == "ssp":
         keys["bound"] = draw(st.integers(0, 2))
-    return built(keys)
+    made = built(keys)
+    return replace(made, gate=draw(GATES)) if name == "gate" else made
 
 
 budgets = st.one_of(
@@ -62,7 +107,10 @@ class Interleaving(RuleBasedStateMachine):
         self.fetched: dict[int, int] = {}  # worker -> the version it trains on
         self.oldest: dict[int, int | None] = {}  # worker -> version of the oldest center in its unpushed work
         self.rounds: Counter[int] = Counter()  # pushes of each member since it joined, on top of where it joined
-        self.arriving: dict[int, tuple[int, int, int]] = {}  # (worker) -> (incarnation, sequence, oldest center)
+        self.arriving: dict[tuple[int, int, int], int] = {}  # the same -> its oldest center
+        self.waiting: set[int] = set()  # workers that wait for the end of a push
+        self.lost = self.wasted = 0  # minibatches that were dropped for good, and taken in vain
+        self.stopped: set[tuple[int, int, int]] = set()  # (worker, incarnation, lease)
         self.asked: dict[int, Grant | None] = {}  # worker -> what it was granted ahead, and has not waited for
         self.killed = False
         self.lab = Inline(Counting(), algorithm, budget, workers, observer=Listening(self))
@@ -86,9 +134,13 @@ class Interleaving(RuleBasedStateMachine):
             self.accepted[key] = 0
             oldest = self.oldest[worker]
             assert oldest is not None
-            self.arriving[worker] = (replica.incarnation, replica.sequence, oldest)
+            self.arriving[key] = oldest
             self.oldest[worker] = self.fetched[worker]
             self.rounds[worker] += 1
+        if isinstance(step, FetchRequest | PushRequest) and step.stopped:
+            assert (worker, step.incarnation, step.stopped) in self.stopped, "nobody returns what was not stopped"
+            self.stopped.remove((worker, step.incarnation, step.stopped))
+            self.wasted += step.wasted
 
     def answered(self, worker: int, what: Answer) -> None:
         if isinstance(what, Grant):
@@ -101,19 +153,27 @@ class Interleaving(RuleBasedStateMachine):
                 slowest = min(self.rounds[w] for w in self.lab.server.members)
                 bound = getattr(self.algorithm.gate, "bound", 0)
                 assert self.rounds[worker] - slowest <= bound, "nobody leads by more"
+        elif isinstance(what, Stop):
+            assert tuple(what) not in self.stopped, "a lease is stopped once"
+            self.stopped.add(tuple(what))
         elif isinstance(what, Ack):
-            incarnation, sequence, oldest = self.arriving[worker]
-            assert what.incarnation == incarnation
-            self.accepted[worker, incarnation, sequence] += 1
+            key = what[:3]
+            assert self.accepted[key] == 0, "a push ends once"
+            if what.version == KEPT:
+                return
+            self.accepted[key] += 1
+            oldest = self.arriving.pop(key)
             if what.version == DROPPED:
+                if what.reason == Reason.LATE and isinstance(self.algorithm.gate, Whimsical):
+                    self.lost += what.steps
                 return
             assert what.version in (self.version, self.version + 1), "versions grow by one"
             if what.version == self.version:
-                assert self.algorithm.gate.collects, "only a collected round merges pushes"
+                assert self.algorithm.gate.collects, "only what is collected is merged"
             self.version = what.version
             self.in_versions[worker] += what.steps
             assert what.staleness == what.version - 1 - oldest >= 0
-            if self.algorithm.gate.collects:
+            if self.algorithm.gate.rounds:
                 assert what.staleness == 0, "nobody is stale in lock-step"
 
     def take(self, worker: int, grant: Grant) -> None:
@@ -172,7 +232,7 @@ class Interleaving(RuleBasedStateMachine):
     def a_push_ends_at_most_once_and_only_the_waiting_are_open(self) -> None:
         open_pushes = [key for key, ended in self.accepted.items() if not ended]
         assert all(ended <= 1 for ended in self.accepted.values())
-        assert {key[0] for key in open_pushes} == {push.worker for push in self.lab.server.kept}
+        assert set(open_pushes) == {push[:3] for push in self.lab.server.kept}
 
     @invariant()
     def somebody_can_go_on(self) -> None:
@@ -194,7 +254,9 @@ class Interleaving(RuleBasedStateMachine):
         self.work_is_neither_lost_nor_applied_twice()
         server = self.lab.server
         if someone and not server.closed:
-            assert server.minibatches == self.budget.minibatches, "whoever is left does the work of those who died"
+            done = server.minibatches + self.lost
+            assert done == self.budget.minibatches, "whoever is left does the work of those who died or were dropped"
+        assert server.wasted == self.wasted
 
 
 Interleaving.TestCase.settings = settings(max_examples=200, stateful_step_count=30)

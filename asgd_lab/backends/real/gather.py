@@ -13,7 +13,7 @@ from typing import Any
 from asgd_lab.backends import event_log
 from asgd_lab.backends.build import build_algorithm, build_budget
 from asgd_lab.backends.real.plan import DISTANCE_ROW, EFFECT_ROW, KIND, MINIBATCH_ROW, Plan
-from asgd_lab.protocol.messages import DROPPED, Ack, FetchRequest, Message, PushRequest
+from asgd_lab.protocol.messages import DROPPED, KEPT, Ack, FetchRequest, Message, PushRequest
 from asgd_lab.protocol.server import Server
 from asgd_lab.record.rowfile import read_rows
 from asgd_lab.record.run import RunDirectory
@@ -73,7 +73,7 @@ def _served(plan: Plan, server: Server, statistics: Statistics, record: RunDirec
             incarnation, sequence = server.standing(worker)
             yield SERVER, sequence + 1, GRANT, begun, ended, begun - sent, -1, -1, 0, size, 0, worker, incarnation
         for grant in server.hear(message, begun):
-            if not isinstance(grant, Ack):
+            if not isinstance(grant, Ack) or grant.version == KEPT:
                 continue
             if grant.version == DROPPED:
                 statistics.dropped(grant.steps)

@@ -20,7 +20,6 @@ from tests.backends.sim.laws import SECOND
 from tests.backends.virtual import TIMING, Run, scenario, simulate
 
 
-@dataclasses.dataclass(frozen=True)
 class Ringmaster(Gate):
     """Ringmaster ASGD (Maranjyan et al. 2025, arXiv:2501.16168): what is staler than `bound` is dropped and stopped."""
 
@@ -33,7 +32,6 @@ class Ringmaster(Gate):
         return [each for each in server.owing if server.version - server.member(each).lease_version > self.bound]
 
 
-@dataclasses.dataclass(frozen=True)
 class Buffered(Gate):
     """A version of every two pushes, whose workers go on meanwhile (FedBuff: Nguyen et al. 2022)."""
 
@@ -47,7 +45,6 @@ class Buffered(Gate):
         return len(server.kept) == 2
 
 
-@dataclasses.dataclass(frozen=True)
 class Punctual(Gate):
     """A version every `every_ns` of what has come by then; who has come waits."""
 

@@ -1,0 +1,58 @@
+"""All that an algorithm of one's own is written with: `from asgd_lab import extending as lab`.
+
+A scenario names it as package.module:Name. An algorithm is a configuration (its keys) and a sentence over a worker's
+program, a gate and a rule; what the built-in ones have is all there is.
+"""
+
+from asgd_lab.algorithms import Added, Apart, Configuration, Link, Ruled, Together
+from asgd_lab.algorithms.base import Links, Push
+from asgd_lab.protocol.algorithms import Algorithm, blocking
+from asgd_lab.protocol.effects import Effect, Fetch, Program, Start, Train, Wait
+from asgd_lab.protocol.effects import Push as PushEffect
+from asgd_lab.protocol.gates import APPLY, HOLD, KEEP, Action, Gate, Verdict, View, drop
+from asgd_lab.protocol.members import Member
+from asgd_lab.protocol.messages import PushRequest, Reason
+from asgd_lab.protocol.replica import AnchoredDelta, Delta, GradientSum, Replica
+from asgd_lab.protocol.rules import Context, Rule, Scaled, State, Workspace, chain, weighing
+
+__all__ = [
+    "APPLY",
+    "HOLD",
+    "KEEP",
+    "Action",
+    "Added",
+    "Algorithm",
+    "AnchoredDelta",
+    "Apart",
+    "Configuration",
+    "Context",
+    "Delta",
+    "Effect",
+    "Fetch",
+    "Gate",
+    "GradientSum",
+    "Link",
+    "Links",
+    "Member",
+    "Program",
+    "Push",
+    "PushEffect",
+    "PushRequest",
+    "Reason",
+    "Replica",
+    "Rule",
+    "Ruled",
+    "Scaled",
+    "Start",
+    "State",
+    "Together",
+    "Train",
+    "Verdict",
+    "View",
+    "Wait",
+    "Workspace",
+    "blocking",
+    "chain",
+    "drop",
+    "weighing",
+]
