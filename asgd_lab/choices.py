@@ -1,6 +1,6 @@
-"""What a scenario chooses by `name`: a class of this package, of an installed plugin, or package.module:Name.
+"""Choices that a scenario makes by `name`: a class of this package, of an installed plugin, or package.module:Name.
 
-A registry has all that one key may name. Whoever adds a choice registers a class; nothing else asks for it by its name.
+A registry has all names of one key. A new choice is a class in its registry; no other code tests its name.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ class Chosen(Part):
     """A mapping of the scenario whose `name` chooses a class."""
 
     registry: ClassVar[str]
-    """What it is registered among, e.g. algorithms."""
+    """The name of its registry, e.g. algorithms."""
 
     name: str
-    """What it is called in a scenario."""
+    """The name in a scenario."""
 
 
 class Choice(Chosen):
-    """One that is itself of the class that its name chooses."""
+    """A mapping that is itself an instance of the class that its name chooses."""
 
     def __reduce__(self) -> Any:
-        """Found by its name where it arrives, since a user's module may have to be imported there first."""
+        """Pickle the class by name: the receiving process may have to import a user's module first."""
         return _blank, (self.registry, self.name), self.__getstate__()
 
 
 class Unread(Choice):
-    """Stands for somebody's code that may not be imported: all of its keys are taken, and nothing can be made of it."""
+    """A stand-in for a user's class that may not be imported: it accepts all keys, and cannot be built."""
 
     model_config = ConfigDict(extra="allow")
 
     def __reduce__(self) -> Any:
-        """As it is: nothing is looked for where it arrives."""
+        """Pickle the instance itself: the receiver imports nothing."""
         return copyreg.__newobj__, (type(self),), self.__getstate__()  # type: ignore[attr-defined]
 
 
@@ -63,10 +63,10 @@ def _blank(registry: str, name: str) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class Registry:
-    """All that one key of the scenario may name: `ours`, plugins by their entry points, and what users bring.
+    """The names of one key of the scenario: `ours`, plugins by their entry points, and users' package.module:Name.
 
-    `unread` stands for a user's class that may not be imported. As metadata of a text's type it is how pydantic reads
-    a name.
+    `unread` stands in for a user's class that may not be imported. As metadata of a text's type, the registry makes
+    pydantic validate the name.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Registry:
     ours: tuple[type[Any], ...]
     unread: type[Any]
     loaded: dict[str, type[Any]] = field(default_factory=dict)
-    """Classes of others that this process has imported, by the names they were asked for."""
+    """Users' classes that this process has imported, by their names in scenarios."""
 
     def __post_init__(self) -> None:
         _registries[self.name] = self
@@ -101,7 +101,7 @@ class Registry:
 
     @functools.cached_property
     def names(self) -> list[str]:
-        """Of this package's classes."""
+        """The names of this package's classes."""
         return [self.called(each) for each in self.ours]
 
     def is_unread(self, name: str) -> bool:
@@ -113,13 +113,13 @@ class Registry:
         return name if ":" in name else self.plugins().get(name, name)
 
     def plugins(self) -> dict[str, str]:
-        """What installed distributions register: package.module:Name by name; the current directory is none of them."""
+        """Entry points of installed distributions: package.module:Name by name; the current directory is not one."""
         installed = metadata.distributions(path=outside_here(sys.path))
         points = (point for each in installed for point in each.entry_points if point.group == PLUGINS + self.name)
         return {point.name: point.value for point in points}
 
     def described(self) -> dict[str, str]:
-        """The first paragraph of each class's docstring, by name; of a plugin that cannot be imported, why."""
+        """The first paragraph of each class's docstring, by name; for a plugin that cannot be imported, the error."""
         found = dict(zip(self.names, map(_first_paragraph, self.ours), strict=True))
         for name in self.plugins():
             try:
@@ -137,13 +137,13 @@ class Registry:
         return ":" in name or (name not in self.names and name in self.plugins())
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        """The name of one of ours, or of somebody's."""
+        """A name of this package's classes, or of a user's class."""
         return core_schema.no_info_wrap_validator_function(self._validated, core_schema.literal_schema(self.names))
 
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        """One of those names, or any package.module:Name."""
+        """One of the known names, or any package.module:Name."""
         named = {"enum": [*self.names, *self.loaded], "type": "string"}
         return {"anyOf": [named, {"pattern": USERS_NAME, "type": "string"}]}
 
@@ -158,7 +158,7 @@ class Registry:
 
 
 class Mappings(Registry):
-    """A registry of the mappings themselves: as metadata of a field's type it is how pydantic reads one of them."""
+    """A registry of mappings: as metadata of a field's type it makes pydantic validate the whole mapping."""
 
     @staticmethod
     def called(ours: type[Any]) -> str:
@@ -166,7 +166,7 @@ class Mappings(Registry):
         return str(get_args(ours.model_fields["name"].annotation)[0])  # of Literal["its name"]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        """Ours are a discriminated union; what is written is written as its own class says."""
+        """This package's classes are a discriminated union; each value is serialised by its own class."""
         union = handler.generate_schema(
             Annotated[functools.reduce(operator.or_, self.ours), Field(discriminator="name")]
         )
@@ -178,7 +178,7 @@ class Mappings(Registry):
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        """Ours, those of others that are imported, and any package.module:Name."""
+        """This package's classes, imported classes of users, and any package.module:Name."""
         known = handler(schema)
         theirs = []
         for name, found in self.loaded.items():
@@ -212,7 +212,7 @@ class Mappings(Registry):
 
 
 def _tagged(error: ValidationError, name: str) -> ValidationError:
-    """The error with the name in its locations, where pydantic has that of a member of a union."""
+    """The error with the name in its locations, as pydantic has it for a member of a union."""
     found: Any = [
         {"type": _kind(one), "loc": (name, *one["loc"]), "input": one["input"], "ctx": one.get("ctx", {})}
         for one in error.errors(include_url=False)
@@ -228,12 +228,12 @@ def _kind(one: Any) -> str | PydanticCustomError:
 
 
 def loaded() -> tuple[tuple[str, str, type[Any]], ...]:
-    """All classes of others that this process has imported, with their registries and names."""
+    """All users' classes that this process has imported, with their registries and names."""
     return tuple((each.name, name, found) for each in _registries.values() for name, found in each.loaded.items())
 
 
 def is_known(name: str) -> bool:
-    """Whether a name is none of package.module:Name, or of one that this process has imported as a choice."""
+    """Whether a name is not a package.module:Name, or is one that this process has imported as a choice."""
     return ":" not in name or any(name in each.loaded for each in _registries.values())
 
 
@@ -248,7 +248,7 @@ def is_ours(choice: Chosen) -> bool:
 
 @contextlib.contextmanager
 def blaming(choice: Chosen, key: str) -> Iterator[None]:
-    """What somebody else's class raises is a `ScenarioError` at the key; what ours raises is a bug, and stays one."""
+    """Turn errors of a user's class into a `ScenarioError` at the key; errors of our classes are bugs, and stay."""
     try:
         yield
     except ScenarioError as error:
@@ -262,7 +262,7 @@ def blaming(choice: Chosen, key: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def failing(what: str) -> Iterator[None]:
-    """What somebody's code raises in the midst of a run fails it; errors of ours stay what they are."""
+    """Turn errors of a user's code during a run into a `RunFailed`; errors of our own types stay."""
     try:
         yield
     except (ProtocolError, RunFailed, ScenarioError):
@@ -273,12 +273,12 @@ def failing(what: str) -> Iterator[None]:
 
 
 def unread(part: Part) -> Named:
-    """What of a configuration is code that was not imported, since it is not trusted; by its dotted key."""
+    """The untrusted code of a configuration, which was not imported, by its dotted key."""
     return [(key, each.name) for key, each in _all_chosen(part) if _registries[each.registry].is_unread(each.name)]
 
 
 def brought(part: Part) -> list[str]:
-    """The package.module:Name of all that somebody else's code is chosen for."""
+    """The package.module:Name of all chosen classes of users."""
     return [_registries[each.registry].where(each.name) for _, each in _all_chosen(part) if not is_ours(each)]
 
 

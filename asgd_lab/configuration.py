@@ -1,4 +1,4 @@
-"""What every part of a scenario shares: frozen, closed, strictly typed; nothing here knows a task or a file."""
+"""The base of all parts of a scenario: frozen, closed, strictly typed; nothing here knows a task or a file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJson
 from pydantic_core import PydanticCustomError, core_schema
 
 Count = Annotated[int, Field(ge=1)]
-MOST = 1e30  # of a number that is computed with: its product with others still has a place among 32-bit floats
+MOST = 1e30  # of a number in a computation: products with other numbers still fit 32-bit floats
 Positive = Annotated[float, Field(gt=0, le=MOST)]
 NonNegative = Annotated[float, Field(ge=0, le=MOST)]
 Size = Annotated[int, Field(ge=0, le=10**15)]  # bytes: a petabyte
@@ -40,7 +40,7 @@ class Part(BaseModel):
 
 
 def refuse(contradictions: Iterable[tuple[str, str]]) -> None:
-    """Raise where there are any: each a dotted key below the calling part, or "", and what is wrong there."""
+    """Raise an error if there are any contradictions: each a dotted key below the part (or ""), and a sentence."""
     found = tuple(contradictions)
     if found:
         text = "; ".join(f"{key}: {sentence}" if key else sentence for key, sentence in found)
@@ -53,7 +53,7 @@ def widened(value: object) -> object:
 
 
 def names_in(schema: Mapping[str, Any]) -> list[str]:
-    """The texts that the JSON Schema of a name lists."""
+    """The values that the JSON Schema of a name allows."""
     return [
         name
         for one in schema.get("anyOf", [schema])
@@ -62,7 +62,7 @@ def names_in(schema: Mapping[str, Any]) -> list[str]:
 
 
 def patterns_in(schemas: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """What the JSON Schemas of names allow besides."""
+    """The patterns that the JSON Schemas of names allow besides."""
     found = [one["pattern"] for schema in schemas for one in schema.get("anyOf", [schema]) if "pattern" in one]
     return [{"pattern": pattern} for pattern in dict.fromkeys(found)]
 

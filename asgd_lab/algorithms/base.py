@@ -1,7 +1,7 @@
-"""What an algorithm is for the rest of the house: keys of a scenario, facts that others ask, and a sentence.
+"""The base of algorithms: keys of a scenario, facts for the other parts, and a sentence over program, gate and rule.
 
-The sentence is over program, gate and rule of the protocol, which imports torch; a scenario is read without, so that
-each algorithm imports them when it says its sentence.
+Programs, gates and rules are in the protocol, which imports torch. A scenario is read without torch, so an algorithm
+imports them only when its sentence is built.
 """
 
 from __future__ import annotations
@@ -29,41 +29,41 @@ Links = Annotated[
     list[rules.AnyLink],
     Field(
         min_length=1,
-        description="How the server makes an update a step: links applied in this order, each a mapping with a name, "
-        "or the name alone.",
+        description="The server's rule, from an update to a step: links applied in this order, each a mapping with a "
+        "name, or the name alone.",
         examples=[["scale"], [{"name": "scale", "factor": 0.5}, {"name": "momentum", "beta": 0.9}]],
     ),
 ]
 Push = Annotated[
     rules.Push,
     Field(
-        description="What a push carries: delta (the change of the parameters) or gradient (the sum over its "
+        description="The content of a push: delta (the change of the parameters) or gradient (the sum over its "
         "minibatches)."
     ),
 ]
 MomentumAtFetch = Annotated[
     Literal["keep", "reset"],
-    Field(description="What a fetch does to the state of the local optimizer: keep it, or reset it."),
+    Field(description="The local optimizer's state at a fetch: keep it, or reset it."),
 ]
 NSync = Annotated[Count, Field(description="Local minibatches between two synchronisations.")]
 
 
 class Configuration(Choice):
-    """An algorithm as a scenario states it. Each subclass has its keys, the facts that differ, and its sentence."""
+    """An algorithm as a scenario states it. Each subclass has its keys, states facts that differ, and a sentence."""
 
     registry = "algorithms"
     most_workers: ClassVar[int | None] = None
-    """How many workers it makes sense with; None: any number."""
+    """The most workers that it allows; None: any number."""
     collects: ClassVar[bool] = False
-    """Whether a version is made of a round of pushes, and not of one."""
+    """Whether a version is made from a round of pushes, and not from one."""
     one_server: ClassVar[bool] = True
-    """Whether it needs one server that knows all workers; else each slice may have a server that decides by itself."""
+    """Whether it needs one server that knows all workers; else each slice may have an independent server."""
     overlaps: ClassVar[bool] = False
-    """Whether training goes on while pushes and fetches are under way."""
+    """Whether training continues while pushes and fetches are in flight."""
     shared: ClassVar[bool] = False
     """Whether all workers train in one vector, without versions."""
 
-    if TYPE_CHECKING:  # each is a key of some and follows from the others' keys; pydantic has no word for that
+    if TYPE_CHECKING:  # keys of some subclasses and properties of others; pydantic has no form for that
 
         @property
         def n_fetch(self) -> int:
@@ -75,14 +75,14 @@ class Configuration(Choice):
 
         @property
         def rule(self) -> list[rules.Link]:
-            """How the server makes an update a step."""
+            """The links from an update to a step of the server."""
 
         @property
         def push(self) -> rules.Push:
-            """What a push carries."""
+            """The content of a push."""
 
     def refuses(self, scenario: Any) -> Iterator[tuple[str, str]]:
-        """What of the scenario has no meaning with it: a dotted key, and why."""
+        """Keys of the scenario that contradict this algorithm: a dotted key, and the reason."""
         workers, backend = scenario.workers, scenario.backend
         if self.most_workers is not None and workers > self.most_workers:
             allowed = f"{'at most ' if self.most_workers > 1 else ''}{self.most_workers}"
@@ -124,14 +124,14 @@ class Configuration(Choice):
             yield from rules.contradictions(self.rule, self.push, collects=self.collects)
 
     def build(self, workers: int) -> Algorithm:
-        """The algorithm, in a run of so many workers."""
+        """The algorithm for a run of so many workers."""
         rule = rules.chained(self.rule, workers)
         with blaming(self, "algorithm.name"):
             said = self.sentence(rule)
             return said if is_ours(self) else self._of_somebody(said)
 
     def _of_somebody(self, said: Any) -> Algorithm:
-        """Their sentence, if it is what its class says; a program of it that raises fails the run in one line."""
+        """A user's algorithm, checked against its class's facts; an error in its program fails the run in one line."""
         from asgd_lab.protocol.algorithms import Algorithm
 
         if not isinstance(said, Algorithm):
@@ -149,11 +149,11 @@ class Configuration(Choice):
 
     @abstractmethod
     def sentence(self, rule: Rule) -> Algorithm:
-        """Program, gate and this rule, as the backends run them."""
+        """The program, the gate and this rule, as the backends run them."""
 
 
 class Apart(Configuration):
-    """What algorithms share that may fetch and push in different rhythms."""
+    """Base of algorithms whose fetches and pushes may have different rhythms."""
 
     n_sync: Count | None = None
     """Local minibatches between two synchronisations (a push and a fetch); instead of n_fetch and n_push."""
@@ -187,7 +187,7 @@ class Apart(Configuration):
 
 
 class Together(Configuration):
-    """Fetches and pushes come in pairs."""
+    """Base of algorithms whose fetches and pushes come in pairs."""
 
     n_sync: NSync
     momentum_at_fetch: MomentumAtFetch = "keep"
@@ -211,48 +211,41 @@ class Ruled(Together):
 
 
 class Added(Together):
-    """What a worker changed is added as it is: neither rule nor push is a choice."""
+    """Base of algorithms whose deltas are added as they are: neither rule nor push is a key."""
 
     @property
     def rule(self) -> list[rules.Link]:
-        """Whole deltas."""
         return [rules.Add(name="add")]
 
     @property
     def push(self) -> rules.Push:
-        """A delta, always."""
         return "delta"
 
 
 class UnreadAlgorithm(Configuration, Unread):
-    """An algorithm whose code may not be imported; what others ask of it has no consequence."""
+    """An algorithm whose code may not be imported; its facts have no effect."""
 
     one_server = False
 
     @property
     def n_fetch(self) -> int:
-        """Any."""
         return 1
 
     @property
     def n_push(self) -> int:
-        """Any."""
         return 1
 
     @property
     def rule(self) -> list[rules.Link]:
-        """None."""
         return []
 
     @property
     def push(self) -> rules.Push:
-        """Any."""
         return "delta"
 
     def build(self, workers: int) -> Algorithm:
-        """It cannot be."""
+        """Raise the error that the code is not trusted."""
         raise ScenarioError.at("algorithm.name", refusal([("algorithm.name", self.name)]))
 
     def sentence(self, rule: Rule) -> Algorithm:
-        """It has none."""
         return self.build(1)

@@ -1,4 +1,4 @@
-"""Asynchronous SGD whose communication overlaps with training."""
+"""Asynchronous SGD with communication that overlaps with training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Downpour(Apart):
-    """Downpour SGD (Dean et al. 2012): as asgd, but training goes on while pushes and the next fetch are under way."""
+    """Downpour SGD (Dean et al. 2012): as asgd, but training goes on while pushes and the next fetch are in flight."""
 
     one_server = False
     overlaps = True
@@ -22,13 +22,13 @@ class Downpour(Apart):
     name: Literal["downpour"]
     """This algorithm's name."""
     depth: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Pushes that a worker may have under way at once."""
+    """Pushes that a worker may have in flight at once."""
 
     def sentence(self, rule: Rule) -> Algorithm:
         """Dean et al. 2012 (Large Scale Distributed Deep Networks), Algorithm 1.1, as DistBelief ran it.
 
-        Δ = (θ − anchor), summed over the stretches since the last push; the anchor is the center that a stretch began
-        with, or the θ of the last push; Θ ← Θ + rule(Δ). With push: gradient Δ is Σ g, the "accrued gradients".
+        Δ = Σ (θ − anchor) over the stretches since the last push; the anchor is the center at the start of a stretch,
+        or the θ of the last push; Θ ← Θ + rule(Δ). With push: gradient, Δ = Σ g, the "accrued gradients".
         """
         from functools import partial
 

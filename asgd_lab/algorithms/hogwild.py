@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 class Hogwild(Added):
-    """Hogwild (Niu et al. 2011): steps straight in shared parameters, no lock, no copy; cannot be replayed.
+    """Hogwild (Niu et al. 2011): steps directly in shared parameters, no lock, no copy; cannot be replayed.
 
-    What is recorded as its staleness are the pushes that others told of during a worker's round. How old the parameters
-    were that a step read is not known: every step reads them as they are.
+    Its recorded staleness is the number of other workers' pushes during the round. The true age of the parameters that
+    a step read is unknown: every step reads them as they are.
     """
 
     shared = True
@@ -24,7 +24,7 @@ class Hogwild(Added):
     """This algorithm's name."""
 
     def sentence(self, rule: Rule) -> Algorithm:
-        """Niu, Recht, Ré and Wright 2011 (Hogwild!, arXiv:1106.5730): Θ ← Θ − lr·g(Θ), by everybody and in place.
+        """Niu, Recht, Ré and Wright 2011 (Hogwild!, arXiv:1106.5730): Θ ← Θ − lr·g(Θ), by all workers and in place.
 
         Rounds of n_sync minibatches are counted as if they were pushed: the same budget, membership and staleness.
         """

@@ -1,6 +1,6 @@
-"""The links of server rules: what each is called, takes, makes and builds. Their mathematics are the protocol's.
+"""The links of server rules as a scenario states them: keys, input and output kinds. `protocol.rules` has the formulas.
 
-The protocol imports torch, and a scenario is read without: a link imports it when it is built.
+The protocol imports torch, and a scenario is read without torch: a link imports the protocol when it is built.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ Made = Literal["delta", "gradient", "any", "parameters"]
 
 
 class Link(Choice):
-    """One link of a server's rule. Each subclass has its keys, says what it takes and makes, and builds the link."""
+    """One link of a server's rule. Each subclass has its keys, states its input and output, and builds the link."""
 
     registry = "rules"
     takes: ClassVar[Passed] = "any"
-    """A delta (a step to be added), a gradient, or any of the two, which it then passes on."""
+    """Its input: a delta (a step to be added), a gradient, or any of the two, and then its output is the same."""
     makes: ClassVar[Made] = "any"
     """One of those, or the new parameters themselves: then it is the last link."""
     averages_round: ClassVar[bool] = False
-    """Whether it divides by the number of pushes that a version is made of."""
+    """Whether it divides by the number of pushes in the version."""
 
     @abstractmethod
     def build(self, workers: int) -> Rule:
-        """The link as the server applies it, in a run of so many workers."""
+        """The link as the server applies it, for a run of so many workers."""
 
 
 class Add(Link):
@@ -109,9 +109,9 @@ class Momentum(Link):
     name: Literal["momentum"]
     """This rule's name."""
     beta: Annotated[float, Field(ge=0, lt=1)]
-    """How much of the sum is kept from one version to the next."""
+    """The share of the sum that is kept from one version to the next."""
     nesterov: bool = False
-    """Whether to look one step ahead, as Nesterov's method does."""
+    """Whether to look one step ahead, as in Nesterov's method."""
 
     def build(self, workers: int) -> Rule:
         """See `protocol.rules.momentum`."""
@@ -149,7 +149,7 @@ class Adadelta(Link):
     lr: Positive = 1.0
     """The server's learning rate."""
     rho: Annotated[float, Field(gt=0, lt=1)] = 0.9
-    """How much of the running averages of squares is kept from one version to the next."""
+    """The share of the running averages of squares that is kept from one version to the next."""
     eps: Positive = 1e-6
     """Added to both running averages before the root."""
 
@@ -164,7 +164,7 @@ class UnreadLink(Link, Unread):
     """A link whose code may not be imported."""
 
     def build(self, workers: int) -> Rule:
-        """It cannot be."""
+        """Raise the error that the code is not trusted."""
         raise ScenarioError.at("algorithm.rule", refusal([("algorithm.rule", self.name)]))
 
 
@@ -190,7 +190,7 @@ def chained(rule: Sequence[Link], workers: int) -> Rule:
 
 
 def _of_somebody(link: Link, built: Any) -> Rule:
-    """Their link, if it is what its class says; a step of it that raises fails the run in one line."""
+    """A user's link, checked against its class's facts; an error in its step fails the run in one line."""
     from asgd_lab.protocol.rules import Rule
 
     if not isinstance(built, Rule):
@@ -207,7 +207,7 @@ def _of_somebody(link: Link, built: Any) -> Rule:
 
 
 def contradictions(rule: Sequence[Link], push: Push, *, collects: bool) -> Iterator[tuple[str, str]]:
-    """What is wrong with a chain of links that is fed with pushes of this kind, by key below the algorithm."""
+    """Faults of a chain of links for pushes of this kind, by key below the algorithm."""
     if not rule or any(isinstance(link, Unread) for link in rule):
         return  # nothing is known
     kind: Any = push

@@ -1,4 +1,4 @@
-"""SGD of one worker, the reference of all others."""
+"""SGD of one worker, the reference for all other algorithms."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Sgd(Added):
-    """Plain SGD: one worker, whose deltas are added as they are."""
+    """Plain SGD: one worker; its deltas are added as they are."""
 
     most_workers = 1
     one_server = False
@@ -22,7 +22,7 @@ class Sgd(Added):
     n_sync: NSync = 1
 
     def sentence(self, rule: Rule) -> Algorithm:
-        """Θ ← Θ + (θ − Θ), to rounding θ, for any n_sync: what the local optimizer does, and nothing else."""
+        """Θ ← Θ + (θ − Θ), which is θ up to rounding, for any n_sync: the local optimizer's steps and nothing else."""
         from asgd_lab.protocol import gates
         from asgd_lab.protocol.algorithms import blocking
 

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 class Ssp(Ruled):
-    """Stale synchronous parallel (Ho et al. 2013): as asgd, but nobody begins a round too far ahead of the slowest."""
+    """Stale synchronous parallel (Ho et al. 2013): as asgd, but no worker starts a round too far ahead."""
 
     name: Literal["ssp"]
     """This algorithm's name."""
     bound: Annotated[int, Field(ge=0)]
-    """How many rounds a worker may be ahead of the slowest when it begins one, so that their counts of pushes differ by
-    bound + 1 at most; with 0, nobody begins a round before all have pushed the one before."""
+    """The most rounds that a worker may be ahead of the slowest when it begins one, so their counts of pushes differ by
+    bound + 1 at most; with 0, no worker begins a round before all have pushed the previous one."""
 
     def sentence(self, rule: Rule) -> Algorithm:
         """Ho et al. 2013 (More Effective Distributed ML via a Stale Synchronous Parallel Parameter Server), section 3.

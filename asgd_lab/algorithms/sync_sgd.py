@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class SyncSgd(Ruled):
-    """Lock-step: the server collects one push of every worker, makes one version of them, and lets all go on."""
+    """Lock-step: the server collects one push of every worker, makes one version of them, and releases all workers."""
 
     collects = True
 

@@ -1,4 +1,4 @@
-"""Paths in a scenario become absolute, so that what is recorded does not depend on the folder that a command ran in."""
+"""Paths in a scenario become absolute, so that a recorded scenario does not depend on the command's folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a scenario says of the backend that carries it out: which one, on which devices, and what it saves."""
+"""The scenario's keys for its backend: its name, its devices, and its checkpoints."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from asgd_lab.scenario.executions import BACKENDS, Execution
 
 
 class Checkpoint(Part):
-    """When a real run saves all that it needs to go on from there: by versions or by time, exactly one of them."""
+    """The interval of a real run's checkpoints: by versions or by time, exactly one of them."""
 
     every_updates: Count | None = None
     """Versions of the server's parameters between two checkpoints."""
     every_s: Seconds | None = None
     """Seconds between two checkpoints."""
     keep: Count = 2
-    """How many are kept, the newest."""
+    """The number of checkpoints to keep, the newest ones."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -29,33 +29,33 @@ class Checkpoint(Part):
 
 
 class Backend(Chosen):
-    """What carries the run out."""
+    """The backend that carries the run out."""
 
     registry = "backends"
 
     name: Annotated[str, BACKENDS]
     """inline (one process, one worker at a time), sim (virtual time) or process (a real run, a process a worker)."""
     device: Literal["cpu", "cuda", "emulated"] = "cpu"
-    """Where workers compute; emulated: on the CPU, each minibatch stretched to the time that hardware states. cuda:
-    real workers on the node's GPUs in turn, all of inline or sim on the first one."""
+    """The workers' devices; emulated: the CPU, with each minibatch stretched to the time that hardware states. cuda:
+    for real workers the node's GPUs in turn, for inline and sim the first one."""
     deterministic: bool = False
-    """Whether GPUs compute by torch's deterministic algorithms alone, so that replay can repeat the run to the bit; an
-    operation that has none is an error then. Only with device cuda."""
+    """Whether GPUs use only torch's deterministic algorithms, so that replay repeats the run to the bit; an operation
+    without one is then an error. Only with device cuda."""
     numerics: Literal["sequential", "batched", "auto"] = "sequential"
-    """How sim computes gradients: one round after the other; many workers' rounds in one batched call, in other bits;
-    or whichever a short probe on this machine finds faster, so that the bits may differ from machine to machine."""
+    """The computation of gradients in sim: one round after the other; many workers' rounds in one batched call, with
+    other bits; or the faster of the two by a short probe on this machine, so bits may differ between machines."""
     distances: bool = False
-    """Whether each update's staleness is recorded as a distance too, in distances.parquet: the Euclidean norm of what
-    the server moved between the fetch and the application. Only where fetches and pushes alternate."""
+    """Whether each update's staleness is also recorded as a distance, in distances.parquet: the Euclidean norm of the
+    server's movement between the fetch and the application. Only if fetches and pushes alternate."""
     checkpoint: Checkpoint | None = None
-    """When a real run saves all that it needs to go on from there; null: never. Only with backend process."""
+    """The checkpoints of a real run; null: none. Only with backend process."""
     digest_every_updates: Count | None = None
-    """After how many versions a real run records a hash of its parameters, which replay compares; null: only of what is
-    evaluated or saved. Only with backend process."""
+    """The number of versions between two recorded hashes of a real run's parameters, which replay compares; null: only
+    versions that are evaluated or saved. Only with backend process."""
 
     @property
     def execution(self) -> Execution:
-        """What it can and cannot do."""
+        """The backend's facts and refusals."""
         found: Execution = BACKENDS.find(self.name)(self.name)
         return found
 

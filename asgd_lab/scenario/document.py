@@ -32,7 +32,7 @@ class Document:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Document:
-        """Read a file; what it says is validated by `scenario` and `points`."""
+        """Read a file, without validation: see `scenario` and `points`."""
         name = os.fspath(path)
         text = files.read(name)
         source = Source(where=lambda line: f"{name}:{line}").parse(text)
@@ -46,7 +46,7 @@ class Document:
         return cls(name, source.data, source.positions)
 
     def scenario(self, overrides: Overrides | None = None) -> Scenario:
-        """The file's own scenario, its sweep (checked for its keys alone) still in it."""
+        """The file's own scenario with its sweep, of which only the keys are checked."""
         overrides = overrides or {}
         data = self._overridden(overrides)
         scenario, found = _validated(data)
@@ -56,14 +56,14 @@ class Document:
         return scenario
 
     def points(self, overrides: Overrides | None = None) -> Points:
-        """Every scenario of the sweep's product, the first key slowest; what is overridden is not swept."""
+        """Every scenario of the sweep's product, the first key slowest; overridden keys are not swept."""
         overrides = overrides or {}
         data = self._overridden(overrides)
         sweep = data.get("sweep") or {}
         common = _validated(data)[1]
         wrong = sweeping.faults(data) + [fault for fault in common if fault.path[0] == "sweep"]
         swept = tuple(sweep) if isinstance(sweep, dict) else ()
-        # A value that the sweep replaces must be one, even if nobody uses it; what it lacks, the sweep may give.
+        # A value that the sweep replaces must be valid in itself, although unused; its missing keys may come later.
         replaced = [fault for fault in common if any(covers(key, fault.key) for key in swept)]
         wrong += [fault for fault in replaced if fault.kind not in ("missing", "contradiction")]
         if wrong:
@@ -82,7 +82,7 @@ class Document:
         return Points(count, make)
 
     def replicated(self, points: Sequence[Point], seeds: int, overrides: Overrides | None = None) -> Points:
-        """Each of the points with so many seeds, counted from its own."""
+        """Each point with `seeds` seeds, from its own on."""
         if "seed" in points[0].values:
             raise self.located(
                 ScenarioError.at("sweep.seed", "cannot stand beside --seeds; give one of them"), overrides
@@ -99,7 +99,7 @@ class Document:
         return Points(len(points) * seeds, make)
 
     def located(self, error: ScenarioError, overrides: Overrides | None = None) -> ScenarioError:
-        """The error with FILE:LINE of its key, or of the nearest key around it; as it is where it says so already."""
+        """The error with FILE:LINE of its key, or of the nearest key around it; unchanged if it has a place already."""
         if not error.key or str(error).startswith((f"{self.path}:", "--set ")):
             return error
         path = self._path(error.key)
@@ -107,7 +107,7 @@ class Document:
 
     @staticmethod
     def dump(scenario: Scenario) -> str:
-        """The scenario as YAML with every default written out; it reads back to an equal scenario."""
+        """The scenario as YAML with all defaults; it reads back to an equal scenario."""
         return writing.dump(scenario.model_dump())
 
     def _overridden(self, overrides: Overrides) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class Document:
     def _go_through(
         self, data: dict[str, Any], lists: list[list[tuple[str, int, Any]]], overrides: Overrides, common: list[Fault]
     ) -> None:
-        """Find what is wrong with any point, each thing once."""
+        """Raise the faults of all points, each once."""
         found: list[Fault] = []
         for number in range(math.prod(map(len, lists))):
             point = self._point(data, sweeping.choice(lists, number), overrides, common)
@@ -154,7 +154,7 @@ class Document:
         for key, index, value in choice:
             where = self._where(("sweep", key, index), overrides)[1]
             _put(data, key, value, f"{where}: sweep.{key}: at {sweeping.brief({key: value})}")
-        for key, value in overrides.items():  # again: a sweep of a whole mapping does not undo what was set inside it
+        for key, value in overrides.items():  # again, since a sweep of a whole mapping would undo overrides inside it
             if not covers("sweep", key):
                 _put(data, key, value, f"--set {key}: {key}")
         name = writing.brief({key: value for key, _, value in choice})
@@ -164,7 +164,7 @@ class Document:
         return Point(name, {key: value for key, _, value in choice}, scenario)
 
     def _fail(self, found: Iterable[Fault], overrides: Overrides, data: dict[str, Any]) -> NoReturn:
-        """Say all that is wrong, in the order of the file."""
+        """Raise all faults, in the order of the file."""
         ordered = sorted(found, key=lambda fault: self._where(fault.path, overrides)[0])
         lines = [self._line(fault, overrides, data) for fault in ordered]
         raise ScenarioError.all_of(self._key(ordered[0], data), dict.fromkeys(lines))
@@ -184,7 +184,7 @@ class Document:
         return f"{where}: {shortened(self._key(fault, data), 120)}: {fault.message}{tail}"
 
     def _where(self, path: Path, overrides: Overrides) -> tuple[tuple[int, int], str]:
-        """What sorts a path among others, and the words an error there begins with."""
+        """A sort key of a path, and the beginning of an error message about it."""
         known = path
         while known not in self._positions and known:
             known = known[:-1]
@@ -197,7 +197,7 @@ class Document:
         return (line, column), f"{self.path}:{line if known else 1}"
 
     def _path(self, key: str) -> Path:
-        """The path of a dotted key in this file, whose own keys may have dots in them (a sweep's do)."""
+        """The path of a dotted key in this file; keys of the file may contain dots (a sweep's do)."""
         path: Path = ()
         parts = key.split(".")
         while parts:

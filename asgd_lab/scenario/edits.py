@@ -1,4 +1,4 @@
-"""Values put at dotted keys of plain data: what `--set` and a sweep do to a file before it is validated."""
+"""Values put at dotted keys of plain data, by `--set` and by a sweep, before validation."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from asgd_lab.scenario.keys import split
 
 
 def put(data: dict[str, Any], key: str, value: Any) -> None:
-    """Put a copy of `value` at `key`, in place; parents that are not there start from their defaults.
+    """Put a copy of `value` at `key`, in place; missing parents start from their defaults.
 
-    A bare name on the way becomes the mapping it stands for. Whether the key may exist is left to validation.
+    A bare name on the way becomes the mapping it stands for. Validation decides whether the key may exist.
     """
     path = split(key)
     parent: Any = data
@@ -33,7 +33,7 @@ def put(data: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _start(place: places.Place | None) -> Any:
-    """The default; but nothing where it only spells out those of its keys, which would hide what a preset gives."""
+    """The default of a place; {} if it only repeats the defaults of its keys, which would hide a preset's values."""
     if place is None or place.default is None:
         return {}
     spelt_out = isinstance(place.default, dict) and not any(one.get("required") for one in place.mappings)
@@ -45,7 +45,7 @@ def _store(parent: Any, part: str | int, value: Any) -> None:
 
 
 def _child(parent: Any, part: str | int, key: str) -> Any:
-    """What is at a key or an index, None where a mapping has no such key; an error where nothing can be put there."""
+    """The value at a key or an index, None for a missing key; ScenarioError if nothing can be put there."""
     if isinstance(parent, dict):
         return parent.get(str(part))
     if isinstance(parent, list) and isinstance(part, int):

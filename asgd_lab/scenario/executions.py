@@ -1,6 +1,6 @@
-"""What carries a scenario out, as a scenario knows it: what each backend cannot do, and where its code is.
+"""The backends as a scenario knows them: facts, refusals, and the place of their code.
 
-A scenario is read without a backend's code, which imports torch: `runs` names it. Nobody asks for a backend's name.
+A scenario is read without a backend's code, which imports torch: `runs` names it. No code tests a backend's name.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ Contradictions = Iterator[tuple[str, str]]
 
 
 class Execution:
-    """How a scenario is carried out. Each subclass names its function, states facts, and says what else it refuses."""
+    """A backend. Each subclass names its function, states facts, and adds refusals of its own."""
 
     called: ClassVar[str]
-    """The name of one of this package's."""
+    """The backend's name, if it is one of this package's."""
     runs: ClassVar[str]
     """Its function (scenario, record, watch) -> Outcome, as package.module:name; see `backends.outcome`."""
     checks: ClassVar[str | None] = None
     """Its function that raises a `ScenarioError` if a scenario cannot run on this machine; None: all can."""
     measured: ClassVar[bool] = False
-    """Whether its times are those of this machine, on which nothing else should run meanwhile."""
+    """Whether it measures times of this machine, where nothing else should run meanwhile."""
     apart: ClassVar[bool] = False
     """Whether each worker is a process of its own."""
     logged: ClassVar[bool] = False
-    """Whether a run is repeated from the log of its events; else it is a function of the scenario, and is run again."""
+    """Whether a run is replayed from its event log; else it is a function of the scenario, and is run again."""
     simulated: ClassVar[bool] = False
-    """Whether its clock is only a number: hardware is all that it knows of time, and a minibatch may stand for many."""
+    """Whether its clock is virtual: times come from `hardware` alone, and a minibatch may stand for many."""
     has_clock: ClassVar[bool] = True
     evaluates: ClassVar[bool] = True
-    """Whether it evaluates on the way, and not only at the end."""
+    """Whether it evaluates during the run, and not only at the end."""
     loses_workers: ClassVar[bool] = True
     saves: ClassVar[bool] = False
     """Whether it saves checkpoints and hashes of versions."""
@@ -46,7 +46,7 @@ class Execution:
         self.name = name
 
     def refuses(self, scenario: Any) -> Contradictions:
-        """What of the scenario it cannot do: a dotted key, and why."""
+        """Keys of the scenario that this backend cannot carry out: a dotted key, and the reason."""
         backend, task = scenario.backend, scenario.task
         for key in ("checkpoint", "digest_every_updates"):
             if not self.saves and getattr(backend, key) is not None:
@@ -92,7 +92,7 @@ class SimulatedExecution(Execution):
     batches = True
 
     def refuses(self, scenario: Any) -> Contradictions:
-        """What the simulator does not know: shared memory, workers that hang, and faults on what workers share."""
+        """As in the base class; also shared memory, hanging workers, and faults of devices that workers share."""
         yield from super().refuses(scenario)
         algorithm, faults = scenario.algorithm, scenario.faults
         if algorithm.shared:
@@ -127,7 +127,7 @@ class RealExecution(Execution):
     saves = True
 
     def refuses(self, scenario: Any) -> Contradictions:
-        """What real processes, whose devices may be emulated, do not do."""
+        """As in the base class; also keys without effect on real processes and their emulated devices."""
         yield from super().refuses(scenario)
         if not scenario.task.learns and scenario.backend.device != "emulated":
             message = f"must be emulated where backend process runs task {scenario.task.name}, not "
@@ -158,10 +158,10 @@ class RealExecution(Execution):
 
 
 class UnreadExecution(Execution):
-    """A backend whose code may not be imported: whoever would run it refuses it."""
+    """A backend whose code may not be imported: it is refused when it would run."""
 
     def refuses(self, scenario: Any) -> Contradictions:
-        """Nothing is known."""
+        """Refuse nothing: no fact is known."""
         yield from ()
 
 

@@ -23,13 +23,13 @@ _MOST = 200  # faults of one scenario that are put into words; nobody reads more
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong, where, and what is allowed there."""
+    """One fault: its place, and a sentence with the allowed values."""
 
     path: Path
     message: str
-    kind: str = ""  # "unknown" or "missing" key: the first may be the second, misspelt; "contradiction" of several
-    written: str = ""  # the key to show, where it is not that of the path
-    point: str = ""  # of the sweep, where it is wrong only there
+    kind: str = ""  # "unknown" or "missing" key (the first may be the second, misspelt), or "contradiction" of several
+    written: str = ""  # the key to show, if it is not that of the path
+    point: str = ""  # the point of the sweep, if only that has the fault
 
     @property
     def key(self) -> str:
@@ -56,7 +56,7 @@ def show(value: object, limit: int = 40) -> str:
 
 
 def faults(error: ValidationError) -> list[Fault]:
-    """All that is wrong, in no order; a key is not called missing where an unknown one may be it, misspelt."""
+    """All faults, unordered; a missing key is left out if an unknown one beside it may be its misspelling."""
     some = itertools.islice(error.errors(include_url=False), _MOST)
     found = [fault for one in some for fault in _translated(one)]
     misspelt = {fault.path[:-1] for fault in found if fault.kind == "unknown"}
@@ -71,7 +71,7 @@ def unknown_key(path: Path, place: Place) -> Fault:
     what = "unknown key"
     hint = meant(key, place.keys)
     homes = [] if hint else list(dict.fromkeys(places.root().homes(str(key))))
-    if dotted(path) in homes:  # only the name beside it is another one's
+    if dotted(path) in homes:  # it is a key of another `name`
         what = f"not a key of {either(place.names)}"
     elif 0 < len(homes) <= 3:
         hint = f"; did you mean {either(homes)}?"
@@ -83,7 +83,7 @@ def _translated(error: Mapping[str, Any]) -> Iterator[Fault]:
     value = error["input"]
     match error["type"]:
         case "default_factory_not_called":
-            return  # a field that is computed from another one, which has an error of its own
+            return  # a field computed from another one, and that one has an error of its own
         case "contradiction":
             for key, sentence in error["ctx"]["found"]:
                 yield Fault(path + (split(key) if key else ()), sentence, "contradiction")
@@ -102,7 +102,7 @@ def _translated(error: Mapping[str, Any]) -> Iterator[Fault]:
             name = value["name"]
             hint = meant(name, place.names)
             yield Fault((*path, "name"), f"must be {either(place.names)}; got {show(name)}{hint}")
-        case "value_error" | "assertion_error":  # of a user's class
+        case "value_error" | "assertion_error":  # from a user's class
             yield Fault(path, " ".join(str(error["ctx"]["error"]).split()))
         case "less_than_equal" if error["ctx"]["le"] >= MOST:
             yield Fault(path, f"must be at most {MOST:g}; got {show(value)}")
@@ -115,7 +115,7 @@ def _translated(error: Mapping[str, Any]) -> Iterator[Fault]:
 
 
 def _located(loc: tuple[str | int, ...]) -> tuple[Path, Place]:
-    """Pydantic's location without the names that chose among mappings, and the place it is in."""
+    """Pydantic's location, without the names that choose among mappings, as a path and its place."""
     place = places.root()
     path: Path = ()
     chosen = False

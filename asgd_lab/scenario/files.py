@@ -1,4 +1,4 @@
-"""A scenario file's text: read only from what is a file, and no more of it than a scenario can have."""
+"""The text of a scenario file: read only from a file, up to the most bytes of a scenario."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.scenario.source import MOST_CHARACTERS
 
 _MOST_BYTES = 4 * MOST_CHARACTERS
-# What a shell gives to be read, as in `... | asgd-lab validate /dev/stdin`; whoever names it has something to say.
+# A shell's descriptors, as in `... | asgd-lab validate /dev/stdin`, may be pipes: their writer is there.
 _DESCRIPTOR = re.compile(r"/dev/(stdin|fd/\d+)|/proc/self/fd/\d+")
 _KINDS = {
     stat.S_IFDIR: "a directory",
@@ -22,7 +22,7 @@ _KINDS = {
 
 
 def read(name: str) -> str:
-    """The text of the file; every error is one line. Nothing that never ends, or never begins, is waited for."""
+    """The text of the file; every error is one line. A pipe or a device, which might block, is refused."""
     try:
         kind = _KINDS.get(stat.S_IFMT(os.stat(name).st_mode))
         if kind is not None and (kind == "a directory" or not _DESCRIPTOR.fullmatch(name)):

@@ -1,4 +1,4 @@
-"""The hardware a run is simulated or emulated on, as a scenario states it: seconds, bytes and cores, no behaviour."""
+"""The hardware of a simulated or emulated run, as a scenario states it: seconds, bytes and cores, no behaviour."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _HAS_CV = ("lognormal", "gamma")
 
 
 class Compute(Part):
-    """How long a worker computes on one minibatch."""
+    """The compute time of a worker's minibatches."""
 
     distribution: Literal["constant", "lognormal", "gamma", "exponential", "empirical"] = "constant"
-    """How the time of a minibatch varies around its mean; empirical draws from samples_s or from a recorded run."""
+    """The distribution of a minibatch's time around its mean; empirical draws from samples_s or from a recorded run."""
     step_s: Seconds | None = None
-    """The mean time of one minibatch, in seconds; null: the task timing states it, or the samples have it."""
+    """The mean time of one minibatch, in seconds; null: stated by the task timing, or given by the samples."""
     cv: Annotated[float, Field(ge=1e-9, le=1e3)] = 0.1
     """Coefficient of variation (standard deviation / mean); only with distribution lognormal or gamma."""
     samples_s: Annotated[list[Seconds], Field(min_length=1)] | None = None
@@ -27,7 +27,7 @@ class Compute(Part):
     run: Annotated[Text | None, Folder()] = None
     """A run directory whose recorded minibatches are the samples; only with distribution empirical.
 
-    Of more than 20,000 as many are made: the means of equal shares of the sorted ones."""
+    More than 20,000 samples are replaced by 20,000 means, of equal shares of the sorted ones."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -53,37 +53,37 @@ class Compute(Part):
 
 
 class Client(Part):
-    """Software cost that each worker pays itself, in parallel with the others; as a rule fitted to a measured run."""
+    """Each worker's own software cost, in parallel with the others'; usually fitted to a measured run."""
 
     push_s: Delay = 0.0
-    """Seconds a worker spends on each push."""
+    """Seconds that a worker spends on each push."""
     fetch_s: Delay = 0.0
-    """Seconds a worker spends on each fetch."""
+    """Seconds that a worker spends on each fetch."""
 
 
 class SlowPhases(Part):
-    """Times in which a worker's device is slower, each worker's own: a neighbour's job, a thermal limit."""
+    """Phases in which a worker's device is slower, independent for each worker: a neighbour's job, a thermal limit."""
 
     every_s: Seconds
     """Mean seconds from the end of one slow phase to the start of the next (exponential)."""
     length_s: Seconds
-    """Mean seconds that one lasts (exponential)."""
+    """Mean seconds of a slow phase (exponential)."""
     factor: Annotated[float, Field(gt=1, le=1e6)]
-    """How many times as long a minibatch takes meanwhile."""
+    """The factor by which minibatches take longer in a slow phase."""
 
 
 class Device(Part):
-    """What a worker computes on: a GPU, or a core; several workers may share one."""
+    """A worker's device: a GPU or a core; several workers may share one."""
 
     workers: Count = 1
-    """Workers on one device, which each get an equal share of it while they compute."""
+    """Workers on one device; while they compute, each has an equal share of it."""
     memory_bytes: Count | None = None
-    """Its memory, in bytes: replicas that do not fit are refused; null: enough."""
+    """The device's memory, in bytes: replicas that do not fit are refused; null: enough."""
     vectors: Count = 4
-    """Vectors of the parameters' size that a replica keeps there: parameters, gradient, momentum, fetched
-    center. Pushes that are under way lie in buffers of the host."""
+    """Vectors of the parameters' size that a replica keeps on the device: parameters, gradient, momentum, fetched
+    center. Pushes in flight are in buffers of the host."""
     activations_bytes: Annotated[int, Field(ge=0)] = 0
-    """What a minibatch needs there besides, in bytes."""
+    """Further bytes that a minibatch needs on the device."""
 
 
 class Host(Part):
@@ -92,13 +92,13 @@ class Host(Part):
     workers: Count = 1
     """Workers on one host."""
     cores: Count | None = None
-    """Cores that its workers share fairly, for software costs and, where the device is the CPU, for training."""
+    """Cores that its workers share fairly, for software costs and, if the device is the CPU, for training."""
     bandwidth_bytes_per_s: Rate | None = None
-    """Of its network card, bytes a second in one direction, shared by its workers; null: unlimited."""
+    """Bandwidth of its network card in one direction, bytes a second, shared by its workers; null: unlimited."""
 
 
 class Staging(Part):
-    """The copies between a device and its host, which each worker makes by itself."""
+    """The copies between a device and its host, separate for each worker."""
 
     latency_s: Delay = 0.0
     """Seconds to begin a copy."""
@@ -109,20 +109,20 @@ class Staging(Part):
 
 
 class Link(Part):
-    """The way between a worker and the server; both directions carry at once."""
+    """The link between a worker and the server; its two directions are independent."""
 
     latency_s: Delay = 0.0
     """Seconds from sending to the first byte's arrival."""
     bandwidth_bytes_per_s: Rate | None = None
     """Bytes a second in each direction; null: unlimited."""
     up_bytes_per_s: Rate | None = None
-    """Bytes a second towards the server, where the directions differ."""
+    """Bytes a second towards the server, if the directions differ."""
     down_bytes_per_s: Rate | None = None
-    """Bytes a second towards the workers, where the directions differ."""
+    """Bytes a second towards the workers, if the directions differ."""
     shared: bool = False
-    """Whether all workers on it share its bandwidth fairly; false: each has as much to itself."""
+    """Whether all workers on the link share its bandwidth fairly; false: each has its full bandwidth."""
     flow_bytes_per_s: Rate | None = None
-    """The most that one transfer gets of a shared link, in bytes a second; null: all that is free."""
+    """The highest rate of one transfer on a shared link, in bytes a second; null: all that is free."""
 
     @model_validator(mode="after")
     def _one_way_to_say_it(self) -> Self:
@@ -151,42 +151,42 @@ class GroupLink(Link):
     group: Text
     """The name of a group of workers."""
     servers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
-    """The servers it leads to, counted from 0; null: all."""
+    """The servers at its other end, counted from 0; null: all."""
 
 
 class Group(Part):
-    """Workers that are alike: the first group has the first workers, and so on."""
+    """A group of equal workers: the first group has the first workers, and so on."""
 
     name: Text
-    """What `links` calls it."""
+    """The group's name, for `links`."""
     workers: Count | None = None
-    """How many; null, for one group at most: all that no other group has."""
+    """The number of workers; null, for one group at most: all that are in no other group."""
     speed: Positive = 1.0
-    """How many times as fast as `compute` says its workers are."""
+    """The speed of its workers, a factor on that of `compute`."""
 
 
 class Server(Part):
-    """The server's own cost: serial, first come first served; push_s and fetch_s are as a rule fitted to a run."""
+    """The server's own cost, first come first served; push_s and fetch_s are usually fitted to a measured run."""
 
     push_s: Delay = 0.0
-    """Seconds the server spends on each push."""
+    """Seconds that the server spends on each push."""
     fetch_s: Delay = 0.0
-    """Seconds the server spends on each fetch."""
+    """Seconds that the server spends on each fetch."""
     push_bytes_per_s: Rate | None = None
-    """Bytes a second at which it applies a push, besides push_s; null: no time."""
+    """Bytes a second at which the server applies a push, in addition to push_s; null: no time."""
     fetch_bytes_per_s: Rate | None = None
-    """Bytes a second of the copy that a fetch makes there, besides fetch_s; null: no copy."""
+    """Bytes a second of the server's copy for a fetch, in addition to fetch_s; null: no copy."""
     distribution: Literal["constant", "exponential"] = "constant"
-    """How these times vary around their mean."""
+    """The distribution of these times around their mean."""
     one_sided_fetch: bool = False
-    """Whether a fetch reads the parameters past the server (RDMA): it then costs no time there, and overtakes all that
-    queues there, the worker's own pushes included."""
+    """Whether a fetch reads the parameters past the server (RDMA): it then takes no time of the server, and overtakes
+    its whole queue, the worker's own pushes included."""
     count: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Servers, each with an equal slice of the vector; the first one decides the order of the versions for all."""
     independent: bool = False
-    """Whether each server makes versions of its slice by itself, as DistBelief's shards do."""
+    """Whether each server makes versions of its own slice, as DistBelief's shards do."""
     bandwidth_bytes_per_s: Rate | None = None
-    """Of each server's network card, bytes a second in one direction, shared by all; null: unlimited."""
+    """Bandwidth of each server's network card in one direction, bytes a second, shared by all; null: unlimited."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -202,32 +202,32 @@ class Hardware(Part):
     """Devices, hosts, links and servers of the simulated or emulated machine."""
 
     preset: presets.Name | list[presets.Name] | None = None
-    """Named machines (asgd-lab list presets) whose values stand where this mapping has no key, the later over the
-    earlier; a mapping goes key by key, a list goes as a whole, and null takes a value away. null: none."""
+    """Named machines (asgd-lab list presets), whose values apply where this mapping has no key. Later presets override
+    earlier ones: mappings key by key, lists as a whole; null removes a value. null: no preset."""
     compute: Compute = Compute()
     """The time of a minibatch."""
     speeds: list[Positive] = Field(default=[1.0], min_length=1)
-    """How many times as fast as `compute` says each worker is; repeated in turn where there are more workers."""
+    """Each worker's speed, a factor on that of `compute`; repeated in turn for more workers."""
     slow_phases: SlowPhases | None = None
-    """Stragglers that come and go; null: none."""
+    """Temporary stragglers; null: none."""
     device: Device = Device()
-    """What a worker computes on."""
+    """The devices of the workers."""
     host: Host = Host()
-    """What holds the devices."""
+    """The machines that hold the devices."""
     staging: Staging = Staging()
     """The copies between device and host."""
     client: Client = Client()
     """Each worker's own software cost."""
     link: Link = Link()
-    """What pushes and fetches travel over."""
+    """The link that pushes and fetches travel over."""
     groups: list[Group] = Field(default=[])
-    """Groups of workers that differ; none: all are alike."""
+    """Groups of different workers; none: all are equal."""
     links: list[GroupLink] = Field(default=[])
-    """Links of some groups to some servers; `link` is for all others."""
+    """Links of some groups to some servers; all others have `link`."""
     server: Server = Server()
     """The parameter server."""
     cores: Count | None = None
-    """Cores of one node, which all workers and the server share; null: never short of cores."""
+    """Cores of one node, shared by all workers and the server; null: as many as needed."""
 
     @model_validator(mode="before")
     @classmethod

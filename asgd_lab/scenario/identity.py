@@ -1,4 +1,4 @@
-"""Whether two scenarios are one: compared value by value, however they were written."""
+"""Comparison of two scenarios, value by value, whatever their layout."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Difference(NamedTuple):
 
 
 def values_sha256(text: str) -> str:
-    """The hash of what a file says: its comments, its layout and the order of its keys are not in it."""
+    """The hash of a file's values: independent of comments, layout and the order of keys."""
     values = Source(where=lambda line: f"line {line}").parse(text).data
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def first_difference(one: Scenario, other: Scenario, ignored: Collection[str] = ()) -> Difference | None:
-    """Where they differ first, in the order of the schema, beside `ignored` keys; None where they state the same."""
+    """The first difference in the order of the schema, except `ignored` keys; None if they state the same."""
     return _first(one.model_dump(), other.model_dump(), "", ignored)
 
 

@@ -1,4 +1,4 @@
-"""Where a value is: its path from the top of the file, and its dotted key; text and tuples only."""
+"""Places of values: the path from the top of the file, and the dotted key; text and tuples only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def dotted(path: Path) -> str:
 
 
 def split(key: str) -> Path:
-    """The path of a dotted key: a number is an index, and all that follows `sweep` is one key of it."""
+    """The path of a dotted key: a number is an index, and everything after `sweep.` is one key."""
     if key.startswith("sweep."):
         return ("sweep", key.removeprefix("sweep."))
     return tuple(int(part) if _is_index(part) else part for part in key.split("."))
@@ -22,5 +22,5 @@ def _is_index(part: str) -> bool:
 
 
 def covers(outer: str, inner: str) -> bool:
-    """Whether a dotted key is another one, or holds it."""
+    """Whether a dotted key equals another one, or contains it."""
     return inner == outer or inner.startswith(outer + ".")

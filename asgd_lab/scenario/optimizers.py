@@ -1,4 +1,4 @@
-"""The local optimizer of a task, and what changes its steps: torch alone knows which optimizers exist."""
+"""The local optimizer of a task, its schedule, clipping and rates of biases; the list of optimizers is torch's."""
 
 from __future__ import annotations
 
@@ -55,22 +55,22 @@ SGD = Optimizer.model_validate({"name": "SGD", "lr": 0.1})
 
 
 class Schedule(Part):
-    """How the learning rate changes: the optimizer's own lr, times a factor that follows a clock."""
+    """The schedule of the learning rate: the optimizer's own lr, times a factor that follows a clock."""
 
     name: Literal["constant", "step", "linear", "cosine"]
-    """constant; step: times factor after every so many; linear or cosine: down to final within length, and then so."""
+    """constant; step: times `factor` after each `every`; linear or cosine: from 1 to `final` within `length`."""
     clock: Literal["steps", "versions"] = "steps"
-    """steps: the worker's own minibatches; versions: of the parameters that it fetched last."""
+    """steps: the worker's own minibatches; versions: the version of the parameters that it fetched last."""
     every: Count | None = None
-    """For step: after how many of the clock."""
+    """For step: the interval between two changes, in units of the clock."""
     factor: Annotated[float, Field(gt=0, le=1)] = 0.1
-    """For step: by what it is multiplied each time."""
+    """For step: the factor of each change."""
     length: Count | None = None
-    """For linear and cosine: within how many of the clock."""
+    """For linear and cosine: the length of the decrease, in units of the clock."""
     final: Annotated[float, Field(ge=0, le=1)] = 0.0
     """For linear and cosine: the factor at the end."""
     warmup: Annotated[int, Field(ge=0)] = 0
-    """Within how many of the clock, from the first on, the factor rises linearly to its value."""
+    """The length of a linear rise of the factor at the start, in units of the clock."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -102,6 +102,6 @@ class Biases(Part):
     """Rates of the optimizer for parameters of one dimension, as Krizhevsky's cuda-convnet has them."""
 
     lr: Positive = 1.0
-    """By what the optimizer's learning rate is multiplied for them."""
+    """The factor on the optimizer's learning rate for them."""
     weight_decay: NonNegative | None = None
     """Their weight decay; null: the optimizer's."""

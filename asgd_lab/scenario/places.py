@@ -1,4 +1,4 @@
-"""What may stand at each key of a scenario: a walk through its JSON Schema, where errors learn what is allowed."""
+"""The allowed values at each key of a scenario, for error messages: a walk through its JSON Schema."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Place:
 
     @property
     def mappings(self) -> tuple[Mapping[str, Any], ...]:
-        """The alternatives that are mappings, but for the one that stands for all classes that users may bring."""
+        """The alternatives that are mappings, except the one for users' own classes."""
         return tuple(one for one in self.options if one.get("type") == "object" and not _is_of_anybody(one))
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the key `name` may say where it chooses among mappings or is an enumeration; () where it is free."""
+        """The allowed values of the key `name` if it chooses among mappings or is an enumeration, else ()."""
         schemas = [one["properties"]["name"] for one in self.mappings if "name" in one.get("properties", ())]
         return tuple(sorted(name for one in schemas for name in names_in(one)))
 
@@ -39,7 +39,7 @@ class Place:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The keys that a mapping may have here."""
+        """The keys of a mapping at this place."""
         return tuple(dict.fromkeys(key for one in self.mappings for key in one.get("properties", ())))
 
     def chosen(self, name: object) -> Place:
@@ -68,7 +68,7 @@ class Place:
 
     @property
     def expected(self) -> str:
-        """What is allowed here, as it stands in a sentence after `must be`."""
+        """The allowed values, in words that follow `must be`."""
         if self.names:
             alone = any(one.get("type") == "string" for one in self.options)
             return f"a mapping whose name is {either(self.names)}" + (", or a name alone" if alone else "")
@@ -89,7 +89,7 @@ def _schema() -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=4)
 def _schema_with(loaded: object) -> dict[str, Any]:
-    """The schema has the keys of users' classes, once they are imported."""
+    """The schema, with the keys of users' classes that are imported by now."""
     return json_schema()
 
 
@@ -145,7 +145,7 @@ def _plain(bound: float) -> float:
 
 def _range(schema: Mapping[str, Any]) -> str:
     words = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
-    # A bound that only a machine cares about is told to whoever goes beyond it.
+    # Bounds beyond MOST, which come from the machine, are left out here.
     stated = {key: schema[key] for key in words if key in schema and abs(schema[key]) < MOST}
     bounds = [f"{words[key]} {_plain(bound)}" for key, bound in stated.items()]
     return ", " + " and ".join(bounds) if bounds else ""

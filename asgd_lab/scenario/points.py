@@ -1,4 +1,4 @@
-"""The points of a sweep: counted by arithmetic, and made one by one as they are asked for."""
+"""The points of a sweep: counted by arithmetic, and made one by one on demand."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, overload
 from asgd_lab.scenario.schema import Scenario
 
 MOST_RUNS = 100_000
-_KEPT = 1024  # points; a large sweep makes them anew each time it is gone through
+_KEPT = 1024  # points; a larger sweep makes its points again in each iteration
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One scenario of a sweep; `name` is like algorithm.n_sync=10,workers=2, and empty where nothing is swept."""
+    """One scenario of a sweep; `name` is like algorithm.n_sync=10,workers=2, or "" without a sweep."""
 
     name: str
     values: dict[str, Any]
@@ -23,7 +23,7 @@ class Point:
 
 
 class Points(Sequence[Point]):
-    """So many points, of which `make` makes each by its number."""
+    """`count` points; `make` makes each by its number."""
 
     def __init__(self, count: int, make: Callable[[int], Point]) -> None:
         self._count, self._make = count, make

@@ -1,4 +1,4 @@
-"""Named machines: a preset's hardware stands where a scenario has none; the files are in asgd_lab/hardware/presets."""
+"""Named machines: a preset's values apply where a scenario has none; the files are in asgd_lab/hardware/presets."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ GRADES = {
     "fitted": "chosen so that a run agrees with a publication",
     "assumed": "a choice",
 }
-"""What a source begins with, and what that says of the number."""
+"""The first words of a source, the grades of its number, with their meanings."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """One file: what the machine is, its values as a scenario's `hardware` has them, and where each comes from."""
+    """One file: the machine's description, its values as in a scenario's `hardware`, and the source of each."""
 
     name: str
     description: str
@@ -46,14 +46,14 @@ Name = Annotated[str, WithJsonSchema({"type": "string", "enum": names()})]
 
 @functools.cache
 def read(name: str) -> Preset:
-    """One of `names`."""
+    """The preset of a name in `names`."""
     path = FOLDER / f"{name}.yaml"
     data = Source(where=lambda line: f"{path}:{line}").parse(path.read_text(encoding="utf-8")).data
     return Preset(name, data["description"], data["hardware"], data["sources"])
 
 
 def leaves(value: Any, path: keys.Path = ()) -> Iterator[tuple[str, Any]]:
-    """Every value inside that is no mapping and no list, by its dotted key."""
+    """Every value inside, except mappings and lists, by its dotted key."""
     if isinstance(value, Mapping | list):
         for key, inside in value.items() if isinstance(value, Mapping) else enumerate(value):
             yield from leaves(inside, (*path, key))
@@ -62,7 +62,7 @@ def leaves(value: Any, path: keys.Path = ()) -> Iterator[tuple[str, Any]]:
 
 
 def filled(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The scenario's hardware over its presets', the later of which go over the earlier; what is given stays."""
+    """The scenario's hardware merged over its presets; later presets override earlier ones."""
     known = names()
     merged: dict[str, Any] = {}
     for key, name in _chosen(data):
@@ -73,7 +73,7 @@ def filled(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def giver(hardware: Any, path: keys.Path) -> str | None:
-    """The preset that gives a key below `hardware`; None where no preset does, or where the scenario does itself."""
+    """The preset that gives a key below `hardware`; None if no preset does, or if the scenario itself does."""
     if not isinstance(hardware, Mapping) or hardware.get("preset") is None or _has(hardware, path):
         return None
     givers = [name for _, name in _chosen(hardware) if name in names() and _has(read(name).hardware, path)]
@@ -81,7 +81,7 @@ def giver(hardware: Any, path: keys.Path) -> str | None:
 
 
 def _chosen(hardware: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """The presets that are named, each with the key where it is."""
+    """The named presets, each with its key in the scenario."""
     chosen = hardware["preset"]
     if isinstance(chosen, list):
         return [(f"preset.{index}", name) for index, name in enumerate(chosen)]

@@ -1,4 +1,4 @@
-"""How a scenario is run: when it ends, where it starts from, what is evaluated on the way, and on which backend."""
+"""The course of a run: its end, its initial parameters, its evaluations, and its faults."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from asgd_lab.configuration import Count, Delay, Folder, Part, Seconds, Text, re
 
 
 class Budget(Part):
-    """When the run ends: at the first of these that is reached; at least one is needed."""
+    """The end of the run: the first of these limits that is reached; at least one is needed."""
 
     minibatches: Count | None = None
     """Minibatches over all workers."""
     updates: Count | None = None
     """Versions of the server's parameters."""
     seconds: Seconds | None = None
-    """Seconds of the run's own clock (virtual where the run is simulated)."""
+    """Seconds of the run's own clock (virtual in a simulation)."""
     target_error: Annotated[float, Field(gt=0, lt=1)] | None = None
     """The training error to reach, a share of 1; only with task classification."""
     target_window: Count = 50
-    """Minibatches over which the training error that comes with the pushes is averaged for target_error."""
+    """Minibatches over which the training error in the pushes is averaged for target_error."""
 
     @model_validator(mode="after")
     def _ends(self) -> Self:
@@ -34,13 +34,13 @@ class Budget(Part):
 
 
 class WarmStart(Part):
-    """Where the parameters come from: exactly one of minibatches and run."""
+    """The source of the initial parameters: exactly one of minibatches and run."""
 
     minibatches: Count | None = None
     """Local minibatches of one worker before the run's clock starts."""
     run: Annotated[Text | None, Folder()] = None
-    """A run directory whose final parameters are taken, or those of its last checkpoint, or a checkpoint in one;
-    relative to the current directory."""
+    """A run directory, for its final parameters or those of its last checkpoint, or a checkpoint in one; relative to
+    the current directory."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -52,14 +52,14 @@ class WarmStart(Part):
 
 
 class Evaluate(Part):
-    """What is evaluated on held-out data during the run; give exactly one of every_minibatches and every_steps."""
+    """Evaluations on held-out data during the run; give exactly one of every_minibatches and every_steps."""
 
     every_minibatches: Count | None = None
     """Minibatches, over all workers, between two evaluations."""
     every_steps: Count | None = None
-    """Minibatches of each worker, on average, between two evaluations: as often a worker, however many there are."""
+    """Minibatches of each worker, on average, between two evaluations, for any number of workers."""
     parameters: list[Literal["server", "replicas"]] = Field(default=["server"], min_length=1)
-    """Whose parameters: the server's, every worker's replica, or both."""
+    """The evaluated parameters: the server's, every worker's replica, or both."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -79,28 +79,28 @@ class Kill(Part):
     """A worker dies: in a real run its process is killed."""
 
     name: Literal["kill"]
-    """What happens."""
+    """The kind of fault."""
     worker: Number
-    """Its number, from 0."""
+    """The worker's number, from 0."""
     at_s: Delay
-    """When, in seconds of the run's clock."""
+    """The time, in seconds of the run's clock."""
     repair_s: Delay = 0.0
-    """Seconds until it is started again, with on_death restart; a real process takes its own start on top."""
+    """Seconds until it is started again, with on_death restart; a real process takes its own start in addition."""
 
 
 class Slow(Part):
-    """A worker's device is slow for a while: it does that many times less in the same time."""
+    """A worker's device is slow for a while."""
 
     name: Literal["slow"]
-    """What happens."""
+    """The kind of fault."""
     worker: Number
-    """Its number, from 0."""
+    """The worker's number, from 0."""
     at_s: Delay
-    """From when, in seconds of the run's clock."""
+    """The start, in seconds of the run's clock."""
     until_s: Seconds
-    """Until when, in seconds of the same clock."""
+    """The end, in seconds of the same clock."""
     factor: Annotated[float, Field(ge=1, le=1e6)]
-    """How many times as long minibatches take."""
+    """The factor by which minibatches take longer."""
 
     @model_validator(mode="after")
     def _lasts(self) -> Self:
@@ -109,16 +109,16 @@ class Slow(Part):
 
 
 class Stop(Part):
-    """A worker stands still, and goes on where it was: in a real run its process is stopped, and continued."""
+    """A worker pauses, and continues where it was: in a real run its process is stopped, and continued."""
 
     name: Literal["stop"]
-    """What happens."""
+    """The kind of fault."""
     worker: Number
-    """Its number, from 0."""
+    """The worker's number, from 0."""
     at_s: Delay
-    """From when, in seconds of the run's clock."""
+    """The start, in seconds of the run's clock."""
     until_s: Seconds
-    """Until when, in seconds of the same clock."""
+    """The end, in seconds of the same clock."""
 
     @model_validator(mode="after")
     def _lasts(self) -> Self:
@@ -127,14 +127,14 @@ class Stop(Part):
 
 
 class ServerDown(Part):
-    """The server serves nobody for a while; what it was at begins anew. In a real run it is killed, and recovers."""
+    """The server is down for a while, and repeats its last service. In a real run it is killed, and recovers."""
 
     name: Literal["server_down"]
-    """What happens."""
+    """The kind of fault."""
     at_s: Delay
-    """From when, in seconds of the run's clock."""
+    """The start, in seconds of the run's clock."""
     for_s: Seconds
-    """For how many seconds; a real server takes its own start, if that is longer."""
+    """The duration in seconds; for a real server at least the time of its own start."""
 
 
 Scheduled = Annotated[Kill | Slow | Stop | ServerDown, Field(discriminator="name")]
@@ -146,31 +146,31 @@ def _ends_before(at_s: float, until_s: float) -> Iterator[tuple[str, str]]:
 
 
 class Faults(Part):
-    """Workers that crash and come back, and a server that is away: at random times, at stated times, or as it happens.
+    """Crashes and restarts of workers, and failures of the server: at random times, at stated times, or real ones.
 
-    A crash loses all minibatches that are in no version by then: those of the round under way, and a push on its way or
-    in the server's queue. What the server has collected, or receives before it hears of the crash, is not lost.
+    A crash loses all minibatches that are in no version by then: those of the current round, and a push in flight or in
+    the server's queue. A push that the server has collected, or receives before it hears of the crash, is not lost.
     """
 
     mean_time_between_failures_s: Seconds | None = None
-    """Mean seconds that a worker is up, whatever it does; exponential. Together with mean_time_to_repair_s."""
+    """Mean seconds from a worker's start to its crash; exponential. Together with mean_time_to_repair_s."""
     mean_time_to_repair_s: Seconds | None = None
     """Mean seconds from a crash until the worker is started again; exponential."""
     detect_s: Delay = 0.0
-    """Seconds from a crash until the server knows of it; until then it waits for the worker where it has to. A real
+    """Seconds from a crash until the server knows of it; until then the server waits for the worker if it must. A real
     server hears of a death at once."""
     schedule: list[Scheduled] = Field(default=[])
-    """What happens when; each by its name: kill, slow, stop, server_down."""
+    """Faults at stated times, each by its name: kill, slow, stop, server_down."""
     on_death: Literal["restart", "continue", "stop"] = "restart"
-    """What is done when a worker has died, for whatever reason: start it again, as a new incarnation that fetches and
-    goes on; go on without it; or end the run, which has failed."""
+    """The reaction to a worker's death, for any reason: restart it, as a new incarnation that fetches and trains on;
+    continue without it; or stop the run, which has failed."""
     silent_s: Seconds | None = None
-    """A real worker that gives no sign of life for so many seconds is given up, and begins a new incarnation if it
-    wakes. null: 50 times the longest minibatch that any worker has shown, at least 10 s. A real server is killed then,
-    as if it had died: after at least 2 s; null: 50 times its longest request, at least 10 s."""
+    """Seconds without a sign of life after which a real worker is failed; if it wakes, it begins a new incarnation.
+    null: 50 times the longest minibatch of any worker, at least 10 s. A silent real server is killed, and recovers as
+    if it had died: after at least 2 s; null: 50 times its longest request, at least 10 s."""
     on_not_finite: Literal["ignore", "restart", "stop"] = "ignore"
-    """What is done when the loss of a minibatch is no finite number: nothing; the worker throws its round away and
-    begins a new incarnation; or the run ends, and has failed. Not for tasks without a loss."""
+    """The reaction to a minibatch whose loss is not finite: none; the worker discards its round and begins a new
+    incarnation; or the run stops, and has failed. Not for tasks without a loss."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -1,6 +1,6 @@
-"""A small learning problem in the place of a large one: one minibatch computed for many of the system that is studied.
+"""A small learning problem in place of a large one: one computed minibatch stands for many of the studied system.
 
-The scenario keeps that system's numbers, and only what is executed is divided: the scale is one key in one place.
+The scenario has the studied system's numbers; they are divided only for the execution, by one key in one place.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _OF_SCHEDULE = ("task.schedule.every", "task.schedule.length", "task.schedule.wa
 
 
 def scaled(scenario: Scenario) -> Scenario:
-    """The scenario as it is executed: fewer minibatches, each as much longer.
+    """The executed scenario: `scale` times fewer minibatches, each `scale` times longer.
 
-    The time of one is the sum of `scale` independent ones of the system that is studied, so its coefficient of
-    variation is theirs over the square root of `scale`; it keeps their family of distributions.
+    A minibatch's time is the sum of `scale` independent times of the studied system, so its coefficient of variation is
+    smaller by the square root of `scale`; the family of the distribution stays.
     """
     scale: int = getattr(scenario.task, "scale", 1)
     if scale == 1:
@@ -39,7 +39,7 @@ def scaled(scenario: Scenario) -> Scenario:
 
 
 def contradictions(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """Where a task that stands for another has no meaning."""
+    """Keys that contradict a task that stands for a larger one."""
     scale = getattr(scenario.task, "scale", 1)
     if scale == 1:
         return

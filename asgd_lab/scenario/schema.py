@@ -1,4 +1,4 @@
-"""The whole scenario, what its parts may not say together, and the JSON Schema of it all; no file is read here."""
+"""The whole scenario, the contradictions between its parts, and its JSON Schema; no file is read here."""
 
 from __future__ import annotations
 
@@ -36,40 +36,40 @@ def _names_a_folder(name: str) -> str:
 
 
 class Scenario(Part):
-    """What is learned, by how many workers, with which algorithm, on which hardware; a sweep makes several of one."""
+    """A run: its task, workers, algorithm and hardware; with a sweep, several runs."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
 
     name: Annotated[Text, Field(max_length=100), AfterValidator(_names_a_folder)]
-    """What the scenario is called; its runs are kept in a folder of this name."""
+    """The scenario's name; its runs are kept in a folder of this name."""
     description: str = ""
-    """What the scenario is for, in words."""
+    """The scenario's purpose, in words."""
     seed: Annotated[int, Field(ge=0, le=MOST_SEED)] = 0
-    """All random numbers are functions of it."""
+    """The seed; all random numbers are functions of it."""
     task: Annotated[Learned, TASKS]
-    """What is learned; chosen by its name."""
+    """The model, data, loss and local optimizer; chosen by its name."""
     algorithm: Annotated[Configuration, ALGORITHMS]
-    """Who waits for whom, and what the server does with a push; chosen by its name."""
+    """The workers' program, their waiting, and the server's use of a push; chosen by its name."""
     workers: Annotated[int, Field(ge=1, le=100_000)] = 1
-    """How many workers train at once."""
+    """The number of workers that train at once."""
     budget: Budget
-    """When the run ends."""
+    """The end of the run."""
     warm_start: WarmStart | None = None
-    """Where the parameters come from; null: they are initialised from the seed."""
+    """The source of the initial parameters; null: they are initialised from the seed."""
     evaluate: Evaluate | None = None
-    """What is evaluated during the run; null: only the final parameters."""
+    """Evaluations during the run; null: only the final parameters are evaluated."""
     backend: BackendChoice = Backend(name="process")
-    """What carries the run out: a mapping, or a name alone."""
+    """The backend that carries the run out: a mapping, or a name alone."""
     hardware: Hardware = Hardware()
-    """The machine that a simulated or emulated run pretends to have; free and infinitely fast where nothing is said."""
+    """The machine of a simulated or emulated run; costs that are not stated are zero."""
     faults: Faults | None = None
-    """Crashes, restarts and the like, and what is done about them; null: none, and a real run ends with the first."""
+    """Crashes, restarts and the like, and the reactions to them; null: none, and a real run ends with the first."""
     record: Literal["all", "sampled", "summary"] = "all"
-    """How much is written down: every row, a sample of the rows, or the summary alone."""
+    """The recorded rows: every row, a sample of the rows, or the summary alone."""
     sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
         default={}, examples=[{"algorithm.n_sync": [1, 10, 100], "workers": [1, 2, 4, 8]}]
     )
-    """Dotted keys of this scenario, each with the values it takes; runs their product, the first key slowest."""
+    """Dotted keys of this scenario, each with a list of values; their product is run, the first key slowest."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -78,7 +78,7 @@ class Scenario(Part):
 
 
 def _contradictions(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """What each choice refuses, and what the rest may not say together."""
+    """The refusals of each choice, and the contradictions between other keys."""
     yield from scenario.algorithm.refuses(scenario)
     yield from scenario.task.refuses(scenario)
     yield from scenario.backend.execution.refuses(scenario)
@@ -104,7 +104,7 @@ def _contradictions(scenario: Scenario) -> Iterator[tuple[str, str]]:
 
 
 def _gradients(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """What shapes a worker's own steps only, and is lost where the server is sent the sum of its gradients."""
+    """Keys that change only a worker's own steps, and so have no effect if pushes carry sums of gradients."""
     task: Any = scenario.task
     algorithm, options = scenario.algorithm, getattr(getattr(task, "optimizer", None), "options", {})
     lost = "does not reach the server beside push: gradient, which sends the sum of the gradients"
@@ -122,7 +122,7 @@ def _gradients(scenario: Scenario) -> Iterator[tuple[str, str]]:
 
 
 def _groups(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """The groups must hold all workers."""
+    """The groups must contain all workers."""
     groups = scenario.hardware.groups
     stated = sum(group.workers or 0 for group in groups)
     is_open = any(group.workers is None for group in groups)

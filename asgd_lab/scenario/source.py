@@ -25,14 +25,14 @@ _MOST_NUMBER = 10**300  # a whole number beyond is none of a scenario's, and has
 
 @dataclass(slots=True)
 class Source:
-    """What a text says, and where: 1-based (line, column) of the key or the list item at each path."""
+    """A text's data, and the 1-based (line, column) of the key or the list item at each path."""
 
-    where: Callable[[int], str]  # of a line, the words an error begins with
+    where: Callable[[int], str]  # maps a line to the beginning of an error message
     data: Any = None
     positions: dict[Path, tuple[int, int]] = field(default_factory=dict)
 
     def parse(self, text: str) -> Source:
-        """Read the text; every error is one line that says where and what."""
+        """Read the text; every error is one line with place and fault."""
         if len(text) > MOST_CHARACTERS:
             raise self._error(1, f"has more than {MOST_CHARACTERS:,} characters")
         yaml = YAML(typ="safe", pure=True)
@@ -74,7 +74,7 @@ class Source:
         return self._scalar(yaml, node, path)
 
     def _items(self, node: MappingNode, path: Path, *, merged: bool = False) -> Iterator[tuple[str, Node]]:
-        """The mapping's keys in file order, those that `<<` brings in last and only where they are not written out."""
+        """The mapping's keys in file order; keys merged by `<<` come last, unless they are written out."""
         first: dict[str, int] = {}
         brought: list[Node] = []
         for key_node, child in node.value:
@@ -111,18 +111,18 @@ class Source:
             if isinstance(value, int) and abs(value) >= _MOST_NUMBER:
                 raise self._error(line, "has more than 300 digits; no number of a scenario is as large", path)
             return value
-        # YAML 1.2 has .5e3 for a number; ruamel.yaml asks for a sign in the exponent.
+        # In YAML 1.2 .5e3 is a number; ruamel.yaml requires a sign in the exponent.
         if node.style is None and re.fullmatch(r"[-+]?\.[0-9]+[eE][0-9]+", node.value):
             return float(node.value)
-        return node.value  # text, and what YAML 1.1 would have made a date
+        return node.value  # text, also if it would be a date in YAML 1.1
 
 
 def _characters(node: Node | None, known: dict[int, int]) -> int:
-    """How long the node is with every alias written out; computed without doing so."""
+    """The length of the node with all aliases resolved, computed without resolving them."""
     if node is None:
         return 0
     if id(node) not in known:
-        known[id(node)] = 0  # where it contains itself, whose end is found elsewhere
+        known[id(node)] = 0  # for a node that contains itself; another check refuses it
         if isinstance(node, ScalarNode):
             length = len(node.value)
         elif isinstance(node, MappingNode):

@@ -1,4 +1,4 @@
-"""What is particular to a sweep: its keys and values, a point's choice among them, and where a point's fault is."""
+"""Checks of a sweep: its keys and values, a point's choice among them, and the place of a point's fault."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from asgd_lab.scenario.faults import Fault, unknown_key
 from asgd_lab.scenario.keys import covers, split
 
 Choice = tuple[tuple[str, int, Any], ...]
-"""Of each swept key, which of its values a point has, and the value."""
+"""For each swept key, the index of the point's value, and the value."""
 
 
 def faults(data: Mapping[str, Any]) -> list[Fault]:
-    """What is wrong with the sweep whatever its values; nothing where it is no mapping, which its type says."""
+    """Faults of the sweep's keys; none if it is not a mapping, which its type check reports."""
     sweep = data.get("sweep")
     return list(_wrong_keys(sweep, list(_unread(data)))) if isinstance(sweep, dict) else []
 
 
 def _unread(value: object, key: str = "") -> Iterator[str]:
-    """The keys of mappings that may be of somebody's class which was not imported, so that their keys are not known."""
+    """The keys of mappings of users' classes that were not imported, so that their own keys are unknown."""
     if isinstance(value, dict):
         for part, inside in value.items():
             yield from _unread(inside, str(part) if key in ("", "sweep") else f"{key}.{part}")
@@ -34,7 +34,7 @@ def _unread(value: object, key: str = "") -> Iterator[str]:
 
 
 def _wrong_keys(sweep: dict[str, Any], unread: Sequence[str]) -> Iterator[Fault]:
-    """Keys the schema does not have, keys or values that repeat."""
+    """Unknown keys, and repeated keys or values."""
     root = places.root()
     seen: list[str] = []
     for key, values in sweep.items():
@@ -58,7 +58,7 @@ def _wrong_keys(sweep: dict[str, Any], unread: Sequence[str]) -> Iterator[Fault]
 
 
 def choice(lists: Sequence[Sequence[tuple[str, int, Any]]], number: int) -> Choice:
-    """The point of that number in the product of the lists, the first of which varies slowest."""
+    """The point of that number in the product of the lists; the first list varies slowest."""
     chosen = []
     for values in reversed(lists):
         number, index = divmod(number, len(values))
@@ -67,12 +67,12 @@ def choice(lists: Sequence[Sequence[tuple[str, int, Any]]], number: int) -> Choi
 
 
 def brief(values: dict[str, Any]) -> str:
-    """Values as a message shows them."""
+    """Values in the short form for messages."""
     return shortened(writing.brief(values), 120)
 
 
 def blamed(fault: Fault, choice: Choice, point: str) -> Fault:
-    """The fault of a point, laid at the swept value that it is in; where it is in none, it says at which point."""
+    """The fault of a point, moved to the swept value that contains it; else with the point's name."""
     for key, index, value in reversed(choice):
         if covers(key, fault.key):
             inside = fault.path[len(split(key)) :]

@@ -1,4 +1,4 @@
-"""What is learned: the tasks a scenario can name."""
+"""The tasks that a scenario can name."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ if TYPE_CHECKING:
 
 
 class SharedData(Part):
-    """Every worker walks through all samples, in an order of its own."""
+    """Every worker uses all samples, in its own order."""
 
     name: Literal["shared"]
-    """How the samples are divided."""
+    """The division of the samples."""
 
 
 class Sharded(Part):
     """Every worker has its own part of the samples, of equal size, drawn at random."""
 
     name: Literal["sharded"]
-    """How the samples are divided."""
+    """The division of the samples."""
 
 
 class Dirichlet(Part):
-    """Every worker has its own part, skewed by label: each class is dealt out by Dirichlet shares (Hsu et al. 2019)."""
+    """Every worker has its own part, skewed by label: each class is split by Dirichlet shares (Hsu et al. 2019)."""
 
     name: Literal["dirichlet"]
-    """How the samples are divided."""
+    """The division of the samples."""
     alpha: Positive
-    """The smaller, the more skewed: at 100 all workers are alike, at 0.1 most have a few classes."""
+    """The smaller, the more skewed: at 100 all workers are similar, at 0.1 most have a few classes."""
 
 
 Division = Annotated[SharedData | Sharded | Dirichlet, Field(discriminator="name"), BareName()]
@@ -66,9 +66,9 @@ def _known_or_own(name: str) -> str:
 
 
 class Learned(Choice):
-    """What is learned, as a scenario states it. Each subclass has its keys, the facts that differ, and makes the task.
+    """A task as a scenario states it. Each subclass has its keys, states facts that differ, and makes the task.
 
-    Its mathematics are in `asgd_lab.tasks`, which imports torch: it is imported when the task is made.
+    The mathematics are in `asgd_lab.tasks`, which imports torch: it is imported when the task is made.
     """
 
     registry = "tasks"
@@ -77,18 +77,18 @@ class Learned(Choice):
     has_error: ClassVar[bool] = False
     """Whether a minibatch has an error, a share of its samples."""
     has_data: ClassVar[bool] = False
-    """Whether it is made from data, which processes share."""
+    """Whether it has data, which processes share."""
 
     def load(self) -> Data:
-        """The data's tensors by name, which are never written to."""
+        """The data's tensors by name, read-only."""
         return {}
 
     @abstractmethod
     def make(self, seed: int, data: Data, workers: int) -> Task:
-        """The task over data that `load` has read, for so many workers, who may divide it."""
+        """The task over the data that `load` has read, for so many workers, which may divide the data."""
 
     def refuses(self, scenario: Any) -> Iterator[tuple[str, str]]:
-        """What of the scenario has no meaning with it: a dotted key, and why."""
+        """Keys of the scenario that contradict this task: a dotted key, and the reason."""
         if scenario.budget.target_error is not None and not self.has_error:
             message = f"needs task classification, and {self.name} has no error; use minibatches, updates or seconds"
             yield "budget.target_error", message
@@ -114,7 +114,7 @@ class Quadratic(Learned):
     name: Literal["quadratic"]
     """This task's name."""
     curvature: Annotated[list[Positive], Field(min_length=1)]
-    """The second derivative along each coordinate; as many coordinates as numbers. No unit."""
+    """The second derivative along each coordinate, a number per coordinate. No unit."""
     noise: NonNegative = 0.0
     """The variance of one sample's gradient noise in each coordinate; a minibatch of B samples has noise / B."""
     batch_size: Count = 1
@@ -124,7 +124,7 @@ class Quadratic(Learned):
     optimizer: Optimizer = SGD
     """The optimizer of the local steps."""
     schedule: Schedule | None = None
-    """How its learning rate changes; null: it does not."""
+    """The schedule of its learning rate; null: constant."""
 
     def make(self, seed: int, data: Data, workers: int) -> Task:
         """See `tasks.quadratic`."""
@@ -134,7 +134,7 @@ class Quadratic(Learned):
 
 
 class Classification(Learned):
-    """A network that learns to tell images apart; or the user's own network, data and loss."""
+    """A network that classifies images; or the user's own network, data and loss."""
 
     has_error = True
     has_data = True
@@ -145,54 +145,54 @@ class Classification(Learned):
     """The images: digits (8 x 8, comes with scikit-learn), fashion-mnist (28 x 28, read from data_folder), two or three
     of these at a time at 14 x 14, of 100 or 1,000 classes and without limit (fashion-mnist-pairs, -triples),
     image-folder (files in train/CLASS and val/CLASS of data_folder, such as ILSVRC 2012), or
-    package.module:factory, which returns a dict of tensors train_images, train_labels, test_images, test_labels, of any
-    shape whose first dimension is samples. Inputs that are integers or booleans keep their type (but pixels, uint8
-    of (N, C, H, W), become float32); floating point becomes float32; labels that are integers become int64."""
+    package.module:factory, a function that returns a dict of tensors train_images, train_labels, test_images,
+    test_labels, with samples in their first dimension. Integer and boolean inputs keep their type (but pixels, uint8 of
+    (N, C, H, W), become float32); floating point becomes float32; integer labels become int64."""
     dataset_options: dict[str, Any] = Field(default={})
-    """Keywords for the data set's factory; of image-folder: resize, crop, flip, colours, ten_crops, test_samples,
+    """Keywords for the data set's factory; for image-folder: resize, crop, flip, colours, ten_crops, test_samples,
     statistics_samples, threads, ahead."""
     data_folder: Annotated[Text | None, Folder()] = None
-    """Where the data set's files are; null: the folders that are searched by default."""
+    """The folder of the data set's files; null: the default folders."""
     model: Annotated[Text, Field(examples=["mlp", "lenet", "resnet18", "my_package.my_module:make_model"])] = "mlp"
     """mlp, lenet, small, krizhevsky (2012), any classification model of torchvision, or package.module:factory. It is
     put into training mode; layers that its factory or its own train() leaves in evaluation mode stay so."""
     model_options: dict[str, Any] = Field(default={})
     """Keywords for the model's factory."""
     loss: Text | None = Field(default=None, examples=["my_package.my_module:my_loss"])
-    """package.module:function of what the model returns and labels, which returns the mean over the minibatch, or a
-    tuple (sum, weight); null: cross-entropy. An evaluation calls it once a minibatch of batch_size, the last one
-    shorter: of sums and weights it is the exact mean, and a mean counts as often as its minibatch has samples."""
+    """package.module:function of the model's outputs and the labels; it returns the mean over the minibatch, or a tuple
+    (sum, weight); null: cross-entropy. An evaluation calls it once per minibatch of batch_size, the last one shorter:
+    sums and weights give the exact mean, and a mean is weighted by its number of samples."""
     batch_size: Count = 32
     """Samples in a minibatch of one worker."""
     data: Division = SharedData(name="shared")
-    """Whose the training samples are: a mapping, or a name alone."""
+    """The division of the training samples among workers: a mapping, or a name alone."""
     optimizer: Optimizer = SGD
     """The optimizer of the local steps."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of a minibatch's forward pass and loss. bfloat16: torch's autocast chooses which operations run in it;
-    parameters, gradients, updates and evaluations stay float32."""
+    """The precision of a minibatch's forward pass and loss. bfloat16: torch's autocast chooses which operations run in
+    it; parameters, gradients, updates and evaluations stay float32."""
     biases: Biases | None = None
-    """What of the optimizer is different for biases (all parameters of one dimension); null: nothing."""
+    """Separate rates of the optimizer for biases (all parameters of one dimension); null: the same rates."""
     schedule: Schedule | None = None
-    """How its learning rate changes; null: it does not."""
+    """The schedule of its learning rate; null: constant."""
     clip: Clip | None = None
-    """What limits each minibatch's gradient; null: nothing."""
+    """The limit of each minibatch's gradient; null: none."""
     batch_norm: Literal["local", "server"] = "local"
-    """Whose the running statistics of BatchNorm are. local: each replica's own, which evaluates it; for the server's
-    parameters they are estimated anew on training samples, but for layers in evaluation mode. Other buffers that
-    training changes are each replica's own too; the server's parameters are evaluated with those of worker 0. server:
-    they are parameters like the others, fetched, pushed and evaluated, as are all buffers of floating point; only with
-    push: delta."""
+    """The owner of BatchNorm's running statistics. local: each replica has its own, and is evaluated with them; for the
+    server's parameters they are estimated again on training samples, except in layers in evaluation mode. Other buffers
+    that training changes are each replica's own too; the server's parameters are evaluated with those of worker 0.
+    server: they are parameters like the others, fetched, pushed and evaluated, as are all floating-point buffers; only
+    with push: delta."""
     train_samples: Annotated[int, Field(ge=1, le=10**8)] | None = None
-    """Train on only so many samples, the first ones; null: on all, and on a million of pairs or triples."""
+    """The number of training samples to use, the first ones; null: all, or a million pairs or triples."""
     size_bytes: Annotated[Size, Field(ge=1)] | None = None
-    """What one push or one fetch moves, in bytes, where a small network stands for a large one; null: its own vector.
-    Only with backend sim."""
+    """Bytes of one push or one fetch, if a small network stands for a large one; null: those of its own vector. Only
+    with backend sim."""
     scale: Count = 1
-    """How many minibatches of the system that is studied one of this task stands for: it takes that many times
+    """The number of minibatches of the studied system that one of this task stands for: it takes that many times
     hardware.compute's time, and all counts of minibatches in the scenario (n_sync, budget, warm_start, evaluate,
-    schedule) are of that system, and are divided. Recorded steps and minibatches are this task's. Only with backend
-    sim."""
+    schedule) are those of the studied system, and are divided. Recorded steps and minibatches are this task's. Only
+    with backend sim."""
 
     @model_validator(mode="after")
     def _finite(self) -> Self:
@@ -214,7 +214,7 @@ class Classification(Learned):
         return ClassificationTask(self, seed, data, workers)
 
     def refuses(self, scenario: Any) -> Iterator[tuple[str, str]]:
-        """Statistics that gradients do not have, and a system that it stands for, which takes a virtual clock."""
+        """BatchNorm's statistics on the server without deltas, and a stated scale without a virtual clock."""
         yield from super().refuses(scenario)
         if self.batch_norm == "server" and scenario.algorithm.push != "delta":
             message = "must be local with push: gradient, which has none for running statistics"
@@ -225,16 +225,16 @@ class Classification(Learned):
 
 
 class Timing(Learned):
-    """Nothing is learned: messages of a stated size and steps of a stated length, to study time alone."""
+    """Messages of a stated size and steps of a stated length, without learning, to study time alone."""
 
     learns = False
 
     name: Literal["timing"]
     """This task's name."""
     size_bytes: Size
-    """What one push or one fetch moves, in bytes."""
+    """Bytes that one push or one fetch moves."""
     step_s: Seconds | None = None
-    """The mean time of one minibatch, in seconds; null: hardware.compute, or the preset that gives it, says so."""
+    """The mean time of one minibatch, in seconds; null: that of hardware.compute, or of its preset."""
 
     def make(self, seed: int, data: Data, workers: int) -> Task:
         """See `tasks.timing`."""
@@ -243,7 +243,7 @@ class Timing(Learned):
         return TimingTask(self)
 
     def refuses(self, scenario: Any) -> Iterator[tuple[str, str]]:
-        """A second time of a minibatch."""
+        """As in the base class, and a second, different time of a minibatch."""
         yield from super().refuses(scenario)
         step_s = scenario.hardware.compute.step_s
         if self.step_s is not None and step_s not in (None, self.step_s):
@@ -252,12 +252,12 @@ class Timing(Learned):
 
 
 class UnreadTask(Learned, Unread):
-    """A task whose code may not be imported; what others ask of it has no consequence."""
+    """A task whose code may not be imported; its facts have no effect."""
 
     has_error = True
 
     def make(self, seed: int, data: Data, workers: int) -> Task:
-        """It cannot be."""
+        """Raise the error that the code is not trusted."""
         raise ScenarioError.at("task.name", refusal([("task.name", self.name)]))
 
 

@@ -1,4 +1,4 @@
-"""What of a scenario, or of a finished run, is allowed but hardly meant: pure functions to lines `key: sentence`."""
+"""Warnings on allowed but doubtful values of a scenario or a finished run: pure functions to lines `key: sentence`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from asgd_lab.scenario.schema import Scenario
 
 
 def before(scenario: Scenario) -> list[str]:
-    """What can be told before the run."""
+    """Warnings before the run."""
     found = [
         *_rounds(scenario),
         *_never(scenario),
@@ -23,7 +23,7 @@ def before(scenario: Scenario) -> list[str]:
 
 
 def after(scenario: Scenario, makespan_s: float, updates: int, final: Mapping[str, float], finite: bool) -> list[str]:
-    """What only the run could tell; `finite` is whether all of its parameters are finite numbers."""
+    """Warnings after the run; `finite` says whether all its parameters are finite."""
     found: list[tuple[str, str]] = []
     if not updates and not scenario.algorithm.shared:
         found.append(
@@ -39,7 +39,7 @@ def after(scenario: Scenario, makespan_s: float, updates: int, final: Mapping[st
 
 
 def alike(points: Sequence[Point]) -> list[str]:
-    """Points of a sweep that are the same run under two names."""
+    """Warnings on points of a sweep that are the same run under two names."""
     first: dict[str, str] = {}
     found = []
     for point in points:
@@ -51,7 +51,7 @@ def alike(points: Sequence[Point]) -> list[str]:
 
 
 def _rounds(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """Workers that get nothing of the budget."""
+    """Warnings on workers that get no share of the budget."""
     algorithm, minibatches, updates = scenario.algorithm, scenario.budget.minibatches, scenario.budget.updates
     if updates is not None and updates < scenario.workers and not (algorithm.collects or algorithm.shared):
         few = f"{updates:,} updates are at most {updates:,} workers' pushes, and there are {scenario.workers:,} workers"
@@ -69,7 +69,7 @@ def _rounds(scenario: Scenario) -> Iterator[tuple[str, str]]:
 
 
 def _never(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """What would happen only after the end."""
+    """Warnings on events that would happen only after the end."""
     budget, backend, evaluate = scenario.budget, scenario.backend, scenario.evaluate
     minibatches, versions = budget.minibatches, _versions(scenario)
     if minibatches is not None:
@@ -118,7 +118,7 @@ def _learning(scenario: Scenario) -> Iterator[tuple[str, str]]:
 
 
 def _ignored(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """Keys that have no effect beside others."""
+    """Warnings on keys without effect beside others."""
     backend, hardware, faults = scenario.backend, scenario.hardware, scenario.faults
     if _moves_nothing(scenario):
         yield (
@@ -137,7 +137,7 @@ def _ignored(scenario: Scenario) -> Iterator[tuple[str, str]]:
 
 
 def _moves_nothing(scenario: Scenario) -> bool:
-    """Whether a stated local optimizer makes steps that nobody sees."""
+    """Whether a stated local optimizer's steps have no effect at all."""
     task, algorithm, warm, evaluate = scenario.task, scenario.algorithm, scenario.warm_start, scenario.evaluate
     sees = (warm is not None and warm.minibatches) or (evaluate is not None and "replicas" in evaluate.parameters)
     stated = "optimizer" in task.model_fields_set
@@ -145,10 +145,10 @@ def _moves_nothing(scenario: Scenario) -> bool:
 
 
 def _versions(scenario: Scenario) -> int | None:
-    """How many versions the run can make at most, where the budget says."""
+    """The most versions that the run can make; None if the budget does not limit them."""
     budget = scenario.budget
     counts = [budget.updates] if budget.updates is not None else []
     if budget.minibatches is not None:
-        # Each worker may push what is left of its last round.
+        # Each worker may push a shorter last round.
         counts.append(budget.minibatches // scenario.algorithm.n_push + scenario.workers)
     return min(counts, default=None)

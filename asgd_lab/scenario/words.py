@@ -1,4 +1,4 @@
-"""The words that errors share: which of several, and what was meant; text in, text out."""
+"""Parts of error messages: a list of alternatives, and a guess at a misspelt word; text in, text out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def either(values: Iterable[str]) -> str:
 
 
 def meant(word: object, allowed: Iterable[str]) -> str:
-    """The sentence `; did you mean ...?` where one of the allowed words is near enough, else nothing."""
+    """`; did you mean ...?` if one of the allowed words is near enough, else ""."""
     plain = {one.lower().replace("-", "_"): one for one in allowed}
     text = str(word)
     if len(text) > 100:

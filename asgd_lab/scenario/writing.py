@@ -1,4 +1,4 @@
-"""Plain data to text: YAML that reads back to the same data, and the short form that names a sweep's point."""
+"""Plain data to text: YAML that reads back to the same data, and the short form that names a point of a sweep."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 _SEPARATORS = {*',=()[]"'}
-_PLAIN = re.compile(r"(?![-+.0-9])[\x20-\x7e]*")  # nothing that a reader of some YAML takes for a number or a date
+_PLAIN = re.compile(r"(?![-+.0-9])[\x20-\x7e]*")  # text that no version of YAML takes for a number or a date
 
 
 def dump(data: Mapping[str, Any]) -> str:
-    """The data as YAML 1.2, in its own order; a list of values that are no mappings stands on one line."""
+    """The data as YAML 1.2, in its own order; a list of plain values is on one line."""
     yaml = YAML()
     yaml.width = 2**20
     text = io.StringIO()

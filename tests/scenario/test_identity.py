@@ -99,7 +99,7 @@ def test_every_key_that_is_a_path_is_marked_as_one() -> None:
             if Folder() in field.metadata:
                 marked.add(f"{part.__name__}.{name}")
             text = field.description or ""
-            if re.match(r"(A run directory|A directory|A file|Where .* files are)", text):
+            if re.match(r"(A run directory|A directory|A file|The folder of)", text):
                 described.add(f"{part.__name__}.{name}")
     assert marked == described == {"WarmStart.run", "Compute.run", "Classification.data_folder"}
 
