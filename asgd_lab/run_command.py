@@ -17,13 +17,14 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from asgd_lab import display, sweep, tasks
+from asgd_lab import choices, display, sweep, tasks
 from asgd_lab.backends import inputs, room
 from asgd_lab.backends.build import build_task, initial_parameters
 from asgd_lab.backends.outcome import Progress
 from asgd_lab.backends.real.pool import Job, Pool
 from asgd_lab.backends.run import check_place, execute, with_samples
 from asgd_lab.backends.settings import settled
+from asgd_lab.backends.trial import check_algorithm
 from asgd_lab.errors import RunFailed, ScenarioError, refusal
 from asgd_lab.hardware.costs import check_memory
 from asgd_lab.record.checkpoints import all_of, usable
@@ -80,6 +81,8 @@ class Request:
                 if left and not partly:
                     raise ScenarioError.at(left[0][0], tasks.refusal(left))
                 untrusted += [each for each in left if each not in untrusted]
+                if not choices.unread(scenario.algorithm):
+                    check_algorithm(scenario)
                 if known is None:
                     known = self._checked(scenario, left)
                     seen.append((named, known))

@@ -37,7 +37,7 @@ BROKEN = """\
 import dataclasses
 from asgd_lab.algorithms import Asgd, Configuration, Link, Together
 from asgd_lab.algorithms.rules import Add
-from asgd_lab.protocol import gates, rules
+from asgd_lab.protocol import effects, gates, rules
 from asgd_lab.protocol.algorithms import blocking
 from asgd_lab.protocol.rules import Rule
 from pydantic import field_validator
@@ -58,10 +58,31 @@ class Collecting(Plain):
     def sentence(self, rule):
         return blocking(self, gates.lock_step(), rule)
 class Failing(Plain):
+    after: int = 0
+    def sentence(self, rule):
+        plain = super().sentence(rule)
+        def program(replica):
+            for effect in plain.program(replica):
+                if replica.minibatches >= self.after:
+                    raise LookupError("no program")
+                yield effect
+        return dataclasses.replace(plain, program=program)
+class Strange(Plain):
     def sentence(self, rule):
         def program(replica):
-            yield from ()
-            raise LookupError("no program")
+            yield "fetch"
+        return dataclasses.replace(super().sentence(rule), program=program)
+class Hasty(Plain):
+    def sentence(self, rule):
+        def program(replica):
+            yield effects.Fetch(replica)
+            yield effects.Push(replica)
+        return dataclasses.replace(super().sentence(rule), program=program)
+class Endless(Plain):
+    def sentence(self, rule):
+        def program(replica):
+            while True:
+                yield effects.Fetch(replica)
         return dataclasses.replace(super().sentence(rule), program=program)
 class Choosy(Plain):
     @field_validator("n_sync")
@@ -78,9 +99,12 @@ class Lying(Link):
     def build(self, workers):
         return rules.sgd(0.1)
 class Stumbling(Link):
+    after: int = 0
     def build(self, workers):
-        def step(*all):
-            raise LookupError("no step")
+        def step(update, context, *rest):
+            if context.version >= self.after:
+                raise LookupError("no step")
+            return update
         return Rule("stumbling", "any", "any", 0, step)
 def function(): pass
 """
@@ -204,6 +228,16 @@ def test_a_changed_source_is_told_when_a_run_is_repeated(folder: Path) -> None:
         ("{name: 'broken:Nothing', n_sync: 1}", "sentence must return a protocol.algorithms.Algorithm, not a NoneType"),
         ("{name: 'broken:Raising', n_sync: 1}", "algorithm.name: broken:Raising cannot be built: ZeroDivisionError"),
         ("{name: 'broken:Collecting', n_sync: 1}", "are (False, False, False), and its sentence (True,"),
+        (
+            "{name: 'broken:Failing', n_sync: 1}",
+            "broken:Failing fails when it is tried: RunFailed: worker 0: the program",
+        ),
+        ("{name: 'broken:Strange', n_sync: 1}", "worker 0 yields 'fetch', which is no effect"),
+        ("{name: 'broken:Hasty', n_sync: 1}", "broken:Hasty fails when it is tried: "),
+        (
+            "{name: asgd, n_sync: 1, rule: ['broken:Stumbling']}",
+            "the rule broken:Stumbling failed: LookupError: no step",
+        ),
         ("{name: 'broken:Choosy', n_sync: 2}", "algorithm.n_sync: must be odd"),
         (
             "{name: asgd, n_sync: 1, rule: ['brought:Sign']}",
@@ -225,13 +259,21 @@ def test_what_is_wrong_is_said_in_one_line_with_file_line_and_key(folder: Path, 
         assert message in said.err
 
 
+def test_one_that_never_ends_is_not_tried_for_ever(folder: Path) -> None:
+    said = asgd_lab("validate", written("{name: 'broken:Endless', n_sync: 1}"), "--trust")
+    assert said.status in (0, 2), f"in {folder}: {said}"
+
+
 @pytest.mark.parametrize("backend", ["inline", "sim", "process"])
 @pytest.mark.parametrize(
     ("algorithm", "message"),
     [
-        ("{name: 'broken:Failing', n_sync: 1}", "the program of broken:Failing failed: LookupError: no program"),
         (
-            "{name: asgd, n_sync: 1, rule: ['broken:Stumbling']}",
+            "{name: 'broken:Failing', n_sync: 1, after: 22}",
+            "the program of broken:Failing failed: LookupError: no program",
+        ),
+        (
+            "{name: asgd, n_sync: 1, rule: [{name: 'broken:Stumbling', after: 50}]}",
             "the rule broken:Stumbling failed: LookupError: no step",
         ),
     ],

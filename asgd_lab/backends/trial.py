@@ -1,0 +1,45 @@
+"""A user's algorithm is tried before a run begins: a few rounds inline, of a small task, whatever the scenario's is.
+
+What its program, its gate or its rule raises, and what no server or client takes from it, is said in one line then.
+Whether it waits for ever is not found out: it may want more workers, more rounds or a clock.
+"""
+
+from __future__ import annotations
+
+from asgd_lab import choices
+from asgd_lab.backends.build import build_algorithm
+from asgd_lab.backends.inline import Inline
+from asgd_lab.backends.settings import settled
+from asgd_lab.errors import ScenarioError
+from asgd_lab.protocol.members import Budget
+from asgd_lab.scenario import Scenario
+from asgd_lab.scenario.optimizers import Optimizer
+from asgd_lab.scenario.tasks import Quadratic
+from asgd_lab.tasks.base import one_line
+
+_WORKERS = 16  # at most
+_MINIBATCHES = 16  # of each, on average
+_TURNS = 1000  # of all together: one program may go on after it has been told to leave
+
+
+@settled()
+def check_algorithm(scenario: Scenario) -> None:
+    """A `ScenarioError` if somebody else's algorithm or rule fails; ours are not tried."""
+    if not choices.brought(scenario.algorithm):
+        return
+    algorithm = build_algorithm(scenario)
+    workers = min(scenario.workers, _WORKERS)
+    optimizer = Optimizer.model_validate({"name": "SGD", "lr": 0.01})
+    task = Quadratic(name="quadratic", curvature=[1.0] * 4, noise=1.0, optimizer=optimizer).make(0, {}, workers)
+    try:
+        lab = Inline(task, algorithm, Budget(minibatches=_MINIBATCHES * workers), workers)
+        for turn in range(_TURNS):
+            if not lab.ready:
+                return
+            lab.turn(sorted(lab.ready)[turn % len(lab.ready)])
+    except ScenarioError:
+        raise
+    except Exception as error:
+        raise ScenarioError.at(
+            "algorithm.name", f"{algorithm.name} fails when it is tried: {one_line(error)}"
+        ) from error
