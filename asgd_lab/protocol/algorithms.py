@@ -1,4 +1,4 @@
-"""What an algorithm is for the backends: a worker program, a gate, a rule, and facts. They are said in `algorithms`."""
+"""An algorithm as the backends run it: a worker program, a gate, a rule, and facts. `algorithms` builds them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Momentum = Literal["keep", "reset"]
 
 @dataclass(frozen=True, slots=True)
 class Algorithm:
-    """What the backends need: the worker's program, and what the server is made of."""
+    """The worker's program, the server's gate and rule, and facts about them."""
 
     name: str
     program: Callable[[Replica], Program]
@@ -30,20 +30,20 @@ class Algorithm:
     pushes: Kind
     vectors: Callable[[Tensor, Tensor, Tensor], Vectors]  # (params, center, update) -> how a replica makes an update
     momentum_at_fetch: Momentum = "keep"
-    depth: int = 1  # pushes a worker may have under way, each from a buffer of its own
-    shared: bool = False  # do all workers train in one vector, which the server only counts the rounds of?
-    overlaps: bool = False  # may an answer have come before the program waits for it?
+    depth: int = 1  # pushes that a worker may have in flight, each from a buffer of its own
+    shared: bool = False  # do all workers train in one vector, so that the server only counts their rounds?
+    overlaps: bool = False  # may an answer arrive before the program waits for it?
 
     def __post_init__(self) -> None:
         rules.check(self.rule, self.pushes, self.gate.collects)
 
 
 class Stated(Protocol):
-    """What a scenario states of an algorithm, as far as `blocking` needs it."""
+    """The part of a scenario's algorithm that `blocking` needs."""
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """The name in a scenario."""
 
     @property
     def n_fetch(self) -> int:
@@ -55,15 +55,15 @@ class Stated(Protocol):
 
     @property
     def push(self) -> Kind:
-        """What a push carries."""
+        """The content of a push."""
 
     @property
     def momentum_at_fetch(self) -> Momentum:
-        """What a fetch does to the local optimizer's state."""
+        """The fate of the local optimizer's state at a fetch."""
 
 
 def blocking(stated: Stated, gate: Gate, rule: Rule) -> Algorithm:
-    """The algorithm whose workers wait for each fetch and each push: of one rhythm, or of two."""
+    """An algorithm whose workers wait for each fetch and each push, with one rhythm or two."""
     coupled = stated.n_fetch == stated.n_push
     by_delta = Delta if coupled else AnchoredDelta
     return Algorithm(

@@ -6,11 +6,11 @@ does it, and hands over the answers that arrive:
     Train                       take `replica.steps` minibatches, fewer once `stopping` is set, then call `trained`
     FetchRequest, PushRequest   send it, then advance
     Grant, Ack                  the program has taken an answer that had arrived before; then advance
-    Wait                        the program waited for something that is not under way: nothing; then advance
+    Wait                        the program waited for an exchange that is not in flight; advance
     Leave                       the program has ended; send it
     None                        the program waits for the answer to `awaits`: hear it
 
-A life of a worker has one client. A fetch takes effect when the program waits for it, not when its answer arrives.
+Each life of a worker has one client. A fetch takes effect when the program waits for it, not when its answer arrives.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Step = Train | FetchRequest | PushRequest | Grant | Ack | Wait | Leave
 
 
 class Client:
-    """One life of one worker."""
+    """The client of one life of a worker."""
 
     __slots__ = (
         "_answers", "_early", "_stopped", "_then", "_under_way", "_void", "awaits", "fetches",
@@ -40,25 +40,25 @@ class Client:
         self.replica, self.program = replica, program
         self.fetches = 0  # the number of the last one
         self.awaits: int | None = None  # FETCH, or the buffer of a push
-        self.stopping = False  # has the lease that is being trained been stopped?
-        self._under_way: dict[int, Request] = {}  # by FETCH or buffer, in the order sent
+        self.stopping = False  # has the current lease been stopped?
+        self._under_way: dict[int, Request] = {}  # requests without an answer, by FETCH or buffer, in the order sent
         self._answers: dict[int, Grant | Ack] = {}  # heard, and not taken by the program yet
-        self._then = False  # says the push that is waited for that a fetch follows?
+        self._then = False  # does a fetch follow the push that the program waits for?
         self._early = False  # has the next fetch been sent already?
-        self.lease = 0  # the number of the fetch whose minibatches are being trained
-        self._stopped = 0  # the last lease that was stopped
-        self._void: tuple[int, int, int] | None = None  # of a stopped lease, which the server has not been told yet
+        self.lease = 0  # the number of the fetch that the current minibatches were leased with
+        self._stopped = 0  # the number of the last stopped lease
+        self._void: tuple[int, int, int] | None = None  # of a stopped lease, for the next request
 
     # ------------------------------------------------------------------ for the carrier
 
     def begin(self, incarnation: int, pushes: int, minibatches: int, fetches: int = 0) -> None:
-        """The server's word that this life has begun, and where the worker's counts go on."""
+        """Begin this life as that incarnation, with the worker's counts so far."""
         replica = self.replica
         replica.incarnation, replica.sequence, replica.minibatches = incarnation, pushes, minibatches
         self.fetches = fetches
 
     def advance(self) -> Step | None:
-        """Resume the program up to the next thing that its carrier has to do; see above."""
+        """Resume the program up to the next task of its carrier; see above."""
         while self.awaits is None:
             effect = next(self.program, None)
             kind = type(effect)
@@ -82,9 +82,9 @@ class Client:
         return None
 
     def hear(self, answer: Answer) -> bool:
-        """Whether the program was waiting for just this answer, and has taken it.
+        """True if the program was waiting for this answer, and has taken it.
 
-        Else it is kept until it is waited for; or ignored, if it is meant for another life or was heard before.
+        Otherwise the answer is kept until the program waits for it, or ignored if it is for another life or repeated.
         """
         if answer.incarnation != self.replica.incarnation:
             return False
@@ -105,9 +105,10 @@ class Client:
         return False
 
     def trained(self, loss_sum: float, error_sum: float, taken: int | None = None) -> None:
-        """A Train has ended after `taken` minibatches (None: all), with the sums of their losses and errors.
+        """End a Train after `taken` minibatches (None: all), with the sums of their losses and errors.
 
-        Fewer than all only after a stop: what is not pushed is then void, and the program goes on without a lease.
+        Fewer than all only after a stop: work that is not pushed is then void, and the program continues without a
+        lease.
         """
         replica = self.replica
         if taken is None or taken == replica.steps:
@@ -121,41 +122,41 @@ class Client:
         self._void = self.lease, *replica.stopped(taken)
 
     def early_fetch(self) -> FetchRequest | None:
-        """The request of the fetch that follows the push which is waited for, if it is known that one does."""
+        """The request of the fetch that follows the push the program waits for; None if none is known to follow."""
         if not self._then or self._early or FETCH in self._under_way:
             return None
         self._early = True
         return self._fetch(ahead=False)
 
     def place(self) -> tuple[list[int], list[float]]:
-        """Where this life is while it waits for nothing but a fetch: all of it that is no tensor, the fetch undone."""
+        """The state of this life, without its tensors, while it waits for a fetch alone; the fetch counts as unsent."""
         whole, sums = self.replica.place()
         fetch = self._under_way[FETCH]
         return [*whole, self.fetches - 1, fetch.stopped, fetch.wasted, fetch.returned], sums
 
     def resume(self, whole: Sequence[int], sums: Sequence[float]) -> None:
-        """Be where another client of the same life was; its program begins with the fetch that was undone."""
-        *place, fetches, stopped, wasted, returned = [*whole, 0, 0, 0][:10]  # earlier versions knew no stops
+        """Restore the `place` of another client of the same life; the program begins with the unsent fetch."""
+        *place, fetches, stopped, wasted, returned = [*whole, 0, 0, 0][:10]  # earlier versions had no stops
         self.replica.resume(place, sums)
         self.fetches = fetches
         self._void = (stopped, wasted, returned) if stopped else None
 
     def unanswered(self) -> list[Request]:
-        """The requests sent and not answered, in the order sent: a new server is told them again."""
+        """The requests without an answer, in the order sent, to resend to a new server."""
         return [request for which, request in self._under_way.items() if which not in self._answers]
 
     def is_under_way(self, which: int) -> bool:
-        """Whether the fetch, or the push from this buffer, was sent and is not taken by the program yet."""
+        """Whether the fetch, or the push from this buffer, was sent and its answer is not taken by the program yet."""
         return which in self._under_way
 
     def close(self) -> None:
-        """This life is over, wherever its program is."""
+        """End this life, at any point of its program."""
         self.program.close()
 
     # ------------------------------------------------------------------ inside
 
     def _other(self, effect: Effect | None) -> Step | None:
-        """Start, Wait, and the end of the program."""
+        """Handle Start, Wait, and the end of the program."""
         if effect is None:
             return Leave(self.replica.worker, self.replica.incarnation)
         if not isinstance(effect, Start | Wait):
@@ -194,7 +195,7 @@ class Client:
             raise ProtocolError(f"worker {self.replica.worker} starts {what} that it has started and not waited for")
 
     def _take(self, which: int, answer: Grant | Ack) -> Grant | Ack:
-        """The program goes on with this answer."""
+        """Let the program continue with this answer."""
         self.awaits, self._then = None, False
         del self._under_way[which]
         if type(answer) is Grant:

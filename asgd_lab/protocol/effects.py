@@ -1,4 +1,4 @@
-"""Effects: what a worker program wants to happen. A program only names them; each backend gives them their meaning."""
+"""Effects: the requests of a worker program to its backend. A program only yields them; a backend carries them out."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from asgd_lab.protocol.replica import Replica
 class Fetch:
     """Ask the server for its parameters; done when `replica.center` holds one version of them.
 
-    The grant sets `replica.version` and `replica.granted`, the minibatches until the next fetch; 0 means that there
-    is nothing more to do.
+    The grant sets `replica.version` and `replica.granted`, the minibatches until the next fetch; 0 means that no work
+    is left.
     """
 
     replica: Replica
@@ -28,13 +28,13 @@ class Train:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Push:
-    """Hand the update to the server; done when the update's buffer may be rewritten (as MPI means it).
+    """Send the update to the server; done when the update's buffer may be rewritten (as in MPI).
 
-    A program that always fetches next says so by `then`: a carrier may send both requests together.
+    A program whose next effect is always a fetch names it in `then`: a carrier may send both requests together.
     """
 
     replica: Replica
-    buffer: int = 0  # which of the replica's updates
+    buffer: int = 0  # the index of the replica's update
     then: Fetch | None = None
 
 
@@ -42,8 +42,9 @@ class Push:
 class Start:
     """Begin `effect` without waiting for it: communication that overlaps with training.
 
-    A started fetch asks ahead: where the budget is all granted it is answered at once, with 0 minibatches, and does not
-    wait for what falls back. Until it is waited for, neither it nor a push from the same buffer may be started again.
+    A started fetch asks ahead: if the whole budget is leased, it is answered at once with 0 minibatches, instead of
+    waiting for work that a dead worker might give back. Neither it nor a push from the same buffer may be started again
+    before a `Wait` for it.
     """
 
     effect: Fetch | Push
@@ -51,7 +52,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Wait:
-    """Wait until a started `effect` is done; at once where none is under way. A fetch's grant takes effect here."""
+    """Wait until a started `effect` is done; at once if none is in flight. A fetch's grant takes effect here."""
 
     effect: Fetch | Push
 

@@ -1,9 +1,9 @@
-"""Gates: who may fetch, what becomes of a push, how much work a lease carries, and who is stopped.
+"""Gates decide whether a fetch is granted, the fate of a push, the size of a lease, and stops of leases.
 
-A gate holds no state and no clock. It is asked, and answers from what it sees of the server (`View`): so a run's course
-is a function of what its server heard, and when. The server does the waiting, the merging and the releasing.
+A gate has no state and no clock. It answers from its `View` of the server: so a run is a function of the messages that
+its server heard, and of their times. The server does the waiting, the merging and the releasing.
 
-A gate promises progress, or the server cannot: where all members wait and something is kept, the server merges it.
+A gate must promise progress; only if all members wait and pushes are kept, the server merges them by itself.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from asgd_lab.protocol.messages import PushRequest, Reason
 
 
 class View(Protocol):
-    """What a gate sees of the server."""
+    """The server as a gate sees it."""
 
     version: int
-    now_ns: int  # of the run's clock, when the message was heard that is being answered
-    n_fetch: int  # minibatches that a lease carries by default
+    now_ns: int  # on the run's clock, when the current message was heard
+    n_fetch: int  # the default minibatches of a lease
 
     @property
     def members(self) -> Collection[int]:
-        """The workers that are in."""
+        """The workers that have joined and not left."""
 
     @property
     def kept(self) -> Sequence[PushRequest]:
@@ -38,23 +38,23 @@ class View(Protocol):
 
     @property
     def owing(self) -> Collection[int]:
-        """The members that have been leased minibatches and have not pushed them all."""
+        """The members that have not pushed all minibatches leased to them."""
 
     def member(self, worker: int) -> Member:
-        """What the server keeps of a member."""
+        """The server's state of a member."""
 
 
 class Action(IntEnum):
-    """What becomes of a push."""
+    """The fate of a push."""
 
     APPLY = 0  # it makes a version at once
     HOLD = 1  # it is merged later, and its worker waits until then
-    KEEP = 2  # it is merged later, and its worker goes on: the server takes a copy
+    KEEP = 2  # it is merged later, and its worker continues: the server takes a copy
     DROP = 3
 
 
 class Verdict(NamedTuple):
-    """An action, and of a drop the reason and whether its minibatches are to be leased again."""
+    """An action; for a drop also the reason, and whether its minibatches are leased again."""
 
     action: Action
     reason: Reason = Reason.NONE
@@ -65,84 +65,81 @@ APPLY, HOLD, KEEP = (Verdict(action) for action in (Action.APPLY, Action.HOLD, A
 
 
 def drop(reason: Reason = Reason.OTHER, returns: bool = True) -> Verdict:
-    """The push makes no version; `returns`: its minibatches go back to the budget."""
+    """A drop: the push is in no version; with `returns`, its minibatches go back to the budget."""
     return Verdict(Action.DROP, reason, returns)
 
 
 @dataclass_transform(frozen_default=True)
 class Gate:
-    """Nobody waits for anybody, and each push makes a version. A subclass says what is different.
+    """No worker waits for another, and each push makes a version. Subclasses override methods.
 
-    A subclass is a frozen dataclass, without a decorator: the fields that it names are what it is made with.
+    A subclass is a frozen dataclass without a decorator: its annotated fields are its constructor's arguments.
     """
 
     holds_back = False
-    """Whether a fetch may have to wait for other workers; then none is asked ahead of its need."""
+    """Whether a fetch may have to wait for other workers; then no fetch may ask ahead."""
     collects = False
-    """Whether a version may be made of several pushes."""
+    """Whether a version may be made from several pushes."""
     keeps = 0
-    """How many pushes it may keep whose workers go on: so many copies the server makes room for."""
+    """The most pushes that it keeps at once while their workers continue: the server has as many copies."""
     rounds = False
-    """Whether minibatches are leased in rounds, to all members together, when the first of them asks for more."""
+    """Whether minibatches are leased in rounds, to all members together, at the first fetch of a round."""
 
     def __init_subclass__(cls) -> None:
         dataclass(frozen=True)(cls)
 
     def may_fetch(self, worker: int, server: View) -> bool:
-        """Whether this fetch is granted now; asked again after whatever happens."""
+        """Whether this fetch is granted now; called again after every message."""
         return True
 
     def lease(self, worker: int, server: View) -> int:
-        """The minibatches that a granted fetch carries, at least 1; the budget may allow fewer."""
+        """The minibatches of the lease for a granted fetch, at least 1; the budget may allow fewer."""
         return server.n_fetch
 
     def on_push(self, push: PushRequest, server: View) -> Verdict:
-        """What becomes of a push that has arrived."""
+        """The fate of a push that has arrived."""
         return APPLY
 
     def complete(self, server: View) -> bool:
-        """Whether the pushes that are kept make a version now; asked after whatever happens while there are any."""
+        """Whether the held and kept pushes make a version now; called after every message while there are any."""
         return False
 
     def stops(self, server: View) -> Iterable[int]:
-        """The workers whose lease is over now; asked after each version, and when the server is woken."""
+        """The workers to stop now; called after each version, and when the server is woken."""
         return ()
 
     def wake_ns(self, server: View) -> int | None:
-        """When, of the run's clock, the server is to be woken; None: not at all. Asked after whatever happens."""
+        """The time on the run's clock to wake the server at; None: never. Called after every message."""
         return None
 
 
 class Asynchronous(Gate):
-    """Nobody waits for anybody."""
+    """No worker waits for another."""
 
 
 class BoundedStaleness(Gate):
-    """Stale synchronous parallel (Ho et al. 2013): nobody starts a round while more than `bound` rounds ahead.
+    """Stale synchronous parallel (Ho et al. 2013): no worker starts a round while more than `bound` rounds ahead.
 
-    Rounds are counted at the fetch, so the clocks of fastest and slowest never differ by more than bound + 1 pushes,
-    and bound 0 lets nobody start round r + 1 before all have pushed round r.
+    Rounds are counted at the fetch, so the clocks of fastest and slowest never differ by more than bound + 1 pushes;
+    with bound 0, no worker starts round r + 1 before all have pushed round r.
     """
 
     bound: int
     holds_back = True
 
     def may_fetch(self, worker: int, server: View) -> bool:
-        """Is it no further ahead than that?"""
         return server.member(worker).clock - server.slowest <= self.bound
 
 
 class LockStep(Gate):
-    """Bulk-synchronous: the pushes of a round make one version together, and all go on from it."""
+    """Bulk-synchronous: the pushes of a round make one version together, and all workers continue from it."""
 
     holds_back = collects = rounds = True
 
     def on_push(self, push: PushRequest, server: View) -> Verdict:
-        """It waits for the others of its round."""
         return HOLD
 
     def complete(self, server: View) -> bool:
-        """Has everybody pushed?"""
         return not server.owing
 
 

@@ -1,4 +1,4 @@
-"""What the server keeps of each member, and what it objects to in a request; and the budget that ends a run."""
+"""The server's state of each member, its objections to requests, its kept pushes, and the budget that ends a run."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from asgd_lab.protocol.messages import FetchRequest, PushRequest
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What ends a run, as far as the server can see it (a clock's budget is the backend's, which then closes)."""
+    """The limits of a run that the server checks (the backend checks the clock, and then closes the server)."""
 
     minibatches: int | None = None  # over all workers, exactly
     updates: int | None = None  # versions
-    target_error: float | None = None  # of the training error that comes with the pushes,
+    target_error: float | None = None  # for the training error in the pushes,
     target_window: int = 50  # averaged over at least so many minibatches
 
 
 @dataclass(slots=True, eq=False)
 class Member:
-    """A worker that is in."""
+    """A worker that has joined and not left."""
 
     incarnation: int
-    sequence: int  # of its last push; incarnations go on counting
-    taken: int  # minibatches that it has pushed or taken in vain, likewise
-    clock: int  # rounds pushed; a joiner starts at the slowest member's
+    sequence: int  # of its last push, counted over all incarnations
+    taken: int  # minibatches that it has pushed or wasted, over all incarnations
+    clock: int  # rounds pushed; a new member starts at the slowest member's
     owed: int = 0  # minibatches granted or allotted and not pushed yet
     allotted: int = 0  # of a collecting round: granted by the next fetch
     fetches: int = 0  # of this life
-    fetching: bool = False  # does a fetch of it wait to be granted?
-    pushing: bool = False  # does it wait for a push of it to be merged?
+    fetching: bool = False  # does it wait for a grant?
+    pushing: bool = False  # does it wait for its push to be merged?
     lease: int = 0  # the number of the fetch that its last minibatches were leased with
-    lease_version: int = 0  # the version that it was granted then,
-    lease_steps: int = 0  # how many minibatches,
-    lease_ns: int = 0  # and when
-    stopped: int = 0  # the last lease that it was told is over
+    lease_version: int = 0  # the version granted with that lease,
+    lease_steps: int = 0  # its minibatches,
+    lease_ns: int = 0  # and its time
+    stopped: int = 0  # the number of the last lease that it was stopped in
     round_steps: int = 0  # minibatches of its last push,
     round_ns: int = 0  # and the time from its lease to that push
 
@@ -54,7 +54,7 @@ class Clocks:
         self.slowest = 0
 
     def move(self, old: int | None, new: int | None) -> None:
-        """A member's count has changed; None: it is not in, or no more."""
+        """Change a member's count; None: before it joins, or after it has left."""
         counts = self._counts
         if new is not None:
             counts[new] += 1
@@ -67,12 +67,12 @@ class Clocks:
 
     @property
     def first(self) -> int:
-        """The count that a joiner starts with."""
+        """The first count of a new member."""
         return self.slowest if self._counts else 0
 
 
 class Kept:
-    """The pushes that wait to be merged: in their worker's mailbox, which then waits, or in a copy."""
+    """The pushes that wait to be merged: held in their worker's mailbox (the worker waits), or kept in a copy."""
 
     IN_MAILBOX = -1  # in place of the number of a copy
 
@@ -84,19 +84,19 @@ class Kept:
         return len(self._pushes)
 
     def pushes(self) -> list[PushRequest]:
-        """In order of arrival."""
+        """The pushes in order of arrival."""
         return [push for push, _ in self._pushes.values()]
 
     def holds(self, worker: int) -> bool:
-        """Whether a push of this worker, or of its earlier incarnation, lies in its mailbox."""
+        """Whether a push of this worker, of any incarnation, is held in its mailbox."""
         return any(whose == worker and copy == self.IN_MAILBOX for (whose, _), (_, copy) in self._pushes.items())
 
     def hold(self, push: PushRequest) -> None:
-        """Keep it in its mailbox."""
+        """Hold the push in its mailbox."""
         self._pushes[push.worker, push.number] = push, self.IN_MAILBOX
 
     def copy(self, push: PushRequest) -> int:
-        """Keep it in a copy; the number of a copy that is free."""
+        """Keep the push in a copy; return the number of a free copy."""
         taken = {copy for _, copy in self._pushes.values()}
         number = next(number for number in range(len(self._pushes) + 1) if number not in taken)
         if number >= self._most:
@@ -105,16 +105,15 @@ class Kept:
         return number
 
     def sorted(self) -> list[tuple[PushRequest, int]]:
-        """In the order of workers and of their pushes, with the numbers of copies."""
+        """The pushes by worker and number, with the numbers of their copies."""
         return [self._pushes[key] for key in sorted(self._pushes)]
 
     def clear(self) -> None:
-        """Nothing is kept any more."""
         self._pushes.clear()
 
 
 def objection_to_fetch(member: Member, request: FetchRequest) -> str:
-    """What is wrong with a fetch that is refused."""
+    """The fault of a refused fetch."""
     worker, incarnation, number = request[:3]
     if incarnation != member.incarnation:
         return f"worker {worker} fetches as incarnation {incarnation}, not {member.incarnation}"
@@ -126,7 +125,7 @@ def objection_to_fetch(member: Member, request: FetchRequest) -> str:
 
 
 def objection_to_push(member: Member, push: PushRequest, version: int) -> str:
-    """What is wrong with a push that is refused, while the newest version is this."""
+    """The fault of a refused push, with `version` the newest."""
     worker, incarnation, number, base, steps = push[:5]
     if incarnation != member.incarnation:
         return f"worker {worker} pushes as incarnation {incarnation}, not {member.incarnation}"

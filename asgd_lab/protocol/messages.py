@@ -1,8 +1,8 @@
 """The messages of the protocol: the only types that travel between workers and server, and that the event log holds.
 
-A message is made once, by its sender, and the same object goes through the carrier to the server and into the log. None
-of them holds a vector: updates and centers lie in buffers, which the messages name. Times are not in them either; the
-carrier knows when it sent and heard them.
+A message is made once, by its sender, and the same object goes through the carrier to the server and into the log. No
+message holds a vector: updates and centers are in buffers, which messages name. Nor do messages hold times; the carrier
+knows when it sent and heard them.
 
 A *lease* is the number of minibatches that a granted fetch allows, numbered as the fetch is. `part` names a span of the
 parameters with versions of its own; `ALL` is the whole vector.
@@ -15,23 +15,23 @@ from typing import NamedTuple
 
 ALL = -1  # parts: the whole vector
 DROPPED = -1  # in place of a version: the push went into none
-KEPT = -2  # it is kept to be merged later, and its worker goes on; another Ack says how it has ended
+KEPT = -2  # in place of a version: the push is merged later, and its worker continues; another Ack ends it
 
 
 class Why(IntEnum):
-    """Why a worker left, or why a run was closed; for readers of a record, the server does not look at it."""
+    """The reason for a worker's leave, or for the end of a run; for readers of a record, the server ignores it."""
 
     DONE = 0  # its program has ended; the budget is used up
     DIED = 1
     SILENT = 2  # it gave no sign of life for too long
-    NOT_FINITE = 3  # its loss was no number
+    NOT_FINITE = 3  # its loss was not finite
     STOPPED = 4  # by the run's clock, or by its user
 
 
 class Reason(IntEnum):
-    """Why a push was dropped."""
+    """The reason for a dropped push."""
 
-    NONE = 0  # it was not
+    NONE = 0  # it was not dropped
     OVER = 1  # the run was closed before it could be applied
     STALE = 2  # too many versions were made since its center was fetched
     LATE = 3  # its round was complete without it
@@ -45,11 +45,11 @@ class Join(NamedTuple):
     """A worker begins a life, as a new incarnation if it was a member before."""
 
     worker: int
-    life: int = 0  # a number unlike that of any other life, which tells a resent request from a new one
+    life: int = 0  # a unique number of the life, to distinguish a resent request from a new one
 
 
 class Leave(NamedTuple):
-    """A worker's life is over, by its own word or by its death."""
+    """A worker's life has ended, by its own message or by its death."""
 
     worker: int
     incarnation: int
@@ -62,15 +62,15 @@ class FetchRequest(NamedTuple):
     worker: int
     incarnation: int
     number: int  # of this life's fetches, from 1
-    ahead: bool = False  # asked while it still trains: answered at once, with 0 minibatches where none can be had
+    ahead: bool = False  # asked while it still trains: answered at once, with 0 minibatches if none is left
     part: int = ALL
-    stopped: int = 0  # the lease that was stopped since its last message, by its number; 0: none
-    wasted: int = 0  # minibatches that it had taken and not pushed when it heard that
-    returned: int = 0  # minibatches leased to it that no push will carry for that reason, the wasted ones among them
+    stopped: int = 0  # the number of the lease that was stopped since its last message; 0: none
+    wasted: int = 0  # minibatches that it had taken and not pushed when it heard the stop
+    returned: int = 0  # minibatches leased to it that no push will carry because of the stop, the wasted ones included
 
 
 class PushRequest(NamedTuple):
-    """An update as the server sees it: everything but the vector, which lies in the worker's mailbox."""
+    """An update without its vector, which is in the worker's mailbox."""
 
     worker: int
     incarnation: int
@@ -79,13 +79,13 @@ class PushRequest(NamedTuple):
     steps: int  # minibatches in it
     loss: float  # means over those minibatches, as the replica saw them before each step
     error: float
-    buffer: int = 0  # which of its mailboxes the update lies in
+    buffer: int = 0  # the mailbox that holds the update
     part: int = ALL
     size_bytes: int = 0  # of the update on the wire
     stopped: int = 0  # as in FetchRequest
     wasted: int = 0
     returned: int = 0
-    bases: tuple[int, ...] = ()  # versions of the other parts of that center, where independent servers keep them
+    bases: tuple[int, ...] = ()  # versions of that center's other parts, with independent servers
 
 
 # ---------------------------------------------------------------------- from outside to the server
@@ -98,16 +98,16 @@ class Close(NamedTuple):
 
 
 class Wake(NamedTuple):
-    """The time has come that the server asked to be woken at."""
+    """The time that the server asked to be woken at has come."""
 
 
 # ---------------------------------------------------------------------- from the server to a worker
 
 
 class Grant(NamedTuple):
-    """A fetch is answered: the worker may read `version` and take `steps` minibatches.
+    """The answer to a fetch: the worker may read `version` and take `steps` minibatches.
 
-    0 minibatches mean that it hands in what it has not pushed, or leaves.
+    With 0 minibatches it pushes its remaining work, or leaves.
     """
 
     worker: int
@@ -115,7 +115,7 @@ class Grant(NamedTuple):
     number: int  # of the fetch
     version: int
     steps: int
-    slot: int = 0  # the buffer that holds the version, where there are parameters and minibatches
+    slot: int = 0  # the buffer that holds the version, if there are parameters and minibatches
     part: int = ALL
 
 
@@ -126,14 +126,14 @@ class Ack(NamedTuple):
     incarnation: int
     number: int  # of the push
     version: int  # the one it went into, or DROPPED, or KEPT
-    staleness: int  # versions made between the fetch of its oldest center and its application, or its being dropped
+    staleness: int  # versions made between the fetch of its oldest center and its application or drop
     steps: int
     reason: int = Reason.NONE
     part: int = ALL
 
 
 class Stop(NamedTuple):
-    """A lease is over: its worker ends training within one minibatch, and what it has not pushed is void."""
+    """A lease is over: its worker stops within one minibatch, and work that it has not pushed is void."""
 
     worker: int
     incarnation: int

@@ -1,8 +1,8 @@
-"""The server's parameters: versions in slots, of which none that anybody still reads is ever written.
+"""The server's parameters: versions in slots; a slot that has a reader is never written.
 
-A step goes from the current slot and an update into a blank slot; committing it is one assignment. A fetch *pins* the
-slot it was granted until the worker fetches again or leaves, so a center needs no copy and cannot be torn. W workers
-pin at most W slots, the current one and the blank one make W + 2: memory that W private copies would need as well.
+A step goes from the current slot and an update into a blank slot; committing it is one assignment. A fetch *pins* its
+granted slot until the worker fetches again or leaves, so a center needs no copy and cannot be torn. W workers pin at
+most W slots, and with the current and the blank one there are W + 2, the memory of W private copies and two more.
 P is the length of the flat vector.
 """
 
@@ -18,36 +18,36 @@ from asgd_lab.protocol.rules import Context, Rule, Scaled, Workspace, chain
 
 
 class Memory:
-    """Where the server's tensors lie. In private memory, unless a backend says otherwise.
+    """The memory of the server's tensors: private memory, unless a backend overrides it.
 
-    Each is asked for once, by a number from 0 on.
+    Each tensor is requested once, by a number from 0 on.
     """
 
     def __init__(self, initial: Tensor) -> None:
         self._like = initial
 
     def slot(self, number: int) -> Tensor:
-        """(P,) for a version."""
+        """(P,) memory for a version."""
         return torch.empty_like(self._like)
 
     def state(self, number: int) -> Tensor:
-        """(P,) for a vector of the rule, all 0: two for each that it keeps."""
+        """(P,) zeros for a state vector of the rule; two per vector."""
         return torch.zeros_like(self._like)
 
     def scalar(self, number: int) -> Tensor:
-        """() float64 for a number of the rule, 0: two for each that it keeps."""
+        """() float64 zero for a state scalar of the rule; two per scalar."""
         return torch.zeros((), dtype=torch.float64)
 
     def copy(self, number: int) -> Tensor:
-        """(P,) for a copy of an update that is kept."""
+        """(P,) memory for a copy of a kept update."""
         return torch.empty_like(self._like)
 
 
 class Parameters:
     """The versions, the rule that makes the next one, and the rule's state.
 
-    `mailboxes[w]` is the update that worker w pushed last. While `counting`, a step only keeps the books: the versions
-    have been made already, by a server that is gone, and lie in memory.
+    `mailboxes[w]` is the last pushed update of worker w. While `counting`, a step only counts: an earlier server made
+    these versions already, and they are in memory.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Parameters:
         return self._slots[self._current]
 
     def pin(self, worker: int) -> int:
-        """Keep the newest version for `worker`, in place of the one it held; its slot."""
+        """Pin the newest version for `worker`, and unpin its earlier one; return the slot."""
         self.unpin(worker)
         self._pinned[worker] = slot = self._current
         self._readers[slot] += 1
@@ -96,11 +96,11 @@ class Parameters:
             self._recycle(slot)
 
     def pinned(self, worker: int) -> int:
-        """The number of the slot that `worker` holds."""
+        """The number of the slot that `worker` has pinned."""
         return self._pinned[worker]
 
     def moved(self, worker: int) -> float:
-        """The Euclidean norm of what has been added since the version that `worker` holds."""
+        """The Euclidean distance between the newest version and the one that `worker` has pinned."""
         return float(torch.dist(self.current, self._slots[self._pinned[worker]]))
 
     def vector(self, slot: int) -> Tensor:
@@ -108,7 +108,7 @@ class Parameters:
         return self._slots[slot]
 
     def keep(self, push: PushRequest, copy: int) -> None:
-        """Copy an update out of its worker's mailbox, to be merged later; rules on each push act on it now."""
+        """Copy an update from its worker's mailbox, to be merged later; links on each push act on it now."""
         if copy not in self._copies:
             self._copies[copy] = self._memory.copy(copy)
         if not self.counting:
@@ -140,7 +140,7 @@ class Parameters:
         self._recycle(current)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that the next step depends on, beside mailboxes, by name: what a checkpoint holds."""
+        """The content of a checkpoint, by name: all tensors that the next step depends on, except mailboxes."""
         found = {"params": self.current}
         found |= {f"state.{index}": each for index, each in enumerate(self.state)}
         for worker, (state, _) in self._workers.items():
@@ -171,7 +171,7 @@ class Parameters:
         return self._accumulator, 1.0
 
     def _of_each(self, push: PushRequest) -> Scaled:
-        """One update, as the rules on each push make it; not committed."""
+        """One update after the links on each push; their state is not committed."""
         update = self._mailboxes[push.worker], 1.0
         if self._each is None:
             return update
@@ -184,7 +184,7 @@ class Parameters:
             self._workers[push.worker] = fresh, state
 
     def _of_worker(self, worker: int) -> tuple[list[Tensor], list[Tensor]]:
-        """The state of its rules, and where a fresh one is made."""
+        """The worker's state of the links on each push, and the memory for the next state."""
         if worker not in self._workers:
             assert self._each is not None
             rule, each = self._rule, self._each
@@ -194,7 +194,7 @@ class Parameters:
         return self._workers[worker]
 
     def _tensors(self, rule: Rule, side: int, states: int = 0, scalars: int = 0) -> list[Tensor]:
-        """One of the two sets of tensors of a rule, before which there are so many of others."""
+        """One of the two sets of state tensors of a rule, with numbers from `states` and `scalars` on."""
         memory = self._memory
         return [
             *(memory.state(2 * (states + index) + side) for index in range(rule.states)),

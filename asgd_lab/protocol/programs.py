@@ -7,9 +7,9 @@ from asgd_lab.protocol.replica import Replica
 
 
 def coupled(replica: Replica) -> Program:
-    """GPU A-SGD (Paine et al. 2013, section 3): fetch, n_sync local steps, push what they changed, go on.
+    """GPU A-SGD (Paine et al. 2013, section 3): fetch, n_sync local steps, push their change, repeat.
 
-    Lock-step and bounded staleness run this same program: who waits is the server's business.
+    Lock-step and bounded staleness run the same program: the server decides who waits.
     """
     fetch, train = Fetch(replica), Train(replica)
     push = Push(replica, then=fetch)
@@ -19,7 +19,7 @@ def coupled(replica: Replica) -> Program:
             return
         replica.adopt()
         yield train
-        if replica.unpushed:  # else the server has stopped it
+        if replica.unpushed:  # else the server has stopped this lease
             replica.measure()
             yield push
 
@@ -27,8 +27,8 @@ def coupled(replica: Replica) -> Program:
 def uncoupled(replica: Replica, n_push: int) -> Program:
     """DistBelief's n_fetch != n_push (Dean et al. 2012, Algorithm 1.1), with blocking communication.
 
-    The grant says how many minibatches lie between fetches; a push follows every `n_push` of them, and one more carries
-    what is left when there is nothing more to do.
+    The grant states the minibatches between fetches; a push follows every `n_push` of them, and a last one carries the
+    remaining work when the budget is used up.
     """
     fetch, train, push = Fetch(replica), Train(replica), Push(replica)
     while True:
@@ -49,10 +49,10 @@ def uncoupled(replica: Replica, n_push: int) -> Program:
 
 
 def overlapped(replica: Replica, n_push: int, depth: int) -> Program:
-    """DistBelief's Downpour (Dean et al. 2012, Algorithm 1.1), whose fetches and pushes do not block.
+    """DistBelief's Downpour (Dean et al. 2012, Algorithm 1.1), with fetches and pushes that do not block.
 
-    The next center is on its way while the minibatches of this one are taken; up to `depth` pushes are under way, each
-    from a buffer of its own. Who has nothing left to do hands in its rest, and asks once more, without haste.
+    The next center is in flight while the minibatches of this one are taken; up to `depth` pushes are in flight, each
+    from a buffer of its own. A worker without a lease pushes its remaining work, and then fetches once more, blocking.
     """
     fetch, train = Fetch(replica), Train(replica)
     ask, receive = Start(fetch), Wait(fetch)
@@ -64,7 +64,7 @@ def overlapped(replica: Replica, n_push: int, depth: int) -> Program:
         if not replica.granted:
             break
         while replica.granted:
-            if replica.unpushed:  # adopting keeps this work, in the buffer of the next push
+            if replica.unpushed:  # `adopt` keeps this work, in the buffer of the next push
                 yield frees[turn]
             replica.adopt()
             yield ask
@@ -84,4 +84,4 @@ def overlapped(replica: Replica, n_push: int, depth: int) -> Program:
             yield sends[turn]
             turn = (turn + 1) % depth
             replica.turn(turn)
-        yield from frees  # the server may keep who asks without haste waiting, and takes no push meanwhile
+        yield from frees  # a blocking fetch may wait long, and the server accepts no push of its worker meanwhile

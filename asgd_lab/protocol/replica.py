@@ -1,11 +1,11 @@
 """A worker's replica: its flat vectors, the arithmetic on them, and every count that outlives a round.
 
-All arithmetic of a worker program is here; where the vectors live is the backend's choice. P is the length of the flat
+All arithmetic of a worker program is here; the backend chooses the memory of the vectors. P is the length of the flat
 parameter vector, padding included. Three ways to make an update share the methods `adopt` and `measure`:
 
-- `Delta`: what local training changed since the fetch. The center itself is the anchor, so it costs no third vector.
-- `AnchoredDelta`: the same when n_fetch and n_push differ. The anchor marks from where work is not yet pushed; a fetch
-  in between folds the work done so far into the update, so nothing is pushed twice and nothing is lost.
+- `Delta`: the change of the parameters since the fetch. The center itself is the anchor, so no third vector is needed.
+- `AnchoredDelta`: the same when n_fetch and n_push differ. The anchor marks the start of the work not yet pushed; a
+  fetch in between folds the work so far into the update, so no work is pushed twice and none is lost.
 - `GradientSum`: the sum of the minibatch gradients, which the learner accumulates while it trains (Downpour's
   "accrued gradients", Dean et al. 2012, Algorithm 1.1).
 """
@@ -27,30 +27,30 @@ class Vectors(Protocol):
 
     params: Tensor  # (P,)
     center: Tensor  # (P,) the server's parameters as fetched; read only
-    update: Tensor  # (P,) what the next push carries
+    update: Tensor  # (P,) the content of the next push
 
     @property
     def gradients(self) -> Tensor | None:
-        """(P,) to which the learner adds each minibatch's gradient, where their sum is pushed."""
+        """(P,) the learner adds each minibatch's gradient to it, if their sum is pushed; else None."""
 
     @property
     def in_place(self) -> bool:
         """Whether `update` may be the same memory as `params`: measuring then turns one into the other."""
 
     def adopt(self, pending: bool) -> None:
-        """Go on from the center; `pending` says that work since the last push exists and must be kept."""
+        """Continue from the center; with `pending`, work since the last push exists and must be kept."""
 
     def measure(self) -> None:
         """Write into `update` all work since the last push."""
 
     def discard(self) -> None:
-        """Forget all work since the last push; the next `adopt` goes on from the center."""
+        """Discard all work since the last push; the next `adopt` continues from the center."""
 
     def kept(self) -> list[Tensor]:
-        """The vectors that hold work which is not pushed yet, between two rounds."""
+        """The vectors that hold unpushed work between two rounds."""
 
     def restore(self, kept: Sequence[Tensor]) -> None:
-        """Hold again what another's `kept` gave."""
+        """Restore the vectors from another's `kept`."""
 
 
 class Delta:
@@ -72,14 +72,14 @@ class Delta:
         torch.sub(self.params, self.center, out=self.update)
 
     def discard(self) -> None:
-        """Nothing: a fetch overwrites the parameters."""
+        """Do nothing: a fetch overwrites the parameters."""
 
     def kept(self) -> list[Tensor]:
-        """None: a fetch finds all pushed."""
+        """None: at a fetch all work is pushed."""
         return []
 
     def restore(self, kept: Sequence[Tensor]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class AnchoredDelta:
@@ -92,7 +92,7 @@ class AnchoredDelta:
     def __init__(self, params: Tensor, center: Tensor, update: Tensor) -> None:
         self.params, self.center, self.update = params, center, update
         self.anchor = torch.zeros_like(params)
-        self._folded = False  # does the update already hold a stretch?
+        self._folded = False  # does the update already contain a stretch?
 
     def adopt(self, pending: bool) -> None:
         """Fold the stretch that ends here into the update, then params, anchor <- center."""
@@ -108,21 +108,21 @@ class AnchoredDelta:
         self.anchor.copy_(self.params)
 
     def discard(self) -> None:
-        """Neither this stretch nor those that are folded."""
+        """Discard this stretch and the folded ones."""
         self._folded = False
 
     def kept(self) -> list[Tensor]:
-        """The stretch that ended last, and those before it, if there are any."""
+        """Parameters and anchor of the last stretch, and the folded stretches if there are any."""
         return [self.params, self.anchor, *([self.update] if self._folded else [])]
 
     def restore(self, kept: Sequence[Tensor]) -> None:
-        """Hold them again."""
+        """Restore the vectors from another's `kept`."""
         for mine, saved in zip((self.params, self.anchor, self.update), kept, strict=False):
             mine.copy_(saved)
         self._folded = len(kept) == 3
 
     def _fold(self) -> None:
-        if self._folded:  # the anchor is free here: both callers set it anew
+        if self._folded:  # the anchor may be overwritten here: both callers set it afterwards
             self.update.add_(torch.sub(self.params, self.anchor, out=self.anchor))
         else:
             torch.sub(self.params, self.anchor, out=self.update)
@@ -140,7 +140,7 @@ class GradientSum:
         self.gradients = torch.zeros_like(params)
 
     def adopt(self, pending: bool) -> None:
-        """params <- center; gradients that are not pushed yet stay."""
+        """params <- center; unpushed gradients stay."""
         self.params.copy_(self.center)
 
     def measure(self) -> None:
@@ -153,17 +153,17 @@ class GradientSum:
         self.gradients.zero_()
 
     def kept(self) -> list[Tensor]:
-        """The sum so far."""
+        """The sum of the gradients so far."""
         return [self.gradients]
 
     def restore(self, kept: Sequence[Tensor]) -> None:
-        """Hold it again."""
+        """Restore the sum."""
         if kept:
             self.gradients.copy_(kept[0])
 
 
 class Shared:
-    """No copies: the parameters are the server's own vector, which everybody changes in place (Niu et al. 2011)."""
+    """No copies: the parameters are the server's own vector, which all workers change in place (Niu et al. 2011)."""
 
     gradients = None
     in_place = True
@@ -173,24 +173,23 @@ class Shared:
         self.params, self.center, self.update = params, center, update
 
     def adopt(self, pending: bool) -> None:
-        """Nothing: whatever the others have written is there already."""
+        """Do nothing: the other workers' writes are visible already."""
 
     def measure(self) -> None:
-        """Nothing: the work is where it belongs."""
+        """Do nothing: the work is in the shared vector."""
 
     def discard(self) -> None:
-        """Nothing: what was written cannot be taken back."""
+        """Do nothing: writes to the shared vector cannot be undone."""
 
     def kept(self) -> list[Tensor]:
-        """Nothing."""
         return []
 
     def restore(self, kept: Sequence[Tensor]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class Replica:
-    """One worker's copy of the model and its place in the run. Without `vectors` it only counts (timing-only tasks)."""
+    """One worker's copy of the model, and its counts. Without `vectors` it only counts (timing-only tasks)."""
 
     __slots__ = (
         "_arriving",
@@ -225,17 +224,17 @@ class Replica:
         self.worker = worker
         self.vectors = vectors
         self.after_adopt = after_adopt  # e.g. the local optimizer's reset of its momentum
-        self.updates = updates  # (P,) each: the buffers that pushes leave from in turn, where there are several
+        self.updates = updates  # (P,) each: the buffers of pushes, used in turn if there are several
         self.size_bytes = size_bytes  # of an update on the wire
-        self.buffer = 0  # the one of `updates` that the next push leaves from
+        self.buffer = 0  # the index in `updates` of the next push
         self.incarnation = 1
         self.version = 0  # of the center
         self.granted = 0  # minibatches left until the next fetch
         self.steps = 0  # minibatches of the next Train
         self.minibatches = 0  # taken since the start: the cursor of the data order
         self.unpushed = 0  # minibatches since the last measure
-        self.base = 0  # version of the oldest center that the unpushed work started from
-        self.versions: tuple[int, ...] = ()  # of the center's slices, where independent servers keep them
+        self.base = 0  # version of the oldest center in the unpushed work
+        self.versions: tuple[int, ...] = ()  # of the center's slices, with independent servers
         self.bases: tuple[int, ...] = ()  # of the slices of that oldest center
         self.sequence = 0  # pushes made
         self._loss_sum = 0.0
@@ -243,12 +242,12 @@ class Replica:
         self._arriving: PushRequest | None = None
 
     def grant(self, version: int, steps: int) -> None:
-        """The backend's word that a fetch is done: the center is `version`, `steps` minibatches may follow."""
+        """A fetch is done: the center is `version`, and `steps` minibatches may follow."""
         self.version = version
         self.granted = self.steps = steps
 
     def adopt(self) -> None:
-        """params <- center, keeping work that is not pushed yet."""
+        """params <- center, keeping unpushed work."""
         if not self.unpushed:
             self.base, self.bases = self.version, self.versions
         if self.vectors is not None:
@@ -257,7 +256,7 @@ class Replica:
             self.after_adopt()
 
     def trained(self, loss_sum: float, error_sum: float) -> None:
-        """The backend's word that a Train is done, with the sums of the minibatches' losses and errors."""
+        """A Train is done, with the sums of the minibatches' losses and errors."""
         self.granted -= self.steps
         self.unpushed += self.steps
         self.minibatches += self.steps
@@ -265,10 +264,10 @@ class Replica:
         self._error_sum += error_sum
 
     def stopped(self, taken: int) -> tuple[int, int]:
-        """The lease was stopped `taken` minibatches into this Train: work that is not pushed is void.
+        """The lease was stopped `taken` minibatches into this Train: unpushed work is void.
 
-        The cursor of the data order and the local optimizer stay where they are. The minibatches taken in vain, and all
-        that were leased and that no push will carry.
+        The cursor of the data order and the local optimizer stay. Returns the wasted minibatches, and all leased ones
+        that no push will carry.
         """
         wasted, returned = self.unpushed + taken, self.unpushed + self.granted
         self.minibatches += taken
@@ -279,7 +278,7 @@ class Replica:
         return wasted, returned
 
     def measure(self) -> None:
-        """update <- all work since the last push, which from here on counts as pushed."""
+        """update <- all work since the last push, which now counts as pushed."""
         if not self.unpushed:
             raise ProtocolError(f"worker {self.worker} has nothing to push; after a stop its program fetches again")
         if self.vectors is not None:
@@ -295,22 +294,22 @@ class Replica:
         self._loss_sum = self._error_sum = 0.0
 
     def turn(self, buffer: int) -> None:
-        """Make the next update in another buffer."""
+        """Use another buffer for the next update."""
         self.buffer = buffer
         if self.vectors is not None and self.updates:
             self.vectors.update = self.updates[buffer]
 
     def place(self) -> tuple[list[int], list[float]]:
-        """Where it is in the run, between two rounds: all of it that is not a tensor."""
+        """The replica's counts and sums between two rounds: all state except tensors."""
         whole = [self.incarnation, self.sequence, self.minibatches, self.unpushed, self.version, self.base]
         return whole, [self._loss_sum, self._error_sum]
 
     def resume(self, whole: Sequence[int], sums: Sequence[float]) -> None:
-        """Be where another replica of the same worker was."""
+        """Restore the `place` of another replica of the same worker."""
         self.incarnation, self.sequence, self.minibatches, self.unpushed, self.version, self.base = whole
         self._loss_sum, self._error_sum = sums
 
     def arriving(self) -> PushRequest:
-        """What a Push tells the server about the last measured update."""
+        """The push request of the last measured update."""
         assert self._arriving is not None, "a program measures before it pushes"
         return self._arriving

@@ -1,14 +1,14 @@
 """Server rules: how an arriving update becomes a step of the server's parameters, elementwise and never in place.
 
-A rule turns an update into a step. Updates travel as a pair (vector, alpha) that stands for alpha * vector, so that
-scalings cost no pass over memory; the last pass, `out = params + alpha * vector`, is the server's. State is a tuple of
-tensors; a step reads `state` and writes `fresh`, and the server swaps the two when the step is committed, so that a
-process which dies half-way has torn nothing. P is the length of the flat vector.
+A rule turns an update into a step. Updates travel as a pair (vector, alpha) that stands for alpha * vector, so scalings
+cost no pass over memory; the server does the last pass, `out = params + alpha * vector`. State is a tuple of tensors; a
+step reads `state` and writes `fresh`, and the server swaps the two when the step is committed, so a process that dies
+halfway tears nothing. P is the length of the flat vector.
 
-A rule says what it eats: a "delta" (a step to be added), a "gradient", or "any" of the two, which it then yields again.
-One that yields "parameters" has written the new parameters to `workspace.out` itself.
+A rule states its input: a "delta" (a step to be added), a "gradient", or "any" of the two, and then its output is the
+same. A rule that yields "parameters" writes the new parameters to `workspace.out` itself.
 
-A rule acts on what is merged, or `on_each` push before that: with state of the push's worker, and its staleness.
+A rule acts on the merged update, or `on_each` push before that: with state of the push's worker, and its staleness.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ class Workspace:
 
 
 class Context(NamedTuple):
-    """What a rule sees of the step that it takes part in."""
+    """The step that a rule takes part in."""
 
     version: int  # the newest; the step makes the next
-    pushes: Sequence[PushRequest]  # that the update is the sum of, in the order of workers; on each: that push alone
+    pushes: Sequence[PushRequest]  # the summands of the update, in the order of workers; on each push: that one alone
     current: Tensor  # (P,) the newest version; read only
-    center: Callable[[int], Tensor]  # (P,) what a worker fetched last, for rules that say they need it; read only
+    center: Callable[[int], Tensor]  # (P,) a worker's last fetched version, for rules that need it; read only
 
     @property
     def staleness(self) -> int:
@@ -78,20 +78,20 @@ class Rule:
     name: str
     eats: Passed
     yields: Made
-    states: int  # how many vectors of length P it keeps
+    states: int  # number of state vectors (P,)
     step: Step
     averages_round: bool = False
-    scalars: int = 0  # and how many numbers
+    scalars: int = 0  # number of state scalars
     on_each: bool = False
     needs_center: bool = False
     each: Rule | None = None  # of a chain: its links on each push, which come before these
 
     def all_states(self, workers: int) -> int:
-        """How many vectors it keeps in a run of so many workers."""
+        """The number of state vectors in a run of so many workers."""
         return self.states + (workers * self.each.states if self.each is not None else 0)
 
     def all_scalars(self, workers: int) -> int:
-        """How many numbers."""
+        """The number of state scalars in a run of so many workers."""
         return self.scalars + (workers * self.each.scalars if self.each is not None else 0)
 
 
@@ -101,21 +101,21 @@ def add() -> Rule:
 
 
 def scale(factor: float) -> Rule:
-    """u <- factor * u. Factor 1/M, M the configured workers, is the averaging most A-SGD systems use."""
+    """u <- factor * u. Factor 1/M, with M the configured workers, is the averaging of most A-SGD systems."""
     return Rule(
         "scale", "any", "any", 0, lambda update, context, state, fresh, workspace: (update[0], update[1] * factor)
     )
 
 
 def weighing(name: str, weight: Callable[[Context], float]) -> Rule:
-    """u <- weight * u, on each push: a weight by its staleness, worker or minibatches."""
+    """u <- weight * u on each push, with a weight from its staleness, worker or minibatches."""
     return Rule(
         name, "any", "any", 0, lambda update, context, *_: (update[0], update[1] * weight(context)), on_each=True
     )
 
 
 def mean() -> Rule:
-    """u <- u / count: the mean over a collected round, whose sum the update is."""
+    """u <- u / count: the mean over a collected round; the update is the round's sum."""
     return Rule(
         "mean",
         "any",
@@ -134,7 +134,7 @@ def sgd(lr: float) -> Rule:
 
 
 def momentum(beta: float, nesterov: bool = False) -> Rule:
-    """v <- beta * v + u; u <- v, or u + beta * v for Nesterov (as torch.optim.SGD, whose dampening is 0 here)."""
+    """v <- beta * v + u; u <- v, or u + beta * v for Nesterov (as torch.optim.SGD with dampening 0)."""
 
     def step(update: Scaled, context: Context, state: State, fresh: State, workspace: Workspace) -> Scaled:
         vector, alpha = update
@@ -209,7 +209,7 @@ def _each(links: Sequence[Rule]) -> Rule:
 
 
 def _steps(links: Sequence[Rule]) -> tuple[int, int, Step]:
-    """How many vectors and scalars the links keep, and their steps as one."""
+    """The numbers of the links' state vectors and scalars, and their steps as one function."""
     vectors = [sum(link.states for link in links[:i]) for i in range(len(links) + 1)]
     scalars = [vectors[-1] + sum(link.scalars for link in links[:i]) for i in range(len(links) + 1)]
     spans = [
@@ -230,7 +230,7 @@ def _steps(links: Sequence[Rule]) -> tuple[int, int, Step]:
 
 
 def check(rule: Rule, pushed: Kind, collects: bool) -> None:
-    """Refuse a rule that this push does not fit, that yields no delta, or that averages a round nobody collects."""
+    """A ScenarioError if the rule does not accept this push, yields a gradient, or averages rounds without a round."""
     if rule.averages_round and not collects:
         raise ScenarioError("mean averages a collected round, and this algorithm collects none; use scale")
     if rule.eats not in ("any", pushed):

@@ -1,18 +1,18 @@
-"""The server: a reactive object that is called, answers at once, and says whom it releases.
+"""The server: a reactive object that is called with messages and returns its answers at once.
 
 No thread, clock or socket in this file. It decides membership, order, versions, the budget and the end of the run.
 
-How a run passes through it. A worker joins, and then alternates between fetches and pushes. A fetch is granted with a
-number of minibatches; until they have been pushed, the worker *owes* them. A push is applied at once (and makes a
-version), or collected until nobody owes the round any more (and merged into a version), or dropped because the run is
-over. A fetch that the gate holds back waits. So does one that finds the budget all granted while somebody still works
-for it: if that worker dies, its share falls back to those who wait; when nobody works any more, they are granted 0
-minibatches, which tells a worker to hand in what it has not pushed and ask again, or to leave if it has pushed all.
+The course of a run: a worker joins, and then alternates between fetches and pushes. A fetch is granted with a number of
+minibatches; until they are pushed, the worker *owes* them. A push is applied at once (and makes a version), or held or
+kept until it is merged into a version, or dropped. A fetch waits if the gate holds it back. It also waits if the whole
+budget is leased while another worker still works: if that worker dies, its share goes to the waiting ones; when no
+worker works any more, they are granted 0 minibatches: a worker then pushes its remaining work and fetches again, or
+leaves if it has none.
 
-Who may fetch, what becomes of a push, how much a lease carries, and who is stopped is the gate's to say. Pushes that it
-holds or keeps are merged when it calls them complete; and when all members wait, so that nobody waits for ever. A gate
-of rounds has a round's minibatches allotted to all members at its first fetch, in worker order, so that the outcome of
-a lock-step run does not depend on who asks first.
+The gate decides whether a fetch is granted, the fate of a push, the size of a lease, and stops of leases. Held and kept
+pushes are merged when the gate calls them complete, and when all members wait, so that no one waits for ever. With a
+gate of rounds, a round's minibatches are allotted to all members at its first fetch, in worker order, so that a
+lock-step run does not depend on the order of the fetches.
 """
 
 from __future__ import annotations
@@ -42,35 +42,35 @@ from asgd_lab.protocol.window import ErrorWindow
 
 
 class Server:
-    """One parameter server. Without `parameters` it only counts (timing-only tasks)."""
+    """A parameter server. Without `parameters` it only counts (timing-only tasks)."""
 
     def __init__(self, gate: Gate, n_fetch: int, budget: Budget, parameters: Parameters | None = None) -> None:
         self.gate, self.n_fetch, self.budget, self.parameters = gate, n_fetch, budget, parameters
         self.version = 0
-        self.now_ns = 0  # when the message was heard that is being answered
+        self.now_ns = 0  # when the current message was heard
         self.minibatches = 0  # in versions
-        self.wasted = 0  # minibatches taken of leases that were stopped
-        self.wake_ns: int | None = None  # when, of the run's clock, it wants to be told Wake; None: never
+        self.wasted = 0  # minibatches taken in stopped leases
+        self.wake_ns: int | None = None  # the time on the run's clock at which it wants a Wake; None: never
         self.closed = False
-        self.finished = False  # no push will make a version any more: closed, or the minibatches are all pushed
+        self.finished = False  # no push will make a version any more: closed, or all minibatches are pushed
         self._members: dict[int, Member] = {}
-        self._past: dict[int, tuple[int, int, int]] = {}  # who left -> its last incarnation and push, and what it took
+        self._past: dict[int, tuple[int, int, int]] = {}  # a worker that left -> last incarnation, push, minibatches
         self._updates = budget.updates
-        self._left = budget.minibatches  # minibatches nobody has been granted yet
+        self._left = budget.minibatches  # minibatches not leased yet
         self._owing: set[int] = set()  # members that owe minibatches
-        self._working: set[int] = set()  # those of them that are not waiting for a fetch
+        self._working: set[int] = set()  # members that owe minibatches and do not wait for a fetch
         self._waiting: dict[int, None] = {}  # fetches not granted yet, in order of arrival
         self._kept = Kept(gate.keeps)
         self._idle: set[int] = set()  # members that wait for an answer
         self._round_open = False  # has a round been allotted, and is not over?
-        # Gates that do without these are not asked.
+        # These methods are called only on gates that override them.
         self._stops = type(gate).stops is not Gate.stops
         self._wakes = type(gate).wake_ns is not Gate.wake_ns
         self._clocks = Clocks()
         self._window = ErrorWindow(budget.target_window, budget.target_error)
 
     def hear(self, message: Message, now_ns: int = 0) -> list[Answer]:
-        """Any message, heard at this time of the run's clock: its answers, and those that it lets go.
+        """Answers to a message heard at this time on the run's clock, including answers to other workers.
 
         A run is a function of its messages: another server that hears them in the same order, with the same times,
         makes the same versions and answers.
@@ -91,7 +91,7 @@ class Server:
 
     @property
     def members(self) -> frozenset[int]:
-        """Who is in."""
+        """The workers that have joined and not left."""
         return frozenset(self._members)
 
     @property
@@ -101,7 +101,7 @@ class Server:
 
     @property
     def owing(self) -> Collection[int]:
-        """The members that have been leased minibatches and have not pushed them all."""
+        """The members that have not pushed all minibatches leased to them."""
         return self._owing
 
     @property
@@ -111,7 +111,7 @@ class Server:
 
     @property
     def waiting(self) -> frozenset[int]:
-        """Whose fetch is not granted yet."""
+        """The workers that wait for a grant."""
         return frozenset(self._waiting)
 
     @property
@@ -120,12 +120,12 @@ class Server:
         return self._window.mean
 
     def standing(self, worker: int) -> tuple[int, int]:
-        """How many times `worker` has joined and how many pushes it has made, over all its incarnations."""
+        """The incarnations of `worker` so far, and its number of pushes over all of them."""
         member = self._members.get(worker)
         return self._past[worker][:2] if member is None else (member.incarnation, member.sequence)
 
     def taken(self, worker: int) -> int:
-        """The minibatches that `worker` has pushed or taken in vain, over all its incarnations: where it goes on."""
+        """The minibatches that `worker` has pushed or wasted over all its incarnations: its place in the data order."""
         member = self._members.get(worker)
         return self._past.get(worker, (0, 0, 0))[2] if member is None else member.taken
 
@@ -134,7 +134,7 @@ class Server:
         return self.member(worker).fetches
 
     def on_join(self, worker: int) -> list[Answer]:
-        """`worker` is in, as a new incarnation if it has been here before; its sequence of pushes goes on."""
+        """`worker` joins, as a new incarnation if it was a member before; its pushes are numbered on."""
         if worker in self._members:
             raise ProtocolError(f"worker {worker} joins twice")
         incarnation, sequence, taken = self._past.pop(worker, (0, 0, 0))
@@ -147,7 +147,7 @@ class Server:
         return []
 
     def on_leave(self, worker: int) -> list[Answer]:
-        """`worker` is out, by its own word or by its death: what it owed falls back, who waits for it is released."""
+        """`worker` has left or died: its owed minibatches return to the budget, and workers that wait for it may go."""
         member = self.member(worker)
         self._past[worker] = (member.incarnation, member.sequence, member.taken)
         del self._members[worker]
@@ -159,12 +159,12 @@ class Server:
             self._left += member.owed
         if self.gate.holds_back:
             self._clocks.move(member.clock, None)
-        if self.parameters is not None and not self._kept.holds(worker):  # a rule may need the center of that push
+        if self.parameters is not None and not self._kept.holds(worker):  # a rule may need the center of a held push
             self.parameters.unpin(worker)
         return self._release([])
 
     def close(self) -> list[Answer]:
-        """The run is over: what is collected is dropped, every fetch from now on is granted 0 minibatches."""
+        """End the run: held and kept pushes are dropped, and every later fetch is granted 0 minibatches."""
         self.closed = self.finished = True
         self.wake_ns = None
         answers: list[Answer] = [self._dropped(push, Reason.OVER) for push in self.kept]
@@ -179,7 +179,7 @@ class Server:
     # ------------------------------------------------------------------ the two requests
 
     def on_fetch(self, request: FetchRequest) -> list[Answer]:
-        """A worker asks for parameters; `ahead` of its need, it does not wait for what it cannot have now."""
+        """A worker asks for parameters; a fetch `ahead` of its need never waits."""
         worker, incarnation, number, ahead, _, stopped, _, _ = request
         member = self._members.get(worker)
         if (
@@ -205,7 +205,7 @@ class Server:
         return self._release([])
 
     def on_push(self, push: PushRequest) -> list[Answer]:
-        """An update has arrived in its worker's mailbox, which stays untouched until the push is acknowledged."""
+        """An update has arrived in its worker's mailbox, which the worker does not write before the Ack."""
         worker, incarnation, number, base, steps = push[:5]
         member = self._members.get(worker)
         if (
@@ -258,14 +258,14 @@ class Server:
     # ------------------------------------------------------------------ inside
 
     def member(self, worker: int) -> Member:
-        """What is kept of a member."""
+        """The state of a member; ProtocolError if the worker is not one."""
         member = self._members.get(worker)
         if member is None:
             raise ProtocolError(f"worker {worker} is not a member")
         return member
 
     def _return(self, worker: int, member: Member, message: FetchRequest | PushRequest) -> None:
-        """Leases were stopped: no push will carry these minibatches, which fall back."""
+        """Return the minibatches of a stopped lease to the budget: no push will carry them."""
         if not 0 <= message.wasted <= message.returned <= member.owed:
             raise ProtocolError(f"worker {worker} returns {message.returned} minibatches and owes {member.owed}")
         member.taken += message.wasted
@@ -278,12 +278,12 @@ class Server:
             self._working.discard(worker)
 
     def _wait(self, worker: int) -> None:
-        """It does nothing before it is answered."""
+        """Mark a member as idle until it gets an answer."""
         self._working.discard(worker)
         self._idle.add(worker)
 
     def _drain(self) -> None:
-        """Nothing is kept any more; the workers of pushes that lay in mailboxes wait no more."""
+        """Forget all held and kept pushes; the workers of held pushes wait no more."""
         for push, copy in self._kept.sorted():
             member = self._members.get(push.worker)
             if member is None:
@@ -297,7 +297,7 @@ class Server:
         self._kept.clear()
 
     def _stopped(self) -> list[Answer]:
-        """Stops for those whose lease is over now, each once."""
+        """Stops for workers whose lease the gate ends now, each once."""
         answers: list[Answer] = []
         for worker in self.gate.stops(self) if self._stops and not self.closed else ():
             member = self._members[worker]
@@ -349,7 +349,7 @@ class Server:
                 self._working.add(worker)
 
     def _open_round(self) -> None:
-        """Allot a round to all members; one that the budget shortens is shared as evenly as can be."""
+        """Allot a round to all members; a round that the budget shortens is divided evenly."""
         self._round_open = True
         members = sorted(self._members.items())
         share, extra = self.n_fetch, 0
@@ -359,7 +359,7 @@ class Server:
             self._allot(worker, member, share + (index < extra))
 
     def _release(self, answers: list[Answer]) -> list[Answer]:
-        """Merge and grant all that may go on now, until nothing changes any more."""
+        """Merge and grant until nothing changes any more."""
         while True:
             if self._kept and self.gate.complete(self):
                 answers += self._merge()
@@ -377,13 +377,13 @@ class Server:
                     answers.append(self._grant(worker, member))
             if not self._kept or len(self._idle) < len(self._members):
                 break
-            answers += self._merge()  # nobody else is coming
+            answers += self._merge()  # all members wait, so no other push can come
         if self._wakes:
             self.wake_ns = None if self.closed else self.gate.wake_ns(self)
         return answers
 
     def _merge(self) -> list[Answer]:
-        """One version of all that is kept, in the order of workers and of their pushes."""
+        """Make one version from all held and kept pushes, by worker and number."""
         pushes, copies = zip(*self._kept.sorted(), strict=True)
         if self.parameters is not None:
             self.parameters.step(pushes, copies if max(copies) >= 0 else ())
@@ -391,7 +391,7 @@ class Server:
         return self._count_version(pushes)
 
     def _count_version(self, pushes: Sequence[PushRequest]) -> list[Answer]:
-        """A version has been made of these."""
+        """Count a version made from these pushes, and acknowledge them."""
         self.version = version = self.version + 1
         answers: list[Answer] = []
         for push in pushes:

@@ -1,4 +1,4 @@
-"""The training error that comes with the pushes, averaged over the newest minibatches: what target_error looks at."""
+"""The training error in the pushes, averaged over the newest minibatches, for the budget's target_error."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import deque
 
 
 class ErrorWindow:
-    """The mean over at least `minibatches`, of whole pushes; a push without an error (NaN) is none of them."""
+    """The mean over at least `minibatches` minibatches of whole pushes; pushes without an error (NaN) are left out."""
 
     def __init__(self, minibatches: int, target: float | None) -> None:
         self._minibatches, self.target = minibatches, target
@@ -17,16 +17,16 @@ class ErrorWindow:
 
     @property
     def mean(self) -> float:
-        """NaN before the first push."""
+        """The mean error; NaN before the first push."""
         return self._error / self._steps if self._steps else math.nan
 
     @property
     def reached(self) -> bool:
-        """Whether the target, if there is one, is reached by a full window."""
+        """Whether a full window has reached the target, if there is one."""
         return self.target is not None and self._steps >= self._minibatches and self.mean <= self.target
 
     def add(self, steps: int, error: float) -> None:
-        """A push of `steps` minibatches with this mean error; the oldest go as soon as the window is full without."""
+        """Add a push of `steps` minibatches with this mean error; drop old pushes that a full window does not need."""
         pushes = self._pushes
         pushes.append((steps, error * steps))
         self._steps += steps
