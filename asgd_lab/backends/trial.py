@@ -10,7 +10,7 @@ from asgd_lab import choices
 from asgd_lab.backends.build import build_algorithm
 from asgd_lab.backends.inline import Inline
 from asgd_lab.backends.settings import settled
-from asgd_lab.errors import ScenarioError
+from asgd_lab.errors import ProtocolError, RunFailed, ScenarioError
 from asgd_lab.protocol.members import Budget
 from asgd_lab.scenario import Scenario
 from asgd_lab.scenario.optimizers import Optimizer
@@ -40,6 +40,5 @@ def check_algorithm(scenario: Scenario) -> None:
     except ScenarioError:
         raise
     except Exception as error:
-        raise ScenarioError.at(
-            "algorithm.name", f"{algorithm.name} fails when it is tried: {one_line(error)}"
-        ) from error
+        said = str(error) if isinstance(error, ProtocolError | RunFailed) else one_line(error)
+        raise ScenarioError.at("algorithm.name", f"{algorithm.name} fails when it is tried: {said}") from error

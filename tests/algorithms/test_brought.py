@@ -230,7 +230,7 @@ def test_a_changed_source_is_told_when_a_run_is_repeated(folder: Path) -> None:
         ("{name: 'broken:Collecting', n_sync: 1}", "are (False, False, False), and its sentence (True,"),
         (
             "{name: 'broken:Failing', n_sync: 1}",
-            "broken:Failing fails when it is tried: RunFailed: worker 0: the program",
+            "broken:Failing fails when it is tried: worker 0: the program",
         ),
         ("{name: 'broken:Strange', n_sync: 1}", "worker 0 yields 'fetch', which is no effect"),
         ("{name: 'broken:Hasty', n_sync: 1}", "broken:Hasty fails when it is tried: "),
