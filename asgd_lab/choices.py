@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
-from typing import Annotated, Any, ClassVar, get_args
+from typing import Annotated, Any, ClassVar, NoReturn, get_args
 
 from pydantic import ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
 from pydantic_core import PydanticCustomError, PydanticKnownError, core_schema
@@ -265,11 +265,16 @@ def failing(what: str) -> Iterator[None]:
     """Turn errors of a user's code during a run into a `RunFailed`; errors of our own types stay."""
     try:
         yield
-    except (ProtocolError, RunFailed, ScenarioError):
-        raise
     except Exception as error:
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise RunFailed(f"{what} failed: {said[:300]}") from error
+        fail(what, error)
+
+
+def fail(what: str, error: Exception) -> NoReturn:
+    """Raise a `RunFailed` from an error of a user's code; an error of our own types as it is."""
+    if isinstance(error, ProtocolError | RunFailed | ScenarioError):
+        raise error
+    said = " ".join(f"{type(error).__name__}: {error}".split())
+    raise RunFailed(f"{what} failed: {said[:300]}") from error
 
 
 def unread(part: Part) -> Named:

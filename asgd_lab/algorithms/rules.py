@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from asgd_lab.choices import Choice, Mappings, Unread, blaming, failing, is_ours
+from asgd_lab.choices import Choice, Mappings, Unread, blaming, fail, is_ours
 from asgd_lab.configuration import BareName, Positive
 from asgd_lab.errors import ScenarioError
 from asgd_lab.trust import refusal
@@ -200,8 +200,10 @@ def _of_somebody(link: Link, built: Any) -> Rule:
         raise ValueError(f"its class says takes, makes and averages_round are {said}, and its rule {does}")
 
     def step(*arguments: Any) -> Any:
-        with failing(f"the rule {link.name}"):
+        try:
             return built.step(*arguments)
+        except Exception as error:
+            fail(f"the rule {link.name}", error)
 
     return dataclasses.replace(built, step=step)
 

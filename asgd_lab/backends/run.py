@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from asgd_lab import choices
 from asgd_lab.backends.failing import logged
 from asgd_lab.backends.inputs import inputs
 from asgd_lab.backends.outcome import Outcome, Watch
@@ -88,7 +89,10 @@ def _execute(scenario: Scenario, out: Path, watch: Watch | None, resume: bool, r
 
 def _carry_out(scenario: Scenario, record: RunDirectory, watch: Watch | None) -> dict[str, Any]:
     try:
-        outcome: Outcome = _function(scenario.backend.execution.runs)(scaled(scenario), record, watch)
+        run = _function(scenario.backend.execution.runs)
+        brought = ", ".join(choices.brought(scenario))
+        with choices.failing(brought) if brought else contextlib.nullcontext():
+            outcome: Outcome = run(scaled(scenario), record, watch)
         record.begin()
     except ScenarioError as error:
         record.withdraw(str(error))

@@ -67,6 +67,14 @@ class Failing(Plain):
                     raise LookupError("no program")
                 yield effect
         return dataclasses.replace(plain, program=program)
+class Grumpy(gates.Gate):
+    def on_push(self, push, server):
+        if server.version >= 50:
+            raise LookupError("no gate")
+        return gates.APPLY
+class Gated(Plain):
+    def sentence(self, rule):
+        return blocking(self, Grumpy(), rule)
 class Strange(Plain):
     def sentence(self, rule):
         def program(replica):
