@@ -1,4 +1,4 @@
-"""From a scenario to the objects that every backend runs: the task, the algorithm, the server, and the workers."""
+"""Builds the objects of every backend from a scenario: the task, the algorithm, the server, and the workers."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from asgd_lab.record.saved_model import saved
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks.base import Learner, Task, one_line
 
-WARM_UP_WORKER = -1  # the data order of a warm start is nobody else's
+WARM_UP_WORKER = -1  # the data order of a warm start, different from any worker's
 _WARMED_BYTES = 2**26
-# The points of a sweep begin with the same minibatches of one worker.
+# Results of warm starts: the points of a sweep share them.
 _warmed: dict[Hashable, tuple[Tensor, dict[str, Tensor]]] = {}
 
 
@@ -38,8 +38,8 @@ def build_task(
 ) -> Task:  # fmt: skip
     """The scenario's task, over data that is already loaded or is loaded here.
 
-    It is tried out with real minibatches, unless the process that started this one has `checked` it. From then on torch
-    computes on `device`, which a user's model may find by itself; None: where one process computes for all.
+    It is tried with real minibatches, unless the process that started this one has `checked` it. torch's current device
+    is then `device`, which a user's model may use by itself; None: the device of a process that computes for all.
     """
     devices.check(scenario)
     devices.use(devices.home(scenario) if device is None else device, scenario.backend.deterministic)
@@ -64,15 +64,15 @@ def check_task(scenario: Scenario, task: Task) -> None:
 
 
 def build_budget(scenario: Scenario) -> Budget:
-    """What of the budget the server can see."""
+    """The part of the budget that the server checks."""
     budget = scenario.budget
     return Budget(budget.minibatches, budget.updates, budget.target_error, budget.target_window)
 
 
 def initial_parameters(scenario: Scenario, task: Task) -> Tensor:
-    """(P,) the parameters at version 0, where this process computes: the task's own, or those of the warm start.
+    """(P,) the parameters at version 0, on this process's device: the task's own, or those of the warm start.
 
-    Of a warm start in this scenario, learners made afterwards have the buffers too.
+    After a warm start, new learners also start with its buffers.
     """
     params = task.initial().to(devices.home(scenario))
     warm, backend = scenario.warm_start, scenario.backend
@@ -118,7 +118,7 @@ def _bytes_of(params: Tensor, buffers: Mapping[str, Tensor]) -> int:
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """One life of a worker as every backend carries it: its replica, what trains it, and its end of the protocol."""
+    """One life of a worker, for every backend: its replica, its learner, and its client."""
 
     replica: Replica
     learner: Learner
@@ -129,9 +129,9 @@ def build_worker(
     task: Task, algorithm: Algorithm, worker: int, initial: Tensor, updates: Sequence[Tensor],
     params: Tensor | None = None,
 ) -> Worker:  # fmt: skip
-    """A worker whose parameters start at a copy of `initial`; its updates are made in `updates` in turn.
+    """A worker whose parameters start at a copy of `initial`; its updates use the buffers `updates` in turn.
 
-    It trains in `params` where they are given, and leaves what is in there alone until it adopts a center.
+    If `params` are given it trains in them, and does not change their values before it adopts a center.
     """
     params = initial.clone() if params is None else params
     if task.size:
@@ -160,7 +160,7 @@ def build_server(
     memory: Memory | None = None,
     counting: bool = False,
 ) -> Server:
-    """The server; one that only counts for a task without parameters, or where workers share them.
+    """The server; it only counts for a task without parameters, or if workers share the parameters.
 
     See `Parameters` for the rest.
     """

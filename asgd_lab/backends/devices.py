@@ -1,7 +1,7 @@
-"""Which device computes: the CPU, or a GPU of this node that several workers may share; and what it has free.
+"""The devices of workers: the CPU, or GPUs of this node, which several workers may share; and their free memory.
 
-With the environment variable ASGD_LAB_GPUS_STAND_IN set to a number, the CPU stands in for so many GPUs: everything but
-CUDA itself can then be tried on a machine without one. The summary of such a run says so.
+With the environment variable ASGD_LAB_GPUS_STAND_IN set to a number, the CPU stands in for so many GPUs: everything
+except CUDA itself can then be tried on a machine without one. The summary of such a run says so.
 """
 
 from __future__ import annotations
@@ -21,68 +21,68 @@ STAND_IN = "ASGD_LAB_GPUS_STAND_IN"
 
 
 def stand_in() -> int:
-    """How many GPUs the CPU stands in for; 0: none."""
+    """The number of GPUs that the CPU stands in for; 0: none."""
     text = os.environ.get(STAND_IN, "")
     return int(text) if text.isascii() and text.isdigit() else 0
 
 
 def imagine(gpus: int) -> None:
-    """Let the CPU stand in for so many, as in the process that started this one."""
+    """Let the CPU stand in for so many GPUs, as in the process that started this one."""
     os.environ[STAND_IN] = str(gpus)
 
 
 def count() -> int:
-    """The GPUs that workers may use."""
+    """The number of GPUs that workers may use."""
     return stand_in() or torch.cuda.device_count()
 
 
 def number(worker: int) -> int:
-    """Which GPU a worker computes on, from 0: they take turns."""
+    """The number of a worker's GPU, from 0: workers take GPUs in turn."""
     return worker % count()
 
 
 def of(scenario: Scenario, worker: int) -> torch.device:
-    """Where a worker of the scenario computes."""
+    """The device of a worker of the scenario."""
     if scenario.backend.device != "cuda" or stand_in():
         return CPU
     return torch.device("cuda", number(worker))
 
 
 def home(scenario: Scenario) -> torch.device:
-    """Where one process computes for all: a simulation, a replay, and the evaluations after a real run."""
+    """The device of a process that computes for all workers: a simulation, a replay, evaluations after a real run."""
     return of(scenario, 0)
 
 
 def use(device: torch.device, deterministic: bool) -> None:
-    """Make it this process's own: what a user's model puts on `cuda` is then there too.
+    """Make the device this process's current one, so that a user's `cuda` means this device too.
 
-    float32 is float32 and no shorter format. A process that computes deterministically fails where torch cannot.
+    float32 operations use no shorter format. With `deterministic`, operations without a deterministic algorithm fail.
     """
     if device.type != "cuda":
         return
-    # Read when a process first multiplies matrices, and never again: another run of it may be deterministic.
+    # CUDA reads it at a process's first matrix product, and never again: a later run may be deterministic.
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     torch.cuda.set_device(device)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.benchmark = False  # which would choose by times, and so by chance
+    torch.backends.cudnn.benchmark = False  # it would choose algorithms by measured times, and so by chance
     choose_algorithms(deterministic)
 
 
 def release() -> None:
-    """Give back to others the memory of GPUs that this process keeps for what it will make next."""
+    """Release the GPU memory that torch's allocator caches in this process."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
 
 
 def check(scenario: Scenario) -> None:
-    """Refuse GPUs where there are none."""
+    """A `ScenarioError` if the scenario needs GPUs and there are none."""
     if scenario.backend.device == "cuda" and not count():
         raise ScenarioError.at("backend.device", "cuda needs a GPU and torch finds none here; use cpu or emulated")
 
 
 def free_bytes(gpu: int) -> int:
-    """The memory that is free on a GPU; of a stand-in its part of the machine's."""
+    """The free memory of a GPU; for a stand-in its share of the machine's free memory."""
     if stand_in():
         return free_memory_bytes() // count()
     release()
@@ -90,7 +90,7 @@ def free_bytes(gpu: int) -> int:
 
 
 def facts(scenario: Scenario) -> dict[str, Any]:
-    """What the summary says of the GPUs of a run; nothing of a run without."""
+    """The summary's facts on the GPUs of a run; {} without GPUs."""
     if scenario.backend.device != "cuda":
         return {}
     if stand_in():

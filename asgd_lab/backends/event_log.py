@@ -1,11 +1,11 @@
 """The event log: every message that a run's server accepted, in order. Replay and crash recovery read it.
 
-A row holds the fields of one message by name, when it happened, and what came of it at once: the version and the lease
-that a fetch was granted, the version, staleness and reason that a push ended with. What came of it later, and what it
-let go of others' requests, has rows of its own, behind it. Times are nanoseconds of the run's own clock; where `clock`
-is not 0, those of the sender are of another machine's, and say nothing of the order.
+A row holds the fields of one message by name, its times, and its immediate answer: version and lease of a grant, or
+version, staleness and reason of a push's end. Later answers, and answers to other workers' requests, have rows of their
+own, behind it. Times are nanoseconds of the run's own clock; if `clock` is not 0, the sender's times are of another
+machine's clock, and must not be used for an order.
 
-The first row says the format's version. Logs of version 1, which were shorter, are read as if they were of today's.
+The first row holds the format's version. Logs of version 1, with fewer columns, are converted on reading.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from asgd_lab.record.rowfile import RowFile, extent, read_rows
 
 FILE = "events.rows"
 VERSION = 2
-UNKNOWN = -9  # a log of an earlier version does not say
+UNKNOWN = -9  # not recorded in a log of an earlier version
 
 
 class Kind(IntEnum):
@@ -59,21 +59,21 @@ class Kind(IntEnum):
 
 
 class Attach(NamedTuple):
-    """A new process continues a worker's life where a checkpoint has it; nothing to the server."""
+    """A new process continues a worker's life from a checkpoint; the server does not see it."""
 
     worker: int
     life: int
 
 
 class Digest(NamedTuple):
-    """A hash of the bytes of a version; nothing to the server."""
+    """A hash of the bytes of a version; the server does not see it."""
 
     version: int
     crc: int
 
 
 class WakeAt(NamedTuple):
-    """When the server asked to be woken; -1: no more."""
+    """The time at which the server asked to be woken; -1: not any more."""
 
     at_ns: int
 
@@ -88,37 +88,37 @@ Logged = Message | Answer | Attach | Digest | WakeAt | Format
 
 
 class Times(NamedTuple):
-    """When it happened. A request's are all known, of others the server's alone; UNKNOWN else."""
+    """The times of a message. All times of a request are known, for others only the server's; else UNKNOWN."""
 
     sent_ns: int
     heard_ns: int
-    begun_ns: int  # of its service: the server's time when it was told
+    begun_ns: int  # of its service: the server's time at the call
     ended_ns: int
-    received_ns: int = UNKNOWN  # when the sender had received the last answer that it took before
-    clock: int = 0  # whose clock the sender's times are of: 0 the server's own
+    received_ns: int = UNKNOWN  # at which the sender received its last answer before this message
+    clock: int = 0  # the clock of the sender's times; 0: the server's own
 
     @classmethod
     def at(cls, now_ns: int) -> Times:
-        """All at once."""
+        """The same time for all."""
         return cls(now_ns, now_ns, now_ns, now_ns)
 
 
 class Row(NamedTuple):
-    """The columns. Those that a message does not have are 0."""
+    """The columns. Fields that a message lacks are 0."""
 
     kind: int
     worker: int = -1
     incarnation: int = 0
     number: int = 0
     base: int = 0
-    steps: int = 0  # of a push; of a fetch: of the lease that it was granted at once
+    steps: int = 0  # of a push; for a fetch, of its immediate grant
     detail: int = 0  # ahead, buffer, why, slot, or a digest
     part: int = 0
     size_bytes: int = 0
     stopped: int = 0
     wasted: int = 0
     returned: int = 0
-    version: int = UNKNOWN  # that was granted, or that a push went into, at once; UNKNOWN: not at once
+    version: int = UNKNOWN  # granted to a fetch, or made with a push, immediately; UNKNOWN: later
     staleness: int = UNKNOWN
     reason: int = 0
     sent_ns: int = 0
@@ -132,12 +132,11 @@ class Row(NamedTuple):
 
     @property
     def times(self) -> Times:
-        """Of the message."""
         return Times(self.sent_ns, self.heard_ns, self.begun_ns, self.ended_ns, self.received_ns, self.clock)
 
     @property
     def message(self) -> Logged:
-        """What the row holds."""
+        """The message of the row."""
         kind, worker, incarnation, number = self[:4]
         if kind == Kind.FETCH:
             return FetchRequest(
@@ -177,7 +176,7 @@ class Row(NamedTuple):
 
     @property
     def answer(self) -> Answer | None:
-        """What a request was answered at once; None if nothing, or if the log does not say."""
+        """The immediate answer to a request; None if there was none, or if it is not recorded."""
         if self.version == UNKNOWN:
             return None
         worker, incarnation, number = self[1:4]
@@ -193,7 +192,7 @@ _VERSION_1 = "7q2d3q"
 
 
 class EventLog:
-    """A log that is written; with `existing`, one that a dead writer left."""
+    """A log for writing: a new one, or with `existing` that of a dead writer."""
 
     def __init__(self, path: Path, existing: bool = False) -> None:
         self._rows = RowFile(path, FORMAT, existing=existing)
@@ -204,7 +203,7 @@ class EventLog:
         return len(self._rows)
 
     def add(self, message: Logged, times: Times, answers: Iterable[Answer] = ()) -> None:
-        """A message, and the answers that the server gave to it."""
+        """Write a message and the server's answers to it."""
         own: Grant | Ack | None = None
         late: list[Answer] = []
         if answers:
@@ -219,17 +218,16 @@ class EventLog:
             self._rows.add(*_row(answer, times, None))
 
     def close(self) -> None:
-        """No more rows."""
         self._rows.close()
 
 
 def digest(parameters: Tensor) -> int:
-    """Thirty-two bits that depend on every byte of (P,) parameters."""
+    """The CRC-32 of all bytes of the parameters (P,)."""
     return zlib.crc32(parameters.numpy().data)
 
 
 def read(path: Path) -> list[Row]:
-    """All rows but the first; ScenarioError if there is no such file, or it is not of this kind, or damaged."""
+    """All rows except the first; ScenarioError if the file is missing, damaged or of an unknown version."""
     if not os.path.lexists(path):
         raise ScenarioError(f"{path.parent}: has no record of its events: {path.name} is missing")
     if is_version_1(path):
@@ -241,7 +239,7 @@ def read(path: Path) -> list[Row]:
 
 
 def is_version_1(path: Path) -> bool:
-    """Whether a log is of that version of the format."""
+    """Whether the log has version 1 of the format."""
     try:
         extent(path, _VERSION_1)
     except ScenarioError:

@@ -1,6 +1,6 @@
-"""Somebody's code that raises in the middle of a run: one line for the screen, the traceback for the run's log.
+"""Errors of the user's code in the middle of a run: one line for the screen, the traceback for the run's log.
 
-What the run has by then is kept; no other file catches what a model, a loss or an optimizer raises.
+Recorded results are kept. No other file catches errors of a model, a loss or an optimizer.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from asgd_lab.tasks.base import one_line
 
 
 def minibatch_failed(worker: int | None, step: int | None, error: Exception) -> Exception:
-    """What to raise from `error`; bugs of our own stay what they are."""
+    """The exception to raise from `error`: a RunFailed, except for bugs of our own."""
     if isinstance(error, ProtocolError):
         return error
     who = "several workers' minibatches" if worker is None else f"worker {worker}: minibatch {step}"
@@ -21,12 +21,12 @@ def minibatch_failed(worker: int | None, step: int | None, error: Exception) -> 
 
 
 def evaluation_failed(error: Exception) -> Exception:
-    """The same of an evaluation."""
+    """As `minibatch_failed`, for an evaluation."""
     return error if isinstance(error, ProtocolError | RunFailed) else RunFailed(f"evaluation failed: {one_line(error)}")
 
 
 def logged(run_dir: Path, failure: RunFailed) -> str:
-    """The failure's line, once the traceback of its cause is in the run's log."""
+    """Write the traceback of the failure's cause into the run's log; return the failure's line."""
     if failure.__cause__ is None:
         return str(failure)
     log = run_dir / "logs" / "run.log"

@@ -1,7 +1,7 @@
 """The inline backend: workers take turns in a given order, in this process and without a clock. It is the reference.
 
-One turn advances one worker's client by one step and carries it out. Between turns anything may happen: tests draw the
-turns, kill workers and let them join; a recorded run is re-executed by giving its order.
+One turn advances one worker's client by one step and carries it out. Between turns the caller may do anything: tests
+draw the turns, kill workers and let them join; a recorded run is re-executed by giving its order.
 """
 
 from __future__ import annotations
@@ -44,20 +44,20 @@ APPLY = KINDS.index("apply")
 
 
 class Observer:
-    """Hears of a run what it wants to: override nothing or any of these."""
+    """A listener to a run: subclasses override any of these methods."""
 
     def step(self, worker: int, step: Step) -> None:
-        """A client's next step, before it is carried out."""
+        """Called with a client's next step, before it is carried out."""
 
     def answered(self, worker: int, answer: Answer) -> None:
-        """The server has given an answer."""
+        """Called with each answer of the server."""
 
     def minibatch(self, replica: Replica, step: int, loss: float, error: float) -> None:
-        """A minibatch was taken."""
+        """Called after each minibatch."""
 
 
 class Inline:
-    """A run without time."""
+    """A run without a clock."""
 
     def __init__(
         self,
@@ -74,8 +74,8 @@ class Inline:
         self._shared = self.initial.clone() if algorithm.shared else None
         self.server = build_server(task, algorithm, budget, self.initial, self.mailboxes)
         self.workers: dict[int, Worker] = {}
-        self.first: Learner | None = None  # of worker 0, also when it has left: evaluations take its buffers
-        self.ready: set[int] = set()  # whose turn it may be; the others wait for a grant
+        self.first: Learner | None = None  # of worker 0, even after it has left: evaluations use its buffers
+        self.ready: set[int] = set()  # workers that may take a turn; the others wait for an answer
         self._observer = Observer() if observer is None else observer
         for worker in range(workers):
             self.join(worker)
@@ -88,7 +88,7 @@ class Inline:
         return self.server.parameters.current if self.server.parameters is not None else torch.empty(0)
 
     def join(self, worker: int) -> None:
-        """Let a new incarnation of `worker` in. A mailbox outlives its owner: what lies in it may still be needed."""
+        """Let a new incarnation of `worker` join. Its mailbox is the earlier one's, whose push may still be needed."""
         mailbox = self.mailboxes.setdefault(worker, torch.zeros_like(self.initial))
         self.deliver(self.server.hear(Join(worker)))
         buffers = [mailbox, *(torch.zeros_like(mailbox) for _ in range(self.algorithm.depth - 1))]
@@ -100,7 +100,7 @@ class Inline:
         self.ready.add(worker)
 
     def kill(self, worker: int) -> None:
-        """`worker` is gone, wherever it was."""
+        """Let `worker` die, at any point of its program."""
         self._leave(Leave(worker, self.workers[worker].replica.incarnation, Why.DIED))
 
     def turn(self, worker: int) -> None:
@@ -147,7 +147,7 @@ class Inline:
         self.deliver(self.server.hear(leave))
 
     def run(self, order: Iterable[int] | None = None) -> None:
-        """Take the turns of `order`, which ends the run; without one, everybody in turn until all have left."""
+        """Take the turns of `order`; without one, let all workers take turns until all have left."""
         if order is not None:
             for worker in order:
                 self.turn(worker)
@@ -160,7 +160,7 @@ class Inline:
                     self.turn(worker)
 
     def deliver(self, answers: list[Answer]) -> None:
-        """Hand the server's answers to those whom they are for."""
+        """Hand the server's answers to their workers."""
         for answer in answers:
             self._observer.answered(answer.worker, answer)
             entry = self.workers.get(answer.worker)
@@ -170,13 +170,13 @@ class Inline:
                 self.ready.add(answer.worker)
 
     def _point(self, entry: Worker, grant: Grant) -> None:
-        """The replica's center is the version that it was granted."""
+        """Point the replica's center at its granted version."""
         if entry.replica.vectors is not None and grant.steps and self.server.parameters is not None:
             entry.replica.vectors.center = self.server.parameters.vector(grant.slot)
 
 
 class _Book(Observer):
-    """A run's tables and counts, kept by listening; time is the number of steps so far, in nanoseconds."""
+    """A listener that keeps a run's tables and counts; its time is the number of steps so far, in nanoseconds."""
 
     def __init__(self, record: RunDirectory, workers: int, size_bytes: int) -> None:
         self.record, self.size_bytes = record, size_bytes
@@ -187,7 +187,7 @@ class _Book(Observer):
         self._kept: set[tuple[int, ...]] = set()  # pushes that are kept, by worker, incarnation and number
 
     def step(self, worker: int, step: Step) -> None:
-        """What its worker begins."""
+        """Note the start of an effect."""
         if isinstance(step, Leave):
             return
         self.now += 1
@@ -202,7 +202,7 @@ class _Book(Observer):
             self._pushes[worker] = step.number
 
     def answered(self, worker: int, answer: Answer) -> None:
-        """What the server says."""
+        """Note the end of a fetch or a push."""
         if isinstance(answer, Grant):
             size = self.size_bytes if answer.steps else 0
             self._note(answer, "fetch", self._pushes.get(worker, 0) + 1, answer.version, -1, answer.steps, size)
@@ -219,14 +219,14 @@ class _Book(Observer):
             row = (-1, answer.number, APPLY, self.now, self.now, 0, answer.version, answer.staleness, answer.steps)
             if self.record.recording.keep_round(answer.number):
                 self.record.effects.add((*row, self.size_bytes, 0, worker, answer.incarnation))
-            if answer[:3] in self._kept:  # its worker has gone on
+            if answer[:3] in self._kept:  # its worker did not wait for this
                 self._kept.remove(answer[:3])
                 return
             size = self.size_bytes
             self._note(answer, "push", answer.number, answer.version, answer.staleness, answer.steps, size)
 
     def minibatch(self, replica: Replica, step: int, loss: float, error: float) -> None:
-        """A minibatch was taken."""
+        """Note a minibatch."""
         if self.record.recording.keep_round(replica.sequence + 1):
             self.record.minibatches.add((replica.worker, step, self.now, loss, error))
 
@@ -240,7 +240,7 @@ class _Book(Observer):
 
 
 def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) -> Outcome:
-    """Run the scenario with everybody in turn. Its tables order effects; they time nothing."""
+    """Run the scenario with all workers in turn. Its tables give the order of effects, not their times."""
     task = build_task(scenario)
     room.check(scenario, task.size)
     initial = initial_parameters(scenario, task)
@@ -271,11 +271,11 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
 
 
 def order_of(effects: pd.DataFrame) -> list[int]:
-    """The turns that repeat a recorded run of coupled workers: whose effects reached the server in which order.
+    """The turns that repeat a recorded run of coupled workers: the order in which their requests reached the server.
 
-    Only what the server saw decides the outcome: for each version, first the pushes that made it, then the fetches that
-    got it; of those first the ones that were granted most, since the budget runs out but once. A worker's Train needs a
-    turn of its own, just before its push. Pushes that were dropped changed nothing.
+    Only this order decides the outcome: for each version, first the pushes that made it, then the fetches that got it,
+    and among those the largest grants first, since the budget runs out only once. A worker's Train needs a turn of its
+    own, just before its push. Dropped pushes changed nothing.
     """
     seen = effects[(effects["worker"] >= 0) & effects["kind"].isin(["fetch", "push"]) & (effects["version"] >= 0)]
     is_fetch = seen["kind"] == "fetch"

@@ -1,4 +1,4 @@
-"""What a run reads beside its scenario, and its digests: data, the parameters it starts from, the user's sources."""
+"""Digests of a run's inputs beside its scenario: data, the parameters of a warm start, the user's sources."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _KEYS = {"data": "task.data_folder", "warm_start": "warm_start.run"}
 
 
 def inputs(scenario: Scenario) -> dict[str, Any]:
-    """As the manifest has them. Code counts once it is imported: ask when the task has been built."""
+    """The inputs for the manifest. Only imported code is included: call it after the task has been built."""
     found: dict[str, Any] = {"folder": os.getcwd(), "code": code_sources.used(_named(scenario))}
     data = tasks.digest_of(scenario.task)
     if data is not None:
@@ -30,17 +30,17 @@ def inputs(scenario: Scenario) -> dict[str, Any]:
 
 
 def untrusted(scenario: Scenario) -> Named:
-    """What of a scenario is code that may not be imported; nothing where all is trusted."""
+    """The code in a scenario that may not be imported; empty if all is trusted."""
     return [*tasks.untrusted(scenario.task), *choices.unread(scenario)]
 
 
 def _named(scenario: Scenario) -> list[Any]:
-    """Values in which all code that the scenario names is named as package.module:Name."""
+    """Values that contain all names package.module:Name of the scenario's code."""
     return [scenario.task.model_dump(), scenario.algorithm.model_dump(), *choices.brought(scenario)]
 
 
 def _digest(start: SavedModel) -> str:
-    """Of the parameters, and of the buffers where there are any."""
+    """The hash of the parameters, and of the buffers if there are any."""
     of_params = params_sha256(start.params)
     if not start.buffers:
         return of_params
@@ -49,7 +49,7 @@ def _digest(start: SavedModel) -> str:
 
 
 def changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """A line for data or a warm start that is not the recorded one; what a record does not have may be any."""
+    """A line for data or a warm start that differs from the recorded one; inputs that were not recorded may differ."""
     lines = []
     if "data" in recorded and recorded["data"] != now.get("data"):
         lines.append("task.dataset: the data have changed since")
@@ -60,5 +60,5 @@ def changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def moved(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> set[str]:
-    """Keys whose paths may differ, since what they lead to is the same."""
+    """Keys whose paths may differ, because their contents are the same."""
     return {key for part, key in _KEYS.items() if part in recorded and part in now and not changes(recorded, now)}

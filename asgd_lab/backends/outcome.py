@@ -1,4 +1,4 @@
-"""What a backend gives back when a run is over, and what it tells while one goes on."""
+"""The result of a run from its backend, and its progress during the run."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from asgd_lab.tasks.network import plain
 
 
 class WorkerLook(NamedTuple):
-    """One look at a real worker."""
+    """The progress of a real worker."""
 
     state: str
     minibatches: int
     staleness: int  # of its last applied push
-    waiting: float  # the share of the run's time that it has not spent in minibatches it has finished
+    waiting: float  # the share of the run's time outside of finished minibatches
     restarts: int
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One look at a run: seconds of its own clock, and the newest of each number."""
+    """The progress of a run: seconds of its own clock, and the newest numbers."""
 
     seconds: float
     version: int
     minibatches: int
     staleness: int
-    loss: float = math.nan  # the replicas' mean loss, where it is known
-    error: float = math.nan  # the training error that comes with the pushes
-    workers: list[WorkerLook] = field(default_factory=list)  # of a real run
+    loss: float = math.nan  # the replicas' mean loss, if known
+    error: float = math.nan  # the training error in the pushes
+    workers: list[WorkerLook] = field(default_factory=list)  # in a real run
 
 
 Watch = Callable[[Progress], None]
@@ -49,7 +49,7 @@ Watch = Callable[[Progress], None]
 
 @dataclass(slots=True)
 class Outcome:
-    """A run that is over, however it ended. `facts` join summary.json; `params` (P,) are the server's last version."""
+    """A run that has ended in any way. `facts` join summary.json; `params` (P,) are the server's last version."""
 
     statistics: Statistics
     makespan_ns: int
@@ -59,13 +59,13 @@ class Outcome:
     facts: dict[str, Any]
     status: Literal["done", "interrupted", "failed"] = "done"
     failure: str | None = None
-    doubts: Sequence[str] = ()  # see `Task`
+    doubts: Sequence[str] = ()  # see `Task.doubts`
 
     @contextlib.contextmanager
     def evaluating(self, record: RunDirectory) -> Iterator[None]:
-        """Save the parameters; what evaluating them raises inside is then the run's failure, if it has none."""
+        """Save the parameters; an error of the evaluation inside becomes the run's failure, if it has none."""
         if self.params is not None:
-            with contextlib.suppress(OSError):  # tried again at the end, which says so
+            with contextlib.suppress(OSError):  # tried again, and reported, at the end
                 record.save_params(self.params)
         try:
             yield
@@ -82,8 +82,8 @@ class Outcome:
                 self.status, self.failure = "failed", said
 
     def evaluate(self, task: Task, record: RunDirectory, buffers: Mapping[str, Tensor], device: torch.device) -> None:
-        """Evaluate the last version there, if there is one, for the table and the summary; with the first worker's
-        buffers.
+        """Evaluate the last version, if there is one, on that device with the first worker's buffers, for the table and
+        the summary.
         """
         self.doubts = task.doubts
         if self.params is None:

@@ -1,8 +1,8 @@
-"""Repeats a recorded run in this process, in the order that its server was told, and compares the bits.
+"""Repeats a recorded run in this process, in the order of its event log, and compares the bits.
 
 Every push is compared with the recorded one as soon as it is made: its place in the run, and its loss and error to the
-last bit, which the parameters that it was made with determine. Versions whose hash was recorded are compared too, and
-at the end the final parameters.
+last bit, which depend on the parameters. Versions with a recorded hash are compared too, and at the end the final
+parameters.
 """
 
 from __future__ import annotations
@@ -59,13 +59,13 @@ from asgd_lab.tasks import Task
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a repetition has shown; `difference` is None where every bit was the same."""
+    """The result of a repetition; `difference` is None if every bit was the same."""
 
     events: int
     versions: int
     pushes: int
-    digests: int  # versions on the way whose bytes were compared
-    final: bool  # were the final parameters there to be compared?
+    digests: int  # versions during the run whose bytes were compared
+    final: bool  # were there final parameters to compare?
     difference: str | None
     made: Made
     params: npt.NDArray[np.float32]  # (P,) the last version
@@ -73,7 +73,7 @@ class Verdict:
 
 
 class Repetition:
-    """A server and workers that do again what a record says."""
+    """A server and workers that repeat a recorded run."""
 
     def __init__(self, scenario: Scenario, past: Sequence[Row]) -> None:
         self.scenario, self.task = scenario, build_task(scenario)
@@ -92,7 +92,7 @@ class Repetition:
         for row in past:
             if row.stopped:
                 self._wasted.setdefault((row.worker, row.incarnation), {})[row.stopped] = row.wasted
-        self._late: list[Answer] = []  # given with the last message, to other requests than that
+        self._late: list[Answer] = []  # answers to other requests, given with the last message
 
     @property
     def parameters(self) -> Tensor:
@@ -100,7 +100,7 @@ class Repetition:
         return self.server.parameters.current if self.server.parameters is not None else torch.empty(0)
 
     def tell(self, row: Row) -> None:
-        """Let it happen; Differs if it does not."""
+        """Repeat one row of the log; Differs if the repetition deviates from it."""
         message, life = row.message, self.lives.get(row.worker)
         if isinstance(message, FetchRequest | PushRequest | Leave | Attach) and life is None:
             raise Differs(f"worker {row.worker} is not there, and the record has {Kind(row.kind).name} of it")
@@ -132,7 +132,7 @@ class Repetition:
             self._hear(row, message)
 
     def _hear(self, row: Row, message: Message) -> None:
-        """The server hears it, when it did then."""
+        """Let the server hear the message, at the recorded time."""
         try:
             answers = self.server.hear(message, row.begun_ns)
         except ProtocolError as error:
@@ -150,7 +150,7 @@ class Repetition:
         return ReplayedWorker(entry, self._wasted.get((worker, incarnation), {}), self._point, self._minibatch)
 
     def _resumed(self, before: ReplayedWorker) -> ReplayedWorker:
-        """A new process with what a checkpoint has of a life; the fetch that is not granted is asked again."""
+        """A life in a new process, restored from a checkpoint; its unanswered fetch is resent."""
         before.rest()
         life, old = self._life(before.replica.worker), before.replica
         life.client.resume(*before.client.place())
@@ -166,7 +166,7 @@ class Repetition:
     # ------------------------------------------------------------------ comparisons
 
     def _request(self, recorded: Request, life: ReplayedWorker) -> Request:
-        """The same request as it is made here."""
+        """The repeated request, compared with the recorded one."""
         made = life.run_until(recorded)
         names = ["stopped", "wasted", "returned"]
         where = f"{name(recorded)} of worker {recorded.worker}"
@@ -184,7 +184,7 @@ class Repetition:
         return made
 
     def _check(self, row: Row, answers: list[Answer]) -> None:
-        """What came of a request at once is what the record has of it; an earlier log has nothing of it."""
+        """Compare a request's immediate answer with the record; logs of version 1 have none."""
         kind = Grant if row.kind == Kind.FETCH else Ack if row.kind == Kind.PUSH else None
         own = next((answer for answer in answers if type(answer) is kind and answer[:3] == row[1:4]), None)
         self._late = [answer for answer in answers if answer is not own]
@@ -221,7 +221,7 @@ class Repetition:
                 self._point(life.replica, answer)
 
     def _point(self, replica: Replica, grant: Grant) -> None:
-        """The replica's center is the version that it was granted."""
+        """Point the replica's center at its granted version."""
         if replica.vectors is not None and grant.steps:
             assert self.server.parameters is not None
             replica.vectors.center = self.server.parameters.vector(grant.slot).to(self.device)
@@ -229,7 +229,7 @@ class Repetition:
 
 @settled()
 def repeat(scenario: Scenario, run_dir: Path, watch: Any = None) -> Verdict:
-    """Repeat the run in `run_dir` that the process backend has recorded; `watch(done, all)` is told how far it is."""
+    """Repeat the real run recorded in `run_dir`; `watch(done, all)` is called with the progress in rows."""
     if build_algorithm(scenario).shared:
         raise ScenarioError(f"{run_dir}: is a run of hogwild, whose updates have no order that could be repeated")
     check_gpus(scenario, run_dir)

@@ -1,4 +1,4 @@
-"""A worker of a recorded run, executed again as far as the record has it."""
+"""A worker of a recorded run, executed again up to the end of its record."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from asgd_lab.protocol.replica import Replica
 
 
 class Differs(Exception):
-    """The repetition is not what was recorded."""
+    """The repetition differs from the record."""
 
 
 class ReplayedWorker:
     """One life of a worker.
 
-    `wasted` has, for each lease that the record says was stopped, how many minibatches the worker had not pushed then:
-    that is the worker's own fact, as is whether it heard a stop in time. `stops` are those that the server sent.
+    `wasted` maps each recorded stopped lease to the worker's unpushed minibatches at the stop, which only the worker
+    knew, as it alone knew whether it heard a stop in time. `stops` are those that the server sent.
     """
 
     def __init__(
@@ -30,10 +30,10 @@ class ReplayedWorker:
         self.learner, self.replica, self.client = worker.learner, worker.replica, worker.client
         self.stops: dict[int, Stop] = {}
         self._wasted, self._point, self._minibatch = wasted, point, minibatch
-        self._sent: dict[tuple[type, int], Request] = {}  # and not met in the record yet: one may overtake another
+        self._sent: dict[tuple[type, int], Request] = {}  # not met in the record yet: requests may overtake each other
 
     def run_until(self, recorded: Request) -> Request:
-        """Advance until this request is sent; the request as it is made here."""
+        """Advance until this request is sent; return the repeated request."""
         key = type(recorded), recorded.number
         while key not in self._sent:
             self._advance(f"the record has {name(recorded)}")
@@ -49,7 +49,7 @@ class ReplayedWorker:
         raise Differs("it waits for an answer, and the record has its end")
 
     def rest(self) -> None:
-        """Advance until it waits for nothing but a fetch: between two rounds."""
+        """Advance until it waits for a fetch alone, between two rounds."""
         while self.client.awaits != FETCH:
             self._advance("the record goes on with it after a checkpoint")
 
@@ -57,7 +57,7 @@ class ReplayedWorker:
         waited = self.client.awaits
         step = self.client.advance()
         if step is None:
-            if waited is None:  # its program has come to wait, which is for the caller to judge
+            if waited is None:  # the program has just begun to wait; the caller decides
                 return
             raise Differs(f"it waits for {'fetch' if waited == FETCH else 'push'}, and {expected}")
         if type(step) is Leave:
@@ -70,7 +70,7 @@ class ReplayedWorker:
             self._point(self.replica, step)
 
     def _train(self) -> None:
-        """The minibatches of a Train; so many as the record says, where its lease was stopped."""
+        """Take the minibatches of a Train; if its lease was stopped, the recorded number of them."""
         replica, client = self.replica, self.client
         taken = replica.steps
         wasted = self._wasted.get(client.lease)
@@ -92,5 +92,5 @@ class ReplayedWorker:
 
 
 def name(request: Request) -> str:
-    """As messages call it."""
+    """The request's name in messages."""
     return f"{'fetch' if isinstance(request, FetchRequest) else 'push'} {request.number}"

@@ -1,4 +1,4 @@
-"""What a command that comes back to a directory finds there of the run that it is asked for."""
+"""The progress of a run in its directory, for commands that resume it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from asgd_lab.scenario import Document, Scenario, anchored, first_difference
 
 
 def how_far(path: Path, scenario: Scenario) -> Literal["nothing", "unfinished", "done"]:
-    """How far this scenario's run at `path` has come; ScenarioError if anything else is there. Nothing is changed.
+    """The progress of this scenario's run at `path`; ScenarioError if anything else is there. Nothing is changed.
 
-    The recorded scenario is read as any other, so that neither its form nor defaults which are newer than it matter.
+    The recorded scenario is read like any other, so its layout and defaults newer than it do not matter.
     """
     state = existing_run(path)
     if state == "nothing":
@@ -33,7 +33,7 @@ def how_far(path: Path, scenario: Scenario) -> Literal["nothing", "unfinished", 
             f"--resume: {path} holds a run of another scenario: {difference.key} is {difference.one} there and "
             f"{difference.other} here; choose another --out"
         )
-    if state == "done" or checkpoints.all_of(path):  # else it is made anew, with what there is now
+    if state == "done" or checkpoints.all_of(path):  # else the run is restarted, with its present inputs
         for line in [*changes(there, here), *code_sources.changed(there.get("code", {}))]:
             raise ScenarioError(f"--resume: {path}: {line}; put it back, or choose another --out")
     if state != "done" and checkpoints.all_of(path) and event_log.is_version_1(path / event_log.FILE):

@@ -1,4 +1,4 @@
-"""Whether a run's vectors fit into the memory of this machine and of its GPUs, said before any of them is made."""
+"""Checks that a run's vectors fit into the memory of this machine and of its GPUs, before they are made."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from asgd_lab.protocol.replica import Delta
 from asgd_lab.record.machine import free_memory_bytes
 from asgd_lab.scenario import Scenario
 
-_WORKER_BYTES = 10_000  # objects of a worker without any vector, at least
+_WORKER_BYTES = 10_000  # the least memory of a worker's objects, without vectors
 
 
 def check(scenario: Scenario, size: int, data_bytes: int = 0) -> None:
-    """Refuse a task of `size` parameters that the scenario's workers have no room for, with the sum.
+    """A `ScenarioError`, with the sum, if the scenario's workers have no memory for a task of `size` parameters.
 
-    It counts what every run of the kind keeps; optimizers come on top, and data but for the `data_bytes` that each
-    process is yet to put on its GPU.
+    Counted are the vectors of every such run, and the `data_bytes` that each process will put on its GPU; optimizers
+    and other data need more.
     """
     check_gpus(scenario, size, data_bytes)
     workers, algorithm = scenario.workers, build_algorithm(scenario)
@@ -31,7 +31,7 @@ def check(scenario: Scenario, size: int, data_bytes: int = 0) -> None:
     if algorithm.shared:
         vectors = workers + 1
     elif not execution.apart and devices.home(scenario).type == "cuda":
-        vectors = 1  # the others lie there
+        vectors = 1  # the other vectors are on the GPU
     elif execution.apart:
         vectors = workers + workers * (1 + algorithm.depth) + 2 + 2 * kept + algorithm.gate.keeps
     else:
@@ -48,14 +48,14 @@ def check(scenario: Scenario, size: int, data_bytes: int = 0) -> None:
 
 
 def check_gpus(scenario: Scenario, size: int, data_bytes: int) -> None:
-    """Refuse a task of `size` parameters and so many bytes of data where a GPU has no room for its workers.
+    """A `ScenarioError` if a GPU has no memory for its workers, with `size` parameters and so many bytes of data.
 
-    It counts what every run of the kind keeps; CUDA's own memory, activations and most optimizers come on top.
+    Counted are the vectors of every such run; CUDA's own memory, activations and most optimizers need more.
     """
     if scenario.backend.device != "cuda":
         return
     algorithm = build_algorithm(scenario)
-    # A replica's parameters, gradients and updates, and what marks the work that is not pushed yet.
+    # A replica's parameters, gradients and updates, and the anchor of unpushed work.
     replica = 2 + algorithm.depth + (algorithm.vectors is not Delta)
     if scenario.backend.execution.apart:
         workers = Counter(map(devices.number, range(scenario.workers)))

@@ -1,4 +1,4 @@
-"""Runs one scenario on the backend it names, and leaves a run directory whatever happens."""
+"""Runs one scenario on its backend, and leaves a run directory however the run ends."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def check_place(scenario: Scenario) -> None:
 
 
 def _function(name: str) -> Any:
-    """What a backend names as package.module:function; imported when it is asked for, since it may import much."""
+    """A backend's function package.module:function, imported at its first use: it may import much."""
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
@@ -48,11 +48,11 @@ def execute(
 
     With `resume`, `out` holds this very run, unfinished, and it continues from its last checkpoint; with `restart`, the
     files of an earlier attempt at it are removed. A run that cannot begin leaves the directory as it was.
-    A failed run raises `RunFailed` after everything that was recorded has been written, also if what failed it was the
-    operating system, which refused a file, a process or memory; an interrupted one returns.
+    A failed run raises `RunFailed` after all recorded data have been written, also if the operating system refused a
+    file, a process or memory; an interrupted run returns.
 
-    It may be called in any thread. Its bits do not depend on what the caller has said to torch; runs of several threads
-    of one process take turns.
+    It may be called in any thread. Its bits do not depend on the caller's torch settings; runs in several threads of
+    one process take turns.
     """
     try:
         return _execute(resolved(scenario), out, watch, resume, restart)
@@ -99,7 +99,7 @@ def _carry_out(scenario: Scenario, record: RunDirectory, watch: Watch | None) ->
         raise
     except BaseException as error:
         status: Status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        if record.begun or record.beginning == "new":  # else an earlier try of it stays as it was
+        if record.begun or record.beginning == "new":  # else the files of an earlier attempt stay
             failure = refusal(error) or f"{type(error).__name__}: {error}"
             with _of_less_weight(record):
                 record.begin(early=True)
@@ -135,7 +135,7 @@ def _carry_out(scenario: Scenario, record: RunDirectory, watch: Watch | None) ->
 
 @contextlib.contextmanager
 def _of_less_weight(record: RunDirectory) -> Iterator[None]:
-    """What has failed a run may refuse its record as well: said is the first. But a folder that is gone explains it."""
+    """Suppress errors of recording after a failure of the run, which is reported; but report a removed directory."""
     try:
         yield
     except (OSError, ScenarioError, RunFailed):
@@ -144,12 +144,12 @@ def _of_less_weight(record: RunDirectory) -> Iterator[None]:
 
 
 def resolved(scenario: Scenario) -> Scenario:
-    """The scenario as it is recorded: it depends neither on the current directory nor on another run's tables."""
+    """The recorded form of the scenario, independent of the current directory and of other runs' tables."""
     return with_samples(anchored(scenario))
 
 
 def with_samples(scenario: Scenario) -> Scenario:
-    """The scenario with the step times of the recorded run that its hardware names, if it names one."""
+    """The scenario with the step times of the recorded run named by its hardware, if there is one."""
     compute = scenario.hardware.compute
     if compute.run is None:
         return scenario

@@ -1,7 +1,7 @@
-"""What torch computes by while a run goes on: one thread and torch's defaults, whatever its caller has said to torch.
+"""torch's settings during a run: one thread and torch's defaults, independent of the caller's settings.
 
-Processes of a run start with these; a run in the caller's own process, and a replay, would otherwise have other bits.
-Such settings, and torch's random numbers, belong to the whole process: runs of several threads take turns.
+Processes of a run start with these settings; without them a run in the caller's process, and a replay, would have other
+bits. Settings and torch's generators belong to the whole process: runs in several threads take turns.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _AUTOCAST = {"cpu": torch.bfloat16, "cuda": torch.float16}  # torch's own choice
 
 @contextlib.contextmanager
 def settled() -> Iterator[None]:
-    """Inside, the settings are those of every run; afterwards they are the caller's again."""
+    """Use the settings of every run inside, and restore the caller's settings afterwards."""
     with _turn, preserving_settings(), contextlib.ExitStack() as stack:
         torch.set_num_threads(1)
         torch.set_default_dtype(torch.float32)
         torch.set_float32_matmul_precision("highest")
         choose_algorithms(False)
         for place, word in precisions():
-            if place is not torch.backends.cuda.matmul:  # of which the line above is
+            if place is not torch.backends.cuda.matmul:  # set by set_float32_matmul_precision above
                 setattr(place, word, "ieee" if word == "fp32_precision" else False)
         if torch.get_default_device() != torch.device("cpu"):
             stack.enter_context(torch.device("cpu"))
@@ -39,9 +39,9 @@ def settled() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_autocast() -> Iterator[None]:
-    """As where nobody has entered one: a model's own then drops its casts of parameters whenever it is left.
+    """Leave all autocast contexts inside: a model's own then drops its casts of parameters whenever it ends.
 
-    Inside of another, torch keeps them: the next minibatch would compute with the parameters of the one before.
+    Inside another autocast, torch keeps the casts: the next minibatch would compute with old parameters.
     """
     before = {kind: (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in _AUTOCAST}
     caches = torch.is_autocast_cache_enabled()

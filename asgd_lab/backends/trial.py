@@ -1,7 +1,7 @@
-"""A user's algorithm is tried before a run begins: a few rounds inline, of a small task, whatever the scenario's is.
+"""A trial of a user's algorithm before a run begins: a few rounds inline, on a small task instead of the scenario's.
 
-What its program, its gate or its rule raises, and what no server or client takes from it, is said in one line then.
-Whether it waits for ever is not found out: it may want more workers, more rounds or a clock.
+Errors of its program, gate or rule, and messages that the server or the client refuse, are reported in one line. The
+trial does not detect an endless wait: the algorithm may need more workers, more rounds or a clock.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from asgd_lab.scenario.tasks import Quadratic
 from asgd_lab.tasks.base import one_line
 
 _WORKERS = 16  # at most
-_MINIBATCHES = 16  # of each, on average
-_TURNS = 1000  # of all together: one program may go on after it has been told to leave
+_MINIBATCHES = 16  # per worker, on average
+_TURNS = 1000  # of all workers together: a program may continue after it should have left
 
 
 @settled()
 def check_algorithm(scenario: Scenario) -> None:
-    """A `ScenarioError` if somebody else's algorithm or rule fails; ours are not tried."""
+    """A `ScenarioError` if a user's algorithm or rule fails; those of this package are not tried."""
     if not choices.brought(scenario.algorithm):
         return
     algorithm = build_algorithm(scenario)

@@ -1,7 +1,7 @@
-"""What a record claims, looked up in its files and compared with what a repetition has made.
+"""Comparison of a record's files with a repetition of the run.
 
-A `Repetition` of a real run gives the pushes, versions and minibatches; a second simulation gives a whole directory.
-Nothing is believed because another file says so, and what could not be compared is told.
+A `Repetition` of a real run gives the pushes, versions and minibatches; a second simulation gives a whole directory. No
+file is believed on another file's word, and values that could not be compared are listed.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from asgd_lab.scenario import Scenario
 from asgd_lab.tasks import Task
 
 FINAL = "checkpoints/final.npz"
-# What a summary says that no scenario decides.
+# Keys of a summary that do not follow from the scenario.
 OF_THIS_MACHINE = {"startup_s", "started_unix_s", "machine_load", "gpus"}
 
 
 class Contradiction(Exception):
-    """A file of the record says something else than what was repeated, or than another of its files."""
+    """A file of the record contradicts the repetition, or another file of the record."""
 
 
 @dataclass(slots=True)
 class Made:
-    """What a repetition has made: counts, and rows of kept rounds."""
+    """The results of a repetition: counts, and rows of kept rounds."""
 
     statistics: Statistics
     applied: list[tuple[int, int, int]] = field(default_factory=list)  # version, staleness, steps
@@ -48,7 +48,7 @@ class Made:
 
 
 def check_gpus(scenario: Scenario, run_dir: Path) -> None:
-    """A `ScenarioError` where the run was computed on GPUs and its bits are not promised, or not here."""
+    """A `ScenarioError` if the run was computed on GPUs and its bits are not promised, or not on this machine."""
     if scenario.backend.device != "cuda":
         return
     if not scenario.backend.deterministic:
@@ -67,9 +67,9 @@ def real_run(
     run_dir: Path, scenario: Scenario, made: Made, updates: int, params: npt.NDArray[np.float32], has_final: bool,
     task: Task,
 ) -> list[str]:  # fmt: skip
-    """Compare a repeated real run with its summary and tables; a line for each thing that could not be compared.
+    """Compare a repeated real run with its summary and tables; return a line for each value that cannot be compared.
 
-    The times of a real run are its own: of them only the manifest's hashes speak.
+    The times of a real run cannot be repeated: only the manifest's hashes protect them.
     """
     left = ["its times were not repeated", "nor were its evaluations on the way"]
     summary = summary_of(run_dir)
@@ -98,7 +98,7 @@ def real_run(
     _within("effects.parquet: an application (version, staleness, steps)", made.applied, recorded, exactly=True)
     pushes = effects[(effects["kind"] == "push") & (effects["version"] > 0)]
     told = zip(*(pushes[name].tolist() for name in ("version", "staleness", "steps")), strict=True)
-    for push in Counter(told) - Counter(made.applied):  # of a worker that died there may be none
+    for push in Counter(told) - Counter(made.applied):  # a dead worker's row may be missing
         raise Contradiction(f"effects.parquet: a push (version, staleness, steps) {push} was not repeated")
     minibatches = tables.read(run_dir, "minibatches")
     names = ("worker", "step", "loss", "error")
@@ -112,7 +112,7 @@ def real_run(
 
 
 def simulated_run(run_dir: Path, here: Path) -> list[str]:
-    """Compare a simulated run with the directory of the same run simulated `here`; what could not be compared."""
+    """Compare a simulated run with the same run simulated `here`; return a line for each value without a partner."""
     there, own = summary_of(run_dir), atomic_files.read_json(here / "summary.json")
     left = []
     for name in sorted(own.keys() - OF_THIS_MACHINE):
@@ -123,7 +123,7 @@ def simulated_run(run_dir: Path, here: Path) -> list[str]:
     for name, table in TABLES.items():
         if table.file(here).exists():
             known, again = tables.columns_of(run_dir, name), tables.read(here, name)
-            if name == "effects" and "incarnation" not in known:  # then a dropped push had no staleness either
+            if name == "effects" and "incarnation" not in known:  # such a version recorded no staleness of drops either
                 again["staleness"] = again["staleness"].where(again["version"] >= 0, -1)
             left += _table(name, tables.read(run_dir, name)[known], again)
     if (here / FINAL).exists():
@@ -145,7 +145,7 @@ def sealed(run_dir: Path) -> list[str]:
 
 
 def summary_of(run_dir: Path) -> dict[str, Any]:
-    """What a run says of itself; nothing where it was killed before."""
+    """The summary of a run; {} if it was killed before it had one."""
     path = run_dir / "summary.json"
     return json_schemas.read_summary(path) if path.exists() or path.is_symlink() else {}
 
@@ -161,7 +161,7 @@ def _shown(value: Any) -> str:
 
 
 def _evaluations(run_dir: Path, summary: Mapping[str, Any], updates: int) -> None:
-    """The last evaluations of the server's parameters stand in the table and in the summary."""
+    """Compare the last evaluations of the server's parameters in the table and in the summary."""
     evals = tables.read(run_dir, "evals")
     last = evals[(evals["parameters"] == "server") & (evals["version"] == updates)]
     for name, value in summary["final"].items():
@@ -174,7 +174,7 @@ def _evaluations(run_dir: Path, summary: Mapping[str, Any], updates: int) -> Non
 
 
 def _evaluated(run_dir: Path, claimed: Mapping[str, float | None], params: torch.Tensor, task: Task) -> list[str]:
-    """Evaluate the last version again; a line where that needs buffers, which only the record has."""
+    """Evaluate the last version again; return a line if that needed recorded buffers."""
     buffers = {name: torch.from_numpy(value) for name, value in final(run_dir).buffers.items()}
     own = {f"{split}_{metric}": value for split, metric, value in task.evaluate(params.clone(), buffers)}
     for name, there in claimed.items():
@@ -186,7 +186,7 @@ def _evaluated(run_dir: Path, claimed: Mapping[str, float | None], params: torch
 def _within(
     what: str, made: Iterable[tuple[Any, ...]], recorded: Counter[tuple[Any, ...]], exactly: bool = False
 ) -> None:
-    """Each row that was made stands in the table, as often; and no other, if `exactly`."""
+    """Contradiction unless the table has each made row as often; with `exactly`, and no other row."""
     own = Counter(made)
     for row in own - recorded:
         raise Contradiction(f"{what} {row} is not in the record")
@@ -196,7 +196,7 @@ def _within(
 
 
 def _table(name: str, there: pd.DataFrame, here: pd.DataFrame) -> list[str]:
-    """Contradiction unless every column that both have is the same to the bit; a line a column that one has not."""
+    """Contradiction unless all common columns are equal to the bit; return a line for each missing column."""
     if len(there) != len(here):
         raise Contradiction(f"{name}.parquet: has {len(there):,} rows in the record and {len(here):,} here")
     for column in here.columns:
@@ -208,6 +208,6 @@ def _table(name: str, there: pd.DataFrame, here: pd.DataFrame) -> list[str]:
 
 
 def _bits(values: Any) -> Any:
-    """Numbers by their bits, so that NaN is itself; everything else as it is."""
+    """Floats as their bits, so that NaN equals NaN; other values unchanged."""
     array = np.asarray(values)
     return array.view(np.int64) if array.dtype == np.float64 else array
