@@ -15,7 +15,7 @@ from asgd_lab.protocol.messages import FetchRequest, Grant
 class Fetch(Exchange):
     """A fetch, and all that its worker's life has of them, one after the other."""
 
-    __slots__ = ("_on_transferred", "_served", "_to_device_ns", "answer", "request", "versions")
+    __slots__ = ("_served", "_to_device_ns", "answer", "request", "versions")
     request: FetchRequest
     answer: Grant
     versions: list[int]
@@ -30,7 +30,6 @@ class Fetch(Exchange):
         )
         self._served = served
         self._to_device_ns = machine.costs.to_device_ns
-        self._on_transferred = self._transferred  # made once
 
     def begin(self, request: FetchRequest, local: int) -> None:
         """From the worker's own time `local`, now or later."""
@@ -99,7 +98,7 @@ class Fetch(Exchange):
                 slice.transfer(slice_lands)
             return
         if route.sharing is not None:
-            self.entry = route.sharing.take(route.one, route.bytes, self._on_transferred)
+            self.entry = route.sharing.take(route.one, route.bytes, self._transferred)
             return
         landed = clock.now + route.alone_ns + route.latency_ns
         if route.alone_ns:

@@ -15,7 +15,7 @@ from asgd_lab.protocol.messages import Ack, PushRequest
 class Push(Exchange):
     """A push, and all that leave from one buffer of its worker, one after the other."""
 
-    __slots__ = ("_on_transferred", "_served", "_to_host_ns", "answer", "distance", "request")
+    __slots__ = ("_served", "_to_host_ns", "answer", "distance", "request")
     request: PushRequest
     answer: Ack
 
@@ -30,7 +30,6 @@ class Push(Exchange):
         self._served = served
         self.distance = 0.0
         self._to_host_ns = machine.costs.to_host_ns
-        self._on_transferred = self._transferred  # made once
 
     def begin(self, request: PushRequest, local: int) -> None:
         """From the worker's own time `local`, now or later."""
@@ -71,7 +70,7 @@ class Push(Exchange):
                 slice.transfer(slice_arrives)
             return
         if route.sharing is not None:
-            self.entry = route.sharing.take(route.one, route.bytes, self._on_transferred)
+            self.entry = route.sharing.take(route.one, route.bytes, self._transferred)
             return
         arrival = now + route.alone_ns + route.latency_ns
         if route.alone_ns:

@@ -10,7 +10,7 @@ from asgd_lab.protocol.messages import DROPPED, Ack
 from asgd_lab.record.summary import Statistics
 
 
-class Served(NamedTuple):
+class Kept(NamedTuple):
     """What a push was when it had been served: its worker goes on, and pushes the next one from the same buffer."""
 
     services: list[Service]
@@ -27,7 +27,7 @@ class PushOutcomes:
         self._services = rows.any and server_rows
         self._distances = rows.distances is not None
         self._writes = self._services or self._distances
-        self._kept: dict[tuple[int, int], Served] = {}  # by worker and number
+        self._kept: dict[tuple[int, int], Kept] = {}  # by worker and number
 
     def keep(self, push: Push) -> None:
         """The server keeps it; another answer will say what has become of it."""
@@ -51,8 +51,8 @@ class PushOutcomes:
         if self._writes:
             self._write(self._served(push), ack)
 
-    def _served(self, push: Push) -> Served:
-        return Served(self._rows.services(push) if self._services else [], push.served, push.distance)
+    def _served(self, push: Push) -> Kept:
+        return Kept(self._rows.services(push) if self._services else [], push.served, push.distance)
 
     def _count(self, ack: Ack) -> None:
         if ack.version == DROPPED:
@@ -60,7 +60,7 @@ class PushOutcomes:
         else:
             self.statistics.applied(ack.staleness, ack.steps)
 
-    def _write(self, served: Served, ack: Ack) -> None:
+    def _write(self, served: Kept, ack: Ack) -> None:
         if self._distances and ack.version != DROPPED:
             self._rows.distance(served.ended, served.distance, ack)
         for service in served.services:

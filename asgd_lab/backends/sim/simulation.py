@@ -29,6 +29,7 @@ from asgd_lab.backends.sim.push import Push
 from asgd_lab.backends.sim.push_outcomes import PushOutcomes
 from asgd_lab.backends.sim.rows import Rows
 from asgd_lab.backends.sim.shards import Shards
+from asgd_lab.backends.sim.world import Served
 from asgd_lab.errors import RunFailed
 from asgd_lab.hardware.costs import check_memory, nanoseconds
 from asgd_lab.protocol.gates import Gate
@@ -61,6 +62,7 @@ class Simulation:
         self._initial = initial_parameters(scenario, task)
         record.begin()
         self.rows = Rows(record, self.machine.costs, task.size_bytes)
+        self.served = Served(self.push_served, self.fetch_served, self.slice_served)
         self.numerics = chosen(scenario, task, self._initial.device, self.stops)
         self.fleet = Fleet(self, scenario, task, self.algorithm, self._initial)
         self.shards = Shards(scenario, task, self.algorithm, self._initial, self.fleet.buffers)

@@ -6,6 +6,7 @@ its fetch. A worker that is stopped ends the minibatch under way; the times draw
 
 from __future__ import annotations
 
+import copy
 import math
 from bisect import bisect_left
 from collections.abc import Callable
@@ -22,12 +23,13 @@ from asgd_lab.hardware.step_times import StepTimes
 NAN = math.nan
 
 
-class Training:
-    """Trains one after the other; `ended` is called when one is over, and calls `learn`."""
+class Training(Alarm):
+    """Trains one after the other; `ended` is called when one is over, and calls `learn`. As an alarm, it waits for
+    that.
+    """
 
     __slots__ = (
         "_account",
-        "_alarm",
         "_client",
         "_clock",
         "_computed",
@@ -38,7 +40,6 @@ class Training:
         "_is_timed_only",
         "_job",
         "_late",
-        "_on_end",
         "_paused_ns",
         "_replica",
         "_rows",
@@ -63,8 +64,6 @@ class Training:
         self._device, self._ended, self._clock = device, ended, world.machine.clock
         self._is_timed_only = world.numerics is None and not world.stops
         self.bare = self._is_timed_only and not world.rows.any  # is there nothing to learn but that it is over?
-        self._alarm = Alarm()
-        self._on_end = self._end  # made once
         self.under_way = False
         self.begun = 0
         self.total_ns = 0
@@ -100,11 +99,11 @@ class Training:
             self._world.fail(f"worker {self._replica.worker} would train beyond {FAR / 1e9:.3g} s of virtual time, "
                              "where clocks end")  # fmt: skip
         if self._device is None:
-            self._alarm.set(self._clock, end, self._on_end)
+            self.set(self._clock, end, _end)
         elif local > self._clock.now:
-            self._alarm.set(self._clock, local, self._compute)
+            self.set(self._clock, local, _compute)
         else:
-            self._compute()
+            self.compute()
 
     def _plan(self, steps: int, local: int) -> int:
         """Note when each minibatch will end; the nanoseconds of all."""
@@ -114,12 +113,12 @@ class Training:
             self._computed = self._world.numerics.begin(self._entry, self._ends_ns)
         return self._ends_ns[-1]
 
-    def _compute(self, _: Alarm | None = None) -> None:
+    def compute(self) -> None:
         """On a device or cores that others use as well."""
         assert self._device is not None
-        self._job = self._device.sharing.take(self._device.one, self.total_ns, self._end)
+        self._job = self._device.sharing.take(self._device.one, self.total_ns, self.end)
 
-    def _end(self, _: Alarm | None = None) -> None:
+    def end(self) -> None:
         """The minibatches' time is over."""
         self.under_way, self._job = False, None
         self._ended(self._clock.now)
@@ -162,15 +161,15 @@ class Training:
                 self.begun = max(self.begun, until)
             else:
                 self._paused_ns += late
-            self._alarm.then = self._end_late
+            self.then = _end_late
 
-    def _end_late(self, alarm: Alarm) -> None:
+    def end_late(self) -> None:
         """The minibatches would have been over by now, had it not stood still."""
         late, self._late = self._late, 0
-        alarm.set(self._clock, self._clock.now + late, self._end)
+        self.set(self._clock, self._clock.now + late, _end)
 
-    def stop(self) -> None:
-        """End with the minibatch under way."""
+    def stop(self) -> Training:
+        """End with the minibatch under way; what goes on in its place, since an alarm that is set is not set anew."""
         now, ends_ns = self._clock.now, self._ends_ns
         if self._job is None:
             trained_ns = now - self.begun - self._paused_ns
@@ -181,22 +180,27 @@ class Training:
             trained_ns = round(self.total_ns - (self._job[0] - one.virtual))
         taken = 0 if trained_ns < 0 else bisect_left(ends_ns, trained_ns) + 1
         if taken >= len(ends_ns):
-            return
+            return self
         self._times.put_back(len(ends_ns) - taken)
         self._taken = taken
         left_ns = (ends_ns[taken - 1] if taken else 0) - trained_ns
-        if self._job is None:
-            self._alarm.cancel()
-            self._alarm, self._late = Alarm(), 0
-            self._alarm.set(self._clock, now + left_ns, self._end)
-        else:
+        if self._job is not None:
             sharing.withdraw(one, self._job)
-            self._job = sharing.take(one, left_ns, self._end)
+            self._job = sharing.take(one, left_ns, self.end)
+            return self
+        self._late = 0
+        other = copy.copy(self)
+        self.cancel()
+        other.set(self._clock, now + left_ns, _end)
+        return other
 
     def crash(self) -> None:
         """Its worker is gone."""
-        self._alarm.cancel()
+        self.cancel()
         if self._job is not None and self._device is not None:
             self._device.sharing.withdraw(self._device.one, self._job)
         if self.under_way and self._computed is not None:
             self._computed.forget()
+
+
+_compute, _end, _end_late = Training.compute, Training.end, Training.end_late

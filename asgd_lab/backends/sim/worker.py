@@ -56,9 +56,9 @@ class SimWorker(Alarm):
         self.clock = machine.clock
         self.host, device = machine.processors(number)
         self.training = Training(world, entry, times, account, device, self.trained)
-        served = world.push_served, world.slice_served
-        self.pushes = [Push(self, machine, *served) for _ in range(depth)]
-        self.fetch = Fetch(self, machine, world.fetch_served, world.slice_served)
+        served = world.served
+        self.pushes = [Push(self, machine, served.push, served.slice) for _ in range(depth)]
+        self.fetch = Fetch(self, machine, served.fetch, served.slice)
         self._unsettled: Exchange | None = None  # done, and not charged yet
         self._ahead: list[tuple[Stages, int]] = []  # what is to be charged before that, of overlapping exchanges
         self.alive = True
@@ -215,7 +215,7 @@ class SimWorker(Alarm):
         elif self.alive:
             self.client.hear(stop)
             if self.client.stopping and training.under_way:
-                training.stop()
+                self.training = training.stop()
 
     # ------------------------------------------------------------------ ends
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NoReturn, Protocol
+from collections.abc import Callable
+from typing import NamedTuple, NoReturn, Protocol
 
 from asgd_lab.backends.sim.exchange import Slice
 from asgd_lab.backends.sim.fetch import Fetch
@@ -13,6 +14,17 @@ from asgd_lab.backends.sim.rows import Rows
 from asgd_lab.protocol.messages import Leave
 from asgd_lab.protocol.replica import Replica
 from asgd_lab.tasks.base import Learner
+
+
+class Served(NamedTuple):
+    """Calls of a run, made once for all exchanges."""
+
+    push: Callable[[Push], object]
+    """A push has had its service: it is applied, or collected."""
+    fetch: Callable[[Fetch], object]
+    """A fetch has had its service: it is granted, or held back."""
+    slice: Callable[[Slice], object]
+    """One of several independent servers has served its slice of a push or a fetch."""
 
 
 class World(Protocol):
@@ -34,14 +46,9 @@ class World(Protocol):
     def numerics(self) -> Sequential | Batched | None:
         """What computes minibatches; None where they only take time."""
 
-    def push_served(self, push: Push) -> None:
-        """A push has had its service: it is applied, or collected."""
-
-    def fetch_served(self, fetch: Fetch) -> None:
-        """A fetch has had its service: it is granted, or held back."""
-
-    def slice_served(self, slice: Slice) -> None:
-        """One of several independent servers has served its slice of a push or a fetch."""
+    @property
+    def served(self) -> Served:
+        """What exchanges call when they have had their service."""
 
     def granted(self, replica: Replica) -> None:
         """A fetch has been granted minibatches: point the replica at the version, which stays until the next grant."""
