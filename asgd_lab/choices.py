@@ -10,10 +10,8 @@ import copyreg
 import functools
 import inspect
 import operator
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib import metadata
 from typing import Annotated, Any, ClassVar, NoReturn, get_args
 
 from pydantic import ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
@@ -21,7 +19,7 @@ from pydantic_core import PydanticCustomError, PydanticKnownError, core_schema
 
 from asgd_lab.configuration import Part, refuse
 from asgd_lab.errors import ProtocolError, RunFailed, ScenarioError
-from asgd_lab.trust import PLUGINS, Named, is_plugin, is_trusted, outside_here
+from asgd_lab.trust import Named, is_plugin, is_trusted, plugins
 
 USERS_NAME = r"^[^:\s]+:[^:\s]+$"  # package.module:Name
 
@@ -114,9 +112,7 @@ class Registry:
 
     def plugins(self) -> dict[str, str]:
         """Entry points of installed distributions: package.module:Name by name; the current directory is not one."""
-        installed = metadata.distributions(path=outside_here(sys.path))
-        points = (point for each in installed for point in each.entry_points if point.group == PLUGINS + self.name)
-        return {point.name: point.value for point in points}
+        return {point.name: point.value for point in plugins(self.name)}
 
     def described(self) -> dict[str, str]:
         """The first paragraph of each class's docstring, by name; for a plugin that cannot be imported, the error."""

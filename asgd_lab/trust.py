@@ -9,6 +9,7 @@ line trusts nothing unless `--trust` is given; a Python program that calls this 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 from collections.abc import Iterator
@@ -45,9 +46,20 @@ def trusting(is_trusted: bool) -> Iterator[None]:
 
 def is_plugin(name: str) -> bool:
     """Whether an installed distribution registers this package.module:name; the current directory installs nothing."""
-    installed = metadata.distributions(path=outside_here(sys.path))
-    points = (point for each in installed for point in each.entry_points)
-    return any(point.value == name and point.group.startswith(PLUGINS) for point in points)
+    return any(point.value == name for point in plugins())
+
+
+def plugins(group: str = "") -> list[metadata.EntryPoint]:
+    """The entry points of installed distributions in this group, without the package's prefix; "": in all of its."""
+    found = _plugins(tuple(outside_here(sys.path)))
+    return [point for point in found if group in ("", point.group.removeprefix(PLUGINS))]
+
+
+@functools.lru_cache(maxsize=8)
+def _plugins(path: tuple[str, ...]) -> list[metadata.EntryPoint]:
+    """Looked for once: a sweep asks at each of its points."""
+    points = (point for each in metadata.distributions(path=list(path)) for point in each.entry_points)
+    return [point for point in points if point.group.startswith(PLUGINS)]
 
 
 def outside_here(path: list[str]) -> list[str]:

@@ -168,6 +168,14 @@ def test_points_that_are_simulated_apart_find_it_too(folder: Path) -> None:
     said = finish(start("run", path, "--trust", "--jobs", "2", "--out", "out", folder=folder))
     assert said.status == 0, said
     assert len(list(Path("out").glob("*Growing*/summary.json"))) == 2
+    (folder / "brought.py").rename(folder / "out" / "brought.py")
+    resumed = ("run", path, "--jobs", "2", "--resume", "--out", "out")
+    assert asgd_lab(*resumed).status == 2, "it is not trusted"
+    said = asgd_lab(*resumed, "--trust")
+    assert "brought cannot be imported" in said.err, "it is neither here nor where it was"
+    (folder / "out" / "brought.py").rename(folder / "brought.py")
+    said = asgd_lab(*resumed, "--trust")
+    assert (said.status, "4 of 4 points are done already" in said.out) == (0, True), said
 
 
 def test_a_key_of_it_can_be_swept_and_set(folder: Path) -> None:
