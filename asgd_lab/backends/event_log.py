@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
@@ -189,6 +189,8 @@ class Row(NamedTuple):
 
 FORMAT = f"{len(Row._fields) - 2}q2d"
 _VERSION_1 = "7q2d3q"
+_FETCH, _PUSH = int(Kind.FETCH), int(Kind.PUSH)  # which are packed faster than members of an enumeration
+_NOT_YET = UNKNOWN, UNKNOWN, 0
 
 
 class EventLog:
@@ -202,19 +204,13 @@ class EventLog:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def add(self, message: Logged, times: Times, answers: Iterable[Answer] = ()) -> None:
+    def add(self, message: Logged, times: Times, answers: Sequence[Answer] = ()) -> None:
         """Write a message and the server's answers to it."""
         own: Grant | Ack | None = None
-        late: list[Answer] = []
-        if answers:
-            kind = Grant if type(message) is FetchRequest else Ack if type(message) is PushRequest else None
-            for answer in answers:
-                if own is None and type(answer) is kind and answer[:3] == message[:3]:
-                    own = answer
-                else:
-                    late.append(answer)
+        if answers and (type(message) is FetchRequest or type(message) is PushRequest):
+            own, answers = _own(message, answers)
         self._rows.add(*_row(message, times, own))
-        for answer in late:
+        for answer in answers:
             self._rows.add(*_row(answer, times, None))
 
     def close(self) -> None:
@@ -256,21 +252,29 @@ def _converted(rows: Iterable[tuple[float, ...]]) -> Iterator[Row]:
         )  # fmt: skip
 
 
+def _own(message: FetchRequest | PushRequest, answers: Sequence[Answer]) -> tuple[Grant | Ack | None, Sequence[Answer]]:
+    """The answer to this request, wherever it is among these, and the others."""
+    kind = Grant if type(message) is FetchRequest else Ack
+    for place, answer in enumerate(answers):
+        if type(answer) is kind and answer.number == message.number and answer.worker == message.worker:
+            return answer, [*answers[:place], *answers[place + 1 :]] if len(answers) > 1 else ()
+    return None, answers
+
+
 def _row(message: Logged, times: Times, own: Grant | Ack | None) -> tuple[float, ...]:
     """The columns of a message, in the order of `Row`."""
     kind = type(message)
     if kind is PushRequest:
         worker, incarnation, number, base, steps, loss, error, buffer, *more, _ = message  # type: ignore[misc]
-        ended = (UNKNOWN, UNKNOWN, 0) if own is None else (own.version, own.staleness, own.reason)  # type: ignore[union-attr]
-        return (
-            Kind.PUSH, worker, incarnation, number, base, steps, buffer, *more, *ended, *times, loss, error,
-        )  # fmt: skip
+        if own is None:
+            return _PUSH, worker, incarnation, number, base, steps, buffer, *more, *_NOT_YET, *times, loss, error
+        ended = own.version, own.staleness, own.reason  # type: ignore[union-attr]
+        return _PUSH, worker, incarnation, number, base, steps, buffer, *more, *ended, *times, loss, error
     if kind is FetchRequest:
         worker, incarnation, number, ahead, part, *void = message  # type: ignore[misc]
         version, steps = (UNKNOWN, 0) if own is None else (own.version, own.steps)
         return (
-            Kind.FETCH, worker, incarnation, number, 0, steps, ahead, part, 0, *void, version, UNKNOWN, 0, *times,
-            0.0, 0.0,
+            _FETCH, worker, incarnation, number, 0, steps, ahead, part, 0, *void, version, UNKNOWN, 0, *times, 0.0, 0.0,
         )  # fmt: skip
     return _rare(message)._replace(**times._asdict())
 

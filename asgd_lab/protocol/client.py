@@ -24,6 +24,7 @@ from asgd_lab.protocol.messages import Ack, Answer, FetchRequest, Grant, Leave, 
 from asgd_lab.protocol.replica import Replica
 
 FETCH = -1  # in place of a buffer: the fetch
+NOTHING = -2
 R = TypeVar("R", FetchRequest, PushRequest)
 Step = Train | FetchRequest | PushRequest | Grant | Ack | Wait | Leave
 
@@ -92,16 +93,14 @@ class Client:
             self._stopped = answer.number
             self.stopping = self.stopping or answer.number == self.lease
             return False
+        if (awaits := self.awaits) is not None:
+            request = self._under_way[awaits]
+            if request.number == answer.number and type(answer) is (Grant if awaits == FETCH else Ack):
+                self._take(awaits, answer)
+                return True
         which = FETCH if type(answer) is Grant else self._buffer_of(answer.number)
-        if which is None:
-            return False
-        request = self._under_way.get(which)
-        if request is None or request.number != answer.number:
-            return False
-        if which == self.awaits:
-            self._take(which, answer)  # type: ignore[arg-type]
-            return True
-        self._answers[which] = answer  # type: ignore[assignment]
+        if which in self._under_way and self._under_way[which].number == answer.number:
+            self._answers[which] = answer  # type: ignore[assignment]
         return False
 
     def trained(self, loss_sum: float, error_sum: float, taken: int | None = None) -> None:
@@ -204,11 +203,11 @@ class Client:
             self.replica.grant(answer.version, answer.steps)
         return answer
 
-    def _buffer_of(self, number: int) -> int | None:
+    def _buffer_of(self, number: int) -> int:
         for which, request in self._under_way.items():
             if which != FETCH and request.number == number:
                 return which
-        return None
+        return NOTHING
 
 
 def _with(request: R, void: tuple[int, int, int]) -> R:

@@ -117,7 +117,7 @@ class Scripted:
     def hear(self) -> Told:
         while not self.inbox:
             next(self.script)
-        return Told(self.inbox.popleft())
+        return self.inbox.popleft(), 0, 0
 
     def center(self, grant: Grant) -> torch.Tensor:
         return torch.zeros(4)

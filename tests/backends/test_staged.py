@@ -162,13 +162,13 @@ def test_a_granted_center_is_copied_before_it_is_asked_for_and_leaves_the_last_o
     line.send(fetch(2))
     line.progress()
     assert len(hand.copies) == 1
-    end.inbox.append(Told(grant(2, slot=2)))
+    end.inbox.append((grant(2, slot=2), 0, 0))
     line.progress()
     line.progress()
     assert len(hand.copies) == 2
     hand.copies[1].finish()
     assert first.tolist() == [1.0] * LENGTH, "the round that goes on is measured from it"
-    assert line.hear().message == grant(2, slot=2)
+    assert line.hear()[0] == grant(2, slot=2)
     second = line.center(grant(2, slot=2))
     assert len(hand.copies) == 2
     assert (first.tolist(), second.tolist()) == ([1.0] * LENGTH, [2.0] * LENGTH)
@@ -178,7 +178,7 @@ def test_a_granted_center_is_copied_before_it_is_asked_for_and_leaves_the_last_o
 def test_a_center_that_is_not_the_one_copied_ahead_is_copied_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """A grant that a new server repeats may be of a fetch that was taken before."""
     line, end, _, slots = made(monkeypatch, overlaps=True)
-    end.inbox.append(Told(grant(1, slot=1)))
+    end.inbox.append((grant(1, slot=1), 0, 0))
     line.progress()
     assert line.center(grant(2, slot=3)).tolist() == [3.0] * LENGTH
     slots.close()

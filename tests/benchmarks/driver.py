@@ -36,11 +36,11 @@ class Instant:
     def send(self, message: Any, sent_ns: int = 0, received_ns: int = 0) -> None:
         if type(message) is PushRequest:
             self.version += 1
-            self.inbox.append(Told(Ack(*message[:3], self.version, 0, 1)))
+            self.inbox.append((Ack(*message[:3], self.version, 0, 1), 0, 0))
         elif type(message) is FetchRequest:
-            self.inbox.append(Told(Grant(*message[:3], self.version, 1)))
+            self.inbox.append((Grant(*message[:3], self.version, 1), 0, 0))
         elif type(message) is Join:
-            self.inbox.append(Told(Welcome(0, 1, message.life, 0, 0, 0, now_ns())))
+            self.inbox.append((Welcome(0, 1, message.life, 0, 0, 0, now_ns()), 0, 0))
 
     def hear(self) -> Told:
         return self.inbox.popleft()

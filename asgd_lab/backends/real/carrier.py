@@ -90,7 +90,7 @@ class Carrier:
         self._worker, self._client, self._replica = worker, worker.client, worker.replica
         self.end.send(message)
         while True:
-            answer = self.end.hear().message
+            answer = self.end.hear()[0]
             if isinstance(answer, NewServer):
                 self.end.send(Resending(self.number))
                 self.end.send(message)
@@ -102,7 +102,8 @@ class Carrier:
     def carry(self) -> None:
         """Until the program has ended, or LifeOver, or Closed."""
         client, replica, words = self._client, self._replica, self.words
-        advance = client.advance
+        advance, note, start = client.advance, self.effects.add, self.start_ns
+        rest = (0, -1, -1, 0, 0, -1, self.number, replica.incarnation)  # of rows that tell no more than times
         previous: type | None = None
         last = now_ns()
         while True:
@@ -112,11 +113,11 @@ class Carrier:
             kind: type = type(step)
             if kind is Train:
                 if previous is Grant:  # what the program computed between the two
-                    self._note(ADOPT_ROW, last, begun, replica.sequence + 1)
+                    note(self.number, replica.sequence + 1, ADOPT_ROW, last - start, begun - start, *rest)
                 last = self._train(begun)
             elif kind is PushRequest:
                 if previous is Train:
-                    self._note(MEASURE_ROW, last, begun, replica.sequence)
+                    note(self.number, step.number, MEASURE_ROW, last - start, begun - start, *rest)
                 self._push(step, begun)
                 if client.awaits is not None:
                     last, kind = self._await(begun), Ack
@@ -151,16 +152,19 @@ class Carrier:
     def _train(self, begun: int) -> int:
         self.words[STATE] = TRAINING
         replica, trainer, client = self._replica, self.trainer, self._client
-        steps = replica.steps
-        ended, done = trainer.train(self._worker, begun, self.start_ns)
-        self._note(TRAIN_ROW, begun, ended, replica.sequence + 1, 0, replica.version, -1, done)
+        steps, start, number = replica.steps, self.start_ns, self.number
+        ended, done = trainer.train(self._worker, begun, start)
+        self.effects.add(
+            number, replica.sequence + 1, TRAIN_ROW, begun - start, ended - start, 0, replica.version, -1, done, 0, -1,
+            number, replica.incarnation,
+        )  # fmt: skip
         if done < steps:
             if self.orders[STOP]:
                 raise Closed
             while not client.stopping:  # it was sent before the word was written
                 self._listen()
         client.trained(trainer.loss_sum, trainer.error_sum, done)
-        if self.snapshots.look(self._worker, ended - self.start_ns, self.orders[Words.MINIBATCHES]):
+        if self.snapshots.look(self._worker, ended - start, self.orders[Words.MINIBATCHES]):
             ended = now_ns()
         return ended
 
@@ -190,10 +194,10 @@ class Carrier:
     def _await(self, begun: int) -> int:
         """Wait for the answer that the program waits for; when it took it."""
         client, words, hear = self._client, self.words, self.end.hear
-        which = client.awaits
-        words[STATE] = FETCHING if which == FETCH else PUSHING
+        is_fetch = client.awaits == FETCH
+        words[STATE] = FETCHING if is_fetch else PUSHING
         while True:
-            if self._to_save is not None and which == FETCH and len(client.unanswered()) == 1:
+            if is_fetch and self._to_save is not None and len(client.unanswered()) == 1:
                 told, self._to_save = self._to_save, None
                 if self._save(told.checkpoint):
                     self.end.send(Saved(self.number, told.incarnation, told.checkpoint, told.told))
@@ -237,22 +241,25 @@ class Carrier:
 
     def _taken(self, answer: Grant | Ack, begun: int, waited_ns: int, released_ns: int) -> int:
         """The program has taken an answer; when, and its row."""
-        replica = self._replica
+        replica, start = self._replica, self.start_ns
         if type(answer) is Grant:
-            if answer.steps and replica.vectors is not None:
+            _, _, _, version, steps, _, _ = answer
+            if steps and replica.vectors is not None:
                 replica.vectors.center = self.end.center(answer)
-            self._received_ns = ended = self._received(released_ns, self._receive_ns) if self._emulated else now_ns()
-            version, steps = answer.version, answer.steps
-            size = self._size if steps else 0
-            # One that was sent before the program came to it is its own from then on.
-            round = self._rounds[FETCH] if self._begun[FETCH] else replica.sequence + 1
-            self._note(FETCH_ROW, self._begun[FETCH] or begun, ended, round, waited_ns, version, -1, steps, size)
-            return ended
-        assert type(answer) is Ack
-        self._received_ns = ended = self._received(released_ns, self._latency_ns) if self._emulated else now_ns()
-        number, began = answer.number, self._begun[self._rounds.index(answer.number)]
-        what = (waited_ns, answer.version, answer.staleness, answer.steps, self._size)
-        self._note(PUSH_ROW, began, ended, number, *what)
+            ended = self._received(released_ns, self._receive_ns) if self._emulated else now_ns()
+            kind, staleness, size, which = FETCH_ROW, -1, self._size if steps else 0, FETCH
+        else:
+            _, _, number, version, staleness, steps, _, _ = answer  # type: ignore[misc]
+            ended = self._received(released_ns, self._latency_ns) if self._emulated else now_ns()
+            kind, size, which = PUSH_ROW, self._size, self._rounds.index(number)
+        self._received_ns = ended
+        began, round = self._begun[which], self._rounds[which]
+        if not began:  # its request was sent before the program came to it
+            began, round = begun, replica.sequence + 1
+        self.effects.add(
+            self.number, round, kind, began - start, ended - start, waited_ns, version, staleness, steps, size, -1,
+            self.number, replica.incarnation,
+        )  # fmt: skip
         return ended
 
     def _arrival(self, begun: int, way_ns: int, overlaps: bool) -> int:
@@ -266,11 +273,3 @@ class Carrier:
         due = released_ns if self._algorithm.depth > 1 else now_ns()
         sent = due if self._algorithm.overlaps else released_ns
         return wait_out(self.words, Words.WAYS_NS, sent, due + way_ns, way_ns)
-
-    def _note(
-        self, kind: int, begun: int, ended: int, round: int, waited: int = 0, version: int = -1, staleness: int = -1,
-        steps: int = 0, size: int = 0,
-    ) -> None:  # fmt: skip
-        start = self.start_ns
-        what = (waited, version, staleness, steps, size, -1, self.number, self._replica.incarnation)
-        self.effects.add(self.number, round, kind, begun - start, ended - start, *what)

@@ -42,6 +42,7 @@ class Checkpointer:
         config = plan.scenario.backend.checkpoint
         self._every_updates = None if config is None else config.every_updates
         self._every_ns = None if config is None or config.every_s is None else nanoseconds(config.every_s)
+        self.is_wanted = config is not None
         self._keep = 1 if config is None else config.keep
         self._version = self._server.version  # of the last one
         self._time_ns = plan.elapsed_ns

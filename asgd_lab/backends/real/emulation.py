@@ -31,7 +31,7 @@ class Arrivals:
         """Remove and return what has arrived by then, in order."""
         found = []
         while self._due and self._due[0][0] <= now_ns:
-            found.append(heapq.heappop(self._due)[2])
+            found.append(heapq.heappop(self._due)[2]._replace(heard_ns=now_ns))
         return found
 
     def drop(self, worker: int) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from asgd_lab.backends import event_log
 from asgd_lab.backends.build import build_algorithm, build_budget, build_server, build_task
-from asgd_lab.backends.event_log import Attach, Digest, EventLog, Times, WakeAt
+from asgd_lab.backends.event_log import UNKNOWN, Attach, Digest, EventLog, Times, WakeAt
 from asgd_lab.backends.real import transport
 from asgd_lab.backends.real.plan import Plan
 from asgd_lab.backends.real.transport import Welcome
@@ -85,7 +85,9 @@ class LoggedServer:
         )
         self._log = EventLog(plan.events, existing=True)
         self.end_ns = 0  # of the last push that was in time, or when the run was closed
+        self.incarnations = [0] * workers  # of each member; 0: it is none
         self.fetches = [0] * workers  # each worker's last fetch, in this life
+        self.pushes = [0] * workers  # and its last push, over all lives
         self.lives = [0] * workers  # the number of each worker's life
         self.stops: dict[int, Stop] = {}  # the last that each worker's life was told
         self._grants: list[Grant | None] = [None] * workers  # the last of each
@@ -108,11 +110,19 @@ class LoggedServer:
         """Nothing more is logged."""
         self._log.close()
 
-    def commit(self, message: Message | Attach, times: Times, clock: Callable[[], int]) -> list[Answer]:
-        """Tell the server, and log the message as ended by then; its answers may be sent now."""
-        answers = self._tell(message, times.begun_ns)
+    def commit(
+        self, message: Message | Attach, begun_ns: int, clock: Callable[[], int], sent_ns: int | None = None,
+        heard_ns: int | None = None, received_ns: int = UNKNOWN, of_clock: int = 0,
+    ) -> list[Answer]:  # fmt: skip
+        """Tell the server, and log the message as ended by then; its answers may be sent now.
+
+        What nobody sent was sent and heard when it begun. See `Times` for the rest.
+        """
+        answers = self._tell(message, begun_ns)
         ended_ns = clock()
-        self._log.add(message, times._replace(ended_ns=ended_ns), answers)
+        sent_ns = begun_ns if sent_ns is None else sent_ns
+        heard_ns = begun_ns if heard_ns is None else heard_ns
+        self._log.add(message, Times(sent_ns, heard_ns, begun_ns, ended_ns, received_ns, of_clock), answers)
         if self.server.wake_ns != self._wake_ns:
             self._wake_ns = self.server.wake_ns
             self._log.add(WakeAt(-1 if self._wake_ns is None else self._wake_ns), Times.at(ended_ns))
@@ -128,9 +138,8 @@ class LoggedServer:
 
     def knows(self, request: FetchRequest | PushRequest) -> bool:
         """Whether it is logged: it was sent again to a new server."""
-        if type(request) is FetchRequest:
-            return request.number <= self.fetches[request.worker]
-        return request.number <= self.server.standing(request.worker)[1]
+        last = self.fetches if type(request) is FetchRequest else self.pushes
+        return request.number <= last[request.worker]
 
     def answer(self, request: FetchRequest | PushRequest) -> Grant | Ack | None:
         """What a request was answered that is known; None if it waits, or has been answered long ago."""
@@ -157,17 +166,21 @@ class LoggedServer:
         self._in_time = not self.server.closed
         kind = type(message)
         if kind is PushRequest:
+            self.pushes[message.worker] = message.number  # type: ignore[union-attr]
             if self._depth > 1:
                 self._mailboxes[message.worker] = self._buffers[message.worker][message.buffer]  # type: ignore[union-attr]
         elif kind is FetchRequest:
             self.fetches[message.worker] = message.number  # type: ignore[union-attr]
         elif isinstance(message, Leave):
             self._left[message.worker] = message.why
+            self.incarnations[message.worker] = 0
         elif isinstance(message, Join | Attach):
             self._begin(message)
             if isinstance(message, Attach):
                 return []
         answers = self.server.hear(message, now_ns)  # type: ignore[arg-type]
+        if kind is Join:
+            self.incarnations[message.worker] = self.server.standing(message.worker)[0]  # type: ignore[union-attr]
         for answer in answers:
             self._keep(answer)
         return answers

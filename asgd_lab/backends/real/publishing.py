@@ -21,9 +21,11 @@ class Publisher:
     def __init__(self, plan: Plan, logged: LoggedServer, heartbeat: Heartbeat) -> None:
         self._plan, self._logged, self._server, self._heartbeat = plan, logged, logged.server, heartbeat
         self._words = plan.transport.words.of_server()
+        self._training_error: memoryview[float] = memoryview(plan.transport.words.training_error.data)
         self._snapshots = snapshots.of_server(plan)
         self._distances: RowFile | None = None
-        if plan.scenario.backend.distances:
+        self.measures = plan.scenario.backend.distances
+        if self.measures:
             self._distances = RowFile(plan.distances, DISTANCE_ROW, existing=True)
         self._every = plan.scenario.backend.digest_every_updates
         # Where workers share the parameters, a look at them sees what they are just then.
@@ -33,7 +35,7 @@ class Publisher:
         """The newest numbers."""
         self._words[Words.VERSION] = self._server.version
         self._words[Words.MINIBATCHES] = self._server.minibatches
-        self._plan.transport.words.training_error[0] = self._server.training_error
+        self._training_error[0] = self._server.training_error
 
     def look(self, clock_ns: int) -> None:
         """Copy the parameters if that is due, and record their hash if it is or if the scenario says so."""

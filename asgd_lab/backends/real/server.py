@@ -54,6 +54,7 @@ class ServerProcess:
         self.heartbeat = Heartbeat(plan)
         self.service = Service(plan, self.end, self.heartbeat)
         self.server, self.logged, self.words = self.service.server, self.service.logged, self.service.words
+        self.detector, self.checkpointer = self.service.detector, self.service.checkpointer
         faults = scenario.faults
         self.restarts = faults is not None and faults.on_death == "restart"
         self.away = self.logged.away(self.restarts)  # workers expected to rejoin
@@ -96,29 +97,31 @@ class ServerProcess:
 
     def _patience_s(self) -> float | None:
         """Seconds until something has to be done though nobody says a word."""
-        if not self.service.start_ns:
+        start_ns, server = self.service.start_ns, self.server
+        if not start_ns:
             return None
-        times = [self.service.detector.due_ns]
-        if self.service.lasts_ns is not None and not self.server.closed:
-            times.append(self.service.start_ns + self.service.lasts_ns)
-        if self.server.wake_ns is not None:
-            times.append(self.service.start_ns + self.server.wake_ns)
-        if self.arrivals.next_ns is not None:
-            times.append(self.arrivals.next_ns)
-        if self.service.checkpointer.due_ns is not None and not self.server.finished:
-            times.append(self.service.start_ns + self.service.checkpointer.due_ns)
-        return max(0.0, (min(times) - now_ns()) * 1e-9)
+        due_ns = self.detector.due_ns
+        if (lasts_ns := self.service.lasts_ns) is not None and not server.closed:
+            due_ns = min(due_ns, start_ns + lasts_ns)
+        if server.wake_ns is not None:
+            due_ns = min(due_ns, start_ns + server.wake_ns)
+        if (arrives_ns := self.arrivals.next_ns) is not None:
+            due_ns = min(due_ns, arrives_ns)
+        if (save_ns := self.checkpointer.due_ns) is not None and not server.finished:
+            due_ns = min(due_ns, start_ns + save_ns)
+        return max(0.0, (due_ns - now_ns()) * 1e-9)
 
     def _look(self) -> None:
         """Do what is due without anybody's word: a wake-up, a checkpoint, a worker that is silent."""
         wake_ns = self.server.wake_ns
         if wake_ns is not None and self.service.clock() >= wake_ns:
             self.service.commit(Wake())
-        self.service.checkpointer.look(self.service.clock())
-        for fetch in self.service.checkpointer.finish(self.service.clock()):
-            self.service.serve(fetch, now_ns())
-        if now_ns() >= self.service.detector.due_ns:
-            for worker in self.service.detector.silent():
+        if self.checkpointer.is_wanted:
+            self.checkpointer.look(self.service.clock())
+            for fetch in self.checkpointer.finish(self.service.clock()):
+                self.service.serve(fetch, now_ns())
+        if now_ns() >= self.detector.due_ns:
+            for worker in self.detector.silent():
                 self._out(worker, Why.SILENT)
                 self.end.report(Sign.SILENT, worker)
 
@@ -141,7 +144,7 @@ class ServerProcess:
             if isinstance(message, Leave):
                 self._out(message.worker, Why(message.why))
             elif isinstance(message, Saved):
-                self.service.checkpointer.saved(message)
+                self.checkpointer.saved(message)
         elif isinstance(message, Saved):
             self.end.tell(message.worker, Failed(message.worker, message.incarnation))
         return True
@@ -161,8 +164,7 @@ class ServerProcess:
     # ------------------------------------------------------------------ workers come and go
 
     def _is_of_member(self, message: Any) -> bool:
-        worker = message.worker
-        return worker in self.server.members and message.incarnation == self.server.standing(worker)[0]
+        return bool(message.incarnation == self.logged.incarnations[message.worker])
 
     def _gone(self, worker: int) -> None:
         """A process is dead."""
@@ -174,7 +176,7 @@ class ServerProcess:
     def _out(self, worker: int, why: Why) -> None:
         """It is no member any more."""
         incarnation = self.server.standing(worker)[0]
-        self.service.checkpointer.gone(worker)
+        self.checkpointer.gone(worker)
         if why == Why.NOT_FINITE or (self.restarts and why != Why.DONE):
             self.away.add(worker)
         self.service.commit(Leave(worker, incarnation, why))
@@ -197,7 +199,7 @@ class ServerProcess:
             self._welcome(worker)
 
     def _welcome(self, worker: int) -> None:
-        self.service.detector.begins(worker)
+        self.detector.begins(worker)
         self.end.tell(worker, self.logged.welcome(worker, self.service.start_ns))
 
     def _start(self) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from time import monotonic_ns as now_ns
 
-from asgd_lab.backends.event_log import UNKNOWN, Attach, Times
+from asgd_lab.backends.event_log import UNKNOWN, Attach
 from asgd_lab.backends.real.checkpoints import Checkpointer
 from asgd_lab.backends.real.emulation import precise_timers, wait_out
 from asgd_lab.backends.real.failure_detector import FailureDetector, Heartbeat
@@ -47,7 +47,8 @@ class Service:
             precise_timers()
         self.sent_ns = [0] * scenario.workers  # when each worker's last request left
         words = plan.transport.words
-        self.words, self.worker_words = words.of_server(), words.worker
+        self.words = words.of_server()
+        self.worker_words = [words.of(worker) for worker in range(scenario.workers)]
         self.start_ns = self.words[Words.START_NS]
         seconds = scenario.budget.seconds
         self.lasts_ns = None if seconds is None else nanoseconds(seconds)
@@ -93,7 +94,7 @@ class Service:
             wait_out(self.words, Words.SERVED_NS, begun, begun + stated_ns, stated_ns)
             self.end_in_time()
         self.sent_ns[request.worker] = heard.sent_ns
-        if not is_fetch:
+        if self.publisher.measures and not is_fetch:
             self.publisher.measure(request.worker, request.number)
         self.commit(request, begun, heard)
 
@@ -104,11 +105,12 @@ class Service:
         begun = begun or now_ns()
         at = begun - start_ns
         if heard is None:
-            times = Times.at(at)
+            answers = self.logged.commit(message, at, self.clock)
         else:
-            received = heard.received_ns - start_ns if heard.received_ns else UNKNOWN
-            times = Times(heard.sent_ns - start_ns, at, at, 0, received, self.end.clock)
-        answers = self.logged.commit(message, times, self.clock)
+            _, _, sent_ns, received_ns, heard_ns = heard
+            received_ns = received_ns - start_ns if received_ns else UNKNOWN
+            times = (sent_ns - start_ns, heard_ns - start_ns, received_ns, self.end.clock)
+            answers = self.logged.commit(message, at, self.clock, *times)
         if server.version != version:
             self.publisher.show()
             self.publisher.look(self.clock())
@@ -119,7 +121,7 @@ class Service:
     def close(self, when_ns: int) -> None:
         """The run is over, at this time of its clock: workers stop at their next minibatch."""
         self.words[Words.STOP] = 1
-        answers = self.logged.commit(Close(Why.STOPPED), Times.at(when_ns), lambda: when_ns)
+        answers = self.logged.commit(Close(Why.STOPPED), when_ns, lambda: when_ns)
         self._deliver(answers, 0, SUPERVISOR)
 
     def _deliver(self, answers: list[Answer], served_ns: int, served: int) -> None:
@@ -129,7 +131,7 @@ class Service:
             worker, kind = answer.worker, type(answer)
             if kind is Ack and answer.version != DROPPED:  # type: ignore[union-attr]
                 self.words[Words.STALENESS] = answer.staleness  # type: ignore[union-attr]
-                self.worker_words[worker, Words.STALE] = answer.staleness  # type: ignore[union-attr]
+                self.worker_words[worker][Words.STALE] = answer.staleness  # type: ignore[union-attr]
             elif kind is Grant:
                 self.checkpointer.granted(worker)
             elif kind is not Ack:  # it stops a lease, and answers nothing

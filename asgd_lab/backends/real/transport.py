@@ -105,14 +105,13 @@ class Heard(NamedTuple):
     message: FromWorker | Close | Connected | None
     sent_ns: int = 0  # when it is to be there, on the sender's clock
     received_ns: int = 0  # when the sender had received the last answer that it took before
+    heard_ns: int = 0  # when it was heard
 
 
-class Told(NamedTuple):
-    """What came to a worker."""
-
-    message: ToWorker
-    waited_ns: int = 0  # between sending a request and its service, or its release by a gate
-    released_ns: int = 0  # when it was sent
+Told = tuple[ToWorker, int, int]
+"""What came to a worker; for how long a request had waited between being sent and its service, or its release by a
+gate; and when the answer was sent. Times are in nanoseconds.
+"""
 
 
 # ---------------------------------------------------------------------- the ends

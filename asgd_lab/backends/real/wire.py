@@ -29,12 +29,11 @@ _TYPES: list[type] = [
 """Their places are the bytes; both ends are of one version."""
 
 
-def _format(kind: type) -> tuple[struct.Struct, int]:
-    """The form of a type, and how many of its fields travel: all but those that are no numbers, which come last."""
+def _format(kind: type) -> tuple[struct.Struct, bool]:
+    """The form of a type, and whether all of its fields travel: the last one does not, if it is no number."""
     letters = [_LETTERS.get(hint, "") for hint in get_type_hints(kind).values()]
-    numbers = "".join(letters)
-    assert all(letters[: len(numbers)]), f"{kind.__name__}: fields that are no numbers come last"
-    return struct.Struct("=B2q" + numbers), len(numbers)
+    assert all(letters[:-1]), f"{kind.__name__}: only the last field may be no number"
+    return struct.Struct("=B2q" + "".join(letters)), all(letters)
 
 
 _FORMATS = {kind: (index, *_format(kind)) for index, kind in enumerate(_TYPES)}
@@ -44,12 +43,13 @@ SIZE = max(form.size for _, form, _ in _FORMATS.values())
 
 def pack(message: Any, first_ns: int = 0, second_ns: int = 0) -> bytes:
     """A message and its two times."""
-    index, form, count = _FORMATS[type(message)]
-    if count == len(message):
+    index, form, is_whole = _FORMATS[type(message)]
+    if is_whole:
         return form.pack(index, first_ns, second_ns, *message)
-    if any(message[count:]):
-        raise ProtocolError(f"{type(message).__name__} carries {message[count:]}, which has no form here")
-    return form.pack(index, first_ns, second_ns, *message[:count])
+    *numbers, rest = message
+    if rest:
+        raise ProtocolError(f"{type(message).__name__} carries {rest}, which has no form here")
+    return form.pack(index, first_ns, second_ns, *numbers)
 
 
 def unpack(data: bytes) -> tuple[Any, int, int]:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import select
-import selectors
 import socket
 import struct
 from collections.abc import Iterator, Sequence
+from time import monotonic_ns as now_ns
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -68,7 +68,7 @@ class SocketEnd:
             raise Closed from None
         if not data:
             raise Closed
-        return Told._make(unpack(data))
+        return unpack(data)
 
     def has_news(self) -> bool:
         """Whether there is one."""
@@ -108,24 +108,29 @@ class SocketsEnd:
         self._ends, self._line = dict(place.ends), place.line
         self._words = words.worker
         self._coming: list[tuple[int, socket.socket]] = []
-        # epoll counts in milliseconds.
-        self._selector = selectors.SelectSelector() if precise else selectors.DefaultSelector()
-        for worker, end in self._ends.items():
-            self._selector.register(end, selectors.EVENT_READ, worker)
-        self._selector.register(self._line, selectors.EVENT_READ, SUPERVISOR)
+        self._senders: dict[int, int] = {}  # by descriptor
+        self._epoll = None if precise else select.epoll()  # which counts in milliseconds
+        for worker, end in [*self._ends.items(), (SUPERVISOR, self._line)]:
+            self._register(worker, end)
 
     def hear(self, patience_s: float | None) -> list[Heard]:
         """In the order of sending, the supervisor's words last."""
-        for worker, end in self._coming:
-            self._ends[worker] = end
-            self._selector.register(end, selectors.EVENT_READ, worker)
-        self._coming.clear()
+        if self._coming:
+            for worker, end in self._coming:
+                self._ends[worker] = end
+                self._register(worker, end)
+            self._coming.clear()
+        if self._epoll is not None:
+            ready = [descriptor for descriptor, _ in self._epoll.poll(patience_s)]
+        else:
+            ready = select.select(list(self._senders), [], [], patience_s)[0]
         heard, ordered = [], False
-        for key, _ in self._selector.select(patience_s):
-            if key.data == SUPERVISOR:
+        for descriptor in ready:
+            sender = self._senders[descriptor]
+            if sender == SUPERVISOR:
                 ordered = True
             else:
-                heard.append(self._receive(key.data))
+                heard.append(self._receive(sender))
         if len(heard) > 1:
             heard.sort(key=_sent_ns)
         return heard + self._orders() if ordered else heard
@@ -135,8 +140,10 @@ class SocketsEnd:
         end = self._ends.get(worker)
         if end is None:
             return
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        try:  # this is on every request's way, and a context manager costs as much as the packing
             end.send(pack(message, waited_ns, released_ns))
+        except (BrokenPipeError, ConnectionResetError):
+            return
         if type(message) is Stop:
             self._words[worker, Words.STOPPED] = message.number
         elif type(message) is Welcome:
@@ -147,6 +154,11 @@ class SocketsEnd:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._line.send(_REPORT.pack(sign, worker))
 
+    def _register(self, sender: int, end: socket.socket) -> None:
+        self._senders[end.fileno()] = sender
+        if self._epoll is not None:
+            self._epoll.register(end, select.EPOLLIN)
+
     def _receive(self, worker: int) -> Heard:
         end = self._ends[worker]
         try:
@@ -154,8 +166,10 @@ class SocketsEnd:
         except ConnectionResetError:
             data = b""
         if data:
-            return Heard(worker, *unpack(data))
-        self._selector.unregister(end)
+            return Heard(worker, *unpack(data), now_ns())
+        del self._senders[end.fileno()]
+        if self._epoll is not None:
+            self._epoll.unregister(end)
         end.close()
         del self._ends[worker]
         return Heard(worker, None)

@@ -82,7 +82,7 @@ class Staged:
         while self._end.has_news():
             told = self._end.hear()
             self._inbox.append(told)
-            message = told.message
+            message = told[0]
             if type(message) is Grant and message.steps and self._coming is None:
                 self._coming = message, self._copy(message.slot)
 
