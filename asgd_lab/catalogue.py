@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from asgd_lab.algorithms import ALGORITHMS, RULES
+from asgd_lab.algorithms.codecs import CODECS
 from asgd_lab.scenario import presets
 from asgd_lab.scenario.executions import BACKENDS
 from asgd_lab.scenario.tasks import TASKS
@@ -33,6 +34,7 @@ def _line(text: str) -> str:
 CATALOGUE: dict[str, Callable[[], dict[str, str]]] = {
     "algorithms": ALGORITHMS.described,
     "rules": RULES.described,
+    "codecs": CODECS.described,
     "tasks": TASKS.described,
     "backends": BACKENDS.described,
     "presets": lambda: {name: presets.read(name).description for name in presets.names()},

@@ -6,7 +6,9 @@ program, a gate and a rule; what the built-in ones have is all there is.
 
 from asgd_lab.algorithms import Added, Apart, Configuration, Link, Ruled, Together
 from asgd_lab.algorithms.base import Links, Push
+from asgd_lab.algorithms.codecs import Compression
 from asgd_lab.protocol.algorithms import Algorithm, blocking
+from asgd_lab.protocol.codecs import Codec
 from asgd_lab.protocol.effects import Effect, Fetch, Program, Start, Train, Wait
 from asgd_lab.protocol.effects import Push as PushEffect
 from asgd_lab.protocol.gates import APPLY, HOLD, KEEP, Action, Gate, Verdict, View, drop
@@ -24,6 +26,8 @@ __all__ = [
     "Algorithm",
     "AnchoredDelta",
     "Apart",
+    "Codec",
+    "Compression",
     "Configuration",
     "Context",
     "Delta",

@@ -24,10 +24,12 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "k-sync": {"name": f"{OUTSIDE}.k_sync:KSync", "n_sync": 2, "k": 2, "rule": ["mean"]},
     "fedbuff": {"name": f"{OUTSIDE}.fedbuff:FedBuff", "n_sync": 2, "k": 3, "rule": ["add"]},
     "delay-compensated": {"name": "asgd", "n_sync": 1, "push": "gradient", "rule": DC},
+    "top-k": {"name": "asgd", "n_sync": 2, "codec": {"name": f"{OUTSIDE}.top_k:TopK", "share": 0.3}},
     "dylu": {"name": f"{OUTSIDE}.dylu:DyLU", "n_sync": 6},
 }
 LINES = {  # of a module, at most
     "ringmaster": 28, "ringmaster_stops": 40, "k_sync": 28, "fedbuff": 28, "delay_compensated": 30, "dylu": 25,
+    "top_k": 60,
 }  # fmt: skip
 BUDGET = 120
 

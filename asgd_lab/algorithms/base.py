@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from asgd_lab.algorithms import rules
+from asgd_lab.algorithms.codecs import AnyCodec, Compression
 from asgd_lab.choices import Choice, Unread, blaming, failing, is_ours
 from asgd_lab.configuration import Count, refuse
 from asgd_lab.errors import ScenarioError
@@ -44,6 +45,9 @@ Push = Annotated[
 MomentumAtFetch = Annotated[
     Literal["keep", "reset"],
     Field(description="The local optimizer's state at a fetch: keep it, or reset it."),
+]
+Encoding = Annotated[
+    AnyCodec | None, Field(description="What an update loses on the wire, and its bytes there; null: nothing.")
 ]
 NSync = Annotated[Count, Field(description="Local minibatches between two synchronisations.")]
 
@@ -81,6 +85,11 @@ class Configuration(Choice):
         def push(self) -> rules.Push:
             """The content of a push."""
 
+    @property
+    def encoding(self) -> Compression | None:
+        """The codec, of those that have the key."""
+        return getattr(self, "codec", None)
+
     def refuses(self, scenario: Any) -> Iterator[tuple[str, str]]:
         """Keys of the scenario that contradict this algorithm: a dotted key, and the reason."""
         workers, backend = scenario.workers, scenario.backend
@@ -99,6 +108,8 @@ class Configuration(Choice):
                 yield "backend.distances", "cannot stand beside independent servers; remove it"
         if self.shared:
             yield from self._without_copies(backend)
+        if self.encoding is not None and scenario.hardware.server.count > 1:
+            yield "hardware.server.count", "must be 1 beside a codec, whose wire form has no slices"
 
     def _without_copies(self, backend: Any) -> Iterator[tuple[str, str]]:
         if backend.device == "cuda":
@@ -128,7 +139,11 @@ class Configuration(Choice):
         rule = rules.chained(self.rule, workers)
         with blaming(self, "algorithm.name"):
             said = self.sentence(rule)
-            return said if is_ours(self) else self._of_somebody(said)
+            said = said if is_ours(self) else self._of_somebody(said)
+        if self.encoding is None:
+            return said
+        with blaming(self.encoding, "algorithm.codec"):
+            return dataclasses.replace(said, codec=self.encoding.build())
 
     def _of_somebody(self, said: Any) -> Algorithm:
         """A user's algorithm, checked against its class's facts; an error in its program fails the run in one line."""
@@ -167,6 +182,7 @@ class Apart(Configuration):
     """Local minibatches between two pushes; together with n_fetch, instead of n_sync."""
     rule: Links = Field(default=[rules.Scale(name="scale")])
     push: Push = "delta"
+    codec: Encoding = None
     momentum_at_fetch: MomentumAtFetch = "keep"
 
     def _contradictions(self) -> Iterator[tuple[str, str]]:
@@ -212,6 +228,7 @@ class Ruled(Together):
 
     rule: Links = Field(default=[rules.Scale(name="scale")])
     push: Push = "delta"
+    codec: Encoding = None
 
 
 class Added(Together):

@@ -144,10 +144,10 @@ def build_worker(
             if resets:
                 learner.reset_momentum()
 
-        replica = Replica(worker, vectors, after_adopt, updates, task.size_bytes)
+        replica = Replica(worker, vectors, after_adopt, updates, task.size_bytes, algorithm.codec)
     else:
         learner = task.learner(worker, params)
-        replica = Replica(worker, size_bytes=task.size_bytes)
+        replica = Replica(worker, size_bytes=task.size_bytes, codec=algorithm.codec)
     return Worker(replica, learner, Client(replica, algorithm.program(replica)))
 
 

@@ -189,7 +189,7 @@ class Row(NamedTuple):
 
 FORMAT = f"{len(Row._fields) - 2}q2d"
 _VERSION_1 = "7q2d3q"
-_FETCH, _PUSH = int(Kind.FETCH), int(Kind.PUSH)  # which are packed faster than members of an enumeration
+_FETCH, _PUSH = int(Kind.FETCH), int(Kind.PUSH)  # plain integers are packed faster than members of an enumeration
 _NOT_YET = UNKNOWN, UNKNOWN, 0
 
 

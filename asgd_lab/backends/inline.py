@@ -184,6 +184,7 @@ class _Book(Observer):
         self.now = self.end = 0
         self._begun: dict[tuple[int, str], int] = {}
         self._pushes: dict[int, int] = {}  # each worker's last push
+        self._sizes: dict[tuple[int, int], int] = {}  # bytes of pushes that have not ended, by worker and number
         self._kept: set[tuple[int, ...]] = set()  # pushes that are kept, by worker, incarnation and number
 
     def step(self, worker: int, step: Step) -> None:
@@ -200,6 +201,7 @@ class _Book(Observer):
         elif isinstance(step, PushRequest):
             self._begun[worker, "push"] = self.now
             self._pushes[worker] = step.number
+            self._sizes[worker, step.number] = step.size_bytes
 
     def answered(self, worker: int, answer: Answer) -> None:
         """Note the end of a fetch or a push."""
@@ -208,9 +210,11 @@ class _Book(Observer):
             self._note(answer, "fetch", self._pushes.get(worker, 0) + 1, answer.version, -1, answer.steps, size)
         elif isinstance(answer, Ack):
             if answer.version == KEPT:
-                self._note(answer, "push", answer.number, KEPT, answer.staleness, answer.steps, self.size_bytes)
+                size = self._sizes[worker, answer.number]
+                self._note(answer, "push", answer.number, KEPT, answer.staleness, answer.steps, size)
                 self._kept.add(answer[:3])
                 return
+            size = self._sizes.pop((worker, answer.number))
             if answer.version == DROPPED:
                 self.statistics.dropped(answer.steps)
             else:
@@ -218,11 +222,10 @@ class _Book(Observer):
             self.end = self.now
             row = (-1, answer.number, APPLY, self.now, self.now, 0, answer.version, answer.staleness, answer.steps)
             if self.record.recording.keep_round(answer.number):
-                self.record.effects.add((*row, self.size_bytes, 0, worker, answer.incarnation))
+                self.record.effects.add((*row, size, 0, worker, answer.incarnation))
             if answer[:3] in self._kept:  # its worker did not wait for this
                 self._kept.remove(answer[:3])
                 return
-            size = self.size_bytes
             self._note(answer, "push", answer.number, answer.version, answer.staleness, answer.steps, size)
 
     def minibatch(self, replica: Replica, step: int, loss: float, error: float) -> None:

@@ -156,6 +156,8 @@ class Repetition:
         life.client.resume(*before.client.place())
         if life.replica.vectors is not None and old.vectors is not None and old.unpushed:
             life.replica.vectors.restore([vector.clone() for vector in old.vectors.kept()])
+        for mine, theirs in zip(life.replica.codec_state, old.codec_state, strict=True):
+            mine.copy_(theirs)
         life.learner.load({name: value.clone() for name, value in before.learner.state().items()})
         if old.worker in self.server.waiting:
             [waiting] = before.client.unanswered()

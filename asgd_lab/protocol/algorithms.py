@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 from torch import Tensor
 
 from asgd_lab.protocol import programs, rules
+from asgd_lab.protocol.codecs import Codec
 from asgd_lab.protocol.effects import Program
 from asgd_lab.protocol.gates import Gate
 from asgd_lab.protocol.replica import AnchoredDelta, Delta, GradientSum, Replica, Vectors
@@ -33,6 +34,7 @@ class Algorithm:
     depth: int = 1  # pushes that a worker may have in flight, each from a buffer of its own
     shared: bool = False  # do all workers train in one vector, so that the server only counts their rounds?
     overlaps: bool = False  # may an answer arrive before the program waits for it?
+    codec: Codec | None = None  # between an update and its wire form
 
     def __post_init__(self) -> None:
         rules.check(self.rule, self.pushes, self.gate.collects)

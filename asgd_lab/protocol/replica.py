@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from asgd_lab.errors import ProtocolError
+from asgd_lab.protocol.codecs import Codec
 from asgd_lab.protocol.messages import ALL, PushRequest
 
 
@@ -199,6 +200,8 @@ class Replica:
         "base",
         "bases",
         "buffer",
+        "codec",
+        "codec_state",
         "granted",
         "incarnation",
         "minibatches",
@@ -220,12 +223,17 @@ class Replica:
         after_adopt: Callable[[], None] | None = None,
         updates: Sequence[Tensor] = (),
         size_bytes: int = 0,
+        codec: Codec | None = None,
     ) -> None:
         self.worker = worker
         self.vectors = vectors
         self.after_adopt = after_adopt  # e.g. the local optimizer's reset of its momentum
         self.updates = updates  # (P,) each: the buffers of pushes, used in turn if there are several
-        self.size_bytes = size_bytes  # of an update on the wire
+        self.size_bytes = size_bytes  # of an update on the wire, as it is
+        self.codec = codec
+        self.codec_state: list[Tensor] = []  # (P,) each, which the codec keeps
+        if codec is not None and vectors is not None:
+            self.codec_state = [torch.zeros_like(vectors.update) for _ in range(codec.vectors)]
         self.buffer = 0  # the index in `updates` of the next push
         self.incarnation = 1
         self.version = 0  # of the center
@@ -281,13 +289,18 @@ class Replica:
         """update <- all work since the last push, which now counts as pushed."""
         if not self.unpushed:
             raise ProtocolError(f"worker {self.worker} has nothing to push; after a stop its program fetches again")
+        size_bytes = self.size_bytes
         if self.vectors is not None:
             self.vectors.measure()
+            if self.codec is not None:
+                size_bytes = self.codec.encode(self.vectors.update, self.codec_state)
+        elif self.codec is not None:
+            size_bytes = self.codec.size_bytes(size_bytes // 4)
         self.sequence += 1
         steps = self.unpushed
         self._arriving = PushRequest(  # by position, which costs half of what names do
             self.worker, self.incarnation, self.sequence, self.base, steps, self._loss_sum / steps,
-            self._error_sum / steps, self.buffer, ALL, self.size_bytes, 0, 0, 0, self.bases,
+            self._error_sum / steps, self.buffer, ALL, size_bytes, 0, 0, 0, self.bases,
         )  # fmt: skip
         self.unpushed = 0
         self.base, self.bases = self.version, self.versions

@@ -39,6 +39,8 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "gradients": {"name": "asgd", "n_fetch": 3, "n_push": 4, "push": "gradient", "rule": [{"name": "adadelta"}]},
     "downpour": {"name": "downpour", "n_fetch": 4, "n_push": 6, "depth": 2},
     "momentum": {"name": "asgd", "n_sync": 2, "rule": [{"name": "momentum", "beta": 0.5}]},
+    "error feedback": {"name": "asgd", "n_sync": 2, "codec": {"name": "tests.outside.top_k:TopK", "share": 0.3}},
+    "kept pushes": {"name": "tests.outside.fedbuff:FedBuff", "n_sync": 2, "k": 3, "rule": ["add"]},
 }
 
 

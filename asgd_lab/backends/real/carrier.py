@@ -62,7 +62,8 @@ class Carrier:
         self._eager = not self._emulated and not algorithm.gate.collects
         costs = Costs.of(scenario.hardware, plan.size_bytes)
         self._latency_ns = costs.latency_ns
-        self._send_ns = costs.client_push_ns + costs.to_host_ns + costs.up_ns + costs.latency_ns
+        self._send_ns = costs.client_push_ns + costs.to_host_ns + costs.latency_ns
+        self._up_ns = costs.up_ns  # of an update as it is
         self._receive_ns = costs.latency_ns + costs.down_ns + costs.to_device_ns + costs.client_fetch_ns
         name = f"worker-{number}-{process}"
         self.effects = RowFile(plan.parts / f"{name}.effects", EFFECT_ROW, existing=True)
@@ -74,6 +75,7 @@ class Carrier:
         # By FETCH or buffer: when the program came to the exchange that is under way, and when its request left.
         self._begun, self._sent = [0] * (algorithm.depth + 1), [0] * (algorithm.depth + 1)
         self._rounds = [0] * (algorithm.depth + 1)
+        self._sizes = [0] * algorithm.depth  # in bytes, of the pushes
         self._begin()
 
     def close(self) -> None:
@@ -180,10 +182,12 @@ class Carrier:
         buffer, client = request.buffer, self._client
         if self._emulated:
             overlaps = self._algorithm.depth > 1 or client.is_under_way(FETCH)
-            sent = self._arrival(begun, self._send_ns, overlaps)
+            share = request.size_bytes / self._size if self._size else 1.0
+            sent = self._arrival(begun, self._send_ns + round(self._up_ns * share), overlaps)
         else:
             sent = now_ns()
         self._begun[buffer], self._sent[buffer], self._rounds[buffer] = begun, sent, request.number
+        self._sizes[buffer] = request.size_bytes
         self.end.send(request, sent, self._received_ns)
         if self._eager:
             early = client.early_fetch()
@@ -251,7 +255,8 @@ class Carrier:
         else:
             _, _, number, version, staleness, steps, _, _ = answer  # type: ignore[misc]
             ended = self._received(released_ns, self._latency_ns) if self._emulated else now_ns()
-            kind, size, which = PUSH_ROW, self._size, self._rounds.index(number)
+            which = self._rounds.index(number)
+            kind, size = PUSH_ROW, self._sizes[which]
         self._received_ns = ended
         began, round = self._begun[which], self._rounds[which]
         if not began:  # its request was sent before the program came to it

@@ -28,7 +28,7 @@ from asgd_lab.hardware.costs import nanoseconds
 from asgd_lab.record import checkpoints, removal
 from asgd_lab.record.rowfile import cut
 
-LEARNER, KEPT = "learner.", "kept."
+LEARNER, KEPT, CODEC = "learner.", "kept.", "codec."
 
 
 class Checkpointer:
@@ -136,6 +136,7 @@ def save_worker(plan: Plan, worker: Worker, checkpoint: int) -> bool:
     kept = replica.vectors.kept() if replica.vectors is not None and replica.unpushed else []
     arrays = {"place": np.array(whole, np.int64), "sums": np.array(sums)}
     arrays |= {f"{KEPT}{index}": vector.cpu().numpy() for index, vector in enumerate(kept)}
+    arrays |= {f"{CODEC}{index}": vector.cpu().numpy() for index, vector in enumerate(replica.codec_state)}
     arrays |= {f"{LEARNER}{name}": value.cpu().numpy() for name, value in worker.learner.state().items()}
     return checkpoints.write(plan.run_dir, checkpoint, f"worker-{replica.worker}", arrays)
 
@@ -150,6 +151,8 @@ def restore_worker(plan: Plan, worker: Worker) -> bool:
     kept = sorted((name for name in arrays if name.startswith(KEPT)), key=lambda name: int(name.removeprefix(KEPT)))
     if worker.replica.vectors is not None:
         worker.replica.vectors.restore([torch.from_numpy(arrays[name]) for name in kept])
+    for index, vector in enumerate(worker.replica.codec_state):
+        vector.copy_(torch.from_numpy(arrays[f"{CODEC}{index}"]))
     worker.learner.load(
         {name.removeprefix(LEARNER): torch.from_numpy(value) for name, value in arrays.items() if LEARNER in name}
     )

@@ -61,14 +61,14 @@ def _served(plan: Plan, server: Server, statistics: Statistics, record: RunDirec
     far: dict[tuple[int, int], float] = {}
     if record.distances is not None:
         far = {(worker, number): moved for worker, number, moved in read_rows(plan.distances, DISTANCE_ROW).tolist()}
-    pushes: dict[tuple[int, int], tuple[int, int, int]] = {}  # by worker and number: sent, begun, ended
+    pushes: dict[tuple[int, int], tuple[int, int, int, int]] = {}  # by worker and number: sent, begun, ended, bytes
     for row in event_log.read(plan.events) if plan.events.exists() else []:
         message, worker = row.message, row.worker
         if not isinstance(message, Message):
             continue
         sent, begun, ended = row.sent_ns, row.begun_ns, row.ended_ns
         if isinstance(message, PushRequest):
-            pushes[worker, message.number] = (sent, begun, ended)
+            pushes[worker, message.number] = (sent, begun, ended, message.size_bytes)
         elif isinstance(message, FetchRequest):
             incarnation, sequence = server.standing(worker)
             yield SERVER, sequence + 1, GRANT, begun, ended, begun - sent, -1, -1, 0, size, 0, worker, incarnation
@@ -80,12 +80,12 @@ def _served(plan: Plan, server: Server, statistics: Statistics, record: RunDirec
             else:
                 statistics.applied(grant.staleness, grant.steps)
             push = (grant.worker, grant.number)
-            sent, begun, ended = pushes.pop(push)
+            sent, begun, ended, carried = pushes.pop(push)
             if record.distances is not None and grant.version != DROPPED:
                 record.distances.add((ended, grant.worker, grant.version, grant.staleness, far[push]))
             what = (grant.version, grant.staleness, grant.steps)
             who = (grant.worker, grant.incarnation)
-            yield SERVER, grant.number, APPLY, begun, ended, begun - sent, *what, size, 0, *who
+            yield SERVER, grant.number, APPLY, begun, ended, begun - sent, *what, carried, 0, *who
 
 
 def _minibatches(parts: Path) -> list[Row]:

@@ -23,7 +23,7 @@ class Machine:
         hardware = scenario.hardware
         self._scenario = scenario
         self.clock = clock
-        self.costs = Costs.of(hardware, size_bytes)
+        self.costs, self.size_bytes = Costs.of(hardware, size_bytes), size_bytes
         self.network = Network(clock, hardware, scenario.workers, size_bytes, crowded=depth > 1)
         self.shared: list[Processor] = []
         self._node = self._processor(clock, "cores", hardware.cores)

@@ -15,7 +15,7 @@ from asgd_lab.protocol.messages import Ack, PushRequest
 class Push(Exchange):
     """A push, and all that leave from one buffer of its worker, one after the other."""
 
-    __slots__ = ("_served", "_to_host_ns", "answer", "distance", "request")
+    __slots__ = ("_full_bytes", "_served", "_to_host_ns", "answer", "distance", "request")
     request: PushRequest
     answer: Ack
 
@@ -29,7 +29,7 @@ class Push(Exchange):
         )
         self._served = served
         self.distance = 0.0
-        self._to_host_ns = machine.costs.to_host_ns
+        self._to_host_ns, self._full_bytes = machine.costs.to_host_ns, machine.size_bytes
 
     def begin(self, request: PushRequest, local: int) -> None:
         """From the worker's own time `local`, now or later."""
@@ -70,15 +70,23 @@ class Push(Exchange):
                 slice.transfer(slice_arrives)
             return
         if route.sharing is not None:
-            self.entry = route.sharing.take(route.one, route.bytes, self._transferred)
+            self.entry = route.sharing.take(route.one, self._of_size(route.bytes), self._transferred)
             return
-        arrival = now + route.alone_ns + route.latency_ns
-        if route.alone_ns:
-            self.machine.network.private[UP].add(now, now + route.alone_ns)
+        alone_ns = route.alone_ns
+        if alone_ns:
+            if self.request.size_bytes != self._full_bytes:
+                alone_ns = round(self._of_size(alone_ns))
+            self.machine.network.private[UP].add(now, now + alone_ns)
+        arrival = now + alone_ns + route.latency_ns
         if arrival > now:
             self.set(clock, arrival, _arrive)
         else:
             self.arrive()
+
+    def _of_size(self, whole: float) -> float:
+        """As much of what a whole update takes as this one's bytes on the wire are."""
+        size_bytes, full_bytes = self.request.size_bytes, self._full_bytes
+        return whole if size_bytes == full_bytes else whole * size_bytes / full_bytes
 
     def _transferred(self) -> None:
         self.entry = None
@@ -115,7 +123,7 @@ class Push(Exchange):
 
     def cut(self, now: int) -> None:
         """The worker is gone: what it has on a link of its own ends there."""
-        self.machine.network.private[UP].cut(self.sent, self.sent + self.route.alone_ns, now)
+        self.machine.network.private[UP].cut(self.sent, self.sent + round(self._of_size(self.route.alone_ns)), now)
 
     def charge(self, account: Account) -> None:
         """The same as by its stages, in one go where it was waited for from its beginning."""

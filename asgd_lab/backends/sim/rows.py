@@ -81,7 +81,7 @@ class Rows:
     def push(self, push: Push) -> None:
         """A push that is done, and what it passed."""
         grant, worker = push.answer, push.worker.number
-        round, size, sent = grant.number, self._size, push.sent
+        round, size, sent = grant.number, push.request.size_bytes, push.sent
         who = (NOT_OF_ONE, worker, grant.incarnation)
         if not self.keeps(round):
             return
@@ -97,7 +97,7 @@ class Rows:
         """What each server has done of a push."""
         if push.slices:
             return [self.service(slice) for slice in push.slices]
-        return [Service(0, push.arrived, push.started, push.served, self._size)]
+        return [Service(0, push.arrived, push.started, push.served, push.request.size_bytes)]
 
     def service(self, slice: Slice) -> Service:
         """What one server has done of its slice."""
