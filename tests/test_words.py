@@ -18,7 +18,7 @@ ANALYSIS = Path(__file__).parents[1] / "analysis"
 FILES = {str(path.relative_to(root)): path for root in (PACKAGE, ANALYSIS) for path in sorted(root.rglob("*.py"))}
 RELATIVE = re.compile(r"(What|Whatever|Who|Whoever|Whose|Whom|Which|How|Why|Where|Wherever)\b", re.IGNORECASE)
 INVERTED = re.compile(r"Of\b")  # "Of several runs those that ..."; a trailing comment may well begin with "of"
-NOT_YET = ("backends/real", "backends/sim")
+NOT_YET = ("backends/real",)
 """Folders and files of the package that are not rewritten yet."""
 
 

@@ -1,4 +1,4 @@
-"""Where time goes: every nanosecond of every worker under one heading, and what links and servers did over time."""
+"""Accounts of time: every nanosecond of every worker under one heading, and meters of links and servers over time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHOWN_SAMPLES = 64
 
 
 class Account:
-    """One worker's time, charged piece by piece and without gaps up to `until`."""
+    """One worker's time, charged in pieces without gaps up to `until`."""
 
     __slots__ = ("spent_ns", "until")
 
@@ -24,18 +24,18 @@ class Account:
         self.until = 0
 
     def charge(self, heading: int, until: int) -> None:
-        """All the time from where the account stands to `until`, if that is later."""
+        """Charge the time from the account's end to `until`, if that is later."""
         if until > self.until:
             self.spent_ns[heading] += until - self.until
             self.until = until
 
     def waste(self, spent_ns: int) -> None:
-        """So much of what was computed is void."""
+        """Move so much computing time to the wasted part."""
         self.spent_ns[COMPUTE] -= spent_ns
         self.spent_ns[WASTED] += spent_ns
 
     def charge_stages(self, stages: Sequence[tuple[int, int]], end: int) -> None:
-        """An exchange's stages in order, as far as they lie before `end`."""
+        """Charge an exchange's stages in order, up to `end`."""
         spent, since = self.spent_ns, self.until
         for heading, until in stages:
             if until > end:
@@ -47,7 +47,7 @@ class Account:
 
 
 def where_time_goes(accounts: Sequence[Account]) -> dict[str, Any]:
-    """Seconds under each heading, of the mean worker and of each; minibatches in vain only where there were any."""
+    """Seconds under each heading, for the mean worker and for each; wasted minibatches only if there were any."""
     totals = [sum(account.spent_ns[index] for account in accounts) for index in range(len(HEADINGS))]
     shown = [(name, index) for index, name in enumerate(HEADINGS) if index != WASTED or totals[index]]
     return {
@@ -57,26 +57,26 @@ def where_time_goes(accounts: Sequence[Account]) -> dict[str, Any]:
 
 
 class Meter:
-    """One link's or server's counters over time: integrals, read at regular moments, from which means follow exactly.
+    """One link's or server's counters over time: integrals, sampled at regular times, so means are exact.
 
-    The moments are some hundred however long the run becomes: when there are too many, every other one is dropped.
+    There are some hundred samples for a run of any length: when there are too many, every other one is dropped.
     """
 
     def __init__(self, name: str, read: Callable[[], tuple[float, float]]) -> None:
-        """`read` gives the integrals up to now of utilisation, and of how many are there, in nanoseconds."""
+        """`read` returns the integrals up to now of utilisation and of the number present, in nanoseconds."""
         self.name, self._read = name, read
         self.samples: list[tuple[float, float]] = [(0.0, 0.0)]
 
     def sample(self) -> None:
-        """Read."""
+        """Take a sample."""
         self.samples.append(self._read())
 
     def thin(self) -> None:
-        """Drop every other one."""
+        """Drop every other sample."""
         del self.samples[1::2]
 
     def summary(self, times_ns: Sequence[int]) -> dict[str, Any]:
-        """Means over the run and over its parts; the last part ends with the run."""
+        """Means over the run and over its spans; the last span ends with the run."""
         (busy, present), end = self.samples[-1], times_ns[-1]
         every = -(-(len(times_ns) - 1) // SHOWN_SAMPLES) or 1
         chosen = [*range(0, len(times_ns) - 1, every), len(times_ns) - 1]
@@ -99,20 +99,20 @@ class Meter:
 
 
 class Meters:
-    """All meters, read together."""
+    """All meters, sampled together."""
 
     def __init__(self, clock: Clock, every_ns: int, prepare: Callable[[], object]) -> None:
-        """`prepare` brings what is read up to now."""
+        """`prepare` brings all integrals up to now; it is called before each sample."""
         self._clock, self._every_ns, self._prepare = clock, max(1, every_ns), prepare
         self._meters: list[Meter] = []
         self.times_ns = [0]
 
     def add(self, name: str, read: Callable[[], tuple[float, float]]) -> None:
-        """One more."""
+        """Add a meter."""
         self._meters.append(Meter(name, read))
 
     def start(self) -> None:
-        """Read at regular moments from now on."""
+        """Take samples at regular times from now on."""
         Timer(self._clock, self._every_ns, self._tick, background=True)
 
     def _tick(self) -> None:
@@ -126,7 +126,7 @@ class Meters:
             self.start()
 
     def sample(self) -> None:
-        """Read all, now."""
+        """Take a sample of all meters now."""
         now = self._clock.now
         if now > self.times_ns[-1]:
             self.times_ns.append(now)
@@ -135,5 +135,5 @@ class Meters:
                 meter.sample()
 
     def summary(self) -> list[dict[str, Any]]:
-        """Of each, in the order in which they were added."""
+        """The summaries of all meters, in the order of their addition."""
         return [meter.summary(self.times_ns) for meter in self._meters]

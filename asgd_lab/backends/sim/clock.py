@@ -1,8 +1,7 @@
-"""The virtual clock: an integer number of nanoseconds, and the heap of the alarms that will ring.
+"""The virtual clock: an integer number of nanoseconds, and the heap of alarms.
 
-Alarms of one time ring in the order in which they were set, as simpy's events do, whose order a test holds this one
-against. An alarm waits for one thing after the other, so that nothing is allocated to wait. Nobody else touches the
-heap.
+Alarms for the same time ring in the order in which they were set, like simpy's events; a test compares the two. An
+alarm is reused for one wait after the other, so waiting allocates nothing. No other file touches the heap.
 """
 
 from __future__ import annotations
@@ -20,33 +19,33 @@ from asgd_lab import interrupts
 
 __all__ = ["FAR", "Alarm", "Clock", "StopSimulation", "Timer"]
 
-FAR = 2**62  # later than everything that happens
-_FIRST = -1  # before all that is set for the same time
+FAR = 2**62  # later than every event
+_FIRST = -1  # sorts before all alarms for the same time
 
 
 class Clock:
-    """Starts at 0. `now` is for everybody to read, and a plain attribute: nothing is read so often."""
+    """A clock that starts at 0. `now` is a plain attribute for speed: nothing is read so often."""
 
     __slots__ = ("_heap", "_number", "background", "now")
 
     def __init__(self) -> None:
         self.now = 0  # nanoseconds of virtual time
-        self.background = 0  # alarms set that alone keep no run alive
+        self.background = 0  # pending alarms that do not keep a run alive by themselves
         self._heap: list[tuple[int, int, Alarm]] = []
         self._number = 0
 
     @property
     def empty(self) -> bool:
-        """Whether nothing at all will happen."""
+        """Whether no alarm is pending."""
         return not self._heap
 
     @property
     def stalled(self) -> bool:
-        """Whether nothing more will happen by itself: a deadlock, unless a fault in the background resolves it."""
+        """Whether only background alarms are pending: a deadlock, unless a fault resolves it."""
         return len(self._heap) <= self.background
 
     def run(self) -> None:
-        """Until nothing is left to happen; `StopSimulation` ends it earlier."""
+        """Ring alarms until none is pending; `StopSimulation` ends it earlier."""
         heap = self._heap
         while heap:
             self.now, _, alarm = heappop(heap)
@@ -54,9 +53,9 @@ class Clock:
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Let KeyboardInterrupt come between two alarms only, where everything adds up; a second one comes at once.
+        """Raise KeyboardInterrupt only between two alarms, where the state is consistent; a second one comes at once.
 
-        For all signals that raise it. Only a main thread hears signals; elsewhere nothing changes.
+        It handles all signals that raise KeyboardInterrupt. Only a main thread gets signals; elsewhere nothing changes.
         """
         heap, pending = self._heap, False
 
@@ -89,21 +88,21 @@ def _interrupt(_: Alarm) -> None:
 
 
 class Alarm:
-    """Something that waits for a time, again and again, for one at a time."""
+    """A reusable alarm, pending for one time at most."""
 
     __slots__ = ("then",)
     then: Callable[[Any], object]
-    """What is called with the alarm when its time has come: a function, or a method of its class. It may be replaced
-    until then."""
+    """The function to call with the alarm at its time: a function, or a method of its class. It may be replaced while
+    the alarm is pending."""
 
     def set(self, clock: Clock, at_ns: int, then: Callable[[Any], object]) -> None:
-        """Call `then` at this time; if that is now, later than all that is due now."""
+        """Call `then` at this time; if that is now, after all other alarms for now."""
         self.then = then
         clock._number = number = clock._number + 1
         heappush(clock._heap, (at_ns, number, self))
 
     def cancel(self) -> None:
-        """It will ring and nobody hear it. It must not be set again before then."""
+        """Let the alarm ring without effect. It must not be set again before its time."""
         self.then = _nothing
 
 
@@ -112,7 +111,7 @@ def _nothing(_: Alarm) -> None:
 
 
 class Timer(Alarm):
-    """An alarm for a function that looks at no alarm; in the background if it alone should keep no run alive."""
+    """An alarm for a function without arguments; a background one does not keep a run alive by itself."""
 
     __slots__ = ("_background", "_call", "_clock")
 
@@ -122,6 +121,6 @@ class Timer(Alarm):
         self.set(clock, clock.now + delay_ns, Timer.ring)
 
     def ring(self) -> None:
-        """The time has come."""
+        """Call the function."""
         self._clock.background -= self._background
         self._call()

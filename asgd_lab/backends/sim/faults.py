@@ -1,10 +1,10 @@
-"""Crashes and restarts: each worker is up for an exponential time, down for another, and comes back.
+"""Crashes and restarts: each worker is up for an exponential time, then down for an exponential time, and so on.
 
-A crash loses every minibatch that is in no version by then: those of the round under way, a push on the link, and one
-that waits in a server's queue, which is served all the same but not applied; what the server has collected is not lost.
-The server hears of it `detect_s` later, at the latest when the worker comes back; until then it counts the worker in,
-and may apply what had arrived. A worker comes back as a new incarnation that goes on with the data order from its last
-applied push, its local optimizer new.
+A crash loses every minibatch that is in no version by then: those of the current round, a push on the link, and a push
+in a server's queue, which is served but not applied; a push that the server has collected is not lost. The server hears
+of the crash `detect_s` later, at the latest when the worker restarts; until then the worker remains a member, and the
+server may apply a push that had arrived. A restarted worker is a new incarnation, which continues the data order after
+its last applied push, with a new local optimizer.
 """
 
 from __future__ import annotations
@@ -20,39 +20,39 @@ from asgd_lab.hardware.costs import nanoseconds
 from asgd_lab.scenario.running import Faults as Config
 from asgd_lab.scenario.running import Kill, ServerDown, Stop
 
-FUTILE = 10  # crashes a worker without a version in between, after which nobody hopes for the next
-HOPELESS = 1000  # crashes a worker without a version in between, whoever works
+FUTILE = 10  # crashes per worker without a version in between, while nobody works: the run fails
+HOPELESS = 1000  # crashes per worker without a version in between: the run fails in any case
 
 
 class Victim(Protocol):
-    """A run, as far as faults strike it."""
+    """A run, as faults see it."""
 
     @property
     def machine(self) -> Machine:
-        """Its servers' queues, and its clock."""
+        """The run's clock and servers."""
 
     @property
     def workers(self) -> Sequence[SimWorker]:
-        """Each one's newest incarnation."""
+        """Each worker's newest incarnation."""
 
     @property
     def version(self) -> int:
-        """The newest one."""
+        """The newest version."""
 
     def crash(self, worker: int) -> tuple[int, int]:
-        """A worker is gone; its minibatches that are lost, and those of them in a round that was not over."""
+        """Let a worker crash; return its lost minibatches, and those of them in an unfinished round."""
 
     def detect(self, worker: int, incarnation: int) -> None:
-        """The server hears that an incarnation is gone, unless it has."""
+        """Tell the server that an incarnation has crashed, unless it knows."""
 
     def restart(self, worker: int) -> None:
-        """A crashed worker is back, as a new incarnation."""
+        """Restart a crashed worker as a new incarnation."""
 
     def deadlock(self) -> NoReturn:
-        """The run has failed: nothing will ever happen again."""
+        """Fail the run, because of a deadlock."""
 
     def fail(self, failure: str) -> NoReturn:
-        """The run has failed, for this reason."""
+        """Fail the run, for this reason."""
 
 
 class Faults:
@@ -64,13 +64,13 @@ class Faults:
         self._random = [streams.generator(seed, worker, "faults") for worker in range(len(sim.workers))]
         self.crashes = 0
         self.lost_minibatches = 0
-        self.lost_under_way = 0  # those of them that were in a round which was not over
+        self.lost_under_way = 0  # those of them in an unfinished round
         self._version = 0  # the newest one, and since it was made:
         self._in_vain = 0  # crashes
-        self._stalled = 0  # those of them that found nothing but faults left to happen
+        self._stalled = 0  # crashes while only background alarms were pending
 
     def start(self) -> None:
-        """All are up now."""
+        """Start the random and the scheduled faults; all workers are up now."""
         clock, at = self._clock, nanoseconds
         for each in self._config.schedule:
             if isinstance(each, Kill):
@@ -100,15 +100,15 @@ class Faults:
             self._crash(worker, None)
 
     def _crash(self, worker: int, repair_ns: int | None) -> None:
-        """Repaired after `repair_ns`, or after a time that is drawn."""
+        """Let a worker crash, and restart it after `repair_ns`, or after a random time."""
         sim, clock = self._sim, self._clock
         victim = sim.workers[worker]
-        if not victim.alive:  # it has left for good
+        if not victim.alive:  # it has left
             return
         if sim.version != self._version:
             self._version, self._in_vain, self._stalled = sim.version, 0, 0
         self._in_vain += 1
-        self._stalled += clock.stalled  # nobody works: will this crash release somebody?
+        self._stalled += clock.stalled  # all workers wait: this crash may release some
         if self._stalled > FUTILE * len(sim.workers):
             sim.deadlock()
         if self._in_vain > HOPELESS * len(sim.workers):
@@ -140,7 +140,7 @@ class Faults:
         self._up(worker)
 
     def facts(self, down_ns: int, end_ns: int) -> dict[str, Any]:
-        """The run's part of summary.json; `down_ns` is the sum over the workers."""
+        """The facts on faults for summary.json; `down_ns` is the sum over the workers."""
         in_all = len(self._sim.workers) * end_ns
         return {
             "crashes": self.crashes,

@@ -1,4 +1,4 @@
-"""A fetch on its way: the request, the server's queue and its gate, and the vector over the link to the device."""
+"""A fetch: the request, the server's queue and gate, and the transfer of the vector to the device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from asgd_lab.protocol.messages import FetchRequest, Grant
 
 
 class Fetch(Exchange):
-    """A fetch, and all that its worker's life has of them, one after the other."""
+    """The fetch of a worker's life, reused for one fetch after the other."""
 
     __slots__ = ("_served", "_to_device_ns", "answer", "request", "versions")
     request: FetchRequest
@@ -24,7 +24,7 @@ class Fetch(Exchange):
         self, worker: Owner, machine: Machine, served: Callable[[Fetch], object],
         slice_served: Callable[[Slice], object],
     ) -> None:  # fmt: skip
-        """`served` hears that the server may answer."""
+        """`served` is called when the server may answer."""
         super().__init__(
             worker, machine, machine.network.routes[DOWN][worker.number], machine.costs.client_fetch_ns, slice_served
         )
@@ -32,7 +32,7 @@ class Fetch(Exchange):
         self._to_device_ns = machine.costs.to_device_ns
 
     def begin(self, request: FetchRequest, local: int) -> None:
-        """From the worker's own time `local`, now or later."""
+        """Begin at the worker's own time `local`, now or later."""
         self.in_flight, self.begun = True, local
         self.sent = self.arrived = self.started = self.served = self.released = self.landed = self.done = FAR
         if self.slices:
@@ -51,7 +51,7 @@ class Fetch(Exchange):
             self.arrive()
 
     def arrive(self) -> None:
-        """At the server's queue; past it, if the fetch is one-sided."""
+        """Enter the server's queue, or pass it if the fetch is one-sided."""
         self.arrived = self.clock.now
         if self.machine.one_sided:
             self.started = self.arrived
@@ -62,7 +62,7 @@ class Fetch(Exchange):
             self.queue.submit(self, True)
 
     def release_slice(self, server: int, grant: Grant) -> None:
-        """An independent server's answer leaves it now; the first one's says how many minibatches."""
+        """Send an independent server's answer; the first server's states the minibatches."""
         self.versions[server] = grant.version
         self.released = self.served = self.clock.now
         if server == 0:
@@ -70,7 +70,7 @@ class Fetch(Exchange):
         self.slices[server].transfer(slice_lands)
 
     def slice_arrives(self, server: int) -> None:
-        """At one of several independent servers; past its queue, if the fetch is one-sided."""
+        """Enter the queue of one of several independent servers, or pass it if the fetch is one-sided."""
         self.arrived = self.clock.now
         if self.machine.one_sided:
             self.slices[server].started = self.arrived
@@ -79,12 +79,12 @@ class Fetch(Exchange):
             self.machine.submit(self, server, True)
 
     def serve(self) -> None:
-        """The server may answer now."""
+        """The service has ended: the server may answer."""
         self.served = self.clock.now
         self._served(self)
 
     def release(self, grant: Grant) -> None:
-        """The server's answer leaves it now."""
+        """Send the server's answer."""
         clock, route = self.clock, self.route
         self.answer, self.released = grant, clock.now
         if not grant.steps:
@@ -119,11 +119,11 @@ class Fetch(Exchange):
         self.worker.finished(self)
 
     def land(self) -> None:
-        """The vector is on the worker's host."""
+        """The vector has arrived at the worker's host."""
         self._land_at(self.clock.now)
 
     def slice_lands(self) -> None:
-        """One of several."""
+        """One of several slices has arrived at the worker's host."""
         self.left -= 1
         if not self.left:
             if self.independent:
@@ -131,7 +131,7 @@ class Fetch(Exchange):
             self.land()
 
     def _land_at(self, landed: int) -> None:
-        """What follows is the worker's own affair: its time is known now, except on a host that is shared."""
+        """Compute the end of the fetch: no shared resource is left, except perhaps the host."""
         self.landed = landed
         if self.host is not None and self.client_ns:
             self.set(self.clock, landed + self._to_device_ns, _unpack)
@@ -140,7 +140,7 @@ class Fetch(Exchange):
         self.worker.finished(self)
 
     def unpack(self) -> None:
-        """Software on the worker's host, whose cores are shared."""
+        """Run the worker's software on a host with shared cores."""
         assert self.host is not None
         self.job = self.host.sharing.take(self.host.one, self.client_ns, self._unpacked)
 
@@ -150,11 +150,11 @@ class Fetch(Exchange):
         self.worker.finished(self)
 
     def cut(self, now: int) -> None:
-        """The worker is gone: what it has on a link of its own ends there."""
+        """The worker has crashed: end the transfer on an unshared link."""
         self.machine.network.private[DOWN].cut(self.released, self.released + self.route.alone_ns, now)
 
     def charge(self, account: Account) -> None:
-        """The same as by its stages, in one go where it was waited for from its beginning."""
+        """Charge all stages, in one step if the worker waited from the beginning."""
         if account.until != self.begun or self.host is not None or not self.answer.steps:
             account.charge_stages(self.stages(), self.done)
             return

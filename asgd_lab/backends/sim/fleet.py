@@ -1,4 +1,4 @@
-"""All workers of a run: each one's newest incarnation, and those before it whose push the server has and keeps."""
+"""All workers of a run: each one's newest incarnation, and earlier incarnations with a push held by the server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from asgd_lab.tasks import Task
 
 
 class Fleet:
-    """Makes them, lets them crash, and makes them anew."""
+    """Makes, crashes and restarts workers."""
 
     def __init__(self, world: World, scenario: Scenario, task: Task, algorithm: Algorithm, initial: Tensor) -> None:
         self._world, self._task, self._algorithm, self._initial = world, task, algorithm, initial
@@ -29,11 +29,11 @@ class Fleet:
         stated_step_s = getattr(scenario.task, "step_s", None)
         self._times = StepTimes.all(scenario.hardware, scenario.seed, scenario.workers, stated_step_s, scenario.faults)
         self.workers: list[SimWorker] = []
-        self.down: set[int] = set()  # who has crashed and is not back
-        self._former: dict[tuple[int, int], SimWorker] = {}  # incarnations that are gone, by worker and number
+        self.down: set[int] = set()  # workers that have crashed and are not restarted yet
+        self._former: dict[tuple[int, int], SimWorker] = {}  # earlier incarnations, by worker and number
 
     def make(self) -> None:
-        """All of them, of their first incarnation."""
+        """Make the first incarnation of all workers."""
         self.workers += [self._worker(number) for number in range(len(self.accounts))]
 
     def _worker(self, number: int) -> SimWorker:
@@ -42,7 +42,7 @@ class Fleet:
         return SimWorker(self._world, number, entry, self._times[number], self.accounts[number], depth)
 
     def push_of(self, grant: Ack) -> Push:
-        """The push that a grant is for."""
+        """The push that an answer is for."""
         if not self._former and self._algorithm.depth == 1:
             return self.workers[grant.worker].pushes[0]
         former = self._former.pop((grant.worker, grant.incarnation), None)
@@ -53,7 +53,7 @@ class Fleet:
         return pushes[0]
 
     def crash(self, number: int) -> int:
-        """A worker is gone; the minibatches that it had taken, those of a round that was not over included."""
+        """Let a worker crash; return its minibatches so far, those of an unfinished round included."""
         victim = self.workers[number]
         taken = victim.minibatches
         self.down.add(number)
@@ -61,39 +61,39 @@ class Fleet:
         return taken
 
     def restart(self, number: int, standing: tuple[int, int], minibatches: int) -> None:
-        """A crashed worker is back as a new incarnation: `standing` has its number, and how many pushes it made."""
+        """Restart a crashed worker as a new incarnation: `standing` has its number, and the worker's pushes so far."""
         self.down.discard(number)
         former = self.workers[number]
-        if former.pushes[0].collected:  # it is to be applied yet
+        if former.pushes[0].collected:  # the server will still apply it
             self._former[number, former.replica.incarnation] = former
         self.workers[number] = worker = self._worker(number)
         worker.client.begin(*standing, minibatches)
         worker.start()
 
     def stop(self, now: int) -> None:
-        """The run is over, wherever they are."""
+        """End all workers, at any point of their programs."""
         for worker in self.workers:
             worker.stop(now, DOWN if worker.number in self.down else IDLE)
 
     def count(self, statistics: Statistics) -> None:
-        """How long each has computed, in vain or not."""
+        """Count each worker's computing time, the wasted one included."""
         for worker, account in enumerate(self.accounts):
             statistics.worker_busy(worker, account.spent_ns[COMPUTE] + account.spent_ns[WASTED])
 
     @property
     def down_ns(self) -> int:
-        """The sum over all of how long they were down."""
+        """The sum of all workers' down times."""
         return sum(account.spent_ns[DOWN] for account in self.accounts)
 
 
 def deadlock(waiting: Sequence[SimWorker], now: int) -> str:
-    """One line: who waits, for what, since when."""
+    """A line with the waiting workers, their stages and times."""
     whats = sorted({"nothing" if each.awaits is None else each.awaits.waits_for for each in waiting})
     return f"deadlock at {now * 1e-9:.6g} s: workers {_listed(waiting)} wait for {' or '.join(whats) or 'nothing'}"
 
 
 def starvation(waiting: Sequence[SimWorker], now: int) -> str | None:
-    """One line, if the run has come to its end past somebody whose request the server has had and not answered."""
+    """A line if the run has ended while a served request was never answered, else None."""
     starved = [worker for worker in waiting if worker.awaits is not None and worker.awaits.collected]
     if not starved:
         return None

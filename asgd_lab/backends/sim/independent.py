@@ -1,4 +1,4 @@
-"""Independent servers (DistBelief's shards): each serves its slice of an exchange, in an order of its own."""
+"""Independent servers (DistBelief's shards): each serves its slices of exchanges in its own order."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from asgd_lab.protocol.messages import DROPPED, Ack, Answer
 
 
 class Independent:
-    """Puts together what they answer: a push has ended when all have served it, as the first one says."""
+    """Combines their answers: a push ends when all have served it, with the first server's answer."""
 
     def __init__(
         self, shards: Shards, rows: Rows, clock: Clock, deliver: Callable[[list[Answer]], None],
         pushed: Callable[[list[Answer]], None],
     ) -> None:  # fmt: skip
-        """`deliver` gets answers to fetches, `pushed` those to a push that all servers have."""
+        """`deliver` gets answers to fetches, `pushed` the answer to a push that all servers have served."""
         self._shards, self._rows, self._clock, self._deliver, self._pushed = shards, rows, clock, deliver, pushed
-        self.partly_applied = 0  # pushes that are in a version of the first server, and not of all
+        self.partly_applied = 0  # pushes in a version of the first server, but not of all servers
 
     def served(self, slice: Slice) -> None:
-        """One of them has served its slice of a push or a fetch."""
+        """A server has served its slice of a push or a fetch."""
         exchange, index, now = slice.of, slice.index, self._clock.now
         server = self._shards.servers[index]
         if type(exchange) is Push:

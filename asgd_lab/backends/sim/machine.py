@@ -1,4 +1,4 @@
-"""The simulated machine, put together from what the scenario states: processors, network, servers, and their meters."""
+"""The simulated machine of the scenario's hardware: processors, network, servers, and their meters."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from asgd_lab.scenario import Scenario
 
 
 class Machine:
-    """What a run's workers and servers stand on."""
+    """The processors, network and servers of a run."""
 
     def __init__(self, clock: Clock, scenario: Scenario, size_bytes: int, depth: int) -> None:
-        """`depth`: transfers that a worker may have under way in one direction."""
+        """`depth`: transfers that a worker may have in flight in one direction."""
         hardware = scenario.hardware
         self._scenario = scenario
         self.clock = clock
@@ -28,7 +28,7 @@ class Machine:
         self.shared: list[Processor] = []
         self._node = self._processor(clock, "cores", hardware.cores)
         hosts, devices = -(-scenario.workers // hardware.host.workers), -(-scenario.workers // hardware.device.workers)
-        # A worker trains, fetches, and has `depth` pushes: with a core for each of these, nobody is ever short of one.
+        # A worker trains, fetches, and has `depth` pushes: with a core for each of these, none is ever short of cores.
         is_short = (hardware.host.cores or 0) < hardware.host.workers * (depth + 2)
         cores = hardware.host.cores if is_short else None
         self._hosts = [self._processor(clock, f"host {host}", cores) for host in range(hosts)]
@@ -56,7 +56,7 @@ class Machine:
             self.meters.add(name, read)
 
     def processors(self, worker: int) -> tuple[Processor | None, Processor | None]:
-        """What its software, and what its training, shares with others."""
+        """The shared processors of a worker's software and of its training; None: not shared."""
         hardware = self._scenario.hardware
         host = self._node or self._hosts[worker // hardware.host.workers]
         device = self._devices[worker // hardware.device.workers]
@@ -70,12 +70,12 @@ class Machine:
             self.queues[server].submit(request.slices[server], fetch)
 
     def give_up(self, request: Divided, servers: list[int]) -> None:
-        """Slices of a push will never arrive."""
+        """Tell the servers that slices of a push will never arrive."""
         if self._ordered is not None:
             self._ordered.give_up(request, servers)
 
     def go_down(self, until: int) -> None:
-        """No server serves anybody before then; what was being served begins anew."""
+        """Stop all servers until then; an interrupted service is repeated."""
         for queue in self.queues:
             queue.go_down(until)
 

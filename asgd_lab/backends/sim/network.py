@@ -1,8 +1,8 @@
-"""The routes between workers and servers: what a transfer passes through, and who shares that with whom.
+"""The routes between workers and servers: the links of each transfer, and their sharing.
 
 A transfer passes its host's network card, the link of its worker's group to that server, and the server's network card,
-as far as the scenario limits them. What nobody shares takes a time that is known at once; everything else is divided
-fairly (see `sharing`).
+if the scenario limits them. On unshared links its time is known at once; shared links are divided fairly (see
+`sharing`).
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class Route:
     """One direction between a worker and a server, for slices of one size."""
 
     latency_ns: int
-    alone_ns: int = 0  # what a slice takes where nothing is shared
+    alone_ns: int = 0  # a slice's time on unshared links
     bytes: float = 0.0
     sharing: Sharing | None = None
-    one: Class = NOBODY  # of those who take of it
+    one: Class = NOBODY  # the class of its takers
 
     def cut(self, entry: list[Any] | None) -> None:
-        """The sender or the receiver of a transfer is gone."""
+        """End a transfer whose sender or receiver has crashed."""
         if self.sharing is not None and entry is not None:
             self.sharing.withdraw(self.one, entry)
 
@@ -43,7 +43,7 @@ class Network:
     """All routes: `routes[direction][worker][server]`, and the capacities that are shared, in order of their names."""
 
     def __init__(self, clock: Clock, hardware: Hardware, workers: int, size_bytes: int, crowded: bool) -> None:
-        """`crowded`: a worker may have several transfers under way in one direction, and shares its own link then."""
+        """`crowded`: a worker may have several transfers in flight in one direction, which then share its own link."""
         self._hardware, self._workers = hardware, workers
         self._slice_bytes = size_bytes / hardware.server.count
         self._crowded = crowded or hardware.server.count > 1
@@ -61,12 +61,12 @@ class Network:
         self.capacities = [self._named[name] for name in sorted(self._named) if not name.startswith("worker ")]
 
     def move(self) -> None:
-        """Bring what is counted up to now."""
+        """Bring all counters up to now."""
         for sharing in self.sharings:
             sharing.move()
 
     def private_meters(self, clock: Clock) -> Iterator[tuple[str, Callable[[], tuple[float, float]]]]:
-        """Of the links that workers have to themselves, all in one a direction: mean utilisation, transfers there."""
+        """Readers for the workers' unshared links together, one per direction: mean utilisation, and transfers."""
         for direction, side in ((UP, "up"), (DOWN, "down")):
             mine = [one for name, one in self._named.items() if name.startswith("worker ") and name.endswith(side)]
             if mine:
@@ -75,7 +75,7 @@ class Network:
                 yield f"workers' links {side}", self.private[direction].reader(clock, self._workers)
 
     def _plan(self, worker: int, server: int, direction: int) -> tuple[int, float, tuple[Capacity, ...], float]:
-        """(latency, bytes a nanosecond of what is the worker's alone, capacities that are shared, cap of a flow)."""
+        """(latency, unshared bytes per nanosecond, shared capacities, cap of a flow)."""
         hardware, side = self._hardware, ("up", "down")[direction]
         name, link = self._link(worker, server)
         bandwidth = (link.up, link.down)[direction]
@@ -123,29 +123,29 @@ class Network:
 
 
 class PrivateTransfers:
-    """The time of transfers that nobody shares a link with, in one direction."""
+    """Counters of transfers on unshared links, in one direction."""
 
     __slots__ = ("_ahead", "_sum")
 
     def __init__(self) -> None:
         self._sum = 0
-        self._ahead: deque[tuple[int, int]] = deque()  # (start, end) of the newest, which may not be over
+        self._ahead: deque[tuple[int, int]] = deque()  # (start, end) of the newest, which may be unfinished
 
     def add(self, start: int, end: int) -> None:
-        """One more, from now on."""
+        """Count a transfer that starts now."""
         self._sum += end - start
         self._ahead.append((start, end))
         while self._ahead[0][1] <= start:
             self._ahead.popleft()
 
     def cut(self, start: int, end: int, now: int) -> None:
-        """One of them is over now, if it is under way."""
+        """End a transfer now, if it is in flight."""
         if now < end and (start, end) in self._ahead:
             self._ahead.remove((start, end))
             self._sum -= end - now
 
     def reader(self, clock: Clock, links: int) -> Callable[[], tuple[float, float]]:
-        """What a meter reads, of as many links as there are."""
+        """A reader for a meter, for so many links."""
 
         def read() -> tuple[float, float]:
             now = clock.now
@@ -169,7 +169,7 @@ def _each(plans: Sequence[Sequence[Sequence[Any]]]) -> Iterator[Any]:
 
 
 def _components(clock: Clock, together: Sequence[tuple[Capacity, ...]]) -> dict[Capacity, Sharing]:
-    """One `Sharing` for all capacities that flows connect, directly or by way of others."""
+    """One `Sharing` for each set of capacities connected by flows, directly or through other capacities."""
     parent: dict[Capacity, Capacity] = {}
 
     def root(one: Capacity) -> Capacity:

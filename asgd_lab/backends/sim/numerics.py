@@ -1,8 +1,8 @@
-"""When a worker's minibatches are computed: each round for itself when its time is over, or many rounds together.
+"""The computation of workers' minibatches: each round alone at its end, or many rounds in one batched call.
 
-What a worker computes between fetch and push depends on nothing else. So it may be computed any time before its push is
-due; when a result is needed that is not there, all rounds that are pending are advanced in one batched call. Batched
-results are the same bytes for the same seed, close to the sequential ones, and not their bits.
+A worker's computation between fetch and push depends on nothing else. So it may happen at any time before its push is
+due; when a missing result is needed, all pending rounds are advanced in one batched call. Batched results are the same
+bytes for the same seed; they are close to the sequential ones, but not bit for bit.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from asgd_lab.tasks.base import Batch, Learner, Taken, Task
 
 
 def chosen(scenario: Scenario, task: Task, device: torch.device, stops: bool = False) -> Sequential | Batched | None:
-    """As the scenario says; where it leaves that to a probe, what the probe found joins summary.json.
+    """The numerics that the scenario states, or the faster ones by a probe, and the probe's facts for summary.json.
 
-    None for a task without parameters, whose minibatches only take time.
+    None for a task without parameters: its minibatches only take time.
     """
     mode = scenario.backend.numerics
     if not task.size:
         return None
     if mode == "sequential":
         return Sequential()
-    if stops:  # a round that was computed with others cannot be cut short
+    if stops:  # a round of a batched call cannot be cut short
         because = "the algorithm may stop a worker in the midst of its minibatches"
         if mode == "batched":
             raise ScenarioError.at("backend.numerics", f"cannot be batched where {because}; use sequential or auto")
@@ -46,7 +46,7 @@ def chosen(scenario: Scenario, task: Task, device: torch.device, stops: bool = F
 
 
 class Computation:
-    """One round's minibatches, which end at `ends_ns` from their common start."""
+    """The minibatches of one round; they end at `ends_ns` from their common start."""
 
     __slots__ = ("_batched", "_found", "_worker", "ends_ns", "first", "learner")
 
@@ -57,7 +57,7 @@ class Computation:
         self._found: Taken | None = None
 
     def results(self, count: int) -> Taken:
-        """Of the first `count`: all, unless it was stopped. The parameters are then those after them."""
+        """Results of the first `count` minibatches (all, unless stopped); the parameters are those after them."""
         if self._batched is not None:
             if self._found is None:
                 self._batched.advance()
@@ -76,17 +76,17 @@ class Computation:
         return losses, errors
 
     def found(self, results: Taken) -> None:
-        """Computed with others."""
+        """Take the results from a batched call."""
         self._found = results
 
     def forget(self) -> None:
-        """Its worker is gone."""
+        """Discard the round of a crashed worker."""
         if self._batched is not None:
             self._batched.pending.pop(self, None)
 
 
 class Sequential:
-    """Each round for itself."""
+    """Computes each round alone."""
 
     def __init__(self, facts: dict[str, Any] | None = None) -> None:
         self.facts = facts or {}
@@ -97,7 +97,7 @@ class Sequential:
 
 
 class Batched:
-    """All pending rounds together."""
+    """Computes all pending rounds together."""
 
     def __init__(self, batch: Batch, facts: dict[str, Any]) -> None:
         self._batch, self.facts = batch, facts
@@ -110,7 +110,7 @@ class Batched:
         return computation
 
     def advance(self) -> None:
-        """Compute all that is pending."""
+        """Compute all pending rounds."""
         rounds = list(self.pending)
         self.pending.clear()
         try:

@@ -1,4 +1,4 @@
-"""Looking at a simulation without touching it: evaluations on the way, and a person's view of its progress."""
+"""Observation of a simulation without influence on it: evaluations during the run, and its progress."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from asgd_lab.scenario import Scenario
 from asgd_lab.tasks import Task
 from asgd_lab.tasks.base import Learner
 
-WATCH_EVERY = 256  # pushes between two looks at the host's clock
+WATCH_EVERY = 256  # pushes between two readings of the host's clock
 WATCH_S = 0.2
 
 
 class Observer:
-    """What the scenario wants evaluated, and who watches."""
+    """The scenario's evaluations, and the caller's `watch`."""
 
     def __init__(self, scenario: Scenario, task: Task, record: RunDirectory, clock: Clock, shards: Shards,
                  buffers: Callable[[], Mapping[str, Tensor]]) -> None:  # fmt: skip
-        """`buffers` gives those that go with the server's parameters."""
+        """`buffers` returns the buffers to evaluate the server's parameters with."""
         evaluate = scenario.evaluate
         self._task, self._record, self._clock, self._shards = task, record, clock, shards
         self._buffers = buffers
@@ -40,11 +40,11 @@ class Observer:
 
     @property
     def any(self) -> bool:
-        """Whether there is anything to look at after a push."""
+        """Whether there is anything to do after a push."""
         return self.watch is not None or self._at_server
 
     def at_server(self, pushes: int) -> None:
-        """After so many pushes: evaluate if it is due, and show."""
+        """After a push: evaluate the server if that is due, and report the progress."""
         server = self._shards.first
         if self._at_server and server.minibatches >= self._next:
             self._next = (server.minibatches // self._every + 1) * self._every
@@ -57,7 +57,7 @@ class Observer:
             self.watch(Progress(now_s, server.version, server.minibatches, -1, error=error))
 
     def at_replica(self, replica: Replica, learner: Learner) -> None:
-        """After a worker's minibatches: evaluate if it is due."""
+        """After a worker's minibatches: evaluate its replica if that is due."""
         worker = replica.worker
         if self._at_replicas and replica.minibatches >= self._next_of[worker] and replica.vectors is not None:
             every = self._every / len(self._next_of)
@@ -68,7 +68,7 @@ class Observer:
     def _evaluate(
         self, whose: str, version: int, params: Tensor, buffers: Mapping[str, Tensor], of_replica: bool = False
     ) -> None:
-        """One owner's parameters into the table, beside the minibatches that are in the server's by now."""
+        """Write an evaluation of one owner's parameters, with the server's minibatches so far."""
         try:
             found = self._task.evaluate(params, buffers, of_replica=of_replica)
         except Exception as error:

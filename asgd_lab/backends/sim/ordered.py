@@ -1,7 +1,7 @@
 """Several servers that share a vector: each has a slice, and a request is done when its last slice is.
 
-They serve all requests in one order, that of arrival at the first of them, so that every fetch finds one version
-everywhere.
+They serve all requests in one order, that of arrival at the first server, so every fetch gets the same version from all
+of them.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class Divided(Request):
     __slots__ = ("early", "left", "slices")
     slices: Sequence[Piece]
     left: int
-    """Slices that are still to come, or to be served."""
+    """Slices still to arrive or to be served."""
     early: set[int]
-    """Servers whose slice came before the first server's."""
+    """Servers whose slice arrived before the first server's."""
 
 
 class Ordered:
-    """Several servers that serve in one order, which the first one decides."""
+    """Several servers that serve in one order, decided by the first one."""
 
     def __init__(self, clock: Clock, services: list[ServiceTimes]) -> None:
         self.queues = [InOrder(clock, one) for one in services]
@@ -55,8 +55,8 @@ class Ordered:
             request.early.add(server)
 
     def give_up(self, request: Divided, servers: list[int]) -> None:
-        """Its slices will never arrive at these servers, which go on with the next."""
-        if not request.left:  # nor has it a place in the order: those that came early are forgotten
+        """Skip a request's slices that will never arrive at these servers."""
+        if not request.left:  # it has no place in the order: forget its early slices
             for server in request.early:
                 self.queues[server].departure(self.queues[server].clock.now)
             request.early.clear()
@@ -68,26 +68,26 @@ class Ordered:
 
 
 class InOrder(Queue, Alarm):
-    """One of them; as an alarm, it waits for the end of the service under way."""
+    """One of these servers; as an alarm, it waits for the end of the current service."""
 
     def __init__(self, clock: Clock, services: ServiceTimes) -> None:
         super().__init__(clock)
         self._services = services
-        self._waiting: deque[tuple[Piece, bool]] = deque()  # and whether it is a fetch
+        self._waiting: deque[tuple[Piece, bool]] = deque()  # slices, with True for fetches
         self._serving: Piece | None = None
 
     def arrive(self, slice: Piece) -> None:
-        """A slice is there, whether its place in the order is known or not."""
+        """A slice has arrived; its place in the order may be unknown yet."""
         slice.arrived = self.clock.now
         self.arrival(slice.arrived)
 
     def enqueue(self, slice: Piece, fetch: bool) -> None:
-        """The next in order, there or not."""
+        """Add the next slice in order; it may not have arrived."""
         self._waiting.append((slice, fetch))
         self.serve_next()
 
     def skip(self, slice: Piece) -> bool:
-        """Do not wait for a slice that is not there; whether there was one to wait for."""
+        """Do not wait for a slice that has not arrived; return whether there was one to wait for."""
         if slice.arrived != FAR or (slice, False) not in self._waiting:
             return False
         self._waiting.remove((slice, False))
@@ -95,7 +95,7 @@ class InOrder(Queue, Alarm):
         return True
 
     def serve_next(self) -> None:
-        """The one whose turn it is, if it is there and nobody is being served."""
+        """Serve the next slice in order, if it has arrived and the server is free."""
         if self._serving is not None or not self._waiting or self._waiting[0][0].arrived == FAR:
             return
         if self.clock.now < self.down_until:
@@ -110,7 +110,7 @@ class InOrder(Queue, Alarm):
         self.set(self.clock, self.free_at, InOrder.ring)
 
     def go_down(self, until: int) -> None:
-        """The slice that is being served begins anew then."""
+        """Stop until then, and repeat the interrupted service."""
         clock, serving = self.clock, self._serving
         self.down_until = max(self.down_until, until)
         if serving is None:
@@ -123,7 +123,7 @@ class InOrder(Queue, Alarm):
         self.then = InOrder.later
 
     def later(self) -> None:
-        """The slice would have been served by now, had the server not been down."""
+        """The service would have ended now if the server had not been down."""
         self.set(self.clock, self.free_at, InOrder.ring)
 
     def ring(self) -> None:

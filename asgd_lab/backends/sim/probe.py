@@ -1,4 +1,4 @@
-"""Whether batching pays for a task: measured on scratch replicas, before the run, which it leaves as it was."""
+"""A probe whether batching pays for a task: measured on scratch replicas before the run, without effect on it."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import torch
 
 from asgd_lab.tasks.base import CPU, Batch, Learner, Task
 
-_MARGIN = 1.1  # batching must win by so much: it costs the bits of the sequential run
+_MARGIN = 1.1  # batching must win by this factor: it gives up the bits of the sequential run
 _REPEATS = 5
-_ENOUGH_S = 2.0  # after which no further repeat begins
-_WORKERS = 32  # that stand for all
-_ALONE = 4  # of them, where each computes for itself
-_STEPS = 5  # likewise of a round
+_ENOUGH_S = 2.0  # no repeat begins after this time
+_WORKERS = 32  # replicas that stand for all
+_ALONE = 4  # replicas for the sequential measurement
+_STEPS = 5  # minibatches of a round, at most
 
 
 def faster_batched(
     task: Task, batch: Batch, workers: int, steps: int, device: torch.device = CPU
 ) -> tuple[bool, float]:
-    """Whether rounds of so many minibatches, by so many workers at once, take clearly less time batched; and the ratio,
-    time one by one over time batched.
+    """Whether rounds of so many minibatches of so many workers are clearly faster batched, and the ratio of times,
+    sequential over batched.
 
-    Takes seconds of the host's time, more with large networks. What the batch prepares on first use stays prepared.
+    It takes seconds of the host's time, more with large networks. Preparations of the batch at its first use remain.
     """
     workers, steps = min(workers, _WORKERS), min(steps, _STEPS)
     learners = [task.learner(worker, task.initial().to(device)) for worker in range(workers)]

@@ -1,4 +1,4 @@
-"""A push on its way: from a worker's buffer, over its host and the link, through the server's queue, and the answer."""
+"""A push: from a worker's buffer over its host and the link, through the server's queue, and the answer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from asgd_lab.protocol.messages import Ack, PushRequest
 
 
 class Push(Exchange):
-    """A push, and all that leave from one buffer of its worker, one after the other."""
+    """The push from one buffer of a worker, reused for one push after the other."""
 
     __slots__ = ("_full_bytes", "_served", "_to_host_ns", "answer", "distance", "request")
     request: PushRequest
@@ -23,7 +23,7 @@ class Push(Exchange):
         self, worker: Owner, machine: Machine, served: Callable[[Push], object],
         slice_served: Callable[[Slice], object],
     ) -> None:  # fmt: skip
-        """`served` hears that the servers have it."""
+        """`served` is called when the servers have served it."""
         super().__init__(
             worker, machine, machine.network.routes[UP][worker.number], machine.costs.client_push_ns, slice_served
         )
@@ -32,7 +32,7 @@ class Push(Exchange):
         self._to_host_ns, self._full_bytes = machine.costs.to_host_ns, machine.size_bytes
 
     def begin(self, request: PushRequest, local: int) -> None:
-        """From the worker's own time `local`, now or later."""
+        """Begin at the worker's own time `local`, now or later."""
         self.in_flight, self.begun = True, local
         self.sent = self.arrived = self.started = self.served = self.released = self.landed = self.done = FAR
         if self.slices:
@@ -52,7 +52,7 @@ class Push(Exchange):
             self.send()
 
     def prepare(self) -> None:
-        """Software on the worker's host, whose cores are shared."""
+        """Run the worker's software on a host with shared cores."""
         assert self.host is not None
         self.job = self.host.sharing.take(self.host.one, self.client_ns, self._prepared)
 
@@ -61,7 +61,7 @@ class Push(Exchange):
         self.set(self.clock, self.clock.now + self._to_host_ns, _send)
 
     def send(self) -> None:
-        """The vector leaves the host."""
+        """Start the transfer from the host."""
         clock, route = self.clock, self.route
         self.sent = now = clock.now
         if self.slices:
@@ -97,22 +97,22 @@ class Push(Exchange):
             self.arrive()
 
     def arrive(self) -> None:
-        """At the server's queue."""
+        """Enter the server's queue."""
         self.arrived = self.clock.now
         self.queue.submit(self, False)
 
     def slice_arrives(self, server: int) -> None:
-        """At one of several servers."""
+        """A slice has arrived at one of several servers."""
         self.arrived = self.clock.now if self.arrived == FAR else max(self.arrived, self.clock.now)
         self.machine.submit(self, server, False)
 
     def serve(self) -> None:
-        """Applied, if nobody collects."""
+        """The service has ended: the server applies or holds the push."""
         self.served = self.clock.now
         self._served(self)
 
     def release(self, ack: Ack) -> None:
-        """The server says that the update's buffer is free; the worker hears it a latency later, the farthest last."""
+        """The server's answer leaves it; the worker hears it a latency later, from several servers the last one."""
         now = self.clock.now
         self.answer, self.released = ack, now
         if self.independent:
@@ -122,11 +122,11 @@ class Push(Exchange):
         self.worker.finished(self)
 
     def cut(self, now: int) -> None:
-        """The worker is gone: what it has on a link of its own ends there."""
+        """The worker has crashed: end the transfer on an unshared link."""
         self.machine.network.private[UP].cut(self.sent, self.sent + round(self._of_size(self.route.alone_ns)), now)
 
     def charge(self, account: Account) -> None:
-        """The same as by its stages, in one go where it was waited for from its beginning."""
+        """Charge all stages, in one step if the worker waited from the beginning."""
         if account.until != self.begun or self.host is not None:
             account.charge_stages(self.stages(), self.done)
             return

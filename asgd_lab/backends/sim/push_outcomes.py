@@ -1,4 +1,4 @@
-"""What became of each push: counted, and written into the server's rows; those that the server keeps wait here."""
+"""Outcomes of pushes: counted, and written into the server's rows; kept pushes wait here for their end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from asgd_lab.record.summary import Statistics
 
 
 class Kept(NamedTuple):
-    """What a push was when it had been served: its worker goes on, and pushes the next one from the same buffer."""
+    """A copy of a push's state after its service: its worker continues, and reuses the push object."""
 
     services: list[Service]
     ended: int
@@ -19,7 +19,7 @@ class Kept(NamedTuple):
 
 
 class PushOutcomes:
-    """Counts them."""
+    """Counts the outcomes."""
 
     def __init__(self, statistics: Statistics, rows: Rows, server_rows: bool) -> None:
         """`server_rows`: whether a row is written for an application; independent servers write their own."""
@@ -30,11 +30,11 @@ class PushOutcomes:
         self._kept: dict[tuple[int, int], Kept] = {}  # by worker and number
 
     def keep(self, push: Push) -> None:
-        """The server keeps it; another answer will say what has become of it."""
+        """Note a push that the server keeps; a later answer ends it."""
         self._kept[push.request.worker, push.request.number] = self._served(push)
 
     def was_kept(self, ack: Ack) -> bool:
-        """Whether this answer is for a push that was kept, whose worker does not wait for it; it is counted then."""
+        """Whether this answer ends a kept push, for which no worker waits; if so, it is counted here."""
         served = self._kept.pop((ack.worker, ack.number), None) if self._kept else None
         if served is None:
             return False
@@ -43,7 +43,7 @@ class PushOutcomes:
         return True
 
     def ended(self, push: Push, ack: Ack) -> None:
-        """The push has ended as its answer says."""
+        """Count a push that has ended, by its answer."""
         if ack.version == DROPPED:  # inlined: `_count`
             self.statistics.dropped(ack.steps)
         else:

@@ -1,4 +1,4 @@
-"""What a simulation writes into its tables: a row an effect, and a row for each thing inside it that took time."""
+"""The rows of a simulation's tables: one per effect, and one for each part of an effect that took time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FETCH, TRAIN, PUSH, APPLY, GRANT, UP, DOWN, TO_HOST, TO_DEVICE = (
     KINDS.index(kind) for kind in ("fetch", "train", "push", "apply", "grant", "up", "down", "to_host", "to_device")
 )
 SERVER = -1  # the worker of a server's row
-NOT_OF_ONE = -1  # the shard of a worker's row
+NOT_OF_ONE = -1  # the shard in a worker's row
 
 
 class Service(NamedTuple):
@@ -42,7 +42,7 @@ class Rows:
         self._costs, self._size = costs, size_bytes
 
     def train(self, replica: Replica, steps: int, begun: int, ended: int) -> None:
-        """A Train of so many minibatches that is over, and counted."""
+        """Write a counted Train of so many minibatches."""
         round = replica.sequence + 1
         if self.keeps(round):
             row = (replica.worker, round, TRAIN, begun, ended, 0, replica.version, -1, steps, 0, NOT_OF_ONE)
@@ -52,7 +52,7 @@ class Rows:
         self, replica: Replica, begun: int, ended: int, ends_ns: Sequence[int], losses: Sequence[float],
         errors: Sequence[float],
     ) -> None:  # fmt: skip
-        """Those of a Train that is over, and not counted yet."""
+        """Write the minibatches of a Train that is over and not counted yet."""
         if self.keeps(replica.sequence + 1):
             stretch = (ended - begun) / ends_ns[len(losses) - 1]  # more than 1 where the device was shared
             self._minibatches.extend(
@@ -63,7 +63,7 @@ class Rows:
             )
 
     def fetch(self, fetch: Fetch) -> None:
-        """A fetch that is done, and what it passed."""
+        """Write a finished fetch and its stages."""
         replica = fetch.worker.replica
         worker, round = replica.worker, replica.sequence + 1
         if not self.keeps(round):
@@ -79,7 +79,7 @@ class Rows:
             self._add((worker, round, TO_DEVICE, landed, landed + copy_ns, 0, version, -1, 0, size, *who))
 
     def push(self, push: Push) -> None:
-        """A push that is done, and what it passed."""
+        """Write a finished push and its stages."""
         grant, worker = push.answer, push.worker.number
         round, size, sent = grant.number, push.request.size_bytes, push.sent
         who = (NOT_OF_ONE, worker, grant.incarnation)
@@ -94,29 +94,29 @@ class Rows:
             self._add((worker, round, TO_HOST, sent - self._costs.to_host_ns, sent, 0, -1, -1, 0, size, *who))
 
     def services(self, push: Push) -> list[Service]:
-        """What each server has done of a push."""
+        """The services of a push, one per server."""
         if push.slices:
             return [self.service(slice) for slice in push.slices]
         return [Service(0, push.arrived, push.started, push.served, push.request.size_bytes)]
 
     def service(self, slice: Slice) -> Service:
-        """What one server has done of its slice."""
+        """The service of a slice by one server."""
         return Service(slice.index, slice.arrived, slice.started, slice.served, round(slice.route.bytes))
 
     def apply(self, service: Service, ack: Ack) -> None:
-        """One server's side of a push, which has ended so."""
+        """Write one server's row of a push with this end."""
         if self.keeps(ack.number):
             shard, arrived, started, served, size = service
             row = (APPLY, started, served, started - arrived, ack.version, ack.staleness, ack.steps, size)
             self._add((SERVER, ack.number, *row, shard, ack.worker, ack.incarnation))
 
     def distance(self, served: int, distance: float, ack: Ack) -> None:
-        """How far what a push started from was when it was applied."""
+        """Write the distance between a push's center and the version that it was applied to."""
         assert self.distances is not None
         self.distances.add((served, ack.worker, ack.version, ack.staleness, distance))
 
     def grant(self, fetch: Fetch) -> None:
-        """The server's side of a fetch, where it takes time."""
+        """Write the server's row of a fetch, if its service took time."""
         if fetch.slices:
             for slice in fetch.slices:
                 self.grant_slice(slice)
@@ -124,7 +124,7 @@ class Rows:
             self._grant(fetch, fetch, self._size, 0)
 
     def grant_slice(self, slice: Slice) -> None:
-        """One server's side of its slice of a fetch."""
+        """Write one server's row of its slice of a fetch."""
         self._grant(slice.of, slice, round(slice.route.bytes), slice.index)
 
     def _grant(self, of: Exchange, part: Exchange | Slice, size: int, shard: int) -> None:

@@ -1,6 +1,6 @@
 """The servers' queues: one request is served at a time, first come first served.
 
-A server with a core of its own is arithmetic: a request that arrives knows when it will have been served.
+A server with a core of its own is arithmetic: the end of a request's service is known when it arrives.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ BLOCK = 1024
 
 
 class Request(Alarm):
-    """What a server serves; as an alarm, it waits for its service to end."""
+    """A request in a server's queue; as an alarm, it waits for the end of its service."""
 
     __slots__ = ("arrived", "ends", "queue", "started")
     queue: Queue
     arrived: int
     started: int
-    """When its service began, or will begin."""
+    """The start of its service, past or future."""
     ends: int
-    """When it will have been served, as far as is known."""
+    """The end of its service, as far as known."""
 
     def serve(self) -> None:
-        """It has been served."""
+        """Called when the request has been served."""
         raise NotImplementedError
 
 
@@ -44,11 +44,11 @@ class ServiceTimes:
 
     @property
     def constant(self) -> tuple[int, int] | None:
-        """Nanoseconds of a push and of a fetch, where they do not vary."""
+        """Nanoseconds of a push and of a fetch, if they are constant."""
         return self._means if self._random is None else None
 
     def next_ns(self, fetch: bool) -> int:
-        """The next service's nanoseconds."""
+        """The nanoseconds of the next service."""
         mean = self._means[fetch]
         if self._random is None or not mean:
             return mean
@@ -58,23 +58,23 @@ class ServiceTimes:
 
 
 class Queue:
-    """What is counted of a server: the integrals of being busy and of the number of requests there."""
+    """A server's counters: the integrals of its busy state and of its number of requests."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.free_at = 0  # when all that has arrived will have been served
-        self.busy_sum = 0  # service of all that has arrived
+        self.free_at = 0  # the end of the service of all arrived requests
+        self.busy_sum = 0  # the service time of all arrived requests
         self.present = 0
         self.present_sum = 0
         self.down_until = 0
 
     def arrival(self, now: int) -> None:
-        """A request is there."""
+        """Count a request that has arrived."""
         self.present += 1
         self.present_sum -= now
 
     def departure(self, now: int) -> None:
-        """It has been served, or is gone."""
+        """Count a request that has been served or withdrawn."""
         self.present -= 1
         self.present_sum += now
 
@@ -83,7 +83,7 @@ class Queue:
         raise NotImplementedError
 
     def go_down(self, until: int) -> None:
-        """Serve nobody before then; a service that is under way begins anew."""
+        """Stop until then; an interrupted service is repeated."""
         raise NotImplementedError
 
     @property
@@ -93,7 +93,7 @@ class Queue:
 
     @property
     def present_ns(self) -> int:
-        """The integral of the number of requests until now, those in service included."""
+        """The integral of the number of requests up to now, including those in service."""
         return self.present_sum + self.present * self.clock.now
 
 
@@ -103,7 +103,7 @@ class Fcfs(Queue):
     def __init__(self, clock: Clock, services: ServiceTimes) -> None:
         super().__init__(clock)
         self._services, self._steady = services, services.constant
-        self.requests: dict[Request, None] = {}  # those that are there, in order of arrival
+        self.requests: dict[Request, None] = {}  # present requests, in order of arrival
 
     def submit(self, request: Request, fetch: bool) -> None:
         """Serve a request: its `serve` is called when that is done, with `started` set."""
@@ -112,7 +112,7 @@ class Fcfs(Queue):
         started = self.free_at
         if started <= now:
             started = now
-            if not service_ns and not self.requests:  # the last one may end now, and not have been told
+            if not service_ns and not self.requests:  # the last request may end now, and not have rung yet
                 request.started = now
                 request.serve()
                 return
@@ -125,12 +125,12 @@ class Fcfs(Queue):
         request.set(self.clock, end, _served)
 
     def go_down(self, until: int) -> None:
-        """All that is there is served later, in the same order; those who ring before then wait on."""
+        """Serve all present requests later, in the same order; a request that rings before then waits again."""
         now = self.clock.now
         self.down_until = begin = max(self.down_until, until)
         for request in self.requests:
             service_ns = request.ends - request.started
-            self.busy_sum += max(0, now - request.started)  # done in vain
+            self.busy_sum += max(0, now - request.started)  # the wasted service
             request.started, begin = begin, begin + service_ns
             request.ends = begin
             request.then = _served_later
@@ -146,7 +146,7 @@ def _served(request: Request) -> None:
 
 
 def _served_later(request: Request) -> None:
-    """It would have been served by now, had the server not been down."""
+    """The service would have ended now if the server had not been down."""
     request.set(request.queue.clock, request.ends, _served)
 
 
@@ -158,7 +158,7 @@ class OnCores(Queue):
         self._services, self._cores, self._one = services, cores, one
         self._waiting: deque[tuple[Request, bool]] = deque()
         self._serving = False
-        self._since = 0  # when the service that is under way has begun
+        self._since = 0  # the start of the current service
 
     @property
     def busy_ns(self) -> int:
@@ -166,7 +166,7 @@ class OnCores(Queue):
         return self.busy_sum + (self.clock.now - self._since if self._serving else 0)
 
     def submit(self, request: Request, fetch: bool) -> None:
-        """Serve a request, on its turn."""
+        """Serve a request in its turn."""
         self.arrival(self.clock.now)
         self._waiting.append((request, fetch))
         if not self._serving:

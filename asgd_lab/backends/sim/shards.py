@@ -1,7 +1,7 @@
 """The protocol's server, or several that are independent: each then makes versions of its own slice of the vector.
 
-Independent servers are DistBelief's shards (Dean et al. 2012, section 4.1): a worker's center is put together from
-slices that are of different versions. The first one has the budget and says how many minibatches a fetch grants.
+Independent servers are DistBelief's shards (Dean et al. 2012, section 4.1): a worker's center consists of slices of
+different versions. The first server has the budget and decides the minibatches of a grant.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from asgd_lab.tasks import Task
 
 
 class Shards:
-    """`first` decides; `servers` are all. Mailboxes are lists of the buffers that a worker pushes from."""
+    """All `servers`; `first` decides on the budget. A mailbox is the list of a worker's push buffers."""
 
     def __init__(
         self, scenario: Scenario, task: Task, algorithm: Algorithm, initial: Tensor, buffers: list[list[Tensor]]
@@ -52,14 +52,14 @@ class Shards:
         return torch.cat([part.current for part in parts if part is not None]) if len(parts) > 1 else parts[0].current
 
     def take_from(self, worker: int, buffer: int) -> None:
-        """The worker's next push lies in this buffer."""
+        """Take the worker's next push from this buffer."""
         for span, mailboxes in zip(self._spans, self._mailboxes, strict=True):
             mailboxes[worker] = self._buffers[worker][buffer][span] if len(self.servers) > 1 else (
                 self._buffers[worker][buffer]
             )  # fmt: skip
 
     def center(self, worker: int) -> Tensor | None:
-        """(P,) what the worker was granted last: the granted version itself, or a copy put together from slices."""
+        """(P,) the worker's last granted version itself, or a copy assembled from slices."""
         parts = [server.parameters for server in self.servers]
         if len(parts) == 1:
             return _pinned(parts[0], worker)
@@ -67,7 +67,7 @@ class Shards:
         return None if found[0] is None else torch.cat([one for one in found if one is not None])
 
     def facts(self) -> dict[str, Any]:
-        """Of each shard's own staleness, where there are several."""
+        """The staleness of each shard, if there are several."""
         if not self.staleness:
             return {}
         found = [
@@ -77,12 +77,12 @@ class Shards:
         return {"staleness_per_shard": found}
 
     def join(self, worker: int, now_ns: int) -> None:
-        """A worker is in, everywhere."""
+        """Let a worker join all servers."""
         for server in self.servers:
             server.hear(Join(worker), now_ns)
 
     def leave(self, leave: Leave, now_ns: int) -> list[Answer]:
-        """A worker is out, everywhere; the first server's answers."""
+        """Let a worker leave all servers; return the first server's answers."""
         for server in self.servers[1:]:
             server.hear(leave, now_ns)
         return self.first.hear(leave, now_ns)

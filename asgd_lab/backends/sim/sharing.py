@@ -1,13 +1,13 @@
-"""Fair sharing: capacities divided among those who use them at once, and divided anew whenever one comes or goes.
+"""Fair sharing: capacities are divided among their present takers, and divided again whenever one comes or goes.
 
 The same arithmetic serves links, whose flows take bytes, and processors, whose jobs take nanoseconds of a core: a
-*taker* draws an amount at a rate, through one or several capacities, and is never faster than its cap. Rates are
-max-min fair: all are raised together; who meets its cap, or a capacity that is used up, stays there while the others go
-on (progressive filling: Bertsekas and Gallager, Data Networks, section 6.5.2).
+*taker* draws an amount at a rate, through one or several capacities, and never faster than its cap. Rates are max-min
+fair: all rates rise together; a taker that reaches its cap, or a used-up capacity, keeps its rate while the others rise
+further (progressive filling: Bertsekas and Gallager, Data Networks, section 6.5.2).
 
 Takers of the same capacities and cap are a *class* and have the same rate. Each class has a virtual clock that counts
-what every member has drawn so far; a member that needs a is done when the clock has gone on by a. So a change of rates
-moves one clock a class and not every taker, and the next to finish is the head of a heap.
+the amount drawn by every member so far; a member that needs the amount a is done when the clock has advanced by a. So a
+change of rates moves one clock per class instead of every taker, and the next taker to finish is the head of a heap.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from asgd_lab.backends.sim.clock import Alarm, Clock
 
 
 class Capacity:
-    """So much a nanosecond, in all."""
+    """A total rate per nanosecond."""
 
     __slots__ = ("classes", "name", "per_ns")
 
@@ -31,17 +31,17 @@ class Capacity:
 
     @property
     def used(self) -> float:
-        """What its takers have drawn, up to the last change."""
+        """The amount drawn by its takers, up to the last change."""
         return sum(one.drawn for one in self.classes)
 
     @property
     def present_ns(self) -> int:
-        """The sum over its takers of how long each was there, up to the last change: the integral of their number."""
+        """The integral of its number of takers, up to the last change."""
         return sum(one.present_ns for one in self.classes)
 
     @property
     def takers(self) -> int:
-        """How many there are now."""
+        """The present number of takers."""
         return sum(one.count for one in self.classes)
 
 
@@ -54,8 +54,8 @@ class Class:
         self.capacities, self.cap = tuple(capacities), cap
         self.narrowest = min((one.per_ns for one in capacities), default=inf)
         self.count = 0
-        self.rate = 0.0  # a nanosecond, of each member
-        self.virtual = 0.0  # what each member has drawn that was there all the time
+        self.rate = 0.0  # per nanosecond, for each member
+        self.virtual = 0.0  # the amount drawn by a member present all the time
         self.drawn = 0.0  # by all members together
         self.present_ns = 0
         self.heap: list[list[Any]] = []  # [virtual end, sequence, callback or None if withdrawn]
@@ -64,16 +64,16 @@ class Class:
 
 
 class Sharing(Alarm):
-    """Capacities that have takers in common, directly or by way of others; classes are added before it is used."""
+    """Capacities connected by common takers, directly or through others; classes are added before its first use."""
 
     __slots__ = ("_alarm_at", "_classes", "_clock", "_known", "_only", "_sequence", "_since")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._known: dict[tuple[tuple[Capacity, ...], float], Class] = {}
-        self._classes: dict[Class, None] = {}  # those that have members
-        self._only: Class | None = None  # where there is but one, rates need no filling
-        self._since = 0  # when the virtual clocks were last moved
+        self._classes: dict[Class, None] = {}  # classes with members
+        self._only: Class | None = None  # the class, if there is only one: its rate needs no filling
+        self._since = 0  # the time of the last move of the virtual clocks
         self._alarm_at = -1
         self._sequence = 0
 
@@ -87,7 +87,7 @@ class Sharing(Alarm):
         return known
 
     def take(self, one: Class, amount: float, done: Callable[[], object]) -> list[Any]:
-        """Call `done` when a new member of the class has drawn `amount`; what is returned can be withdrawn."""
+        """Call `done` when a new member of the class has drawn `amount`; return an entry for `withdraw`."""
         now, count = self._clock.now, one.count
         passed = now - self._since
         if passed:  # inlined: `move`, where there is one class
@@ -105,9 +105,9 @@ class Sharing(Alarm):
         heap = one.heap
         heappush(heap, entry)
         one.count = count = count + 1
-        # An alarm that is set for an earlier time stays: it finds nobody done, and sets the next. So whoever joins, and
-        # makes all others later, costs no new one. Of several classes some may become faster: a flow that is slowed
-        # here leaves room elsewhere.
+        # An alarm for an earlier time stays: it will find no taker done, and set the next alarm. So a new taker, which
+        # delays all others, needs no new alarm. With several classes some may become faster: a flow that is slowed
+        # here leaves capacity elsewhere.
         if one is not self._only:
             self._classes[one] = None
             self._divide()
@@ -126,7 +126,7 @@ class Sharing(Alarm):
         return entry
 
     def withdraw(self, one: Class, entry: list[Any]) -> None:
-        """A taker is gone before it was done."""
+        """Remove a taker before it is done."""
         self.move()
         entry[2] = None
         one.count -= 1
@@ -136,7 +136,7 @@ class Sharing(Alarm):
         self._set_alarm()
 
     def move(self) -> None:
-        """Bring the virtual clocks, and what is counted, up to now."""
+        """Bring the virtual clocks and counters up to now."""
         now = self._clock.now
         passed = now - self._since
         if passed:
@@ -150,14 +150,14 @@ class Sharing(Alarm):
                     one.present_ns += count * passed
 
     def _rest(self, one: Class) -> None:
-        """Nobody of the class is left."""
+        """Reset a class without members."""
         one.virtual = 0.0  # keep the clock's numbers small, and so exact
         one.heap.clear()
         if one is not self._only:
             del self._classes[one]
 
     def _divide(self) -> None:
-        """Set the rates for those who are there."""
+        """Set the rates for the present takers."""
         one = self._only
         if one is None:
             fill(list(self._classes))
@@ -166,7 +166,7 @@ class Sharing(Alarm):
             one.rate = rate if rate < one.cap else one.cap
 
     def _set_alarm(self) -> None:
-        """For the first who will be done, unless one is set for then or earlier."""
+        """Set an alarm for the first taker to finish, unless one is set for then or earlier."""
         due = -1
         for one in self._classes:
             heap = one.heap
@@ -184,7 +184,7 @@ class Sharing(Alarm):
                 self.set(self._clock, due, _RING if self._only is None else _RING_ALONE)
 
     def ring(self) -> None:
-        """Let go of all who are done."""
+        """Remove all takers that are done, and call their functions."""
         if self._clock.now != self._alarm_at:
             return
         self._alarm_at = -1
@@ -209,7 +209,7 @@ class Sharing(Alarm):
             entry[2]()
 
     def ring_alone(self) -> None:
-        """The same where there is one class: what every simulated transfer passes, so in one piece."""
+        """As `ring`, for one class, in one piece: every simulated transfer passes here."""
         now, one = self._clock.now, self._only
         if now != self._alarm_at:
             return
@@ -246,7 +246,7 @@ class Sharing(Alarm):
 
 
 class Processor(NamedTuple):
-    """Cores or a device that several share, and the class of those who do."""
+    """A shared device or shared cores, and the class of their takers."""
 
     sharing: Sharing
     one: Class
@@ -255,8 +255,9 @@ class Processor(NamedTuple):
 def fill(classes: Sequence[Class]) -> None:
     """Set the max-min fair rate of every class; each has at least one member.
 
-    The level that all rates have reached rises from one event to the next: a capacity is used up, or a class meets its
-    cap. What a capacity could still bear only grows meanwhile, so that a heap of levels is right when its least is.
+    The common level of the rates rises from one event to the next: a capacity is used up, or a class reaches its cap.
+    The level at which a capacity is used up only grows meanwhile, so the least entry of a heap of levels is valid once
+    it is recomputed.
     """
     free: dict[Capacity, float] = {}
     users: dict[Capacity, int] = {}

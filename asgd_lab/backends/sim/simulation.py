@@ -1,7 +1,7 @@
 """The simulation: workers and servers of the protocol over virtual time, with the real gradients or timing only.
 
 The clock is an integer number of nanoseconds; ties are broken in order of scheduling; every worker and every purpose
-draws from a random stream of its own; host time never enters. What takes no time happens at once, in the call itself.
+draws from a random stream of its own; host time never enters. An event without duration happens at once, in the call.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
 
 
 class Simulation:
-    """One run and all that its workers share."""
+    """One run, with everything that its workers share."""
 
     def __init__(self, scenario: Scenario, record: RunDirectory, task: Task) -> None:
         check_memory(scenario.hardware, task.size_bytes)
@@ -78,20 +78,20 @@ class Simulation:
         self._observer = Observer(
             scenario, task, record, self.clock, self.shards, lambda: self.workers[0].learner.buffers()
         )
-        self._observes = False  # is there anything to look at after a push?
-        self._is_plain = False  # is each push answered at once, and that all there is to it?
-        self._wakes_at = -1  # when the server is to be woken, as far as it has said so
+        self._observes = False  # is there anything to do for the observer after a push?
+        self._is_plain = False  # is each push answered at once, without any other effect?
+        self._wakes_at = -1  # the time of the pending alarm for the server
         self._failure: str | None = None
 
     @property
     def version(self) -> int:
-        """The server's newest."""
+        """The server's newest version."""
         return self.server.version
 
     # ------------------------------------------------------------------ the run
 
     def run(self, watch: Watch | None = None) -> Outcome:
-        """Until the budget is used up; it fails if the workers come to wait for one another for ever."""
+        """Run until the budget is used up; RunFailed if the workers reach a deadlock."""
         self._observer.watch = watch
         self._observes = self._observer.any
         gate = self.algorithm.gate
@@ -110,11 +110,11 @@ class Simulation:
             Timer(self.clock, nanoseconds(seconds), self._out_of_time, background=True)
         self.machine.meters.start()
         status: Any = "done"
-        gc.freeze()  # what lives as long as the run need not be looked through again and again
+        gc.freeze()  # objects that live as long as the run need no further collections
         try:
             with self.clock.interruptible(), contextlib.suppress(StopSimulation):
                 self.clock.run()
-                self.deadlock()  # whatever ends a run does not come here
+                self.deadlock()  # a run that ends in another way does not get here
         except (KeyboardInterrupt, RunFailed) as error:
             status = "interrupted"
             self._failure = logged(self.record.path, error) if isinstance(error, RunFailed) else None
@@ -137,7 +137,7 @@ class Simulation:
         return outcome
 
     def _facts(self) -> dict[str, Any]:
-        """Where each worker's time went, links and servers over time, faults; and the statistics' busy times."""
+        """The facts for summary.json: workers' time, links and servers over time, faults; sets the busy times too."""
         self.fleet.count(self.statistics)
         queues = self.machine.queues
         self.statistics.server_busy(sum(queue.busy_ns for queue in queues) // len(queues))
@@ -151,11 +151,11 @@ class Simulation:
         return found
 
     def deadlock(self) -> NoReturn:
-        """Nothing will ever happen again: the run has failed."""
+        """Fail the run, because of a deadlock."""
         self.fail(deadlock([worker for worker in self.workers if worker.alive], self.clock.now))
 
     def fail(self, failure: str) -> NoReturn:
-        """The run ends here, for this reason."""
+        """Fail the run, for this reason."""
         self._failure = failure
         self._stop_workers(self.clock.now)
         raise StopSimulation(None)
@@ -167,7 +167,7 @@ class Simulation:
         self._finish([])
 
     def _finish(self, grants: Sequence[Answer]) -> None:
-        """The run is over now, wherever its workers are: work that is not pushed is not counted."""
+        """End the run now, at any point of its workers' programs: unpushed work is not counted."""
         now = self.clock.now
         grants = [*grants, *self.server.close()]
         answered = {grant.worker for grant in grants}
@@ -188,10 +188,10 @@ class Simulation:
         self.machine.meters.sample()
         self.fleet.stop(now)
 
-    # ------------------------------------------------------------------ what exchanges tell
+    # ------------------------------------------------------------------ calls from exchanges
 
     def push_served(self, push: Push) -> None:
-        """A push has had its service: it is applied, or collected."""
+        """A push has been served: the server applies, holds, keeps or drops it."""
         request, server = push.request, self.server
         if self._is_plain:  # the same as below, in one piece
             server.now_ns = self.clock.now  # and not `hear`: nothing is called so often
@@ -222,7 +222,7 @@ class Simulation:
         self._answered(answers)
 
     def _answered(self, answers: list[Answer]) -> None:
-        """Carry what the server has answered, unless the run is over."""
+        """Carry the server's answers, unless the run is over."""
         if self.server.finished and not self._independent.partly_applied:
             self._finish(answers)
         self.deliver(answers)
@@ -231,14 +231,14 @@ class Simulation:
             Timer(self.clock, max(0, self._wakes_at - self.clock.now), self._wake)
 
     def _wake(self) -> None:
-        """The server wants to be told the time, unless it has thought better of it."""
+        """Wake the server, unless it does not want it any more."""
         now, wake_ns = self.clock.now, self.server.wake_ns
         if wake_ns is not None and wake_ns <= now:
             self._wakes_at = -1
             self._answered(self.server.hear(Wake(), now))
 
     def fetch_served(self, fetch: Fetch) -> None:
-        """A fetch has had its service: it is granted, or held back."""
+        """A fetch has been served: the server grants it, or holds it back."""
         if fetch.lost:
             return
         request, server = fetch.request, self.server
@@ -257,7 +257,7 @@ class Simulation:
             self._independent.served(slice)
 
     def deliver(self, answers: list[Answer]) -> None:
-        """Hand each answer to the exchange of its worker that waits for it."""
+        """Hand each answer to the waiting exchange of its worker."""
         for answer in answers:
             kind = type(answer)
             if kind is Ack:
@@ -282,7 +282,7 @@ class Simulation:
                 worker.fetch.release(answer)  # type: ignore[arg-type]
 
     def granted(self, replica: Replica) -> None:
-        """A fetch was granted minibatches: point the replica at the version, which stays until the next grant."""
+        """A fetch was granted minibatches: point the replica at the version, which is pinned until the next grant."""
         if replica.vectors is not None:
             center = self.shards.center(replica.worker)
             assert center is not None
@@ -298,20 +298,20 @@ class Simulation:
         return worker in self.server.members and self.server.standing(worker)[0] == incarnation
 
     def leave(self, leave: Leave) -> None:
-        """A worker is out: whoever waited for it is released."""
+        """A worker has left: workers that waited for it are released."""
         self._answered(self.shards.leave(leave, self.clock.now))
 
     def crash(self, worker: int) -> tuple[int, int]:
-        """A worker is gone; its minibatches that are lost, and those of them in a round that was not over."""
+        """Let a worker crash; return its lost minibatches, and those of them in an unfinished round."""
         taken = self.fleet.crash(worker)
         return taken - self.server.taken(worker), taken - self.workers[worker].replica.minibatches
 
     def detect(self, worker: int, incarnation: int) -> None:
-        """The server hears that an incarnation is gone, unless it has."""
+        """Tell the server that an incarnation has crashed, unless it knows."""
         if self._is_member(worker, incarnation):
             self.leave(Leave(worker, incarnation, Why.DIED))
 
     def restart(self, worker: int) -> None:
-        """A crashed worker is back, as a new incarnation."""
+        """Restart a crashed worker as a new incarnation."""
         self.shards.join(worker, self.clock.now)
         self.fleet.restart(worker, self.server.standing(worker), self.server.taken(worker))

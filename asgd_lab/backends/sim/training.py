@@ -1,7 +1,7 @@
-"""One worker's minibatches in virtual time: how long they take, and what happens when they are paused or stopped.
+"""One worker's minibatches in virtual time: their durations, pauses and stops.
 
-The mathematics of a Train is done when its time is over; what a worker computes depends on nothing that happened since
-its fetch. A worker that is stopped ends the minibatch under way; the times drawn for the rest are those of its next.
+The mathematics of a Train is done when its time is over; it depends on no event since the fetch. A stopped worker
+finishes its current minibatch; the times drawn for the others serve its next minibatches.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ NAN = math.nan
 
 
 class Training(Alarm):
-    """Trains one after the other; `ended` is called when one is over, and calls `learn`. As an alarm, it waits for
-    that.
+    """Runs one Train after the other; `ended` is called at the end of each, and calls `learn`. As an alarm, it waits
+    for that end.
     """
 
     __slots__ = (
@@ -58,7 +58,7 @@ class Training(Alarm):
         self, world: World, entry: Worker, times: StepTimes, account: Account, device: Processor | None,
         ended: Callable[[int], object],
     ) -> None:  # fmt: skip
-        """`device`: what trains, where others use it as well; `ended` is given the time."""
+        """`device`: a shared device for training, or None; `ended` is called with the time."""
         self._world, self._entry, self._times, self._account = world, entry, times, account
         self._client, self._replica, self._rows = entry.client, entry.replica, world.rows
         self._device, self._ended, self._clock = device, ended, world.machine.clock
@@ -68,17 +68,17 @@ class Training(Alarm):
         self.begun = 0
         self.total_ns = 0
         self.paused_until = 0
-        self._late = 0  # how much later than its alarm it will end
-        self._paused_ns = 0  # how long this Train has stood still
-        self._job: list[Any] | None = None  # its place on a device that is shared
-        self._ends_ns: list[int] = []  # of its minibatches, from the beginning, where anybody wants to know
+        self._late = 0  # the delay of its end after its alarm
+        self._paused_ns = 0  # pauses of this Train so far
+        self._job: list[Any] | None = None  # its entry on a shared device
+        self._ends_ns: list[int] = []  # of its minibatches, from the beginning, if they are needed
         self._computed: Computation | None = None
         self._taken: int | None = None  # minibatches, of a Train that is stopped
         self._unpushed_ns = 0  # computing whose result is not pushed yet, where it may become void
 
     @property
     def taken(self) -> int:
-        """The minibatches of this Train taken by now: as many as its share that is over."""
+        """The minibatches of this Train taken by now, in proportion to its time."""
         if not self.under_way:
             return 0
         steps = self._replica.steps
@@ -106,7 +106,7 @@ class Training(Alarm):
             self.compute()
 
     def _plan(self, steps: int, local: int) -> int:
-        """Note when each minibatch will end; the nanoseconds of all."""
+        """Note the end of each minibatch; return the nanoseconds of all."""
         self._ends_ns = self._times.ends_ns(steps, local)
         self._paused_ns, self._taken = 0, None
         if self._world.numerics is not None:
@@ -114,17 +114,17 @@ class Training(Alarm):
         return self._ends_ns[-1]
 
     def compute(self) -> None:
-        """On a device or cores that others use as well."""
+        """Compute on a shared device or shared cores."""
         assert self._device is not None
         self._job = self._device.sharing.take(self._device.one, self.total_ns, self.end)
 
     def end(self) -> None:
-        """The minibatches' time is over."""
+        """The time of the minibatches is over."""
         self.under_way, self._job = False, None
         self._ended(self._clock.now)
 
     def learn(self, now: int) -> None:
-        """Tell the client what has become of a Train whose time is over; note its rows."""
+        """Tell the client the results of a Train whose time is over, and write its rows."""
         replica, taken = self._replica, self._taken
         steps = replica.steps if taken is None else taken
         if self._world.stops:
@@ -144,14 +144,14 @@ class Training(Alarm):
             self._rows.train(replica, steps, self.begun, now)
 
     def void(self) -> None:
-        """What is not pushed is void: it was computed in vain."""
+        """Count the time of unpushed work as wasted."""
         self._account.waste(self._unpushed_ns)
         self._unpushed_ns = 0
 
-    # ------------------------------------------------------------------ what comes between
+    # ------------------------------------------------------------------ pauses, stops and crashes
 
     def pause(self, until: int) -> None:
-        """Do nothing before then: what is being trained takes that much longer."""
+        """Pause until then: the current Train takes that much longer."""
         self.paused_until = max(self.paused_until, until)
         if self.under_way:
             now = self._clock.now
@@ -164,12 +164,12 @@ class Training(Alarm):
             self.then = _end_late
 
     def end_late(self) -> None:
-        """The minibatches would have been over by now, had it not stood still."""
+        """The minibatches would have ended now without the pause."""
         late, self._late = self._late, 0
         self.set(self._clock, self._clock.now + late, _end)
 
     def stop(self) -> Training:
-        """End with the minibatch under way; what goes on in its place, since an alarm that is set is not set anew."""
+        """End after the current minibatch; return the alarm of its replacement, since a pending alarm is not reset."""
         now, ends_ns = self._clock.now, self._ends_ns
         if self._job is None:
             trained_ns = now - self.begun - self._paused_ns

@@ -1,7 +1,7 @@
-"""One life of a worker in virtual time: carries the messages of its end of the protocol, and charges its time.
+"""One life of a worker in virtual time: carries the messages of its client, and charges its time.
 
-A worker's own time may be ahead of the clock: what concerns nobody else (its costs, the way of an answer, the start of
-its next minibatches) is arithmetic, and only what meets others waits for its moment.
+A worker's own time may be ahead of the clock: steps without shared resources (its costs, the way of an answer, the
+start of its next minibatches) are arithmetic, and only steps with shared resources wait on the clock.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class SimWorker(Alarm):
     def __init__(
         self, world: World, number: int, entry: Worker, times: StepTimes, account: Account, depth: int
     ) -> None:
-        """`depth`: pushes that may be under way at once."""
+        """`depth`: pushes that may be in flight at once."""
         self.world, self.number = world, number
         self._entry, self.account = entry, account
         self.client, self.replica = entry.client, entry.replica
@@ -60,7 +60,7 @@ class SimWorker(Alarm):
         self.pushes = [Push(self, machine, served.push, served.slice) for _ in range(depth)]
         self.fetch = Fetch(self, machine, served.fetch, served.slice)
         self._unsettled: Exchange | None = None  # done, and not charged yet
-        self._ahead: list[tuple[Stages, int]] = []  # what is to be charged before that, of overlapping exchanges
+        self._ahead: list[tuple[Stages, int]] = []  # stages of overlapping exchanges, to charge before it
         self.alive = True
         self._since = 0  # the worker's own time when it began to wait
         self._records = self.rows.any
@@ -68,21 +68,21 @@ class SimWorker(Alarm):
 
     @property
     def learner(self) -> Learner:
-        """What trains its replica."""
+        """The learner of its replica."""
         return self._entry.learner
 
     @property
     def minibatches(self) -> int:
-        """Taken by now, those of a Train under way included."""
+        """The minibatches taken by now, including those of the current Train."""
         return self.replica.minibatches + self.training.taken
 
     def start(self) -> None:
-        """Begin, or begin again, now."""
+        """Begin this life now."""
         self.account.charge(DOWN, self.clock.now)
         self.set(self.clock, self.clock.now, _start)
 
     def resume(self, local: int) -> None:
-        """Go on at the worker's own time `local`, until it waits."""
+        """Continue at the worker's own time `local`, until it waits."""
         client = self.client
         while True:
             step = client.advance()
@@ -132,12 +132,12 @@ class SimWorker(Alarm):
 
     @property
     def awaits(self) -> Exchange | None:
-        """What the program waits for."""
+        """The exchange that the program waits for."""
         which = self.client.awaits
         return None if which is None else self.fetch if which == FETCH else self.pushes[which]
 
     def _exchange(self, answer: Grant | Ack) -> Exchange:
-        """The one that has had this answer."""
+        """The exchange that got this answer."""
         return self.fetch if type(answer) is Grant else next(each for each in self.pushes if each.answer is answer)
 
     def finished(self, exchange: Exchange) -> None:
@@ -155,7 +155,7 @@ class SimWorker(Alarm):
             self.resume(done if done > since else since)
 
     def _take(self, exchange: Exchange) -> None:
-        """The program has it: charge the time it was waited for, and let a fetch take effect."""
+        """The program takes the answer: charge the time of the wait, and let a fetch take effect."""
         exchange.in_flight = False
         if self._unsettled is not None:
             self._unsettled.charge(self.account)
@@ -164,7 +164,7 @@ class SimWorker(Alarm):
             self._fetched(self.fetch)
 
     def _fetched(self, fetch: Fetch) -> None:
-        """The replica has a new center, unless there are no more minibatches."""
+        """Give the replica its new center, unless no minibatches were granted."""
         replica = self.replica
         if fetch.independent:
             replica.versions = tuple(fetch.versions[1:])
@@ -174,7 +174,7 @@ class SimWorker(Alarm):
             self.rows.fetch(fetch)
 
     def _set_aside(self) -> None:
-        """The last exchange begins anew, or the next may be done before the clock gets to its end: charge it later."""
+        """Copy the stages of the last exchange, to charge them later: its object is about to be reused."""
         if self._unsettled is not None:
             self._ahead.append((self._unsettled.stages(), self._unsettled.done))
             self._unsettled = None
@@ -182,7 +182,7 @@ class SimWorker(Alarm):
     # ------------------------------------------------------------------ train
 
     def trained(self, now: int) -> None:
-        """The time of a Train is over."""
+        """The time of a Train is over: learn, and continue."""
         account = self.account
         if self._ahead:
             self._charge_ahead(now)
@@ -199,12 +199,12 @@ class SimWorker(Alarm):
         self.resume(now)
 
     def pause(self, until: int) -> None:
-        """Do nothing before then; what has been sent goes on."""
+        """Pause until then; messages in flight are not affected."""
         if self.alive:
             self.training.pause(until)
 
     def send_stop(self, stop: Stop) -> None:
-        """The server has said that a lease is over; it is heard a latency later."""
+        """The server has stopped a lease; the worker hears it a latency later."""
         if stop.incarnation == self.replica.incarnation:
             Timer(self.clock, self.fetch.route.latency_ns, lambda: self._hear_stop(stop))
 
@@ -220,9 +220,7 @@ class SimWorker(Alarm):
     # ------------------------------------------------------------------ ends
 
     def stop(self, end: int, otherwise: int) -> None:
-        """The run is over at `end`, wherever this worker is: charge the rest of its time, to `otherwise` if it does
-        nothing.
-        """
+        """The run is over at `end`: charge the rest of this worker's time, to `otherwise` if it is idle."""
         account = self.account
         self._charge_ahead(end)
         if self._unsettled is not None:
@@ -242,7 +240,7 @@ class SimWorker(Alarm):
         self._ahead.clear()
 
     def crash(self) -> None:
-        """Gone: what it computed and has not pushed is lost, and so is what it has on its way."""
+        """Crash: unpushed work and messages in flight are lost."""
         now = self.clock.now
         self.stop(now, IDLE)
         self._unsettled = None

@@ -1,4 +1,4 @@
-"""What a worker may call of the run that it is in; nothing else of a run is known to workers and exchanges."""
+"""The interface of a run for its workers and exchanges; they know nothing else of it."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Served(NamedTuple):
 
 
 class World(Protocol):
-    """A run, as its workers see it."""
+    """A run as its workers see it."""
 
     @property
     def machine(self) -> Machine:
-        """The clock, and what workers compute and send with."""
+        """The clock, processors and network."""
 
     @property
     def rows(self) -> Rows:
@@ -40,24 +40,24 @@ class World(Protocol):
 
     @property
     def stops(self) -> bool:
-        """Whether the server may stop a worker in the midst of its minibatches."""
+        """Whether the server may stop a worker during its minibatches."""
 
     @property
     def numerics(self) -> Sequential | Batched | None:
-        """What computes minibatches; None where they only take time."""
+        """The computation of minibatches; None if they only take time."""
 
     @property
     def served(self) -> Served:
-        """What exchanges call when they have had their service."""
+        """The calls of exchanges that have been served."""
 
     def granted(self, replica: Replica) -> None:
-        """A fetch has been granted minibatches: point the replica at the version, which stays until the next grant."""
+        """A fetch was granted minibatches: point the replica at the version, which is pinned until the next grant."""
 
     def trained(self, replica: Replica, learner: Learner) -> None:
         """A worker has taken its minibatches."""
 
     def leave(self, leave: Leave) -> None:
-        """A worker's program has ended."""
+        """The program of a worker has ended."""
 
     def fail(self, failure: str) -> NoReturn:
-        """The run ends here, for this reason."""
+        """Fail the run, for this reason."""
