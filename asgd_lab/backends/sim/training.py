@@ -169,7 +169,7 @@ class Training(Alarm):
         self.set(self._clock, self._clock.now + late, _end)
 
     def stop(self) -> Training:
-        """End after the current minibatch; return the alarm of its replacement, since a pending alarm is not reset."""
+        """End after the current minibatch; return the Training that continues: a copy, since alarms cannot be reset."""
         now, ends_ns = self._clock.now, self._ends_ns
         if self._job is None:
             trained_ns = now - self.begun - self._paused_ns
