@@ -29,7 +29,7 @@ from asgd_lab.backends.build import (
     initial_parameters,
 )
 from asgd_lab.backends.event_log import UNKNOWN, Attach, Digest, Format, Kind, Row, WakeAt
-from asgd_lab.backends.replayed_worker import Differs, ReplayedWorker, name
+from asgd_lab.backends.replayed_worker import Differs, ReplayedWorker, name, stopped_leases
 from asgd_lab.backends.settings import settled
 from asgd_lab.backends.verification import FINAL, Made, check_gpus
 from asgd_lab.errors import ProtocolError, ScenarioError
@@ -88,10 +88,7 @@ class Repetition:
         self.pushes = self.digests = 0
         self.recording = Recording.named(scenario.record)
         self.made = Made(Statistics(scenario.workers))
-        self._wasted: dict[tuple[int, int], dict[int, int]] = {}
-        for row in past:
-            if row.stopped:
-                self._wasted.setdefault((row.worker, row.incarnation), {})[row.stopped] = row.wasted
+        self._stopped = stopped_leases(past)
         self._late: list[Answer] = []  # answers to other requests, given with the last message
 
     @property
@@ -147,7 +144,7 @@ class Repetition:
         entry = build_worker(self.task, self.algorithm, worker, self.initial, buffers)
         incarnation, pushes = self.server.standing(worker)
         entry.client.begin(incarnation, pushes, self.server.taken(worker))
-        return ReplayedWorker(entry, self._wasted.get((worker, incarnation), {}), self._point, self._minibatch)
+        return ReplayedWorker(entry, self._stopped.get((worker, incarnation), {}), self._point, self._minibatch)
 
     def _resumed(self, before: ReplayedWorker) -> ReplayedWorker:
         """A life in a new process, restored from a checkpoint; its unanswered fetch is resent."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from asgd_lab.backends.build import Worker
+from asgd_lab.backends.event_log import Kind, Row
 from asgd_lab.backends.failing import minibatch_failed
 from asgd_lab.protocol.client import FETCH
 from asgd_lab.protocol.effects import Train
@@ -16,20 +19,47 @@ class Differs(Exception):
     """The repetition differs from the record."""
 
 
-class ReplayedWorker:
-    """One life of a worker.
+class StoppedLease(NamedTuple):
+    """What only the worker knew of a stop that it heard in time."""
 
-    `wasted` maps each recorded stopped lease to the worker's unpushed minibatches at the stop, which only the worker
-    knew, as it alone knew whether it heard a stop in time. `stops` are those that the server sent.
+    wasted: int  # its unpushed minibatches at the stop
+    pushes: int  # and the number of its last push before
+
+
+def stopped_leases(past: Sequence[Row]) -> dict[tuple[int, int], dict[int, StoppedLease]]:
+    """By worker and incarnation, and then by number, the recorded leases that were stopped.
+
+    The message that tells of a stop may overtake pushes that were sent before it. But between the last Train of a lease
+    and the next fetch its worker takes an answer, or had sent all before: so pushes with an earlier `received_ns` are
+    those sent before.
     """
+    pushes: dict[int, list[Row]] = {}
+    for row in past:
+        if row.kind == Kind.PUSH:
+            pushes.setdefault(row.worker, []).append(row)
+    found: dict[tuple[int, int], dict[int, StoppedLease]] = {}
+    for row in past:
+        if row.stopped:
+            last = row.number - 1
+            if row.kind == Kind.FETCH:
+                of_worker, told = pushes.get(row.worker, []), (row.incarnation, row.received_ns)
+                before = bisect_left(of_worker, told, key=lambda push: (push.incarnation, push.received_ns))
+                last = of_worker[before - 1].number if before else 0
+            lease = StoppedLease(row.wasted, last)
+            found.setdefault((row.worker, row.incarnation), {})[row.stopped] = lease
+    return found
+
+
+class ReplayedWorker:
+    """One life of a worker, with its `stopped` leases by number. `stops` are those that the server sent."""
 
     def __init__(
-        self, worker: Worker, wasted: Mapping[int, int], point: Callable[[Replica, Grant], None],
+        self, worker: Worker, stopped: Mapping[int, StoppedLease], point: Callable[[Replica, Grant], None],
         minibatch: Callable[[int, int, int, float, float], None],
     ) -> None:  # fmt: skip
         self.learner, self.replica, self.client = worker.learner, worker.replica, worker.client
         self.stops: dict[int, Stop] = {}
-        self._wasted, self._point, self._minibatch = wasted, point, minibatch
+        self._stopped, self._point, self._minibatch = stopped, point, minibatch
         self._sent: dict[tuple[type, int], Request] = {}  # not met in the record yet: requests may overtake each other
 
     def run_until(self, recorded: Request) -> Request:
@@ -73,8 +103,8 @@ class ReplayedWorker:
         """Take the minibatches of a Train; if its lease was stopped, the recorded number of them."""
         replica, client = self.replica, self.client
         taken = replica.steps
-        wasted = self._wasted.get(client.lease)
-        if wasted is not None and wasted <= replica.unpushed + taken:
+        wasted, pushes = self._stopped.get(client.lease, (0, -1))
+        if pushes == replica.sequence and wasted <= replica.unpushed + taken:
             if client.lease not in self.stops or wasted < replica.unpushed:
                 raise Differs(f"the record has {wasted} minibatches of lease {client.lease}, as if it had been stopped")
             taken = wasted - replica.unpushed

@@ -72,9 +72,9 @@ class Carrier:
         staged = scenario.backend.device == "cuda"
         self.trainer = Trainer(plan, number, self.minibatches, end if staged and algorithm.overlaps else None)
         self.snapshots = OfWorker(plan, number)
-        # By FETCH or buffer: when the program came to the exchange that is under way, and when its request left.
-        self._begun, self._sent = [0] * (algorithm.depth + 1), [0] * (algorithm.depth + 1)
-        self._rounds = [0] * (algorithm.depth + 1)
+        # By FETCH or buffer: when the program came to the exchange that is under way, and the times of its request.
+        count = algorithm.depth + 1
+        self._begun, self._sent, self._rounds = [0] * count, [(0, 0)] * count, [0] * count
         self._sizes = [0] * algorithm.depth  # in bytes, of the pushes
         self._begin()
 
@@ -174,8 +174,9 @@ class Carrier:
         ahead = request.ahead
         self.words[STATE] = TRAINING if ahead else FETCHING
         sent = self._arrival(begun, self._latency_ns, ahead) if self._emulated else now_ns()
-        self._begun[FETCH], self._sent[FETCH], self._rounds[FETCH] = begun, sent, self._replica.sequence + 1
-        self.end.send(request, sent, self._received_ns)
+        self._begun[FETCH], self._rounds[FETCH] = begun, self._replica.sequence + 1
+        self._sent[FETCH] = times = sent, self._received_ns
+        self.end.send(request, *times)
 
     def _push(self, request: PushRequest, begun: int) -> None:
         self.words[STATE] = PUSHING
@@ -186,14 +187,15 @@ class Carrier:
             sent = self._arrival(begun, self._send_ns + round(self._up_ns * share), overlaps)
         else:
             sent = now_ns()
-        self._begun[buffer], self._sent[buffer], self._rounds[buffer] = begun, sent, request.number
-        self._sizes[buffer] = request.size_bytes
-        self.end.send(request, sent, self._received_ns)
+        self._begun[buffer], self._rounds[buffer], self._sizes[buffer] = begun, request.number, request.size_bytes
+        self._sent[buffer] = times = sent, self._received_ns
+        self.end.send(request, *times)
         if self._eager:
             early = client.early_fetch()
             if early is not None:
-                self._begun[FETCH], self._sent[FETCH] = 0, now_ns()
-                self.end.send(early, self._sent[FETCH], self._received_ns)
+                self._begun[FETCH] = 0
+                self._sent[FETCH] = times = now_ns(), self._received_ns
+                self.end.send(early, *times)
 
     def _await(self, begun: int) -> int:
         """Wait for the answer that the program waits for; when it took it."""
@@ -241,7 +243,7 @@ class Carrier:
             self.end.send(Resending(self.number))
             for request in client.unanswered():
                 which = request.buffer if isinstance(request, PushRequest) else FETCH
-                self.end.send(request, self._sent[which], self._received_ns)
+                self.end.send(request, *self._sent[which])
 
     def _taken(self, answer: Grant | Ack, begun: int, waited_ns: int, released_ns: int) -> int:
         """The program has taken an answer; when, and its row."""

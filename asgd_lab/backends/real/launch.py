@@ -144,6 +144,8 @@ def _join(plan: Plan, record: RunDirectory, interrupted: bool, supervisor: Super
     if scenario.backend.device == "cuda":
         registered, buffered = (int(progress.worker[:, word].sum()) for word in (Words.REGISTERED, Words.BUFFERED))
         facts["gpus"]["shared_vectors"] = {"registered": registered, "through_a_buffer": buffered}
+    if server.wasted:
+        facts["wasted_minibatches"] = server.wasted
     if scenario.faults is not None:
         facts["faults"] = asdict(supervisor.losses)
     return Outcome(

@@ -1,0 +1,50 @@
+"""An algorithm that stops: as asgd, but a version ends the leases on versions that are older by `patience`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+from asgd_lab.algorithms import Apart, Downpour
+from asgd_lab.algorithms.base import Links, Push
+from asgd_lab.algorithms.rules import Scale
+from asgd_lab.configuration import Count
+from asgd_lab.protocol import gates
+from asgd_lab.protocol.algorithms import Algorithm, blocking
+from asgd_lab.protocol.gates import View
+from asgd_lab.protocol.rules import Rule
+
+
+class Impatient(gates.Gate):
+    """Stops who works on a version that is older than `patience`."""
+
+    patience: int
+
+    def stops(self, server: View) -> Iterable[int]:
+        old = server.version - self.patience
+        return [worker for worker in server.owing if server.member(worker).lease_version < old]
+
+
+class Stopping(Apart):
+    """As asgd with stops."""
+
+    rule: Links = [Scale(name="scale")]  # noqa: RUF012
+    push: Push = "delta"
+    patience: Count = 1
+
+    def sentence(self, rule: Rule) -> Algorithm:
+        """Its gate."""
+        return blocking(self, Impatient(self.patience), rule)
+
+
+class StoppingAhead(Stopping):
+    """As downpour with stops."""
+
+    overlaps = True
+
+    depth: Count = 2
+
+    def sentence(self, rule: Rule) -> Algorithm:
+        """Its gate in place of downpour's."""
+        keys = {"name": "downpour", "n_fetch": self.n_fetch, "n_push": self.n_push, "depth": self.depth}
+        return dataclasses.replace(Downpour.model_validate(keys).sentence(rule), gate=Impatient(self.patience))
