@@ -11,6 +11,7 @@ from asgd_lab.backends.build import build_algorithm
 from asgd_lab.backends.inline import Inline
 from asgd_lab.backends.settings import settled
 from asgd_lab.errors import ProtocolError, RunFailed, ScenarioError
+from asgd_lab.protocol.gates import Gate
 from asgd_lab.protocol.members import Budget
 from asgd_lab.scenario import Scenario
 from asgd_lab.scenario.optimizers import Optimizer
@@ -28,6 +29,9 @@ def check_algorithm(scenario: Scenario) -> None:
     if not choices.brought(scenario.algorithm):
         return
     algorithm = build_algorithm(scenario)
+    if type(algorithm.gate).wake_ns is not Gate.wake_ns and not scenario.backend.execution.has_clock:
+        message = f"needs a clock, which backend {scenario.backend.name} does not have: its gate asks to be woken"
+        raise ScenarioError.at("algorithm.name", f"{algorithm.name} {message}; use sim or process")
     workers = min(scenario.workers, _WORKERS)
     optimizer = Optimizer.model_validate({"name": "SGD", "lr": 0.01})
     task = Quadratic(name="quadratic", curvature=[1.0] * 4, noise=1.0, optimizer=optimizer).make(0, {}, workers)

@@ -75,6 +75,12 @@ class Grumpy(gates.Gate):
 class Gated(Plain):
     def sentence(self, rule):
         return blocking(self, Grumpy(), rule)
+class Sleepy(gates.Gate):
+    def wake_ns(self, server):
+        return 10_000_000 if server.version < 3 else None
+class Woken(Plain):
+    def sentence(self, rule):
+        return blocking(self, Sleepy(), rule)
 class Strange(Plain):
     def sentence(self, rule):
         def program(replica):
@@ -273,6 +279,15 @@ def test_what_is_wrong_is_said_in_one_line_with_file_line_and_key(folder: Path, 
         assert (said.status, len(said.err.splitlines())) == (2, 1), f"in {folder}: {said}"
         assert said.err.startswith("mine.yaml:4: algorithm")
         assert message in said.err
+
+
+def test_one_that_asks_to_be_woken_needs_a_clock(folder: Path) -> None:
+    algorithm = "{name: 'broken:Woken', n_sync: 1}"
+    said = asgd_lab("run", written(algorithm), "--trust", "--out", "out")
+    assert said.status == 2, f"in {folder}: {said}"
+    message = "mine.yaml:4: algorithm.name: broken:Woken needs a clock, which backend inline does not have"
+    assert said.err.startswith(message)
+    assert asgd_lab("run", written(algorithm, "sim"), "--trust", "--out", "out").status == 0
 
 
 def test_one_that_never_ends_is_not_tried_for_ever(folder: Path) -> None:
