@@ -18,8 +18,6 @@ ANALYSIS = Path(__file__).parents[1] / "analysis"
 FILES = {str(path.relative_to(root)): path for root in (PACKAGE, ANALYSIS) for path in sorted(root.rglob("*.py"))}
 RELATIVE = re.compile(r"(What|Whatever|Who|Whoever|Whose|Whom|Which|How|Why|Where|Wherever)\b", re.IGNORECASE)
 INVERTED = re.compile(r"Of\b")  # "Of several runs those that ..."; a trailing comment may well begin with "of"
-NOT_YET = ("backends/real",)
-"""Folders and files of the package that are not rewritten yet."""
 
 
 def docstrings(source: str) -> Iterator[tuple[int, str]]:
@@ -45,15 +43,9 @@ def refused(source: str) -> list[str]:
     return [f"line {line}: {text.splitlines()[0]}" for line, text in sorted(found)]
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if not file.startswith(NOT_YET)])
+@pytest.mark.parametrize("file", FILES)
 def test_no_docstring_and_no_comment_begins_with_a_relative_clause(file: str) -> None:
     assert refused(FILES[file].read_text(encoding="utf-8")) == []
-
-
-@pytest.mark.parametrize("part", NOT_YET)
-def test_each_exempt_part_still_needs_the_exemption(part: str) -> None:
-    found = [line for file, path in FILES.items() if file.startswith(part) for line in refused(path.read_text("utf-8"))]
-    assert found, f"{part} is rewritten: take it off the list"
 
 
 def test_the_words_that_are_refused_are_found_wherever_they_stand() -> None:

@@ -1,4 +1,4 @@
-"""The codecs that a scenario can name: what an update loses on the wire. Their mathematics are the protocol's."""
+"""The codecs that a scenario can name. `protocol.codecs` has their mathematics."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Compression(Choice):
 
     @abstractmethod
     def build(self) -> Codec:
-        """The codec of one worker; what it keeps is the replica's."""
+        """The codec of one worker; the replica has its state."""
 
 
 class Cast(Compression):
@@ -30,7 +30,7 @@ class Cast(Compression):
     name: Literal["cast"]
     """This codec's name."""
     dtype: Literal["bfloat16", "float16"] = "bfloat16"
-    """The type: bfloat16 keeps 8 bits of the number and all of its range, float16 keeps 11 bits, up to 65,504."""
+    """The type: bfloat16 keeps 8 bits of the number and its full range, float16 keeps 11 bits, up to 65,504."""
 
     def build(self) -> Codec:
         """See `protocol.codecs.Cast`."""
@@ -45,7 +45,7 @@ class UnreadCompression(Compression, Unread):
     """A codec whose code may not be imported."""
 
     def build(self) -> Codec:
-        """It cannot be."""
+        """Raise the error that the code is not trusted."""
         raise ScenarioError.at("algorithm.codec", refusal([("algorithm.codec", self.name)]))
 
 

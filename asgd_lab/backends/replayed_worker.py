@@ -20,7 +20,7 @@ class Differs(Exception):
 
 
 class StoppedLease(NamedTuple):
-    """What only the worker knew of a stop that it heard in time."""
+    """The worker's own facts on a stop that it heard in time."""
 
     wasted: int  # its unpushed minibatches at the stop
     pushes: int  # and the number of its last push before
@@ -29,9 +29,9 @@ class StoppedLease(NamedTuple):
 def stopped_leases(past: Sequence[Row]) -> dict[tuple[int, int], dict[int, StoppedLease]]:
     """By worker and incarnation, and then by number, the recorded leases that were stopped.
 
-    The message that tells of a stop may overtake pushes that were sent before it. But between the last Train of a lease
-    and the next fetch its worker takes an answer, or had sent all before: so pushes with an earlier `received_ns` are
-    those sent before.
+    The message that reports a stop may overtake pushes sent before it. But between the last Train of a lease and the
+    next fetch the worker takes an answer, unless it had sent all its pushes before: so pushes with an earlier
+    `received_ns` were sent before.
     """
     pushes: dict[int, list[Row]] = {}
     for row in past:

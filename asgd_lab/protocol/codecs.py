@@ -1,9 +1,9 @@
-"""Codecs: what an update loses on the wire, and how many bytes it takes there.
+"""Codecs: the loss of an update on the wire, and its bytes there.
 
-A codec stands between an update and its message. It writes into the update what the server will decode, so that shared
+A codec stands between an update and its message. It writes the server's decoded values into the update, so that shared
 memory, a simulation and a network carry the same numbers, and it states the bytes of the wire form, which links charge.
-What it keeps from push to push (an error that is fed back) is in tensors that checkpoints and replay know of. P is the
-length of the flat vector.
+State that it keeps from push to push (an error that is fed back) is in tensors known to checkpoints and replay. P is
+the length of the flat vector.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from torch import Tensor
 
 @dataclass_transform(frozen_default=True)
 class Codec:
-    """Nothing is lost. A subclass is a frozen dataclass, without a decorator."""
+    """A codec without loss. A subclass is a frozen dataclass, without a decorator."""
 
     vectors = 0
-    """The number of vectors (P,) that it keeps at each worker, all 0 at first."""
+    """The number of its state vectors (P,) at each worker, initially zero."""
 
     def __init_subclass__(cls) -> None:
         dataclass(frozen=True)(cls)
 
     def encode(self, update: Tensor, state: Sequence[Tensor]) -> int:
-        """Make of the update (P,), in place, what the server decodes of it; the bytes of its wire form."""
+        """Replace the update (P,), in place, by its decoded value; return the bytes of its wire form."""
         return self.size_bytes(update.numel())
 
     def size_bytes(self, elements: int) -> int:
-        """The bytes of the wire form of so many elements, for tasks without parameters; a mean, where they vary."""
+        """The bytes of the wire form of so many elements, for tasks without parameters; their mean if they vary."""
         return 4 * elements
 
 
 class Cast(Codec):
-    """Each element in a type of two bytes: rounded to the nearest, and to infinity beyond its range."""
+    """A cast of each element to a type of two bytes: to the nearest value, and to infinity beyond its range."""
 
     dtype: torch.dtype
 

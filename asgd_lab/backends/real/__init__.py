@@ -1,1 +1,1 @@
-"""All that knows processes: a real run's server and workers over shared memory, and a pool for whole runs."""
+"""Real processes: a run's server and workers, their supervisor, and a pool for whole runs."""

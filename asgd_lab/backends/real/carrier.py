@@ -1,7 +1,7 @@
-"""Carries a worker's end of the protocol: sends what its client asks for, trains, hands over what is heard.
+"""The carrier of a worker's client: sends its requests, trains, and hands over the messages that arrive.
 
-It neither numbers nor matches, and knows no algorithm. It keeps the time: a row an effect, as the program sees it, and
-in what it sends when that was sent. An emulated device waits out the stated costs of client and link.
+It neither numbers nor matches messages, and knows no algorithm. It records times: a row per effect, as the program sees
+it, and the time of sending in each message. An emulated device waits for the stated costs of client and link.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ FETCH_ROW, TRAIN_ROW, PUSH_ROW, ADOPT_ROW, MEASURE_ROW = (
 
 
 class LifeOver(Exception):
-    """The server has taken this worker for failed: it may begin another life."""
+    """The server has failed this life of the worker, which may begin another."""
 
 
 class Carrier:
-    """One worker's, over all its lives; `save` writes its part of a checkpoint, unless nobody wants that any more."""
+    """The carrier of one worker over all its lives; `save` writes its part of a checkpoint, unless it was abandoned."""
 
     def __init__(
         self, plan: Plan, number: int, process: int, end: WorkerEnd, algorithm: Algorithm,
@@ -58,7 +58,7 @@ class Carrier:
         self.start_ns = 0  # of the run's clock
         self._size = plan.size_bytes
         self._emulated = scenario.backend.device == "emulated"
-        # A fetch that is known to follow is asked with the push, which the server serves first.
+        # A fetch that is known to follow a push is sent with it; the server serves the push first.
         self._eager = not self._emulated and not algorithm.gate.collects
         costs = Costs.of(scenario.hardware, plan.size_bytes)
         self._latency_ns = costs.latency_ns
@@ -86,7 +86,7 @@ class Carrier:
         self.words[STATE] = LEFT
 
     def join(self, worker: Worker, message: FromWorker, life: int) -> Welcome:
-        """Begin this life; when the run's clock has started."""
+        """Join, and wait until the run's clock has started."""
         self.end.begin()
         self._begin()
         self._worker, self._client, self._replica = worker, worker.client, worker.replica
@@ -102,10 +102,10 @@ class Carrier:
                 return answer
 
     def carry(self) -> None:
-        """Until the program has ended, or LifeOver, or Closed."""
+        """Carry the program to its end; LifeOver or Closed may end it earlier."""
         client, replica, words = self._client, self._replica, self.words
         advance, note, start = client.advance, self.effects.add, self.start_ns
-        rest = (0, -1, -1, 0, 0, -1, self.number, replica.incarnation)  # of rows that tell no more than times
+        rest = (0, -1, -1, 0, 0, -1, self.number, replica.incarnation)  # for rows with times alone
         previous: type | None = None
         last = now_ns()
         while True:
@@ -114,7 +114,7 @@ class Carrier:
             words[SHOWN] = begun
             kind: type = type(step)
             if kind is Train:
-                if previous is Grant:  # what the program computed between the two
+                if previous is Grant:  # the program's computation between the two
                     note(self.number, replica.sequence + 1, ADOPT_ROW, last - start, begun - start, *rest)
                 last = self._train(begun)
             elif kind is PushRequest:
@@ -140,7 +140,7 @@ class Carrier:
             previous = kind
 
     def leave(self, why: int) -> None:
-        """This life ends before its program does."""
+        """End this life before its program ends."""
         self.end.send(Leave(self.number, self._replica.incarnation, why))
         self.end.flush()
 
@@ -198,7 +198,7 @@ class Carrier:
                 self.end.send(early, *times)
 
     def _await(self, begun: int) -> int:
-        """Wait for the answer that the program waits for; when it took it."""
+        """Wait for the program's answer; return the time at which the program took it."""
         client, words, hear = self._client, self.words, self.end.hear
         is_fetch = client.awaits == FETCH
         words[STATE] = FETCHING if is_fetch else PUSHING
@@ -216,7 +216,7 @@ class Carrier:
                 self._obey(message)
 
     def _listen(self) -> None:
-        """Hear one message, whatever the program waits for."""
+        """Hear one message of any kind."""
         message, waited_ns, released_ns = self.end.hear()
         if isinstance(message, Grant | Ack):
             self._client.hear(message)
@@ -229,7 +229,7 @@ class Carrier:
             self._kept[type(message), message.number] = waited_ns, released_ns
 
     def _obey(self, message: Any) -> None:
-        """What is no answer to a request."""
+        """Handle a message that answers no request."""
         client = self._client
         if isinstance(message, Stop):
             client.hear(message)
@@ -246,7 +246,7 @@ class Carrier:
                 self.end.send(request, *self._sent[which])
 
     def _taken(self, answer: Grant | Ack, begun: int, waited_ns: int, released_ns: int) -> int:
-        """The program has taken an answer; when, and its row."""
+        """Write the row of an answer that the program has taken; return its time."""
         replica, start = self._replica, self.start_ns
         if type(answer) is Grant:
             _, _, _, version, steps, _, _ = answer
@@ -270,13 +270,13 @@ class Carrier:
         return ended
 
     def _arrival(self, begun: int, way_ns: int, overlaps: bool) -> int:
-        """When an emulated request arrives: who has nothing else to do sends it then, else the server keeps it."""
+        """The arrival time of an emulated request: an idle worker sends it then, else the server delays it."""
         if overlaps:
             return begun + way_ns
         return wait_out(self.words, Words.WAYS_NS, begun, begun + way_ns, way_ns)
 
     def _received(self, released_ns: int, way_ns: int) -> int:
-        """An emulated answer is there no sooner than its way takes; when."""
+        """Wait until an emulated answer has arrived; return its time."""
         due = released_ns if self._algorithm.depth > 1 else now_ns()
         sent = due if self._algorithm.overlaps else released_ns
         return wait_out(self.words, Words.WAYS_NS, sent, due + way_ns, way_ns)

@@ -1,12 +1,12 @@
-"""Checkpoints of a run that goes on: at a moment when every worker is between two rounds.
+"""Checkpoints of a running real run, taken while every worker is between two rounds.
 
-When one is due, the server keeps the fetches that come; a worker that waits for one has pushed all that it started
-before, and writes down what outlives a round: its place, its local optimizer, work that it has not pushed. When all
-have, the server writes the parameters and how far the record has come, and lets everybody go on. So the record up to
-there, these files and the scenario are the whole state of the run.
+When one is due, the server holds incoming fetches; a worker that waits for its fetch has sent all its pushes, and saves
+its state that outlives a round: its place, its local optimizer, unpushed work. When all workers have saved, the
+server saves the parameters and the length of the event log, and grants the fetches. So the event log up to there, these
+files and the scenario are the whole state of the run.
 
-A gate may let a worker go on while it writes. So each word to write is numbered: only the answer to the last one
-counts, and none after a grant. Then no member is writing when the checkpoint is committed.
+A gate may grant a worker's fetch while it saves. So each Save is numbered: only the answer to the last one counts, and
+none after a grant. Then no member is writing when the checkpoint is committed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LEARNER, KEPT, CODEC = "learner.", "kept.", "codec."
 
 
 class Checkpointer:
-    """The server's side; `tell` answers a worker, and `held` are the fetches that are kept meanwhile."""
+    """The server's side; `tell` sends to a worker, and `held` are the fetches held meanwhile."""
 
     def __init__(
         self, plan: Plan, logged: LoggedServer, heartbeat: Heartbeat, tell: Callable[[int, Save], None]
@@ -44,18 +44,18 @@ class Checkpointer:
         self._every_ns = None if config is None or config.every_s is None else nanoseconds(config.every_s)
         self.is_wanted = config is not None
         self._keep = 1 if config is None else config.keep
-        self._version = self._server.version  # of the last one
+        self._version = self._server.version  # of the last checkpoint
         self._time_ns = plan.elapsed_ns
         self._number = 0
         self.under_way = False
         self.held: list[Heard] = []
-        self._told: dict[int, int] = {}  # the last word of each worker that has not answered it
+        self._told: dict[int, int] = {}  # the number of the last Save of each worker that has not answered it
         self._saved: set[int] = set()
         self._count = itertools.count()
 
     @property
     def due_ns(self) -> int | None:
-        """When the next one is due, of the run's clock; None where versions or nothing decide that."""
+        """The time of the next one on the run's clock; None if versions, or nothing, decide it."""
         return None if self._every_ns is None or self.under_way else self._time_ns + self._every_ns
 
     def look(self, clock_ns: int) -> None:
@@ -76,27 +76,27 @@ class Checkpointer:
             self._tell(worker)
 
     def hold(self, fetch: Heard) -> None:
-        """A fetch that has to wait; its worker writes down what it has."""
+        """Hold a fetch; its worker saves its state."""
         self.held.append(fetch)
         self._tell(fetch.sender)
 
     def saved(self, saved: Saved) -> None:
-        """A worker has, as it was told then."""
+        """A worker has saved, in answer to that Save."""
         if self.under_way and saved.checkpoint == self._number and self._told.get(saved.worker) == saved.told:
             self._saved.add(saved.worker)
 
     def granted(self, worker: int) -> None:
-        """It goes on: what it has written, or is writing, is of the past."""
+        """A worker's fetch was granted: its saved state is out of date."""
         self._told.pop(worker, None)
         self._saved.discard(worker)
 
     def gone(self, worker: int) -> None:
-        """It is out, and so is what it had asked."""
+        """A worker has left: drop its held fetch."""
         self.granted(worker)
         self.held = [item for item in self.held if item.sender != worker]
 
     def finish(self, clock_ns: int) -> list[Heard]:
-        """If all members have saved: the server's part, and the fetches that may be served now. If none is left to."""
+        """If all members have saved, save the server's part and return the held fetches, to be served now."""
         server = self._server
         if not self.under_way:
             return []
@@ -130,7 +130,7 @@ class Checkpointer:
 
 
 def save_worker(plan: Plan, worker: Worker, checkpoint: int) -> bool:
-    """Between two rounds: its place, the local optimizer, and work that is not pushed yet. False if nobody wants it."""
+    """Save a worker between two rounds: place, local optimizer, unpushed work. False if the checkpoint is abandoned."""
     replica = worker.replica
     whole, sums = worker.client.place()
     kept = replica.vectors.kept() if replica.vectors is not None and replica.unpushed else []
@@ -142,7 +142,7 @@ def save_worker(plan: Plan, worker: Worker, checkpoint: int) -> bool:
 
 
 def restore_worker(plan: Plan, worker: Worker) -> bool:
-    """Put a new worker where the checkpoint has it; False if it was not in, or nothing is resumed."""
+    """Restore a worker from the checkpoint; False if it was not a member then, or if the run is not resumed."""
     number = worker.replica.worker
     if plan.resumed is None or number not in checkpoints.state_of(plan.resumed).workers:
         return False
@@ -160,16 +160,16 @@ def restore_worker(plan: Plan, worker: Worker) -> bool:
 
 
 def rewind(plan: Plan, checkpoint: Path) -> None:
-    """Put a run back: forget what came after the checkpoint, and put its versions where the server expects them.
+    """Rewind a run to its checkpoint: discard later rows, and put the versions where the server expects them.
 
-    All that is read of it is read before anything is changed.
+    The checkpoint is read completely before anything is changed.
     """
     state = checkpoints.state_of(checkpoint)
     arrays = checkpoints.read(checkpoint, "server", state)
     for path in sorted(plan.parts.iterdir()):
         if path.name in state.rows:
             cut(path, state.rows[path.name])
-        elif path.suffix in checkpoints.ROW_FILES and path != plan.distances:  # a push's last measurement counts
+        elif path.suffix in checkpoints.ROW_FILES and path != plan.distances:  # distances are measured again
             removal.remove_file(plan.run_dir, f"parts/{path.name}")
     cut(plan.events, state.events)
     logged = LoggedServer(plan, plan.transport)

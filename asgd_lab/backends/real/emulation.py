@@ -1,6 +1,6 @@
-"""Emulated devices: stated times waited out on the monotonic clock, which all processes of a node share.
+"""Emulated devices: waits for stated times on the monotonic clock, which all processes of a node share.
 
-A request on an emulated way is with the server already, and is heard when it arrives.
+The server has a request on an emulated link already, and hears it at its arrival time.
 """
 
 from __future__ import annotations
@@ -17,41 +17,41 @@ PR_SET_TIMERSLACK = 29
 
 
 class Arrivals:
-    """Requests on their way, ordered by the time of arrival."""
+    """Requests in flight, ordered by their arrival times."""
 
     def __init__(self) -> None:
-        self._due: list[tuple[int, int, Heard]] = []  # when, a number, what
+        self._due: list[tuple[int, int, Heard]] = []  # (arrival time, sequence number, request)
         self._count = itertools.count()
 
     def add(self, heard: Heard) -> None:
-        """It arrives at its `sent_ns`."""
+        """Add a request that arrives at its `sent_ns`."""
         heapq.heappush(self._due, (heard.sent_ns, next(self._count), heard))
 
     def take(self, now_ns: int) -> list[Heard]:
-        """Remove and return what has arrived by then, in order."""
+        """Remove and return all requests that have arrived by then, in order."""
         found = []
         while self._due and self._due[0][0] <= now_ns:
             found.append(heapq.heappop(self._due)[2]._replace(heard_ns=now_ns))
         return found
 
     def drop(self, worker: int) -> None:
-        """Forget what a worker that is gone has sent."""
+        """Discard the requests of a dead worker."""
         self._due = [item for item in self._due if item[2].sender != worker]
         heapq.heapify(self._due)
 
     @property
     def next_ns(self) -> int | None:
-        """When the next one arrives."""
+        """The time of the next arrival; None without one."""
         return self._due[0][0] if self._due else None
 
 
 def precise_timers() -> None:
-    """Ask the kernel to wake this process when it is due, not up to 50 microseconds later to save power."""
+    """Ask the kernel to wake this process exactly on time, instead of up to 50 microseconds later to save power."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)
 
 
 def wait_out(words: memoryview[int], word: int, begun_ns: int, due_ns: int, stated_ns: int) -> int:
-    """Sleep until then; count what it took since `begun_ns` in `word`, and what was stated in the next. When it was."""
+    """Sleep until then; add the time since `begun_ns` to `word`, and the stated time to the next. Returns the end."""
     sleep_until(due_ns)
     ended_ns = now_ns()
     words[word] += max(stated_ns, ended_ns - begun_ns)
@@ -60,6 +60,6 @@ def wait_out(words: memoryview[int], word: int, begun_ns: int, due_ns: int, stat
 
 
 def sleep_until(due_ns: int) -> None:
-    """Sleep until the clock shows `due_ns`, if it does not yet."""
+    """Sleep until the clock shows `due_ns`."""
     while (left_ns := due_ns - now_ns()) > 0:
         time.sleep(left_ns * 1e-9)

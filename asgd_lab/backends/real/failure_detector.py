@@ -1,10 +1,10 @@
-"""Who gives no sign of life: processes that should be doing something, and have not shown it for longer than is likely.
+"""Failure detection: processes that should be working, and have given no sign of life for too long.
 
-The server watches the workers, and the parent watches the server. A worker shows itself by a progress word after every
-minibatch and every answer it takes; the server after every request and, when there is none, every few seconds. Nobody
-guesses how long a minibatch takes: the limit is a multiple of the longest one that any worker has shown, or what the
-scenario says; the server's likewise, of the longest request. Whoever watches and has itself been away, as all are when
-the machine was suspended, has seen nobody meanwhile and blames nobody.
+The server watches the workers, and the parent watches the server. A worker's sign of life is a progress word, written
+after every minibatch and every answer it takes; the server's is written after every request, and every few seconds
+without one. The limit is a multiple of the longest minibatch of any worker so far, or stated by the scenario; for the
+server likewise, of the longest request. A watcher that was itself stopped, as in a suspended machine, saw nothing
+meanwhile and fails nobody for that time.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from asgd_lab.protocol.server import Server
 
 FACTOR = 50  # times the longest minibatch, or request
 LEAST_NS = 10 * 10**9
-LEAST_OF_SERVER_NS = 2 * 10**9  # it takes that long to replace one
-FIRST_NS = 120 * 10**9  # before anybody has shown one; and for what waits for a disk
-REST_NS = 2 * 10**9  # after which an idle server shows itself
-FUTILE = 5  # times that a server is killed for its silence without a version in between
+LEAST_OF_SERVER_NS = 2 * 10**9  # the time to replace a server
+FIRST_NS = 120 * 10**9  # before the first minibatch or request, and for accesses to a disk
+REST_NS = 2 * 10**9  # between an idle server's signs of life
+FUTILE = 5  # kills of a silent server without a version in between, after which the run fails
 
 
 class _Presence:
-    """Since when this process has been watching without a break."""
+    """The start of this process's uninterrupted watch."""
 
     def __init__(self) -> None:
         self.since_ns = self._last_ns = now_ns()
 
     def look(self, longest_break_ns: int) -> int:
-        """It is here; when."""
+        """Note that the watcher runs; return the time."""
         now = now_ns()
         if now - self._last_ns > longest_break_ns:
             self.since_ns = now
@@ -56,30 +56,30 @@ class FailureDetector:
         self._stated_ns = _stated_ns(plan)
         workers = plan.scenario.workers
         self._answered_ns = [now_ns()] * workers
-        self._asked = [0] * workers  # requests that wait for an answer
+        self._asked = [0] * workers  # requests without an answer
         self._presence = _Presence()
         self.due_ns = now_ns() + self._limit() // 4
 
     def _limit(self) -> int:
-        """Longer than this nobody is silent who is well."""
+        """The longest silence of a healthy worker."""
         return self._stated_ns or _limit_ns(int(self._progress.worker[:, Words.LONGEST].max()))
 
     def begins(self, worker: int) -> None:
-        """A life of it, in which nothing has been asked."""
+        """A worker begins a life, without open requests."""
         self._asked[worker] = 0
         self._answered_ns[worker] = now_ns()
 
     def asked(self, worker: int) -> None:
-        """It has sent a request: until it is answered it waits for the server, not the server for it."""
+        """A worker has sent a request: until the answer it waits for the server, and may be silent."""
         self._asked[worker] += 1
 
     def answered(self, worker: int) -> None:
-        """One of its requests."""
+        """One of a worker's requests was answered."""
         self._asked[worker] = max(0, self._asked[worker] - 1)
         self._answered_ns[worker] = now_ns()
 
     def silent(self) -> list[int]:
-        """The members that have been silent for too long; ask again at `due_ns`."""
+        """The members that have been silent for too long; call it again at `due_ns`."""
         limit_ns = self._limit()
         now = self._presence.look(limit_ns // 2)
         self.due_ns = now + limit_ns // 4
@@ -95,27 +95,27 @@ class FailureDetector:
 
 
 class Heartbeat:
-    """The server's sign of life: one word, by when it shows itself again if it is well."""
+    """The server's sign of life: a word with the time by which a healthy server writes it again."""
 
     def __init__(self, plan: Plan) -> None:
         self._words = plan.transport.words.of_server()
 
     def rest(self, patience_s: float | None) -> float:
-        """It waits for requests, at most so long; how long it may."""
+        """The server waits for requests, at most that long; return the allowed time."""
         rest_s = REST_NS * 1e-9 if patience_s is None else min(patience_s, REST_NS * 1e-9)
         self.busy(int(rest_s * 1e9))
         return rest_s
 
     def busy(self, for_ns: int = 0) -> None:
-        """It is here, and begins what takes that long."""
+        """The server begins an action that takes that long."""
         self._words[Words.HEARD_NS] = now_ns() + for_ns
 
     def at_disk(self) -> None:
-        """It begins to read or write what may take a slow disk a while."""
+        """The server begins an access to a disk, which may be slow."""
         self.busy(FIRST_NS)
 
     def served(self) -> None:
-        """It has ended a request."""
+        """The server has ended a request."""
         words, now = self._words, now_ns()
         words[Words.LONGEST_SERVICE_NS] = max(words[Words.LONGEST_SERVICE_NS], now - words[Words.HEARD_NS])
         words[Words.HEARD_NS] = now
@@ -133,13 +133,13 @@ class ServerFailureDetector:
         self.begins()
 
     def begins(self) -> None:
-        """There is a new process, which takes a while until it shows itself."""
+        """A new server process starts; its first sign of life takes a while."""
         self._begun_ns = now_ns()
         self._killed_ns = None
         self.due_ns = self._begun_ns + self._limit() // 4
 
     def is_killed(self) -> bool:
-        """It is, and is to end by itself within the limit; whether it was before."""
+        """Note that the server was killed, and must end within the limit; return whether it was killed before."""
         before, self._killed_ns = self._killed_ns is not None, now_ns()
         return before
 
@@ -149,7 +149,7 @@ class ServerFailureDetector:
         return _limit_ns(self._words[Words.LONGEST_SERVICE_NS])
 
     def silent_ns(self) -> int | None:
-        """For how long it has been silent, if that is too long; ask again at `due_ns`."""
+        """The time of the server's silence if that is too long; call it again at `due_ns`."""
         limit_ns = self._limit()
         now = self._presence.look(limit_ns // 2)
         self.due_ns = now + limit_ns // 4
@@ -160,7 +160,7 @@ class ServerFailureDetector:
         return now - shown if now - shown > limit_ns else None
 
     def is_futile(self) -> bool:
-        """It was killed for its silence: whether that was once too often."""
+        """Count a kill for silence; return whether that was one too many."""
         version = self._words[Words.VERSION]
         self._in_vain = self._in_vain + 1 if version == self._version else 1
         self._version = version

@@ -1,4 +1,4 @@
-"""The faults that a scenario asks for, done to real processes: what is due when, on the run's own clock."""
+"""The scenario's faults, inflicted on real processes on the run's own clock."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from asgd_lab.scenario.running import Kill, ServerDown, Slow
 
 
 class Processes(Protocol):
-    """What faults are done to."""
+    """The processes that faults are inflicted on."""
 
     def process_of(self, worker: int) -> BaseProcess | None:
-        """The worker's process, while it has one."""
+        """The worker's process, or None while it has none."""
 
     def expect(self, worker: int, again_ns: int) -> None:
-        """The worker is about to die, as the scenario wants it, and may be started again then."""
+        """Note that a fault will kill the worker, which may be restarted then."""
 
     def take_down(self, lasts_ns: int) -> None:
-        """Kill the server, and do not start it again before then."""
+        """Kill the server, and restart it not before then."""
 
 
 class FaultSchedule:
-    """Begins with the run's clock. A time that has passed is done late, never left out."""
+    """The schedule of faults, which begins with the run's clock. A missed fault is inflicted late, never left out."""
 
     def __init__(self, processes: Processes, plan: Plan) -> None:
         scenario = plan.scenario
@@ -43,7 +43,7 @@ class FaultSchedule:
         self._slow: list[list[float]] = [[] for _ in self._random]
 
     def begin(self, start_ns: int) -> None:
-        """The clock has started."""
+        """Begin: the run's clock has started."""
         faults = self._faults
         if faults is None:
             return
@@ -65,18 +65,18 @@ class FaultSchedule:
             self.up(worker)
 
     def up(self, worker: int) -> None:
-        """A worker runs from now on: until its next crash, if these come at random."""
+        """A worker runs from now on; draw its next random crash, if the scenario has any."""
         faults = self._faults
         if faults is not None and faults.mean_time_between_failures_s is not None:
             self._at(now_ns() + self._drawn(worker, faults.mean_time_between_failures_s), lambda: self._crash(worker))
 
     @property
     def next_ns(self) -> int | None:
-        """When something is due."""
+        """The time of the next fault; None without one."""
         return self._due[0][0] if self._due else None
 
     def act(self) -> None:
-        """Do all that is due."""
+        """Inflict all faults that are due."""
         while self._due and self._due[0][0] <= now_ns():
             heapq.heappop(self._due)[2]()
 
@@ -103,7 +103,7 @@ class FaultSchedule:
             os.kill(process.pid, which)
 
     def _process(self, worker: int) -> BaseProcess | None:
-        """Alive, and not waited for yet: its number is nobody else's."""
+        """The worker's process if it is alive and not reaped yet, so that its number is still its own."""
         process = self._processes.process_of(worker)
         return process if process is not None and process.is_alive() else None
 

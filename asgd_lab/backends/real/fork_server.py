@@ -1,7 +1,7 @@
-"""What the fork server does first: nobody else imports this file.
+"""The fork server's first module, imported by no other process.
 
-Signals that end a run are the program's to hear. If the program ends, the fork server ends as well, also if it is
-stopped just then, and removes its socket; and its children end with it.
+The program alone handles signals that end a run. If the program ends, the fork server ends as well, even if it is
+stopped at that time, and removes its socket; its children end with it.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ def _end() -> None:
 
 
 def _forked() -> int:
-    """A fork; where the system starts no more processes, a silent end, which the program tells of."""
+    """A fork; if the system refuses it, the child's end without a message, which the program reports."""
     try:
         number = _fork()
     except OSError:
         raise SystemExit(1) from None
     if not number:
-        os.fork = _fork  # in what is started everything is as usual
+        os.fork = _fork  # in children `os.fork` is as usual
     return number
 
 

@@ -1,7 +1,7 @@
-"""What a run's processes have left behind, put into its tables and counts.
+"""Joins the files of a run's processes into its tables and counts.
 
-The server's rows are made here, from the record of what it was told: fed to a server that only counts, it tells what
-was applied when, and how stale.
+The server's rows are made here from the event log: a server that only counts hears it again, and gives the versions and
+staleness of all pushes.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ Row = tuple[Any, ...]
 
 
 def gather(plan: Plan, record: RunDirectory, statistics: Statistics, end_ns: int | None) -> tuple[Server, int]:
-    """Fill tables and counts; the server as it was at the end, without parameters, and the end of the run's clock.
+    """Fill tables and counts; return the final server, without parameters, and the end of the run's clock.
 
-    Without `end_ns` that is the last thing that is known to have happened.
+    Without `end_ns` the end is that of the last known event.
     """
     server = _counting(plan)
     effects = list(_served(plan, server, statistics, record))
@@ -42,7 +42,7 @@ def gather(plan: Plan, record: RunDirectory, statistics: Statistics, end_ns: int
     minibatches = _minibatches(plan.parts)
     record.minibatches.extend(row[1:] for row in minibatches if keep(row[0]))
     for number, _, kind, began, ended, *_ in effects:
-        busy_ns = min(ended, end_ns) - min(began, end_ns)  # what comes after the run's end is none of its time
+        busy_ns = min(ended, end_ns) - min(began, end_ns)  # without time after the run's end
         if kind == TRAIN:
             statistics.worker_busy(number, busy_ns)
         elif number == SERVER:
@@ -56,7 +56,7 @@ def _counting(plan: Plan) -> Server:
 
 
 def _served(plan: Plan, server: Server, statistics: Statistics, record: RunDirectory) -> Iterator[Row]:
-    """The server's rows: a row a fetch, when it was asked; a row a push, when it has ended."""
+    """The server's rows: one per fetch, at its request; one per push, at its end."""
     size = plan.size_bytes
     far: dict[tuple[int, int], float] = {}
     if record.distances is not None:
@@ -89,7 +89,7 @@ def _served(plan: Plan, server: Server, statistics: Statistics, record: RunDirec
 
 
 def _minibatches(parts: Path) -> list[Row]:
-    """The round, then a row of the table; in order of time."""
+    """Pairs of a round and a row of the table, in order of time."""
     rows: list[Row] = []
     for path in sorted(parts.glob("*.minibatches")):
         rows += read_rows(path, MINIBATCH_ROW).tolist()

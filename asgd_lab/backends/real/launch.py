@@ -1,4 +1,4 @@
-"""The parent of a real run: lays out the shared memory, has its processes supervised, and joins what they recorded."""
+"""The parent of a real run: lays out the transport, supervises its processes, and joins their records."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from asgd_lab.record.summary import Statistics
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks import Task
 
-MOST_WORKERS = 240  # the server takes a descriptor a worker, and a fork server passes 256 at most
-_OPEN_FILES = 32  # of the parent, beside a socket, a process and what starts it for each worker
+MOST_WORKERS = 240  # the server needs a descriptor per worker, and a fork server passes 256 at most
+_OPEN_FILES = 32  # of the parent, beside those of a socket, a process and its start for each worker
 
 
 def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) -> Outcome:
     """Run the scenario with real processes on this node.
 
-    RunFailed says which process died, why, and where its log is; what was recorded until then is in `record`.
+    RunFailed names the process that died, the reason and its log; data recorded until then are in `record`.
     """
     began_ns = now_ns()
     check(scenario)
@@ -48,10 +48,10 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
     preload()
     data = tasks.load(scenario.task)
     task = build_task(scenario, data, checked=True)
-    room.check(scenario, task.size, task.device_bytes)  # before anything of its size is computed with
+    room.check(scenario, task.size, task.device_bytes)  # before any computation with vectors of its size
     check_task(scenario, task)
     initial = initial_parameters(scenario, task).cpu()
-    devices.release()  # what trying the task out took
+    devices.release()  # the memory of the task's trial
     algorithm = build_algorithm(scenario)
     if scenario.backend.device == "emulated":
         check_memory(scenario.hardware, task.size_bytes)
@@ -84,12 +84,12 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
             except KeyboardInterrupt:
                 interrupted = True
                 supervisor.stop()
-    except KeyboardInterrupt:  # another one: nobody is waited for, but what they recorded is
+    except KeyboardInterrupt:  # a second Ctrl-C: do not wait for processes, but save their records
         interrupted = True
     load = meter.read()
     try:
         outcome = _join(plan, record, interrupted, supervisor, began_ns)
-    except ScenarioError as error:  # the run was begun: what is left of it is kept
+    except ScenarioError as error:  # the run had begun: keep its records
         raise RunFailed(f"what the processes recorded cannot be read: {error}") from error
     outcome.facts["machine_load"] = load._asdict()
     try:
@@ -99,13 +99,13 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
     finally:
         plan.close()
         checkpoints.abandon(record.path)
-        if outcome.status == "done" or scenario.backend.checkpoint is None:  # else it may go on
+        if outcome.status == "done" or scenario.backend.checkpoint is None:  # else it may be resumed
             removal.clear(record.path, "parts")
     return outcome
 
 
 def check(scenario: Scenario) -> None:
-    """What this node cannot do is said before anything is started."""
+    """A `ScenarioError` before the start if this node cannot run the scenario."""
     if scenario.workers > MOST_WORKERS:
         message = f"the process backend starts at most {MOST_WORKERS} workers; for {scenario.workers} use backend sim"
         raise ScenarioError.at("workers", message)
@@ -161,11 +161,11 @@ def _join(plan: Plan, record: RunDirectory, interrupted: bool, supervisor: Super
 
 
 def lateness(progress: Words, makespan_ns: int) -> dict[str, float | None]:
-    """How much longer than stated an emulated run's minibatches, services and ways took: mean over mean, less 1.
+    """Lateness of an emulated run's minibatches, services and links: mean time over mean stated time, less 1.
 
-    None where nothing was stated. `judged` is what decides whether the run is a measurement of the stated hardware: the
-    largest of minibatches, services, and what ways took too long as a share of the workers' time. A short way
-    is late by a wake-up, which matters only as far as workers spend their time on it.
+    None if no time was stated. `judged` decides whether the run is a valid measurement of the stated hardware: the
+    largest of the lateness of minibatches and of services, and of the links' excess as a share of the workers' time. A
+    short link is late by a wake-up, which matters only as far as workers spend their time on it.
     """
     worker, server = progress.worker.sum(axis=0), progress.server
     took = {
@@ -180,7 +180,7 @@ def lateness(progress: Words, makespan_ns: int) -> dict[str, float | None]:
 
 
 def _evaluate(scenario: Scenario, task: Task, parts: Path, record: RunDirectory, outcome: Outcome) -> None:
-    """Evaluate the snapshots that the processes left, and the final parameters."""
+    """Evaluate the processes' snapshots, and the final parameters."""
     device = devices.home(scenario)
     try:
         for snapshot in snapshots.read(parts):

@@ -1,9 +1,9 @@
-"""The protocol's server and the log of what it was told, which is also what the next server recovers from.
+"""The protocol's server and its event log, from which the next server recovers.
 
-A version lies in its buffer before the message that made it is logged, and the message is logged, by one 8-byte store,
-before anybody hears of it. So a server that is killed, wherever it was, leaves behind a log of messages that counted,
-and the versions that belong to them. The next one reads the log, counts without computing, and is the one that died,
-but for requests that it has not logged: these were not answered, and are sent again.
+A version is in its buffer before the message that made it is logged, and the message is logged, by one 8-byte store,
+before its answers are sent. So a server that is killed at any point leaves a log of effective messages, and their
+versions. The next server reads the log, counts without computing, and has the state of the dead one, except requests
+that were not logged: these have no answer, and are resent.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from asgd_lab.tasks.base import CPU
 
 
 class _InMemory(Memory):
-    """The server's tensors in the transport's memory, where the next server finds them."""
+    """The server's tensors in the transport's memory, for the next server."""
 
     def __init__(self, memory: transport.Memory) -> None:
         self._memory = memory
@@ -60,9 +60,9 @@ class _InMemory(Memory):
 
 
 class LoggedServer:
-    """`server` is told by `commit` alone. Times are nanoseconds of the run's own clock.
+    """A server and its log; messages go to `server` by `commit` alone. Times are nanoseconds of the run's own clock.
 
-    `reading` is called for each message of the past.
+    `reading` is called for each message of an existing log.
     """
 
     def __init__(self, plan: Plan, memory: transport.Memory, reading: Callable[[], None] = lambda: None) -> None:
@@ -84,15 +84,15 @@ class LoggedServer:
             counting=bool(past),
         )
         self._log = EventLog(plan.events, existing=True)
-        self.end_ns = 0  # of the last push that was in time, or when the run was closed
-        self.incarnations = [0] * workers  # of each member; 0: it is none
+        self.end_ns = 0  # the time of the last push in time, or of the run's close
+        self.incarnations = [0] * workers  # of each member; 0: not a member
         self.fetches = [0] * workers  # each worker's last fetch, in this life
         self.pushes = [0] * workers  # and its last push, over all lives
         self.lives = [0] * workers  # the number of each worker's life
-        self.stops: dict[int, Stop] = {}  # the last that each worker's life was told
-        self._grants: list[Grant | None] = [None] * workers  # the last of each
-        self._acks: list[dict[int, Ack]] = [{} for _ in range(workers)]  # by number: the last of each
-        self._left: dict[int, int] = {}  # why workers left that have not come back
+        self.stops: dict[int, Stop] = {}  # the last Stop of each worker's life
+        self._grants: list[Grant | None] = [None] * workers  # the last Grant of each worker
+        self._acks: list[dict[int, Ack]] = [{} for _ in range(workers)]  # the last Acks of each worker, by number
+        self._left: dict[int, int] = {}  # the reasons of workers that have left and not rejoined
         for row in past:
             reading()
             message = row.message
@@ -107,16 +107,16 @@ class LoggedServer:
         return len(self._log)
 
     def close(self) -> None:
-        """Nothing more is logged."""
+        """Close the log."""
         self._log.close()
 
     def commit(
         self, message: Message | Attach, begun_ns: int, clock: Callable[[], int], sent_ns: int | None = None,
         heard_ns: int | None = None, received_ns: int = UNKNOWN, of_clock: int = 0,
     ) -> list[Answer]:  # fmt: skip
-        """Tell the server, and log the message as ended by then; its answers may be sent now.
+        """Let the server hear the message, and log it with that end; return its answers, which may be sent now.
 
-        What nobody sent was sent and heard when it begun. See `Times` for the rest.
+        A message without a sender was sent and heard when it began. See `Times` for the rest.
         """
         answers = self._tell(message, begun_ns)
         ended_ns = clock()
@@ -137,23 +137,23 @@ class LoggedServer:
         self._log.add(digest, Times.at(now_ns))
 
     def knows(self, request: FetchRequest | PushRequest) -> bool:
-        """Whether it is logged: it was sent again to a new server."""
+        """Whether the request is logged already: it was resent to a new server."""
         last = self.fetches if type(request) is FetchRequest else self.pushes
         return request.number <= last[request.worker]
 
     def answer(self, request: FetchRequest | PushRequest) -> Grant | Ack | None:
-        """What a request was answered that is known; None if it waits, or has been answered long ago."""
+        """The answer to a known request; None if it still waits, or was answered long ago."""
         if type(request) is PushRequest:
             return self._acks[request.worker].get(request.number)
         grant = self._grants[request.worker]
         return grant if grant is not None and grant.number == request.number else None
 
     def away(self, restarts: bool) -> set[int]:
-        """Workers expected to rejoin: after a loss that was no number, or any death if the dead are started again."""
+        """Workers expected to rejoin: after a loss that was not finite, or after any death if workers are restarted."""
         return {worker for worker, why in self._left.items() if why == Why.NOT_FINITE or (restarts and why != Why.DONE)}
 
     def welcome(self, worker: int, start_ns: int) -> Welcome:
-        """What begins a life: its place in the run."""
+        """The first message to a life: its place in the run."""
         incarnation, pushes = self.server.standing(worker)
         taken = self.server.taken(worker)
         return Welcome(worker, incarnation, self.lives[worker], pushes, taken, self.fetches[worker], start_ns)
@@ -186,7 +186,7 @@ class LoggedServer:
         return answers
 
     def _begin(self, message: Join | Attach) -> None:
-        """A worker's new process, which knows of no answer."""
+        """Reset the answers of a worker, for its new process."""
         worker = message.worker
         self._left.pop(worker, None)
         self.lives[worker] = message.life

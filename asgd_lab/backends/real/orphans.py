@@ -1,8 +1,8 @@
-"""No process of a run outlives the program that started it, even if it is stopped and hears nothing.
+"""No process of a run outlives the program that started it, even if the process is stopped.
 
-The kernel sends a signal to a process whose parent has ended. The parent of each process of ours is the fork server,
-and the fork server's is the program. The fork server ends when nobody can ask it for a process any more; its children
-could, so they let go of it first.
+The kernel sends a signal to a process when its parent ends. The parent of our processes is the fork server, and the
+fork server's is the program. The fork server ends when no process holds its request pipe any more; its children inherit
+the pipe, so they close it first.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _server: Any = forkserver._forkserver  # of the standard library, without a publ
 
 
 class SharedHold:
-    """The hold on a run's directory: as long as any process has it, no other command may use the directory."""
+    """The lock on a run's directory, shared with child processes: it is released when the last of them ends."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor = directory_locks.lock_descriptor(path)
@@ -42,27 +42,27 @@ def follow_parent(number: signal.Signals) -> None:
 
 
 def follow_fork_server(number: signal.Signals) -> None:
-    """The same in a process that the fork server has started, which from now on does not keep it alive."""
+    """As `follow_parent`, in a process of the fork server, which this process no longer keeps alive."""
     follow_parent(number)
     descriptor, _server._forkserver_alive_fd = _server._forkserver_alive_fd, None
     if descriptor is None:
         return
     look = select.poll()
     look.register(descriptor, 0)
-    has_ended = bool(look.poll(0))  # nobody reads the other end: it ended before it was followed
+    has_ended = bool(look.poll(0))  # no reader at the other end: the parent ended before it was followed
     os.close(descriptor)
     if has_ended:
         signal.raise_signal(number)
 
 
 def fork_server() -> int | None:
-    """Its process, while this program has one."""
+    """The fork server's process number, or None while this program has none."""
     pid: int | None = _server._forkserver_pid
     return pid
 
 
 def fate(patience_s: float = 5.0) -> str | None:
-    """How the fork server ended; None if it has not within this time. It can be asked until the next one is started."""
+    """The exit of the fork server; None if it did not end within this time. Valid until the next one is started."""
     pid = fork_server()
     if pid is None or not await_end(pid, patience_s):
         return None
@@ -76,7 +76,7 @@ def fate(patience_s: float = 5.0) -> str | None:
 
 
 def await_end(pid: int, patience_s: float = 5.0) -> bool:
-    """Wait so long for the end of any process; whether it has ended."""
+    """Wait for the end of any process, at most that long; return whether it has ended."""
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""What the parent hands to the processes it starts: the scenario and the transport, nothing live."""
+"""The arguments of a run's processes: the scenario and the transport, nothing live."""
 
 from __future__ import annotations
 
@@ -19,48 +19,48 @@ from asgd_lab.record.columns import KINDS
 from asgd_lab.scenario import Scenario
 
 EFFECT_ROW = "13q"  # the columns of effects, times in nanoseconds
-DISTANCE_ROW = "2qd"  # the worker, its push's number, and how far the center has moved since that push's fetch
+DISTANCE_ROW = "2qd"  # the worker, its push's number, and the server's movement since that push's fetch
 MINIBATCH_ROW = "4q2d"  # the round, then the columns of minibatches
 SNAPSHOT_ROW = "4q"  # time_ns, version, minibatches, and the number of the vector in the snapshots' folder
-FATAL = 3  # the exit status of a process whose end is the run's, whatever is done about the death of others
+FATAL = 3  # the exit status of a process whose end fails the run in any case
 KIND = {kind: index for index, kind in enumerate(KINDS)}
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One run, as its processes need it."""
+    """The facts of a run for its processes."""
 
     scenario: Scenario
     size: int  # P, elements of the flat vector
     size_bytes: int
     transport: Transport
     run_dir: Path
-    resumed: Path | None  # the checkpoint that the run goes on from
-    elapsed_ns: int  # by then, of the run's own clock
-    parts: Path  # where a process leaves its rows, for the parent to join
+    resumed: Path | None  # the checkpoint that the run resumes from
+    elapsed_ns: int  # at that checkpoint, on the run's own clock
+    parts: Path  # the folder of the processes' rows, for the parent to join
     logs: Path
     path: tuple[str, ...]  # the parent's module search path: a user's model may be on it
-    trusted: bool  # whether the scenario's names may be imported, whatever they are
+    trusted: bool  # whether all names of the scenario may be imported
     hold: SharedHold
-    stand_in: int  # for how many GPUs the CPU stands in
+    stand_in: int  # the number of GPUs that the CPU stands in for
 
     @property
     def events(self) -> Path:
-        """The record that the run can be repeated from."""
+        """The path of the event log."""
         return self.run_dir / event_log.FILE
 
     @property
     def distances(self) -> Path:
-        """What the server measured of each push, if anybody wants to know."""
+        """The path of the server's measured distances."""
         return self.parts / "server.distances"
 
     def close(self) -> None:
-        """Give back what the parent holds."""
+        """Release the parent's part of the transport."""
         self.transport.close()
 
 
 def settle(plan: Plan, name: str) -> None:
-    """What each process of a run does first: its own log, one thread, and signals to end left to the parent."""
+    """Set up a process of a run: its own log, one thread, and signals that end a run left to the parent."""
     orphans.follow_fork_server(signal.SIGKILL)
     interrupts.ignore()
     log = os.open(plan.logs / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

@@ -1,8 +1,8 @@
-"""Processes that each run one whole scenario after another: the death of one is the failure of one run, and no more.
+"""A pool of processes that run one scenario after another: the death of one fails one run, and no more.
 
-`concurrent.futures` has a pool too, but there one death ends everybody's work, and nobody learns who died and why. Here
-each process has a line to its parent and two threads: one runs; the other listens, and when the line breaks (the parent
-is dead, or wants no more) it interrupts the first, which records what it has and ends.
+In the pool of `concurrent.futures` one death ends all work, and does not tell which process died and why. Here each
+process has a connection to its parent and two threads: one runs; the other listens, and when the connection breaks (the
+parent is dead, or cancels) it interrupts the first, which saves its recorded data and ends.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from asgd_lab.trust import trusting
 PATIENCE_S = 30.0  # for runs that were told to stop
 
 Word = Progress | dict[str, Any] | ScenarioError | RunFailed
-"""What is heard of a run: a look at it; at its end its summary, or its error."""
+"""A message about a run: its progress, or at its end its summary or its error."""
 
 
 class Job(NamedTuple):
-    """A scenario, the directory of its run, and whether the scenario's names may be imported, whatever they are.
+    """A scenario, the directory of its run, and whether all names of the scenario may be imported.
 
     With `restart`, the files of an earlier attempt at this run are removed first.
     """
@@ -52,10 +52,10 @@ class Job(NamedTuple):
 
 
 class Pool:
-    """At most `most` processes, running inside a `with`; none of them is left when it ends.
+    """At most `most` processes inside a `with`; none of them is left when it ends.
 
-    Leaving it early interrupts the runs that go on, and waits until they have recorded what they have; a second Ctrl-C
-    ends that too. `on_interrupt` tells of it.
+    Leaving it early interrupts the current runs, and waits until they have saved their recorded data; a second Ctrl-C
+    ends the wait. `on_interrupt` is called at its beginning.
     """
 
     def __init__(self, most: int, on_interrupt: Callable[[], None] = lambda: None) -> None:
@@ -72,7 +72,7 @@ class Pool:
             for line in self._lines:
                 line.close()
             if kind is KeyboardInterrupt:
-                self._on_interrupt()  # says what a second one does, so that one is heard from here on
+                self._on_interrupt()  # it announces the effect of a second Ctrl-C, which works from here on
             until = time.monotonic() + PATIENCE_S
             for process in self._lines.values():
                 process.join(max(0.0, until - time.monotonic()))
@@ -82,9 +82,9 @@ class Pool:
                 process.join()
 
     def run(self, jobs: Iterable[Job]) -> Iterator[tuple[int, Word]]:
-        """Run them all, taken as processes come free; yield each word that is heard, with the number of its job.
+        """Run all jobs, as processes come free; yield each message with the number of its job.
 
-        A job's first word is a look at it before anything has happened.
+        A job's first message is its progress before it starts.
         """
         waiting = iter(enumerate(jobs))
         working: dict[Connection, tuple[int, Job]] = {}
@@ -93,7 +93,7 @@ class Pool:
             while len(working) < self._most and (numbered := next(waiting, None)) is not None:
                 line = idle.pop() if idle else self._start()
                 working[line] = numbered
-                with contextlib.suppress(OSError):  # it has just died, which is heard below
+                with contextlib.suppress(OSError):  # it has just died; this is detected below
                     line.send(numbered[1])
                 yield numbered[0], Progress(0.0, 0, 0, -1)
             if not working:
@@ -130,8 +130,8 @@ class Pool:
 
 
 def main(line: Connection) -> None:
-    """A process of the pool. Ctrl-C is the parent's to hear, who breaks the line."""
-    orphans.follow_fork_server(signal.SIGCONT)  # one that is stopped wakes, and hears that the line is broken
+    """A process of the pool. Only the parent handles Ctrl-C; it breaks the connection."""
+    orphans.follow_fork_server(signal.SIGCONT)  # a stopped process wakes, and finds the connection broken
     interrupts.ignore()
     jobs: SimpleQueue[Job | None] = SimpleQueue()
     try:
@@ -145,17 +145,17 @@ def main(line: Connection) -> None:
         while (job := jobs.get()) is not None:
             signal.signal(signal.SIGTERM, _interrupt)
             try:
-                if not jobs.empty():  # the line broke before the listener could interrupt anything
+                if not jobs.empty():  # the connection broke before the listener could interrupt anything
                     return
                 word = _run(job, line)
             finally:
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
             line.send(word)
-            gc.collect()  # what the run has left in cycles of references
+            gc.collect()  # the run has left reference cycles
 
 
 def _interrupt(*_: object) -> None:
-    """Once a run: a signal to all processes comes from the parent too, while the run saves what it has recorded."""
+    """Interrupt a run once: a signal to all processes may come again by the parent while the run saves its data."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 
@@ -175,7 +175,7 @@ def _listen(line: Connection, jobs: SimpleQueue[Job | None]) -> None:
 
 def _run(job: Job, line: Connection) -> Word:
     def watch(progress: Progress) -> None:
-        with contextlib.suppress(OSError):  # a broken line is the listener's to hear
+        with contextlib.suppress(OSError):  # the listener handles a broken connection
             line.send(progress)
 
     try:

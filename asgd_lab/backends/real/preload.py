@@ -1,7 +1,7 @@
 """Starts the fork server, from which all our processes are forked; it imports torch once and computes nothing.
 
-Nothing here imports torch, so that whoever starts it first imports beside it and not before it. A fork after a parallel
-torch operation would hang in the child: the fork server runs none.
+This file does not import torch, so that the program's own imports run in parallel with the fork server's. A fork after
+a parallel torch operation would hang in the child: the fork server runs no torch operation.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from asgd_lab import interrupts
 
 # torch.optim imports torch._dynamo with its first optimizer, which takes seconds: once is enough.
 MODULES = ["torch._dynamo", "asgd_lab.backends.real.worker", "asgd_lab.backends.real.server"]
-POOL_MODULES = [  # what whole runs need besides
+POOL_MODULES = [  # the further modules of whole runs
     *("torch._dynamo", "asgd_lab.backends.real.pool", "asgd_lab.backends.sim", "asgd_lab.backends.inline"),
     *("pyarrow.parquet", "pyarrow.pandas_compat"),
 ]
 FIRST = "asgd_lab.backends.real.fork_server"
-LONGEST_PATH = 70  # of a temporary folder, in which a socket still has a name
+LONGEST_PATH = 70  # of a temporary folder, so that a socket's path still fits
 
 
 def preload(modules: Sequence[str] = MODULES) -> None:
-    """Start the fork server unless it runs. It is deaf to signals that end a run: they are the parent's to hear."""
+    """Start the fork server unless it runs. It ignores signals that end a run, which the parent handles."""
     forkserver.set_forkserver_preload([FIRST, *modules])
     _raise_limit()
     _make_short_directory()
@@ -42,10 +42,11 @@ def preload(modules: Sequence[str] = MODULES) -> None:
 
 @contextlib.contextmanager
 def _safe_path() -> Iterator[None]:
-    """Programs that are started inside import nothing from the current directory, which may be a stranger's folder.
+    """Programs started inside import nothing from the current directory, which may be a stranger's folder.
 
-    multiprocessing starts its servers with `python -c`, which would look there first, for `signal` too. And it does not
-    hand them our module search path (before 3.12.8 and 3.13.1): this package would not be found in a plain tree.
+    multiprocessing starts its servers with `python -c`, which would search there first, even for `signal`. And it does
+    not pass our module search path to them (before 3.12.8 and 3.13.1): they would not find this package in a plain
+    tree.
     """
     wanted = {"PYTHONSAFEPATH": "1"}
     if (tree := _tree()) is not None:
@@ -63,20 +64,20 @@ def _safe_path() -> Iterator[None]:
 
 
 def _tree() -> str | None:
-    """The folder that this package lies in where that is not one of installed packages."""
+    """The folder of this package, unless it is one of installed packages."""
     folder = Path(asgd_lab.__file__).resolve().parents[1]
     return None if folder.name in ("site-packages", "dist-packages") else str(folder)
 
 
 def _raise_limit() -> None:
-    """Take as many descriptors as this program may: it needs some for each worker. Children inherit the limit."""
+    """Raise the limit of open files as far as allowed: each worker needs some. Children inherit the limit."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _make_short_directory() -> None:
-    """A socket's path has at most 107 bytes: where the temporary folder's own is long, the fork server's is elsewhere.
+    """Choose a folder for the fork server's socket if the temporary folder's path is long: 107 bytes are the limit.
 
     multiprocessing makes its private directory at the first use, and removes it at the end.
     """

@@ -1,6 +1,6 @@
-"""A run's processes: started from the fork server, ended, and what is kept of each.
+"""A run's processes: start from the fork server, end, and their places.
 
-The fork server may have ended, or stand still, when it is asked.
+The fork server may have ended, or be stopped, at any of these calls.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from asgd_lab.backends.real import orphans
 from asgd_lab.backends.real.preload import preload, without_main
 from asgd_lab.errors import RunFailed
 
-PATIENCE_S = 120.0  # for a start, of which the first waits for the fork server's imports
-LOST = 255  # the exit status of a process of which the fork server can tell nothing any more
+PATIENCE_S = 120.0  # for a start; the first start waits for the fork server's imports
+LOST = 255  # the exit status of a process when the fork server cannot report it any more
 
 
 def start(name: str, target: Any, arguments: Sequence[Any]) -> BaseProcess:
-    """A new process; RunFailed if there is no fork server to start it."""
+    """Start a process; RunFailed if the fork server cannot."""
     preload()
     context: Any = torch.multiprocessing.get_context("forkserver")
     process: BaseProcess = context.Process(target=target, args=tuple(arguments), name=name)
@@ -52,7 +52,7 @@ def _impatience() -> Iterator[None]:
 
 
 def kill_fork_server() -> None:
-    """End it, and with it all that it has started."""
+    """Kill the fork server, and with it all its processes."""
     pid = orphans.fork_server()
     if pid is not None:
         with contextlib.suppress(ProcessLookupError):
@@ -60,7 +60,7 @@ def kill_fork_server() -> None:
 
 
 def end(process: BaseProcess, patience_s: float = 10.0) -> None:
-    """Kill a process and wait until it has ended. A fork server that cannot tell of it ends too."""
+    """Kill a process and wait for its end. A fork server that cannot report it is killed too."""
     if process.is_alive():
         process.kill()
         process.join(patience_s)
@@ -71,7 +71,7 @@ def end(process: BaseProcess, patience_s: float = 10.0) -> None:
 
 
 def why(name: str, code: int, log: Path, done: str) -> str:
-    """One line on a process that ended with `code`: the signal, or the last line of its log."""
+    """A line on a process that ended with `code`: the signal, or the last line of its log."""
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
     if code < 0:
         cause = f"was killed by {signal.Signals(-code).name}"
@@ -82,20 +82,20 @@ def why(name: str, code: int, log: Path, done: str) -> str:
 
 @dataclass(slots=True)
 class Place:
-    """One worker's place: its process, and what has become of earlier ones."""
+    """One worker's place: its process, and the fate of earlier ones."""
 
     process: BaseProcess | None = None
     started: int = 0
     in_vain: int = 0
-    steps: int = 0  # when its last process died
+    steps: int = 0  # minibatches at the death of its last process
     given_up_ns: int | None = None
-    due_ns: int | None = None  # when its next process is to be started
-    expected_ns: int | None = None  # its death was asked for: start the next one then
+    due_ns: int | None = None  # the time to start its next process
+    expected_ns: int | None = None  # a fault kills it: the time to start the next one
 
 
 @dataclass(slots=True)
 class Losses:
-    """What has happened to the processes of a run."""
+    """Counts of a run's lost processes."""
 
     workers: int = 0  # that died
     servers: int = 0

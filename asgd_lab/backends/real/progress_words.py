@@ -1,4 +1,4 @@
-"""Progress words: a few shared 8-byte words by which processes see how far the others are, without a message.
+"""Progress words: a few shared 8-byte words that show the progress of processes to others, without messages.
 
 Each word has one writer. Readers may see a word a moment late, never half-written.
 """
@@ -18,21 +18,21 @@ WORKER_WORDS = 16  # two cache lines
 
 
 class Words:
-    """The words, as attributes of numpy arrays; `server` belongs to the server process, `worker[w]` to worker w, and
-    `slower[w]` to the parent: how many times as long as it needs a real worker w shall take, where that is above 1.
+    """The words, as numpy arrays; the server process writes `server`, worker w writes `worker[w]`, and the parent
+    writes `slower[w]`: the factor by which a fault slows down worker w, if above 1.
     """
 
     STOP, START_NS, VERSION, MINIBATCHES, STALENESS, _, LIMIT_NS, FINISHED = range(8)  # word 5 the training error
     SERVED_NS, SERVED_STATED_NS = 8, 9  # the same of an emulated server's requests
-    HEARD_NS, LONGEST_SERVICE_NS = 10, 11  # by when the server shows itself again, and its longest request
+    HEARD_NS, LONGEST_SERVICE_NS = 10, 11  # the time of the server's next sign of life, and its longest request
     STEPS, OVERRUNS, STATE = range(3)  # of a worker; STATE is an index into STATES, word 3 the loss
-    SHOWN, LONGEST = 4, 5  # when it last gave a sign of life, and its longest minibatch, in nanoseconds
-    LIVES, TRAINED_NS = 6, 7  # which incarnation it is, and the nanoseconds all of them spent in minibatches
+    SHOWN, LONGEST = 4, 5  # its last sign of life, and its longest minibatch, in nanoseconds
+    LIVES, TRAINED_NS = 6, 7  # its incarnation, and the nanoseconds of all incarnations in minibatches
     STALE = 8  # the server's: the staleness of its last applied push
-    # Of emulated minibatches and ways: nanoseconds that they took, and that they were stated to take.
+    # Nanoseconds of emulated minibatches and links: taken, and stated.
     STEPPED_NS, STEPS_STATED_NS, WAYS_NS, WAYS_STATED_NS = 9, 10, 11, 12
     STOPPED = 15  # the server's: the lease that it stopped last in this life
-    REGISTERED, BUFFERED = 13, 14  # shared vectors that its GPU copies from and to, and those that a buffer stands for
+    REGISTERED, BUFFERED = 13, 14  # shared vectors that its GPU copies directly, and those copied through a buffer
     STATES = ("starting", "fetching", "training", "pushing", "left")
     TRAINING = STATES.index("training")
 
@@ -47,15 +47,15 @@ class Words:
 
     @staticmethod
     def size_bytes(workers: int) -> int:
-        """Of the words of a run with so many workers."""
+        """The bytes of the words of a run with so many workers."""
         return 8 * (SERVER_WORDS + workers * (WORKER_WORDS + 1))
 
     def of(self, worker: int) -> memoryview[int]:
-        """A worker's words, at a third of the time a word costs through numpy."""
+        """A worker's words as a memoryview, three times as fast as numpy."""
         return memoryview(self.worker[worker].data)
 
     def of_server(self) -> memoryview[int]:
-        """The server's words, likewise."""
+        """The server's words as a memoryview."""
         return memoryview(self.server.data)
 
 

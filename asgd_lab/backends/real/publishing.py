@@ -1,4 +1,4 @@
-"""What others see of the server: its progress, copies of its parameters, and what it leaves at the end."""
+"""The server's publications: its progress, copies of its parameters, and its final files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from asgd_lab.record.rowfile import RowFile
 
 
 class Publisher:
-    """Told after every version."""
+    """Called after every version."""
 
     def __init__(self, plan: Plan, logged: LoggedServer, heartbeat: Heartbeat) -> None:
         self._plan, self._logged, self._server, self._heartbeat = plan, logged, logged.server, heartbeat
@@ -28,17 +28,17 @@ class Publisher:
         if self.measures:
             self._distances = RowFile(plan.distances, DISTANCE_ROW, existing=True)
         self._every = plan.scenario.backend.digest_every_updates
-        # Where workers share the parameters, a look at them sees what they are just then.
+        # If workers share the parameters, a copy has the values of just that time.
         self._shared = plan.transport.slot(0) if build_algorithm(plan.scenario).shared and plan.size else None
 
     def show(self) -> None:
-        """The newest numbers."""
+        """Publish the newest numbers."""
         self._words[Words.VERSION] = self._server.version
         self._words[Words.MINIBATCHES] = self._server.minibatches
         self._training_error[0] = self._server.training_error
 
     def look(self, clock_ns: int) -> None:
-        """Copy the parameters if that is due, and record their hash if it is or if the scenario says so."""
+        """Copy the parameters if that is due; record their hash then, and when the scenario asks for it."""
         server, params = self._server, self._params()
         if params is None:
             return
@@ -51,7 +51,7 @@ class Publisher:
             self._logged.digest(clock_ns)
 
     def measure(self, worker: int, number: int) -> None:
-        """A push has arrived: how far is what it started from by now? Measured again if a new server is asked again."""
+        """Record the distance between a push's center and the newest version; a resent push is measured again."""
         parameters = self._server.parameters
         if self._distances is not None and parameters is not None:
             self._distances.add(worker, number, parameters.moved(worker))

@@ -1,7 +1,7 @@
 """The server process: hears the workers, lets the protocol's server decide, and answers; it alone writes the versions.
 
-Requests that wait together are served in the order in which they were sent, where all senders share its clock. The
-server stops with its supervisor, whose death it hears.
+Waiting requests are served in the order of sending, if all senders share the server's clock. The server ends when it
+hears the death of its supervisor.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class ServerProcess:
     def __init__(self, plan: Plan, place: Any) -> None:
         self.plan, scenario = plan, plan.scenario
         self.emulated = scenario.backend.device == "emulated"
-        precise = self.emulated and build_algorithm(scenario).overlaps  # requests arrive while nobody waits
+        precise = self.emulated and build_algorithm(scenario).overlaps  # requests arrive while no worker waits
         self.end = plan.transport.server_end(place, precise)
         self.heartbeat = Heartbeat(plan)
         self.service = Service(plan, self.end, self.heartbeat)
@@ -59,11 +59,11 @@ class ServerProcess:
         self.restarts = faults is not None and faults.on_death == "restart"
         self.away = self.logged.away(self.restarts)  # workers expected to rejoin
         self.deaf = set(range(scenario.workers))  # to workers, until they resend
-        self.ready: dict[int, Join | Attach] = {}  # who has said so before the clock starts
+        self.ready: dict[int, Join | Attach] = {}  # messages of ready workers, before the clock starts
         self.arrivals = Arrivals()
 
     def run(self) -> None:
-        """Until the last member has left."""
+        """Serve until the last member has left."""
         if self.service.start_ns:
             self.service.publisher.show()
             if self.server.closed:
@@ -96,7 +96,7 @@ class ServerProcess:
                 self._look()
 
     def _patience_s(self) -> float | None:
-        """Seconds until something has to be done though nobody says a word."""
+        """Seconds until the next action that needs no message."""
         start_ns, server = self.service.start_ns, self.server
         if not start_ns:
             return None
@@ -112,7 +112,7 @@ class ServerProcess:
         return max(0.0, (due_ns - now_ns()) * 1e-9)
 
     def _look(self) -> None:
-        """Do what is due without anybody's word: a wake-up, a checkpoint, a worker that is silent."""
+        """Do all actions that are due without a message: a wake-up, a checkpoint, failing a silent worker."""
         wake_ns = self.server.wake_ns
         if wake_ns is not None and self.service.clock() >= wake_ns:
             self.service.commit(Wake())
@@ -126,7 +126,7 @@ class ServerProcess:
                 self.end.report(Sign.SILENT, worker)
 
     def _handle(self, heard: Heard) -> bool:
-        """What has come; False if it ends the run at once."""
+        """Handle a message; False if it ends the run at once."""
         message = heard.message
         if type(message) is PushRequest or type(message) is FetchRequest:
             self._request(heard)
@@ -150,7 +150,7 @@ class ServerProcess:
         return True
 
     def _obey(self, message: object) -> bool:
-        """Do what the supervisor says; its death is the end of the run."""
+        """Obey the supervisor; its death ends the run."""
         if isinstance(message, Connected):
             self.deaf.discard(message.worker)
             return True
@@ -167,14 +167,14 @@ class ServerProcess:
         return bool(message.incarnation == self.logged.incarnations[message.worker])
 
     def _gone(self, worker: int) -> None:
-        """A process is dead."""
+        """A worker's process has died."""
         self.ready.pop(worker, None)
         self.arrivals.drop(worker)
         if worker in self.server.members:
             self._out(worker, Why.DIED)
 
     def _out(self, worker: int, why: Why) -> None:
-        """It is no member any more."""
+        """Remove a worker from the members."""
         incarnation = self.server.standing(worker)[0]
         self.checkpointer.gone(worker)
         if why == Why.NOT_FINITE or (self.restarts and why != Why.DONE):
@@ -182,7 +182,7 @@ class ServerProcess:
         self.service.commit(Leave(worker, incarnation, why))
 
     def _admit(self, message: Join | Attach) -> None:
-        """A worker begins a life, or says so again."""
+        """A worker begins a life, or resends that message."""
         worker, life = message
         if not self.service.start_ns:
             self.ready[worker] = message
@@ -203,7 +203,7 @@ class ServerProcess:
         self.end.tell(worker, self.logged.welcome(worker, self.service.start_ns))
 
     def _start(self) -> None:
-        """All are ready: the run's clock starts, or goes on."""
+        """All workers are ready: start or resume the run's clock."""
         self.service.begin(self.plan.elapsed_ns)
         for worker, message in sorted(self.ready.items()):
             if isinstance(message, Attach) and worker in self.server.members:
@@ -218,7 +218,7 @@ class ServerProcess:
             self._welcome(worker)
 
     def _request(self, heard: Heard) -> None:
-        """One that has just come, maybe again."""
+        """Handle a request, which may be resent."""
         begun = now_ns()
         worker, request = heard.sender, heard.message
         assert isinstance(request, FetchRequest | PushRequest)

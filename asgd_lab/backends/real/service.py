@@ -1,6 +1,6 @@
-"""Serves requests: tells the logged server, answers, and publishes what has come of it, on the run's own clock.
+"""Serves requests: passes them to the logged server, answers, and publishes the results, on the run's own clock.
 
-An emulated server waits out its stated time a request, during which it serves nobody else.
+An emulated server waits for its stated time per request, and serves no other request meanwhile.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from asgd_lab.protocol.messages import (
 
 
 class Service:
-    """The logged server and what hangs on it."""
+    """The logged server with its publisher, checkpointer and failure detector."""
 
     def __init__(self, plan: Plan, end: ServerEnd, heartbeat: Heartbeat) -> None:
         scenario = plan.scenario
@@ -45,7 +45,7 @@ class Service:
         self.costs = Costs.of(scenario.hardware, plan.size_bytes)
         if self.emulated:
             precise_timers()
-        self.sent_ns = [0] * scenario.workers  # when each worker's last request left
+        self.sent_ns = [0] * scenario.workers  # the time of each worker's last request
         words = plan.transport.words
         self.words = words.of_server()
         self.worker_words = [words.of(worker) for worker in range(scenario.workers)]
@@ -58,7 +58,7 @@ class Service:
         return now_ns() - self.start_ns
 
     def begin(self, elapsed_ns: int) -> None:
-        """The run's clock starts, or goes on."""
+        """Start or resume the run's clock."""
         self.start_ns = now_ns() - elapsed_ns
 
     def end_in_time(self) -> None:
@@ -69,7 +69,7 @@ class Service:
             self.close(self.lasts_ns)
 
     def hear(self, heard: Heard, begun: int) -> None:
-        """A member's request, maybe one that comes again."""
+        """Handle a member's request, which may be resent."""
         request = heard.message
         assert isinstance(request, FetchRequest | PushRequest)
         if not self.logged.knows(request):
@@ -81,7 +81,7 @@ class Service:
             self.detector.asked(request.worker)
 
     def serve(self, heard: Heard, begun: int) -> None:
-        """A request; a fetch waits where a checkpoint is under way."""
+        """Serve a request; during a checkpoint, hold a fetch."""
         request = heard.message
         assert isinstance(request, FetchRequest | PushRequest)
         is_fetch = type(request) is FetchRequest
@@ -99,7 +99,7 @@ class Service:
         self.commit(request, begun, heard)
 
     def commit(self, message: Message | Attach, begun: int = 0, heard: Heard | None = None) -> None:
-        """Tell the server, keep the log, answer."""
+        """Let the server hear a message, log it, and send the answers."""
         server, start_ns = self.server, self.start_ns
         version, closed = server.version, server.closed
         begun = begun or now_ns()
@@ -119,13 +119,13 @@ class Service:
             self.words[Words.STOP] = 1
 
     def close(self, when_ns: int) -> None:
-        """The run is over, at this time of its clock: workers stop at their next minibatch."""
+        """End the run at this time of its clock: workers stop at their next minibatch."""
         self.words[Words.STOP] = 1
         answers = self.logged.commit(Close(Why.STOPPED), when_ns, lambda: when_ns)
         self._deliver(answers, 0, SUPERVISOR)
 
     def _deliver(self, answers: list[Answer], served_ns: int, served: int) -> None:
-        """Answer; who was not just `served` has waited for its release until now."""
+        """Send answers; a worker other than the `served` one has waited for its release until now."""
         now = now_ns()
         for answer in answers:
             worker, kind = answer.worker, type(answer)
@@ -134,7 +134,7 @@ class Service:
                 self.worker_words[worker][Words.STALE] = answer.staleness  # type: ignore[union-attr]
             elif kind is Grant:
                 self.checkpointer.granted(worker)
-            elif kind is not Ack:  # it stops a lease, and answers nothing
+            elif kind is not Ack:  # a Stop, which answers no request
                 self.end.tell(worker, answer, 0, now)
                 continue
             self.detector.answered(worker)

@@ -1,4 +1,4 @@
-"""Copies of parameters taken during a measured run, to be evaluated when it is over and nobody is measured any more."""
+"""Copies of parameters taken during a measured run, to be evaluated after it."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from asgd_lab.record.rowfile import RowFile, read_rows
 from asgd_lab.tasks.network import plain
 
 _SUFFIX = ".snapshots"
-_BUFFERS = "worker-0"  # keeps its buffers, for the evaluations of the server's parameters
+_BUFFERS = "worker-0"  # the worker that keeps buffers for evaluations of the server's parameters
 _OF_BUFFER = "buffer."
 
 
 class Snapshot(NamedTuple):
-    """Whose parameters, when, at which version, and how many minibatches the server's had in them by then."""
+    """A copy of an owner's parameters with its time, its version, and the server's minibatches by then."""
 
     owner: str
     time_ns: int
     version: int
     minibatches: int
-    params: Tensor  # (P,); empty where only buffers were kept
-    buffers: dict[str, Tensor]  # what training wrote into the model's buffers: a replica's own, or worker 0's
+    params: Tensor  # (P,); empty if only buffers were kept
+    buffers: dict[str, Tensor]  # changed buffers of the model: a replica's own, or worker 0's
 
 
 class Snapshots:
-    """What one process keeps: the first at or after every multiple of `every` of its minibatches."""
+    """The snapshots of one process: the first at or after every multiple of `every` of its minibatches."""
 
     def __init__(self, folder: Path, owner: str, every: float) -> None:
         self._rows = RowFile(folder / (owner + _SUFFIX), SNAPSHOT_ROW, existing=True)
         self._folder, self._owner, self._every = folder, owner, every
         self._next = 0.0
-        self._goes_on = len(self._rows) > 0  # after a process that is gone
+        self._goes_on = len(self._rows) > 0  # after a dead process
 
     def due(self, minibatches: int) -> bool:
-        """Is a copy due at this count of the owner's minibatches? Asked again, the answer is no."""
+        """Whether a copy is due at this count of the owner's minibatches; True only once per copy."""
         goes_on, self._goes_on = self._goes_on, False
         if minibatches < self._next:
             return False
@@ -61,10 +61,10 @@ class Snapshots:
 
 
 class OfWorker:
-    """What a worker keeps: its replica, every W-th part of what the scenario says over all W workers.
+    """The snapshots of a worker: its replica, after every W-th part of the scenario's interval over all W workers.
 
-    Worker 0 keeps its buffers as well, for evaluations of the server's parameters: at the end, and where these are
-    evaluated on the way as often as a replica would be.
+    Worker 0 keeps its buffers as well, for evaluations of the server's parameters: at the end, and if these are
+    evaluated during the run, as often as a replica.
     """
 
     def __init__(self, plan: Plan, number: int) -> None:
@@ -77,7 +77,7 @@ class OfWorker:
         self._buffers = Snapshots(plan.parts, _BUFFERS, every) if keeps_buffers else None
 
     def look(self, worker: Worker, time_ns: int, in_server: int) -> bool:
-        """After a Train: keep what is due; was anything? `in_server` are the minibatches in the server's parameters."""
+        """After a Train: keep a snapshot if due; return whether. `in_server`: minibatches in the server's version."""
         replica, kept = worker.replica, False
         if self._replica is not None and replica.vectors is not None and self._replica.due(replica.minibatches):
             kept, buffers = True, worker.learner.buffers()
@@ -87,7 +87,7 @@ class OfWorker:
         return kept
 
     def end(self, worker: Worker, time_ns: int) -> bool:
-        """Keep the last buffers, if training has written into any; has it?"""
+        """Keep the last buffers, if training has changed any; return whether it has."""
         replica, buffers = worker.replica, worker.learner.buffers()
         if self._buffers is None or not buffers:
             return False
@@ -96,7 +96,7 @@ class OfWorker:
 
 
 def of_server(plan: Plan) -> Snapshots | None:
-    """What the server keeps."""
+    """The snapshots of the server."""
     evaluate = plan.scenario.evaluate
     if evaluate is None or "server" not in evaluate.parameters:
         return None
@@ -106,7 +106,7 @@ def of_server(plan: Plan) -> Snapshots | None:
 def read(folder: Path) -> Iterator[Snapshot]:
     """Every snapshot in the folder, owner by owner, in order of time.
 
-    The server's have the buffers that worker 0 kept last before them, or first where it kept none before.
+    The server's snapshots have worker 0's last buffers before them, or its first ones if there are none before.
     """
     for index in sorted(folder.glob("*" + _SUFFIX)):
         if index.stem == _BUFFERS:
@@ -119,7 +119,7 @@ def read(folder: Path) -> Iterator[Snapshot]:
 
 
 def buffers_of_first(folder: Path, time_ns: int | None = None) -> dict[str, Tensor]:
-    """What worker 0 kept last, of all or up to that time."""
+    """The last buffers of worker 0, of all or up to that time."""
     index = folder / (_BUFFERS + _SUFFIX)
     rows = read_rows(index, SNAPSHOT_ROW).tolist() if index.exists() else []
     if not rows:
@@ -130,7 +130,7 @@ def buffers_of_first(folder: Path, time_ns: int | None = None) -> dict[str, Tens
 
 def _stored(folder: Path, owner: str, number: int) -> tuple[Tensor, dict[str, Tensor]]:
     path = _file(folder, owner, number)
-    earlier = path.with_suffix(".npy")  # of an earlier version, whose run went on from a checkpoint
+    earlier = path.with_suffix(".npy")  # from an earlier version, in a resumed run
     if earlier.exists() and not path.exists():
         return torch.from_numpy(atomic_files.read_array(earlier)).clone(), {}
     arrays = atomic_files.read_arrays(path)

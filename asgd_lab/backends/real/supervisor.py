@@ -1,4 +1,4 @@
-"""The processes of one run: started from the fork server, watched, started again, stopped, and none left behind.
+"""The supervisor of a run's processes: starts them from the fork server, watches, restarts and ends them.
 
 Children run this package's modules and never the user's main script, so a notebook needs no `__main__` guard.
 """
@@ -24,12 +24,12 @@ from asgd_lab.errors import RunFailed
 
 POLL_S = 0.2
 PATIENCE_S = 30.0  # for processes that were told to stop
-FUTILE = 5  # deaths of one worker without a minibatch in between, after which it is not started again
-REMEDY = 4  # limits of silence after which a worker that was given up is replaced rather than waited for
+FUTILE = 5  # deaths of one worker without a minibatch in between, after which it is not restarted
+REMEDY = 4  # limits of silence after which a failed worker is replaced instead of waited for
 
 
 class Supervisor:
-    """The processes, running inside a `with`; none of them is left when it ends."""
+    """The processes of a run inside a `with`; none of them is left when it ends."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -39,9 +39,9 @@ class Supervisor:
         self._policy = "stop" if faults is None else faults.on_death
         self._places = [Place() for _ in range(plan.scenario.workers)]
         self._server: BaseProcess | None = None
-        self._server_due_ns: int | None = None  # when it is to be started again
+        self._server_due_ns: int | None = None  # the time to restart it
         self._detector = ServerFailureDetector(plan)
-        self._standing: str | None = None  # why the server was killed, if the detector wanted that
+        self._standing: str | None = None  # the reason for a kill of the silent server
         self._switchboard = plan.transport.switchboard()
         self._faults = FaultSchedule(self, plan)
         self._begun = self._over = False
@@ -80,7 +80,7 @@ class Supervisor:
             self._start_server()
         for number, place in enumerate(self._places):
             if place.due_ns is not None and now >= place.due_ns:
-                if place.process is not None:  # it was given up, and does not wake
+                if place.process is not None:  # it was failed, and does not wake
                     processes.end(place.process)
                 self._start_worker(number)
                 self.losses.restarts += 1
@@ -89,7 +89,7 @@ class Supervisor:
     # ------------------------------------------------------------------ the watch
 
     def watch(self, watch: Watch | None) -> None:
-        """Wait for the end of the run; a failure that ends it is told by `failure`."""
+        """Wait for the end of the run; `failure` holds a failure that ended it."""
         while self.failure is None and not self._over:
             numbers = {place.process: number for number, place in enumerate(self._places)}
             sentinels = {one.sentinel: number for one, number in numbers.items() if one is not None}
@@ -117,7 +117,7 @@ class Supervisor:
             self._dismiss()
 
     def _look_at_server(self) -> None:
-        """Kill a server that stands still: who stands still cannot be asked for anything."""
+        """Kill a silent server, which cannot answer requests."""
         if self._server is None or (silent_ns := self._detector.silent_ns()) is None:
             return
         if self._detector.is_killed():
@@ -142,7 +142,7 @@ class Supervisor:
         return min(POLL_S, POLL_S if left_s is None else left_s) if looks else left_s
 
     def _note(self, sign: Sign, number: int) -> None:
-        """What the server reports of a worker."""
+        """Note the server's report on a worker."""
         place = self._places[number]
         if sign == Sign.SILENT:
             self.losses.silences += 1
@@ -158,14 +158,14 @@ class Supervisor:
             place.given_up_ns = place.due_ns = None
 
     def _ended(self, number: int) -> None:
-        """A process has ended: worker `number`'s, or, if that is -1, the server's. Nothing is done if it is known."""
+        """Handle the end of a process: worker `number`'s, or for -1 the server's. A known end has no effect."""
         process = self._server if number < 0 else self._places[number].process
         if process is None:
             return
         process.join()
         code, pid = process.exitcode or 0, process.pid
         fate = orphans.fate() if code == processes.LOST else None
-        if fate is not None and pid is not None:  # the kernel ends it too, and nobody else tells of that
+        if fate is not None and pid is not None:  # the kernel ends it too, without any report
             orphans.await_end(pid)
             code = -signal.SIGKILL
         process.close()
@@ -223,18 +223,18 @@ class Supervisor:
     def _done(self, number: int) -> str:
         return f" after {self.plan.transport.words.worker[number, Words.STEPS]} minibatches"
 
-    # ------------------------------------------------------------------ faults that the scenario wants
+    # ------------------------------------------------------------------ the scenario's faults
 
     def process_of(self, worker: int) -> BaseProcess | None:
-        """The worker's process, while it has one."""
+        """The worker's process, or None while it has none."""
         return self._places[worker].process
 
     def expect(self, worker: int, again_ns: int) -> None:
-        """It is about to die, as the scenario wants it, and may be started again then."""
+        """Note that a fault will kill the worker, which may be restarted then."""
         self._places[worker].expected_ns = again_ns
 
     def take_down(self, lasts_ns: int) -> None:
-        """The server is killed, as the scenario wants it, and not started again before then."""
+        """Kill the server for a fault, and restart it not before then."""
         if self._server is not None and self._server.is_alive():
             self._server_due_ns = now_ns() + lasts_ns
             self._server.kill()
@@ -242,12 +242,12 @@ class Supervisor:
     # ------------------------------------------------------------------ ends
 
     def stop(self) -> None:
-        """Ask for the end of the run, and wait for it as long as is reasonable; then end what is left."""
+        """Ask for the end of the run, wait for PATIENCE_S at most, then end the remaining processes."""
         self._switchboard.stop()
         self._dismiss()
 
     def _dismiss(self) -> None:
-        """Nobody answers the workers any more: those who are well end by themselves."""
+        """Disconnect the workers: healthy ones end by themselves."""
         until = time.monotonic() + PATIENCE_S
         if self._server is not None:
             self._server.join(max(0.0, until - time.monotonic()))
@@ -258,7 +258,7 @@ class Supervisor:
         self.end()
 
     def end(self) -> None:
-        """No process of this run is left when this returns."""
+        """End all processes of this run."""
         running = (self._server, *(place.process for place in self._places))
         self._server = None
         for place in self._places:

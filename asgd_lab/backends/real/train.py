@@ -1,4 +1,4 @@
-"""The minibatches of one Train: measured one by one, slowed down by faults, or lengthened to stated times."""
+"""The minibatches of one Train: measured one by one, slowed by faults, or stretched to stated times."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ LONGEST, TRAINED_NS = Words.LONGEST, Words.TRAINED_NS
 
 
 class NotFinite(Exception):
-    """The loss of a minibatch is no finite number, and the scenario wants something to be done about it."""
+    """The loss of a minibatch is not finite, and the scenario asks for a reaction."""
 
 
 class Trainer:
-    """Trains one worker, and shows how far it is; `end` makes progress in between where it has anything to do."""
+    """Trains one worker, and shows its progress; between minibatches it calls `end.progress` if needed."""
 
     def __init__(self, plan: Plan, number: int, rows: RowFile | None, end: WorkerEnd | None) -> None:
         scenario = plan.scenario
@@ -41,7 +41,7 @@ class Trainer:
         self.loss_sum = self.error_sum = 0.0
 
     def train(self, worker: Worker, begun: int, start_ns: int) -> tuple[int, int]:
-        """Take `replica.steps` minibatches, fewer if run or lease is stopped: (when the last ended, how many)."""
+        """Take `replica.steps` minibatches, fewer if run or lease is stopped; return (end of the last, number)."""
         replica, minibatch, rows = worker.replica, worker.learner.minibatch, self.rows
         first, steps, lease, between = replica.minibatches, replica.steps, worker.client.lease, self.between
         times, words, orders, slower = self.times, self.words, self.orders, self.slower

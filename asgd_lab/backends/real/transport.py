@@ -1,11 +1,11 @@
-"""The transport: the few calls that carry everything between a real run's workers, its server, and its supervisor.
+"""The transport: the few calls that carry messages and vectors between a real run's workers, server and supervisor.
 
 The loops of worker, server and supervisor, checkpoints and failure detection are written once, over these calls; a file
-of `transports/` gives them their meaning. No socket, no descriptor and no shared memory is named outside of it.
+of `transports/` implements them. No socket, no descriptor and no shared memory is named outside of it.
 
-Every end tells of a death on its other side: messages of one worker arrive in the order in which it sent them, and
-then `None`. A new server tells each worker that it is new (`NewServer`); the worker answers `Resending`, and sends
-again what is not answered. So a request may come twice, which its number tells, and none is lost with a server.
+Every end reports a death on its other side: messages of one worker arrive in the order of sending, and then `None`. A
+new server announces itself to each worker (`NewServer`); the worker answers `Resending`, and resends its unanswered
+requests. So a request may come twice, with the same number, and none is lost with a server.
 
 P is the length of the flat vector.
 """
@@ -24,14 +24,14 @@ from asgd_lab.backends.event_log import Attach
 from asgd_lab.backends.real.progress_words import Words
 from asgd_lab.protocol.messages import Ack, Close, FetchRequest, Grant, Join, Leave, PushRequest, Stop
 
-SUPERVISOR = -1  # in place of a worker: who started the server
+SUPERVISOR = -1  # in place of a worker: the supervisor, which started the server
 
 
 class Closed(Exception):
-    """Nobody will hear or answer this worker any more: the run is over."""
+    """The run is over for this worker: no message will be heard or answered any more."""
 
 
-# ---------------------------------------------------------------------- messages that are only a real run's
+# ---------------------------------------------------------------------- messages of real runs alone
 
 
 class Saved(NamedTuple):
@@ -40,23 +40,23 @@ class Saved(NamedTuple):
     worker: int
     incarnation: int
     checkpoint: int
-    told: int  # as the Save said
+    told: int  # the number of the Save
 
 
 class Resending(NamedTuple):
-    """From a worker: what it has no answer to follows again."""
+    """From a worker: its unanswered requests follow again."""
 
     worker: int
 
 
 class Connected(NamedTuple):
-    """From the supervisor: the worker has a new process, which will send."""
+    """From the supervisor: the worker has a new process."""
 
     worker: int
 
 
 class Welcome(NamedTuple):
-    """To a worker: its life has begun, and its counts go on from here."""
+    """To a worker: its life has begun, with these counts so far."""
 
     worker: int
     incarnation: int
@@ -64,24 +64,24 @@ class Welcome(NamedTuple):
     pushes: int
     minibatches: int
     fetches: int
-    start_ns: int  # when the run's clock started
+    start_ns: int  # the start of the run's clock
 
 
 class Save(NamedTuple):
-    """To a worker: write your part of a checkpoint as soon as you wait for nothing but a fetch."""
+    """To a worker: write your part of a checkpoint as soon as you wait for a fetch alone."""
 
     worker: int
     incarnation: int
     checkpoint: int
-    told: int  # counts these
+    told: int  # the number of this Save
 
 
 class NewServer(NamedTuple):
-    """To a worker: whoever asks this has heard nothing from it."""
+    """To a worker: the sender is a new server, which has heard nothing from it."""
 
 
 class Failed(NamedTuple):
-    """To a worker: it was taken for failed, and this life of it is over."""
+    """To a worker: it was failed, and this life of it is over."""
 
     worker: int
     incarnation: int
@@ -92,25 +92,25 @@ ToWorker = Grant | Ack | Stop | Welcome | Save | NewServer | Failed
 
 
 class Sign(IntEnum):
-    """What the server reports of a worker to the supervisor."""
+    """The server's report on a worker to the supervisor."""
 
-    SILENT = 0  # it gives no sign of life, and is taken for failed
+    SILENT = 0  # it gives no sign of life, and is failed
     AWAKE = 1  # it begins a life
 
 
 class Heard(NamedTuple):
-    """What came from a worker, or from the supervisor; None: from there nothing will come any more."""
+    """A message from a worker or from the supervisor; None: the sender is dead."""
 
     sender: int
     message: FromWorker | Close | Connected | None
-    sent_ns: int = 0  # when it is to be there, on the sender's clock
-    received_ns: int = 0  # when the sender had received the last answer that it took before
-    heard_ns: int = 0  # when it was heard
+    sent_ns: int = 0  # the time of sending (emulated: of arrival), on the sender's clock
+    received_ns: int = 0  # at which the sender received its last answer before this message
+    heard_ns: int = 0  # the time of hearing
 
 
 Told = tuple[ToWorker, int, int]
-"""What came to a worker; for how long a request had waited between being sent and its service, or its release by a
-gate; and when the answer was sent. Times are in nanoseconds.
+"""A message to a worker; the wait of its request, from sending to its service or to its release by a gate; and the time
+at which the answer was sent. Times are in nanoseconds.
 """
 
 
@@ -118,119 +118,119 @@ gate; and when the answer was sent. Times are in nanoseconds.
 
 
 class Memory(Protocol):
-    """Where a server's vectors lie."""
+    """The memory of a server's vectors."""
 
     def slot(self, index: int, writable: bool = False) -> Tensor:
         """(P,) a buffer for versions; slot 0 holds the initial one."""
 
     def state(self, index: int) -> Tensor:
-        """(P,) a buffer for what the rule keeps; there are two of each."""
+        """(P,) a buffer for a state vector of the rule; there are two of each."""
 
     def scalar(self, index: int) -> Tensor:
-        """() float64, a number that the rule keeps; there are two of each."""
+        """() float64, a state scalar of the rule; there are two of each."""
 
     def copy(self, index: int) -> Tensor:
-        """(P,) a buffer for an update that the server keeps while its worker goes on."""
+        """(P,) a buffer for an update that the server keeps while its worker continues."""
 
     def mailbox(self, worker: int, buffer: int, writable: bool = False) -> Tensor:
-        """(P,) the update that a push from this buffer speaks of, once the push is heard; its worker writes it."""
+        """(P,) the update of a push from this buffer, once the push is heard; its worker writes it."""
 
 
 class WorkerEnd(Protocol):
     """A worker's end, used by one thread."""
 
     def begin(self) -> None:
-        """A new life: nothing of an earlier one is to be sent or heard any more."""
+        """Begin a new life: no message of an earlier one is sent or heard any more."""
 
     def update(self, buffer: int) -> Tensor:
-        """(P,) where to make the update of the pushes from this buffer."""
+        """(P,) memory for the updates of pushes from this buffer."""
 
     def send(self, message: FromWorker, sent_ns: int = 0, received_ns: int = 0) -> None:
-        """Send a message; Closed if nobody will hear it. A push's update stays as it is until the push is answered."""
+        """Send a message; Closed if the run is over. A push's update must not change before the push is answered."""
 
     def hear(self) -> Told:
         """Wait for the next message; Closed if none will come."""
 
     def has_news(self) -> bool:
-        """Whether `hear` would not wait."""
+        """Whether `hear` would return at once."""
 
     def progress(self) -> None:
-        """Between two minibatches: move on what is under way, without waiting for anything."""
+        """Called between two minibatches: advance transfers in flight, without waiting."""
 
     def flush(self) -> None:
-        """Wait until all that was sent has left."""
+        """Wait until all messages have left."""
 
     def center(self, grant: Grant) -> Tensor:
-        """(P,) the version that was granted; read only, and only until the next grant's."""
+        """(P,) the granted version; read only, and valid until the next grant's."""
 
     def close(self) -> None:
-        """Give back what it holds."""
+        """Release its resources."""
 
 
 class ServerEnd(Protocol):
     """The server's end: all workers, and the supervisor as SUPERVISOR."""
 
-    clock: int  # 0 if all senders share the server's clock; else times of theirs say nothing of the order
+    clock: int  # 0 if all senders share the server's clock; else their times give no order
     memory: Memory
 
     def hear(self, patience_s: float | None) -> list[Heard]:
-        """What has come, waiting for it so long (None: any time).
+        """The messages that have come, after a wait of at most so long (None: any time).
 
-        In the order of sending where all share a clock, else in that of arrival; the supervisor's words come last.
+        They are in the order of sending if all senders share a clock, else of arrival; the supervisor's are last.
         """
 
     def tell(self, worker: int, message: ToWorker, waited_ns: int = 0, released_ns: int = 0) -> None:
-        """Send a message; nothing if the worker has none to hear it."""
+        """Send a message; no effect if the worker has no process."""
 
     def report(self, sign: Sign, worker: int) -> None:
-        """Tell the supervisor."""
+        """Send a report to the supervisor."""
 
 
 class Switchboard(Protocol):
     """The supervisor's side: it connects workers and server, and outlives both."""
 
     def connecting_server(self) -> AbstractContextManager[Any]:
-        """What a new server process is given, which is started inside."""
+        """The argument of a new server process, to be started inside."""
 
     def connecting_worker(self, worker: int) -> AbstractContextManager[Any]:
-        """What a worker's new process is given, which is started inside; then the server learns of it."""
+        """The argument of a worker's new process, to be started inside; the server is told afterwards."""
 
     def stop(self) -> None:
         """Ask the server for the end of the run."""
 
     def waitable(self) -> Sequence[Any]:
-        """What `multiprocessing.connection.wait` waits for: it is ready when there is a report."""
+        """An object for `multiprocessing.connection.wait`, ready when there is a report."""
 
     def heard(self, ready: Sequence[Any]) -> tuple[Sign, int] | None:
-        """A report of the server, if one is among what is ready."""
+        """A report of the server, if there is one among the ready objects."""
 
     def disconnect_server(self) -> None:
-        """The server is dead."""
+        """Close the connection to a dead server."""
 
     def disconnect_workers(self) -> None:
-        """Nobody will answer them any more."""
+        """Close the connections of the workers, which will get no more answers."""
 
 
 class Transport(Memory, Protocol):
-    """One run's; it goes to the run's processes as an argument, and each takes its end there."""
+    """The transport of one run, an argument of the run's processes; each takes its end in its own process."""
 
     words: Words
 
     def tensors(self) -> dict[str, Tensor]:
-        """The data set, read only."""
+        """The tensors of the data set, read only."""
 
     def worker_end(
         self, worker: int, place: Any, staged: torch.device | None = None, overlaps: bool = False
     ) -> WorkerEnd:
-        """In the worker's process; its vectors are `staged` to and from that device, beside minibatches if it
+        """A worker's end, in its process; vectors are `staged` to and from that device, beside minibatches if it
         `overlaps`.
         """
 
     def server_end(self, place: Any, precise: bool = False) -> ServerEnd:
-        """In the server's process; a `precise` one is woken when its patience ends, not up to a millisecond later."""
+        """The server's end, in its process; a `precise` one wakes on time, not up to a millisecond later."""
 
     def switchboard(self) -> Switchboard:
-        """In the program that supervises the run."""
+        """The supervisor's side, in the program."""
 
     def close(self) -> None:
-        """Give back what the program holds."""
+        """Release the program's resources."""

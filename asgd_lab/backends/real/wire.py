@@ -1,6 +1,6 @@
-"""Messages as bytes of one fixed size, made from the fields that each type names; vectors never travel in them.
+"""Messages as bytes of one fixed size, packed from the fields of their types; they never contain vectors.
 
-Behind a byte that says the type come two times, as `Heard` and `Told` have them, and the fields in their order.
+After a byte for the type come two times, as in `Heard` and `Told`, and the fields in their order.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _TYPES: list[type] = [
     *(Join, Attach, Leave, FetchRequest, PushRequest, Saved, Resending, Close, Connected),
     *(Grant, Ack, Stop, Welcome, Save, NewServer, Failed),
 ]
-"""Their places are the bytes; both ends are of one version."""
+"""The types of messages; a type's index is its byte. Both ends are of one version."""
 
 
 def _format(kind: type) -> tuple[struct.Struct, bool]:
-    """The form of a type, and whether all of its fields travel: the last one does not, if it is no number."""
+    """The struct format of a type, and whether it has all fields: the last one is left out if it is not a number."""
     letters = [_LETTERS.get(hint, "") for hint in get_type_hints(kind).values()]
     assert all(letters[:-1]), f"{kind.__name__}: only the last field may be no number"
     return struct.Struct("=B2q" + "".join(letters)), all(letters)
@@ -42,7 +42,7 @@ SIZE = max(form.size for _, form, _ in _FORMATS.values())
 
 
 def pack(message: Any, first_ns: int = 0, second_ns: int = 0) -> bytes:
-    """A message and its two times."""
+    """Pack a message and its two times."""
     index, form, is_whole = _FORMATS[type(message)]
     if is_whole:
         return form.pack(index, first_ns, second_ns, *message)
@@ -53,7 +53,7 @@ def pack(message: Any, first_ns: int = 0, second_ns: int = 0) -> bytes:
 
 
 def unpack(data: bytes) -> tuple[Any, int, int]:
-    """The same, read."""
+    """Unpack a message and its two times."""
     make, form = _MADE[data[0]]
     _, first_ns, second_ns, *fields = form.unpack(data)
     return make(*fields), first_ns, second_ns

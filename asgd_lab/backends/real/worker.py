@@ -1,8 +1,8 @@
 """A worker process: builds its replica, trains, and talks to the server; it writes its parameters and its mailbox only.
 
-Where the algorithm lets an update take the parameters' place, a replica on the CPU trains right in its mailbox:
-measuring then turns the parameters into the update, and the next fetch writes them anew. The center is the granted
-version itself. On a GPU the replica has vectors of its own, which its end of the transport stages.
+If the algorithm allows updates in place of parameters, a replica on the CPU trains directly in its mailbox: `measure`
+turns the parameters into the update, and the next fetch overwrites them. The center is the granted version itself. On a
+GPU the replica has vectors of its own, staged by its end of the transport.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main(plan: Plan, number: int, process: int, place: Any) -> None:
-    """The process, the worker's `process`-th: build, warm up, say ready, and run the program to its end."""
+    """The worker's `process`-th process: build, warm up, report ready, and run the program to its end."""
     settle(plan, f"worker-{number}")
     try:
         WorkerProcess(plan, number, process, place).run()
@@ -50,7 +50,7 @@ def main(plan: Plan, number: int, process: int, place: Any) -> None:
 
 
 class WorkerProcess:
-    """One worker and its means."""
+    """One worker of a real run, in its process."""
 
     def __init__(self, plan: Plan, number: int, process: int, place: Any) -> None:
         self.plan, self.number = plan, number
@@ -61,7 +61,7 @@ class WorkerProcess:
         staged = self.device if scenario.backend.device == "cuda" else None
         self.end = transport.worker_end(number, place, staged, algorithm.overlaps)
         self.updates = [self.end.update(buffer) for buffer in range(algorithm.depth)]
-        self.params: Tensor | None = None  # where they are not the replica's own
+        self.params: Tensor | None = None  # if they are not the replica's own
         if algorithm.shared:
             self.params = transport.slot(0, writable=True)
         elif staged is None and getattr(algorithm.vectors, "in_place", False):
@@ -71,17 +71,17 @@ class WorkerProcess:
         if scenario.backend.device == "emulated":
             precise_timers()
         self.carrier = Carrier(plan, number, process, self.end, algorithm, self._save)
-        self.in_vain = 0  # lives in a row that ended before their first push because of a loss
+        self.in_vain = 0  # successive lives that ended before their first push because of a loss
         self.worker = self._build()
         self.is_restored = process == 0 and restore_worker(plan, self.worker)
 
     def _build(self) -> Worker:
-        """A life's own: the replica, the local optimizer, and the client."""
+        """Build the replica, the local optimizer and the client of a life."""
         initial = self.plan.transport.slot(0).to(self.device)
         return build_worker(self.task, self.algorithm, self.number, initial, self.updates, self.params)
 
     def run(self) -> None:
-        """Until the program ends, or the run does; a life that has failed is followed by another."""
+        """Run until the program or the run ends; a failed life is followed by another."""
         self.worker.learner.warm_up()
         try:
             with contextlib.suppress(Closed):
@@ -93,7 +93,7 @@ class WorkerProcess:
             self.carrier.close()
 
     def _live(self) -> bool:
-        """One life; False if another may follow."""
+        """Run one life; False if another may follow."""
         life = (now_ns() << 8 | self.number) & (1 << 62) - 1
         begins = Attach if self.is_restored else Join
         welcome = self.carrier.join(self.worker, begins(self.number, life), life)
@@ -106,7 +106,7 @@ class WorkerProcess:
         except LifeOver:
             return False
         except NotFinite:
-            self.end.flush()  # what was pushed before this round counts
+            self.end.flush()  # pushes before this round count
             faults = self.plan.scenario.faults
             self.in_vain = self.in_vain + 1 if replica.sequence == welcome.pushes else 1
             if faults is None or faults.on_not_finite == "stop" or self.in_vain == FUTILE:
@@ -117,5 +117,5 @@ class WorkerProcess:
         return True
 
     def _save(self, checkpoint: int) -> bool:
-        """Write down what outlives a round; the fetch that is waited for is sent again by who resumes from it."""
+        """Save the state that outlives a round; the waiting fetch is resent by the worker that resumes from it."""
         return save_worker(self.plan, self.worker, checkpoint)

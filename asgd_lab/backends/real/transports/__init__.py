@@ -1,1 +1,1 @@
-"""Ways to carry a real run's messages and vectors, one file each."""
+"""Transports of a real run's messages and vectors, one file each."""

@@ -1,7 +1,7 @@
-"""Shared memory that nothing can leave behind: anonymous files, passed by descriptor, mapped where they are needed.
+"""Shared memory that cannot be left behind: anonymous files, passed by descriptor, mapped where needed.
 
-The owner of each buffer writes it; whoever else maps it does so read-only, so that a process gone wrong cannot tear
-what is not its own. P is the length of the flat vector.
+The owner of each buffer writes it; all other processes map it read-only, so a faulty process cannot tear the buffers of
+others. P is the length of the flat vector.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Buffer:
         self._fd = state["fd"].detach()  # type: ignore[attr-defined]
 
     def map(self, offset: int = 0, size_bytes: int | None = None, writable: bool = False) -> mmap.mmap:
-        """Map a part that starts at a page; the mapping lives as long as anything made from it."""
+        """Map a part that starts at a page; the mapping lives as long as any object made from it."""
         size_bytes = self.size_bytes - offset if size_bytes is None else size_bytes
         access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
         return mmap.mmap(self._fd, size_bytes, mmap.MAP_SHARED, access, offset=offset)
@@ -79,7 +79,7 @@ class Stack:
 
 
 def protect(vector: Tensor) -> None:
-    """From now on who writes to this mapped vector here ends the process; others may write it still."""
+    """Make this mapping read-only: a write to it ends this process; other processes may still write the vector."""
     library = ctypes.CDLL(None, use_errno=True)
     address, size_bytes = ctypes.c_void_p(vector.data_ptr()), ctypes.c_size_t(whole_pages(vector.nbytes))
     if library.mprotect(address, size_bytes, mmap.PROT_READ):
@@ -94,7 +94,7 @@ class _Entry:
 
 
 class SharedTensors:
-    """Named tensors, copied once into shared memory: a data set that every worker reads and none holds."""
+    """Named tensors, copied once into shared memory: a data set that all workers read, without copies of their own."""
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
         self._entries: dict[str, _Entry] = {}

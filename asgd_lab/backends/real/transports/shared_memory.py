@@ -1,4 +1,4 @@
-"""One node: vectors in shared memory, messages over sockets, staging where a worker computes on a GPU."""
+"""The transport on one node: vectors in shared memory, messages over sockets, staging for workers on GPUs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from asgd_lab.backends.real.transports.staged import Staged
 
 
 class SharedMemory:
-    """A run's: buffers for versions (slot 0 the initial one), `depth` mailboxes a worker, two of each of the rule's
-    `states` and `scalars`, `copies` of updates, the data set, and the progress words. Where the workers train in one
-    `shared` vector, slot 0 is all.
+    """The shared memory of a run: buffers for versions (slot 0 the initial one), `depth` mailboxes per worker, two of
+    each of the rule's `states` and `scalars`, `copies` of updates, the data set, and the progress words. If the workers
+    train in one `shared` vector, there is slot 0 alone.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class SharedMemory:
         self.words = Words(self.workers, self._buffer.map(writable=True))
 
     def slot(self, index: int, writable: bool = False) -> Tensor:
-        """(P,) as `Memory` says."""
+        """(P,) see `Memory`."""
         return self._slots.vector(index, writable)
 
     def state(self, index: int) -> Tensor:
@@ -69,7 +69,7 @@ class SharedMemory:
     def worker_end(
         self, worker: int, place: socket.socket, staged: torch.device | None = None, overlaps: bool = False
     ) -> WorkerEnd:
-        """In the worker's process; vectors are `staged` to and from that device, beside its minibatches where it
+        """A worker's end, in its process; vectors are `staged` to and from that device, beside minibatches if it
         `overlaps`.
         """
         end = SocketEnd(self, worker, place)
@@ -79,14 +79,14 @@ class SharedMemory:
         return Staged(end, staged, size, lambda slot: self.slot(slot, writable=True), overlaps, self.words.of(worker))
 
     def server_end(self, place: ServerPlace, precise: bool = False) -> ServerEnd:
-        """In the server's process; a `precise` one is woken when its patience ends, not up to a millisecond later."""
+        """The server's end, in its process; a `precise` one wakes on time, not up to a millisecond later."""
         return SocketsEnd(self, self.words, place, precise)
 
     def switchboard(self) -> Switchboard:
-        """In the supervisor's process."""
+        """The supervisor's side, in the program."""
         return Sockets()
 
     def close(self) -> None:
-        """Give this process's descriptors back; what is mapped stays so."""
+        """Close this process's descriptors; mappings stay."""
         for each in (self._slots, self._mailboxes, self._states, self._scalars, self._copies, self._data, self._buffer):
             each.close()

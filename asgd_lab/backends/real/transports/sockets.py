@@ -1,9 +1,9 @@
-"""Messages over a socket pair a worker, between processes of one node, which share one clock.
+"""Messages over one socket pair per worker, between processes of one node, which share one clock.
 
 `SOCK_SEQPACKET` keeps messages whole and in order, wakes a sleeping reader at once, and reports the death of the other
-end as the end of the stream. The supervisor holds the server's ends as well: a worker does not hear a server die, it
-waits, and the next server tells it that it is new. A server's line to its supervisor is another such pair, on which the
-ends of new processes come as descriptors.
+end as the end of the stream. The supervisor holds the server's ends as well: so a worker does not notice a server's
+death; it waits until the next server announces itself. The server and its supervisor have another such pair, which also
+passes the ends of new processes as descriptors.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class SocketEnd:
         self._versions: dict[int, Tensor] = {}
 
     def begin(self) -> None:
-        """Nothing is kept here."""
+        """Do nothing: no message is buffered here."""
 
     def update(self, buffer: int) -> Tensor:
         """(P,) the mailbox itself."""
@@ -75,10 +75,10 @@ class SocketEnd:
         return bool(self._poll.poll(0))
 
     def progress(self) -> None:
-        """Nothing is under way that needs this process."""
+        """Do nothing: no transfer needs this process."""
 
     def flush(self) -> None:
-        """All has left."""
+        """Do nothing: all messages have left."""
 
     def center(self, grant: Grant) -> Tensor:
         """(P,) the granted slot itself, mapped read-only."""
@@ -88,11 +88,11 @@ class SocketEnd:
         return self._versions[slot]
 
     def close(self) -> None:
-        """The socket ends with its process, which is how the server hears of that."""
+        """Do nothing: the socket closes with its process, and that tells the server of the end."""
 
 
 class ServerPlace(NamedTuple):
-    """What a server process starts with: its end of each worker's pair, and of its supervisor's."""
+    """The argument of a server process: its end of each worker's pair, and of its supervisor's."""
 
     ends: dict[int, socket.socket]
     line: socket.socket
@@ -109,12 +109,12 @@ class SocketsEnd:
         self._words = words.worker
         self._coming: list[tuple[int, socket.socket]] = []
         self._senders: dict[int, int] = {}  # by descriptor
-        self._epoll = None if precise else select.epoll()  # which counts in milliseconds
+        self._epoll = None if precise else select.epoll()  # its time-outs are in milliseconds
         for worker, end in [*self._ends.items(), (SUPERVISOR, self._line)]:
             self._register(worker, end)
 
     def hear(self, patience_s: float | None) -> list[Heard]:
-        """In the order of sending, the supervisor's words last."""
+        """The messages in the order of sending, the supervisor's last."""
         if self._coming:
             for worker, end in self._coming:
                 self._ends[worker] = end
@@ -136,7 +136,7 @@ class SocketsEnd:
         return heard + self._orders() if ordered else heard
 
     def tell(self, worker: int, message: ToWorker, waited_ns: int = 0, released_ns: int = 0) -> None:
-        """At once; a Stop also by a word that is seen between two minibatches."""
+        """Send at once; a Stop is also written to a progress word, which the worker reads between two minibatches."""
         end = self._ends.get(worker)
         if end is None:
             return
@@ -175,7 +175,7 @@ class SocketsEnd:
         return Heard(worker, None)
 
     def _orders(self) -> list[Heard]:
-        """The supervisor's word. A worker's new process: first what the one before it had said, which is dead."""
+        """The supervisor's messages; before a worker's new process, the rest of its dead predecessor's messages."""
         try:
             data, descriptors, _, _ = socket.recv_fds(self._line, SIZE, 1)
         except ConnectionResetError:
@@ -205,14 +205,14 @@ class Sockets:
 
     @contextlib.contextmanager
     def connecting_server(self) -> Iterator[ServerPlace]:
-        """Its copies of the workers' ends stay here, so that no worker hears a server die."""
+        """See `Switchboard`; copies of the workers' pairs stay here, so that no worker notices a server's death."""
         self._line, theirs = _pair()
         with theirs:
             yield ServerPlace(self._ends, theirs)
 
     @contextlib.contextmanager
     def connecting_worker(self, worker: int) -> Iterator[socket.socket]:
-        """A server that runs gets the end once the process has started."""
+        """See `Switchboard`; a running server gets its end after the process has started."""
         ours, theirs = _pair()
         with theirs:
             try:

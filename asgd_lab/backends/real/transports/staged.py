@@ -1,7 +1,7 @@
-"""A GPU worker's end: a push is told of when its copy is made, and a center is copied when it is granted.
+"""A GPU worker's end: a push is sent after its copy to the host, and a center is copied when it is granted.
 
-Where the algorithm overlaps, both happen beside the minibatches, and `progress` is called between these. Messages leave
-in the order in which they were sent, so one behind a push waits for that push's copy.
+If the algorithm overlaps, both happen beside the minibatches, and `progress` is called between these. Messages leave in
+the order of sending, so a message behind a push waits for that push's copy.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from asgd_lab.protocol.messages import Grant, PushRequest
 
 
 class Staged:
-    """In place of `end`, whose vectors lie in host memory; `slot` maps a version of `size` elements, writable."""
+    """A wrapper of `end`, which has its vectors in host memory; `slot` maps a version of `size` elements, writable."""
 
     def __init__(
         self, end: WorkerEnd, device: torch.device, size: int, slot: Callable[[int], Tensor], overlaps: bool,
@@ -31,14 +31,14 @@ class Staged:
         self.staging = Staging(device)
         self._mapped: dict[int, Tensor] = {}
         self._updates: dict[int, tuple[Tensor, Tensor]] = {}  # by buffer: on the device, and on the host
-        # While one is measured from, the next may arrive.
+        # Two centers: the next one may arrive while an update is measured from the first.
         self._centers = [torch.empty(size, device=device) for _ in range(2 if overlaps else 1)]
         self._waiting: deque[tuple[FromWorker, int, int, Copy | None]] = deque()
         self._inbox: deque[Told] = deque()
         self._coming: tuple[Grant, Copy] | None = None
 
     def begin(self) -> None:
-        """Once nothing is copied any more."""
+        """Begin a life after all copies are done."""
         for *_, copy in self._waiting:
             if copy is not None:
                 copy.wait()
@@ -56,7 +56,7 @@ class Staged:
         return self._updates[buffer][0]
 
     def send(self, message: FromWorker, sent_ns: int = 0, received_ns: int = 0) -> None:
-        """Behind what waits; a push once its update is copied. Who overlaps waits for neither."""
+        """Send behind waiting messages; a push after the copy of its update. If it overlaps, it does not wait."""
         copy = None
         if type(message) is PushRequest and self._updates:
             copy = self.staging.to_host(*self._updates[message.buffer])
@@ -65,16 +65,16 @@ class Staged:
             self.flush()
 
     def hear(self) -> Told:
-        """Once all that waits is sent."""
+        """Hear after all waiting messages are sent."""
         self.flush()
         return self._inbox.popleft() if self._inbox else self._end.hear()
 
     def has_news(self) -> bool:
-        """Whether anything has come."""
+        """Whether a message has come."""
         return bool(self._inbox) or self._end.has_news()
 
     def progress(self) -> None:
-        """Send what is copied by now, and begin to copy what is granted."""
+        """Send messages whose copies are done, and begin the copy of a granted center."""
         if not self._overlaps:
             return
         while self._waiting and ((copy := self._waiting[0][-1]) is None or copy.done()):
@@ -87,7 +87,7 @@ class Staged:
                 self._coming = message, self._copy(message.slot)
 
     def flush(self) -> None:
-        """Send all that waits."""
+        """Send all waiting messages."""
         while self._waiting:
             self._send_first()
 
@@ -102,7 +102,7 @@ class Staged:
         return self._centers[-1]
 
     def close(self) -> None:
-        """Have CUDA forget what it has registered; how many vectors that were, and why not more."""
+        """Unregister all vectors from CUDA; note their number, and the reason for refused ones."""
         self._words[Words.REGISTERED], self._words[Words.BUFFERED] = self.staging.counts()
         print(self.staging.refused, end="", flush=True)
         self.staging.close()

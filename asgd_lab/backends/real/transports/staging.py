@@ -1,11 +1,11 @@
 """Copies between a replica on its GPU and the shared vectors, beside the computation.
 
-Shared memory that CUDA has registered is copied at the bus's speed and without the processor's help. Few drivers
-register what is mapped read-only: so versions are mapped writable, registered, and then protected. What is refused is
-copied through a pinned buffer, which takes one more copy by the processor.
+Shared memory registered with CUDA is copied at the bus's speed, without the processor. Few drivers register read-only
+mappings: so versions are mapped writable, registered, and then protected. A refused vector is copied through a pinned
+buffer, with one more copy by the processor.
 
-All copies leave on a stream of their own, each after what the device had been asked to do by then. A CPU that stands in
-for a GPU copies as late as it may, so that whoever uses a vector too early is found out.
+All copies run on a stream of their own, each after the work queued on the device by then. A CPU that stands in for a
+GPU copies as late as allowed, so that a too early use of a vector is detected.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from asgd_lab.backends.real.transports.memory import whole_pages
 
 
 class Copy(Protocol):
-    """One that was begun: neither side may be written, nor the target read, until it is done."""
+    """A copy in progress: neither side may be written, nor the target read, until it is done."""
 
     def done(self) -> bool:
-        """Whether it is; never waits."""
+        """Whether it is done; never waits."""
 
     def wait(self) -> None:
         """Return when it is done."""
@@ -37,8 +37,8 @@ class Staging:
         self._device = device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._registered: dict[int, bool] = {}  # by the address of a shared vector
-        self._buffers: dict[int, Tensor] = {}  # by the address of a mailbox that is not; at 0 the one for all versions
-        self.refused = ""  # why the last one was
+        self._buffers: dict[int, Tensor] = {}  # by the address of an unregistered mailbox; at 0 one for all versions
+        self.refused = ""  # the reason of the last refusal
 
     def to_host(self, source: Tensor, host: Tensor) -> Copy:
         """Begin to copy a vector of the device to shared memory."""
@@ -58,12 +58,12 @@ class Staging:
         return self._begin(self._buffer(0, host).copy_(host), target)
 
     def counts(self) -> tuple[int, int]:
-        """How many shared vectors are registered, and how many are copied through a buffer."""
+        """The numbers of shared vectors that are registered, and that are copied through a buffer."""
         registered = sum(self._registered.values())
         return registered, len(self._registered) - registered
 
     def close(self) -> None:
-        """Have CUDA forget what it has registered, before it is unmapped."""
+        """Unregister all vectors from CUDA, before they are unmapped."""
         if self._stream is not None:
             torch.cuda.synchronize(self._device)
             for address in (address for address, is_registered in self._registered.items() if is_registered):
@@ -92,7 +92,7 @@ class Staging:
         return self._registered[address]
 
     def _register(self, host: Tensor) -> bool:
-        """Have CUDA pin the pages of a shared vector, which begins at one; False where it will not."""
+        """Register the pages of a shared vector, which starts at a page, with CUDA; False if CUDA refuses."""
         runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
         result = runtime.cudaHostRegister(host.data_ptr(), whole_pages(host.nbytes), 0)
         if not int(result):
@@ -103,19 +103,19 @@ class Staging:
 
 
 def pinned_like(vector: Tensor) -> Tensor:
-    """Memory of the host that CUDA copies to and from by itself."""
+    """Pinned host memory, which CUDA copies directly."""
     return torch.empty_like(vector, pin_memory=True)
 
 
 def forget_error(device: torch.device) -> None:
-    """Ask CUDA for the error that it keeps of a call that failed, which the next to look for one would raise."""
+    """Clear CUDA's stored error of a failed call, which the next check would raise."""
     with contextlib.suppress(RuntimeError):
         torch.zeros(1, device=device).add_(1)
         torch.cuda.synchronize(device)
 
 
 class _OnStream:
-    """A copy of CUDA's; `then` is what is left to do when it is over."""
+    """A copy by CUDA; `then` is called after it."""
 
     def __init__(self, event: Any, then: Callable[[], Any] | None) -> None:
         self._event, self._then = event, then
@@ -134,7 +134,7 @@ class _OnStream:
 
 
 class _Late:
-    """A copy of a CPU's: made at the second look, or when it is waited for."""
+    """A copy by a stand-in CPU: made at the second call of `done`, or at `wait`."""
 
     def __init__(self, source: Tensor, target: Tensor) -> None:
         self._copy: tuple[Tensor, Tensor] | None = (source, target)
