@@ -207,7 +207,7 @@ def schema() -> None:
 @app.command(name="list", short_help="List what a scenario can name.")
 def list_(
     kind: Annotated[
-        Literal["algorithms", "rules", "tasks", "backends", "presets", "models"] | None,
+        Literal["algorithms", "rules", "codecs", "tasks", "backends", "presets", "models"] | None,
         typer.Argument(show_default=False, help="Only these; all, if nothing is said."),
     ] = None,
 ) -> None:

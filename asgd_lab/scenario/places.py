@@ -34,8 +34,8 @@ class Place:
 
     @property
     def is_choice(self) -> bool:
-        """Whether `name` chooses among several mappings."""
-        return len(self.mappings) > 1
+        """Whether `name` chooses a mapping."""
+        return any("const" in one.get("properties", {}).get("name", ()) for one in self.mappings)
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -1,22 +1,24 @@
-"""An algorithm around one of ours, one with a program of its own, a rule, a task and a backend: all from outside."""
+"""An algorithm around one of ours, one with a program of its own, a rule, a codec, a task, a backend: from outside."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from asgd_lab.algorithms import Apart, Asgd, Link, Together
 from asgd_lab.algorithms.base import Links, Push
+from asgd_lab.algorithms.codecs import Cast, Compression
 from asgd_lab.algorithms.rules import Scale
 from asgd_lab.backends import inline
 from asgd_lab.backends.outcome import Outcome, Watch
 from asgd_lab.configuration import Count, Positive
 from asgd_lab.protocol import effects, gates
 from asgd_lab.protocol.algorithms import Algorithm
+from asgd_lab.protocol.codecs import Codec
 from asgd_lab.protocol.replica import AnchoredDelta, Replica
 from asgd_lab.protocol.rules import Rule
 from asgd_lab.record.run import RunDirectory
@@ -123,3 +125,14 @@ def aside(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) 
     """Carry it out."""
     Path("aside").touch()
     return inline.run(scenario, record, watch)
+
+
+class Rounded(Compression):
+    """Sends updates in fewer bytes."""
+
+    dtype: Literal["bfloat16", "float16"] = "float16"
+    """The type."""
+
+    def build(self) -> Codec:
+        """One of ours."""
+        return Cast(name="cast", dtype=self.dtype).build()

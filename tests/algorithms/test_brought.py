@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 
 from asgd_lab.algorithms import ALGORITHMS, RULES
+from asgd_lab.algorithms.codecs import CODECS
 from asgd_lab.scenario import json_schema
 from asgd_lab.scenario.executions import BACKENDS
 from asgd_lab.scenario.tasks import TASKS
@@ -31,6 +32,7 @@ CHOSEN = {
     "around one of ours": "{name: 'brought:Patient', n_fetch: 4, n_push: 2}",
     "a program of its own": "{name: 'brought:Growing', n_sync: 4}",
     "a rule": "{name: asgd, n_sync: 3, rule: [scale, {name: 'brought:Sign', lr: 0.01}]}",
+    "a codec": "{name: asgd, n_sync: 3, codec: {name: 'brought:Rounded', dtype: bfloat16}}",
     "both": "{name: 'brought:Growing', n_sync: 4, rule: [{name: 'brought:Sign', lr: 0.01}]}",
 }
 BROKEN = """\
@@ -134,7 +136,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path
     for name in ("brought", "broken", "ringers"):
         sys.modules.pop(name, None)
-    for registry in (ALGORITHMS, RULES, TASKS, BACKENDS):
+    for registry in (ALGORITHMS, RULES, CODECS, TASKS, BACKENDS):
         registry.loaded.clear()
 
 
@@ -197,7 +199,7 @@ def test_a_key_of_it_can_be_swept_and_set(folder: Path) -> None:
 @pytest.mark.parametrize("algorithm", CHOSEN)
 def test_nothing_is_imported_that_is_not_trusted_and_the_rest_is_checked(folder: Path, algorithm: str) -> None:
     path = written(CHOSEN[algorithm])
-    key = "algorithm.rule.1.name" if algorithm == "a rule" else "algorithm.name"
+    key = {"a rule": "algorithm.rule.1.name", "a codec": "algorithm.codec.name"}.get(algorithm, "algorithm.name")
     said = asgd_lab("run", path)
     assert (said.status, "brought" in sys.modules) == (2, False), f"in {folder}: {said}"
     assert said.err.startswith(f"mine.yaml:4: {key}: brought:")
@@ -211,7 +213,7 @@ def test_nothing_is_imported_that_is_not_trusted_and_the_rest_is_checked(folder:
     assert said.status == 2
     assert "torch.optim has no 'Sgd'" in said.err
     said = asgd_lab("validate", path, "--set", "sweep={algorithm.patience: [1, 2]}")
-    assert (said.status == 0) == (algorithm != "a rule"), said
+    assert (said.status == 0) == (key == "algorithm.name"), said
     assert "brought" not in sys.modules
 
 
@@ -260,6 +262,13 @@ def test_a_changed_source_is_told_when_a_run_is_repeated(folder: Path) -> None:
             "{name: asgd, n_sync: 1, rule: ['broken:Stumbling']}",
             "the rule broken:Stumbling failed: LookupError: no step",
         ),
+        (
+            "{name: asgd, n_sync: 1, codec: {name: cast, dtype: x}}",
+            "algorithm.codec.dtype: must be 'bfloat16' or 'float16'",
+        ),
+        ("{name: asgd, n_sync: 1, codec: {name: 'brought:Rounded', dtype: x}}", "algorithm.codec.dtype: must be 'bfl"),
+        ("{name: asgd, n_sync: 1, codec: {name: cast, type: x}}", "algorithm.codec.type: unknown key; did you mean"),
+        ("{name: asgd, n_sync: 1, codec: cats}", "algorithm.codec: must be 'cast'; got 'cats'; did you mean 'cast'?"),
         ("{name: 'broken:Choosy', n_sync: 2}", "algorithm.n_sync: must be odd"),
         (
             "{name: asgd, n_sync: 1, rule: ['brought:Sign']}",

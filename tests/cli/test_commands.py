@@ -181,6 +181,7 @@ def test_the_schema_describes_a_scenario(scenario: Path) -> None:
     ("kind", "entries"),
     [
         ("algorithms", {"asgd": "GPU A-SGD", "ssp": "Stale synchronous", "sync_sgd": "Lock-step", "sgd": "Plain SGD"}),
+        ("codecs", {"cast": "Sends each element"}),
         ("rules", {"add": "Adds a delta", "scale": "Multiplies", "momentum": "Replaces", "adadelta": "Adadelta"}),
         ("tasks", {"quadratic": "A noisy", "classification": "A network", "timing": "Messages of a stated size"}),
         ("backends", {"inline": "one process", "sim": "virtual time", "process": "a real run"}),
