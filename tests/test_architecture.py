@@ -116,7 +116,7 @@ def reaching(part: str, *targets: str) -> list[Import]:
 
 ALLOWED = {
     "protocol": {"errors"},
-    "algorithms": {"errors", "choices", "configuration", "protocol", "trust"},
+    "algorithms": {"errors", "choices", "configuration", "protocol", "tasks", "trust"},
     "tasks": {"errors", "streams", "trust"},
     "scenario": {"errors", "algorithms", "choices", "configuration", "tasks", "trust"},
     "hardware": {"errors", "configuration", "streams", "scenario"},
@@ -163,7 +163,7 @@ def test_tasks_do_not_know_who_calls_them() -> None:
 
 def test_a_scenario_is_read_without_torch() -> None:
     assert [str(each) for each in reaching("scenario", "torch", "torchvision", *CONCURRENT)] == []
-    needing_torch = reaching("algorithms", "torch", "torchvision", "asgd_lab.protocol", *CONCURRENT)
+    needing_torch = reaching("algorithms", "torch", "torchvision", "asgd_lab.protocol", "asgd_lab.tasks", *CONCURRENT)
     needing_torch += reaching("scenario", "asgd_lab.tasks")
     assert [str(each) for each in needing_torch if not each.deferred] == []
 

@@ -5,15 +5,16 @@ The protocol imports torch, and a scenario is read without torch: a link imports
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, model_validator
 
 from asgd_lab.choices import Choice, Mappings, Unread, blaming, fail, is_ours
-from asgd_lab.configuration import BareName, Positive
+from asgd_lab.configuration import BareName, Positive, Text, not_finite, refuse
 from asgd_lab.errors import ScenarioError
 from asgd_lab.trust import refusal
 
@@ -160,6 +161,52 @@ class Adadelta(Link):
         return rules.adadelta(self.lr, self.rho, self.eps)
 
 
+class _Named(NamedTuple):
+    """An optimizer's class and keywords, as `tasks.optimizers` reads them."""
+
+    name: str
+    options: dict[str, Any]
+
+
+class OuterOptimizer(Link):
+    """Steps with an optimizer of torch.optim at the server, as DiLoCo does; only as the last link."""
+
+    model_config = ConfigDict(extra="allow")
+    makes = "parameters"
+
+    name: Literal["optimizer"]
+    """This rule's name."""
+    optimizer: Text
+    """A class of torch.optim, e.g. SGD or AdamW, or package.module:Class; other keys are its keywords."""
+    of: Push = "delta"
+    """Its input: a delta, whose sign it turns, or a gradient."""
+
+    @model_validator(mode="after")
+    def _finite(self) -> Self:
+        refuse(not_finite(self.options))
+        return self
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The optimizer's keywords."""
+        return dict(self.model_extra or {})
+
+    def build(self, workers: int) -> Rule:
+        """See `protocol.outer.stepping`; with the optimizer's fused step where there is one."""
+        from asgd_lab.protocol import outer
+        from asgd_lab.tasks.optimizers import optimizer
+
+        options = self.options
+        try:
+            made = optimizer(_Named(self.optimizer, options))
+            if "fused" not in options:
+                with contextlib.suppress(ScenarioError):
+                    made = optimizer(_Named(self.optimizer, options | {"fused": True}))
+            return outer.stepping(made, self.of)
+        except ScenarioError as error:  # without its key, which is a task's
+            raise ScenarioError(str(error)) from error
+
+
 class UnreadLink(Link, Unread):
     """A link whose code may not be imported."""
 
@@ -168,7 +215,7 @@ class UnreadLink(Link, Unread):
         raise ScenarioError.at("algorithm.rule", refusal([("algorithm.rule", self.name)]))
 
 
-RULES = Mappings("rules", Link, (Add, Mean, Scale, ServerSgd, Momentum, Adagrad, Adadelta), UnreadLink)
+RULES = Mappings("rules", Link, (Add, Mean, Scale, ServerSgd, Momentum, Adagrad, Adadelta, OuterOptimizer), UnreadLink)
 AnyLink = Annotated[Link, RULES, BareName()]
 
 

@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from asgd_lab.configuration import MOST, Count, NonNegative, Part, Positive, Text, refuse
-
-
-def not_finite(value: object, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every nan, infinity and number beyond `MOST` inside a free-form value, by its dotted key."""
-    if isinstance(value, float) and not math.isfinite(value):
-        yield key, "must be a finite number; got " + ("nan" if math.isnan(value) else "an infinity")
-    elif isinstance(value, int | float) and abs(value) > MOST:
-        yield key, f"must be between {-MOST:g} and {MOST:g}; got {value:.3g}"
-    elif isinstance(value, int) and abs(value) >= 2**63:
-        yield key, f"is a whole number of more than 64 bits; write it as {value:.3e}"
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for part, item in items:
-        yield from not_finite(item, f"{key}.{part}" if key else str(part))
+from asgd_lab.configuration import Count, NonNegative, Part, Positive, Text, not_finite, refuse
 
 
 class Optimizer(Part):

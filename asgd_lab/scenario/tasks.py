@@ -20,10 +20,11 @@ from asgd_lab.configuration import (
     Seconds,
     Size,
     Text,
+    not_finite,
     refuse,
 )
 from asgd_lab.errors import ScenarioError
-from asgd_lab.scenario.optimizers import SGD, Biases, Clip, Optimizer, Schedule, not_finite
+from asgd_lab.scenario.optimizers import SGD, Biases, Clip, Optimizer, Schedule
 from asgd_lab.scenario.words import meant
 from asgd_lab.trust import refusal
 
