@@ -15,7 +15,7 @@ from asgd_lab.protocol.messages import Ack, PushRequest
 class Push(Exchange):
     """The push from one buffer of a worker, reused for one push after the other."""
 
-    __slots__ = ("_full_bytes", "_served", "_to_host_ns", "answer", "distance", "request")
+    __slots__ = ("_alone_ns", "_full_bytes", "_served", "_to_host_ns", "answer", "distance", "request")
     request: PushRequest
     answer: Ack
 
@@ -28,6 +28,7 @@ class Push(Exchange):
             worker, machine, machine.network.routes[UP][worker.number], machine.costs.client_push_ns, slice_served
         )
         self._served = served
+        self._alone_ns = 0  # the time on its worker's own link
         self.distance = 0.0
         self._to_host_ns, self._full_bytes = machine.costs.to_host_ns, machine.size_bytes
 
@@ -76,6 +77,7 @@ class Push(Exchange):
         if alone_ns:
             if self.request.size_bytes != self._full_bytes:
                 alone_ns = round(self._of_size(alone_ns))
+            self._alone_ns = alone_ns
             self.machine.network.private[UP].add(now, now + alone_ns)
         arrival = now + alone_ns + route.latency_ns
         if arrival > now:
@@ -123,7 +125,7 @@ class Push(Exchange):
 
     def cut(self, now: int) -> None:
         """The worker has crashed: end the transfer on an unshared link."""
-        self.machine.network.private[UP].cut(self.sent, self.sent + round(self._of_size(self.route.alone_ns)), now)
+        self.machine.network.private[UP].cut(self.sent, self.sent + self._alone_ns, now)
 
     def charge(self, account: Account) -> None:
         """Charge all stages, in one step if the worker waited from the beginning."""
