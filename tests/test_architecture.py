@@ -175,12 +175,18 @@ def test_hardware_and_record_need_neither_simpy_nor_torch(part: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("library", "home"), [("simpy", "asgd_lab.backends.sim"), ("multiprocessing", "asgd_lab.backends.real")]
+    ("library", "home"),
+    [
+        ("simpy", "asgd_lab.backends.sim"),
+        ("multiprocessing", "asgd_lab.backends.real"),
+        ("socket", "asgd_lab.backends.real.transports"),
+        ("mmap", ("asgd_lab.backends.real.transports", "asgd_lab.record")),
+    ],
 )
-def test_a_library_of_one_backend_is_imported_nowhere_else(library: str, home: str) -> None:
+def test_a_library_of_one_part_is_imported_nowhere_else(library: str, home: str | tuple[str, ...]) -> None:
     users = [each for each in IMPORTS if under(each.target, library)]
     assert users, f"nobody imports {library}: this test has lost its subject"
-    assert [str(each) for each in users if not under(each.module, home)] == []
+    assert [str(each) for each in users if not under(each.module, *((home,) if isinstance(home, str) else home))] == []
 
 
 def test_figures_read_tables_only() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from asgd_lab.algorithms import Apart, Downpour
 from asgd_lab.algorithms.base import Links, Push
 from asgd_lab.algorithms.rules import Scale
-from asgd_lab.configuration import Count
+from asgd_lab.configuration import Count, Positive
 from asgd_lab.protocol import gates
 from asgd_lab.protocol.algorithms import Algorithm, blocking
 from asgd_lab.protocol.gates import View
@@ -48,3 +48,27 @@ class StoppingAhead(Stopping):
         """Its gate in place of downpour's."""
         keys = {"name": "downpour", "n_fetch": self.n_fetch, "n_push": self.n_push, "depth": self.depth}
         return dataclasses.replace(Downpour.model_validate(keys).sentence(rule), gate=Impatient(self.patience))
+
+
+class TimeLimit(gates.Gate):
+    """Stops leases that last `limit_ns`; the server wakes itself to see to that."""
+
+    limit_ns: int
+
+    def stops(self, server: View) -> Iterable[int]:
+        return [worker for worker in server.owing if server.now_ns >= server.member(worker).lease_ns + self.limit_ns]
+
+    def wake_ns(self, server: View) -> int | None:
+        leases = [server.member(worker) for worker in server.owing]
+        return min((each.lease_ns + self.limit_ns for each in leases if each.stopped != each.lease), default=None)
+
+
+class Limited(Stopping):
+    """As asgd with a time limit on each lease."""
+
+    limit_s: Positive = 0.045
+    """Of a lease."""
+
+    def sentence(self, rule: Rule) -> Algorithm:
+        """Its gate."""
+        return blocking(self, TimeLimit(int(self.limit_s * 1e9)), rule)

@@ -66,3 +66,18 @@ def test_stops_survive_the_death_of_workers_and_of_the_server(tmp_path: Path, na
     log = event_log.read(tmp_path / "run" / event_log.FILE)
     assert any(row.stopped for row in log)
     assert repeat(scenario(**parts), tmp_path / "run").difference is None
+
+
+def test_a_server_wakes_itself_where_nobody_says_a_word(tmp_path: Path) -> None:
+    """One worker, whose leases last too long: only the clock can stop them."""
+    limited = {"name": "tests.backends.stopping:Limited", "n_fetch": 8, "n_push": 3, "limit_s": 0.045}
+    hardware = {"compute": {"step_s": 0.01}}
+    parts = stated(algorithm=limited, hardware=hardware, workers=1, budget={"minibatches": 60})
+    assert run(tmp_path / "run", **parts)["minibatches"] == 60
+    log = event_log.read(tmp_path / "run" / event_log.FILE)
+    asked = [row.number for row in log if row.kind == Kind.WAKE_AT and row.number >= 0]
+    woken = [row.begun_ns for row in log if row.kind == Kind.WAKE]
+    assert len(woken) > 5
+    assert all(any(at_ns <= wake_ns for at_ns in asked) for wake_ns in woken), "before it asked to be"
+    assert 0 < sum(row.wasted for row in log) < sum(row.returned for row in log)
+    assert repeat(scenario(**parts), tmp_path / "run").difference is None
