@@ -40,4 +40,4 @@ CATALOGUE: dict[str, Callable[[], dict[str, str]]] = {
     "presets": lambda: {name: presets.read(name).description for name in presets.names()},
     "models": _models,
 }
-"""By what it lists; what takes longest is last."""
+"""The lists by their titles; the slowest one is last."""

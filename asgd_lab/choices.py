@@ -103,11 +103,11 @@ class Registry:
         return [self.called(each) for each in self.ours]
 
     def is_unread(self, name: str) -> bool:
-        """Whether it is of somebody's code that may not be imported."""
+        """Whether the name is of a user's code that may not be imported."""
         return name not in self.names and not is_trusted() and not is_plugin(self.where(name))
 
     def where(self, name: str) -> str:
-        """The package.module:Name that a name of somebody else's class stands for."""
+        """The package.module:Name behind a name of a user's class."""
         return name if ":" in name else self.plugins().get(name, name)
 
     def plugins(self) -> dict[str, str]:

@@ -79,7 +79,7 @@ def _stated(run_dir: Path) -> str:
 
 
 def _real(run_dir: Path, scenario: Scenario) -> tuple[str, list[str]]:
-    """Repeat a real run from its event log and check its files; return the verdict and what was not compared."""
+    """Repeat a real run from its event log and check its files; return the verdict and values not compared."""
     console = display.console()
     with display.bars(console, live=display.is_live(console)) as shown:
         bar = shown.add_task("events", total=None)

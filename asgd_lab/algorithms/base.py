@@ -224,7 +224,7 @@ class Together(Configuration):
 
 
 class Ruled(Together):
-    """Fetches and pushes come in pairs; what is pushed, and what the server makes of it, are choices."""
+    """Fetches and pushes come in pairs; the content of a push and the server's rule are keys."""
 
     rule: Links = Field(default=[rules.Scale(name="scale")])
     push: Push = "delta"

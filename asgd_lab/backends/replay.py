@@ -191,7 +191,7 @@ class Repetition:
         if kind is not None and row.heard_ns != UNKNOWN and here != there:
             raise Differs(f"it was answered {there} in the record, and {here} here")
 
-    # ------------------------------------------------------------------ what is made
+    # ------------------------------------------------------------------ results
 
     def _minibatch(self, round: int, worker: int, step: int, loss: float, error: float) -> None:
         if self.recording.keep_round(round):

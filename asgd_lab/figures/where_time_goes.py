@@ -98,7 +98,7 @@ def _shares(run_dir: Path) -> dict[str, float]:
     if time is None:
         raise ScenarioError(f"{run_dir}: does not say where its time went; simulations do")
     total = sum(time["mean"].values())
-    seconds = dict.fromkeys(COLORS, 0.0) | time["mean"]  # nothing is wasted where nobody was stopped
+    seconds = dict.fromkeys(COLORS, 0.0) | time["mean"]  # no time is wasted without stops
     return {name: each / total if total else 0.0 for name, each in seconds.items()}
 
 

@@ -318,7 +318,7 @@ class Server:
     def _grant(self, worker: int, member: Member) -> Grant:
         if self.closed or (self._left == 0 and not member.allotted):
             if member.owed:
-                self._working.add(worker)  # it hands in what it has not pushed, and asks again
+                self._working.add(worker)  # it pushes its remaining work, and fetches again
             return Grant(worker, member.incarnation, member.fetches, self.version, 0)
         if self.gate.rounds:
             steps, member.allotted = member.allotted, 0

@@ -73,7 +73,7 @@ def free_memory_bytes(root: Path = cgroups.ROOT) -> int:
 def commit() -> dict[str, Any] | None:
     """The commit of this package's source, and whether the source was modified since; None outside git."""
     source = str(Path(asgd_lab.__file__).parent)
-    # An installed copy may lie inside somebody else's repository: only a tracked source has a commit.
+    # An installed copy may lie inside another project's repository: only a tracked source has a commit.
     if _git(source, "ls-files", "--error-unmatch", "__init__.py") is None:
         return None
     changes = _git(source, "status", "--porcelain", "--untracked-files=no", "--", ".")

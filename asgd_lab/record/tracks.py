@@ -1,9 +1,8 @@
 """Layout of the effects table's rows for drawing: the lane of each row on its track, and arrows from push to apply.
 
-Slices on one lane lie apart or inside one another; viewers of traces ask for that. A worker's own lane has what it does
-itself. Fetches and pushes are there too, as long as all of them are waited for; where training goes on meanwhile, all
-are on lanes beside it. The parts of an exchange (its copies, its transfer) follow its row in the table, and are drawn
-inside it.
+Slices on one lane are disjoint or nested, as viewers of traces require. A worker's own lane has its training. Fetches
+and pushes are there too if the worker waits for all of them; if training overlaps with them, they are on lanes beside
+it. The parts of an exchange (its copies, its transfer) follow its row in the table, and are drawn inside it.
 """
 
 from __future__ import annotations

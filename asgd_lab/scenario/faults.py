@@ -18,7 +18,7 @@ from asgd_lab.scenario.keys import Path, dotted, split
 from asgd_lab.scenario.places import Place
 from asgd_lab.scenario.words import either, meant
 
-_MOST = 200  # faults of one scenario that are put into words; nobody reads more
+_MOST = 200  # the most faults of one scenario that are put into words
 
 
 @dataclass(frozen=True, slots=True)

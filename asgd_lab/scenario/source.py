@@ -19,7 +19,7 @@ _TYPED = {f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float
 _KNOWN = _TYPED | {f"tag:yaml.org,2002:{kind}" for kind in ("str", "timestamp", "value", "merge", "seq", "map")}
 _MERGE = "tag:yaml.org,2002:merge"
 MOST_LEVELS = 50  # a mapping that contains itself through an alias is deeper than any
-MOST_CHARACTERS = 1_000_000  # of a text, and of what it says once its aliases are resolved
+MOST_CHARACTERS = 1_000_000  # of a text, and of its data with all aliases resolved
 _MOST_NUMBER = 10**300  # a whole number beyond is none of a scenario's, and has more digits than Python writes
 
 

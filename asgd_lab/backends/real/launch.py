@@ -133,7 +133,7 @@ def _join(plan: Plan, record: RunDirectory, interrupted: bool, supervisor: Super
     overruns, steps = int(progress.worker[:, Words.OVERRUNS].sum()), int(progress.worker[:, Words.STEPS].sum())
     facts: dict[str, Any] = {}
     if started_ns:
-        # The clock of a run that goes on has started before by what had elapsed.
+        # The clock of a resumed run starts at the time that had elapsed before.
         facts["startup_s"] = (started_ns + plan.elapsed_ns - began_ns) * 1e-9
         facts["started_unix_s"] = time.time() - (now_ns() - started_ns) * 1e-9
     if scenario.backend.device == "emulated":

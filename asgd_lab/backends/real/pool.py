@@ -140,7 +140,7 @@ def main(line: Connection) -> None:
         with contextlib.suppress(OSError):
             line.send(RunFailed(refusal(error) or str(error)))
         return
-    # Only a run is interrupted: elsewhere a destructor, which swallows it, might be what is interrupted.
+    # Only a run is interrupted: elsewhere a destructor might be interrupted, which would swallow it.
     with contextlib.suppress(KeyboardInterrupt, OSError):
         while (job := jobs.get()) is not None:
             signal.signal(signal.SIGTERM, _interrupt)

@@ -100,6 +100,6 @@ class Losses:
     workers: int = 0  # that died
     servers: int = 0
     restarts: int = 0  # of workers
-    silences: int = 0  # workers that were given up
+    silences: int = 0  # workers failed for their silence
     awakenings: int = 0  # and came back by themselves
     log: list[str] = field(default_factory=list)

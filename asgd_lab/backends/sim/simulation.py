@@ -176,7 +176,7 @@ class Simulation:
         for grant in grants:
             if type(grant) is Ack and grant.version != KEPT and not self._outcomes.was_kept(grant):
                 push = self.fleet.push_of(grant)
-                push.answer, push.released, push.done = grant, now, now  # nobody hears the answer any more
+                push.answer, push.released, push.done = grant, now, now  # the answer will not be heard any more
                 self._outcomes.ended(push, grant)
                 if push.worker.alive:
                     self.rows.push(push)
@@ -211,7 +211,7 @@ class Simulation:
         if self.record.distances is not None and server.parameters is not None:
             push.distance = server.parameters.moved(request.worker)
         answers = server.hear(request, self.clock.now)
-        if push.lost and self.faults is not None:  # given up at the crash, of which the server has not heard
+        if push.lost and self.faults is not None:  # lost at the crash, of which the server has not heard
             self.faults.lost_minibatches -= request.steps
         self._pushed(answers)
 

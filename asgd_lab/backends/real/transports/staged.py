@@ -120,6 +120,6 @@ class Staged:
         if is_new:
             self._mapped[slot] = self._slot(slot)
         copy = self.staging.to_device(self._mapped[slot], self._centers[0])
-        if is_new:  # once it is registered, which few drivers do with what is mapped read-only
+        if is_new:  # after its registration, which few drivers allow for read-only mappings
             protect(self._mapped[slot])
         return copy
