@@ -25,6 +25,9 @@ Stages = tuple[tuple[int, int], ...]
 """(heading, end) of each stage, in order; `FAR` for a stage not reached yet."""
 
 
+_NONE: set[int] = set()  # of servers: that of all exchanges with one server, which has no slices
+
+
 class Owner(Protocol):
     """The worker that an exchange belongs to."""
 
@@ -85,18 +88,20 @@ class Exchange(Divided):
         self.client_ns = client_ns  # cost of the worker's own software
         self.host, _ = machine.processors(worker.number)
         self.queue = machine.queues[0]
-        divided = routes if len(routes) > 1 else ()
-        self.slices = [Slice(self, index, route, slice_served) for index, route in enumerate(divided)]
+        self.slices = self._divided(routes, slice_served) if len(routes) > 1 else ()
         self.independent = machine.independent and len(routes) > 1
         self.entry: list[Any] | None = None  # its entry on a shared route, while it is there
         self.job: list[Any] | None = None  # the entry of its software on a shared host
         self.left = 0  # slices still to come
-        self.early = set()
+        self.early = set() if self.slices else _NONE
         self.lost = False  # did its worker crash?
         self.torn = False  # and had it reached only some of the servers?
         self.in_flight = False  # is it between `begin` and `done`?
         self.begun = self.sent = self.arrived = self.started = self.served = self.released = self.landed = 0
         self.done = 0
+
+    def _divided(self, routes: Sequence[Route], served: Callable[[Slice], object]) -> list[Slice]:
+        return [Slice(self, index, route, served) for index, route in enumerate(routes)]
 
     def _reset_slices(self) -> None:
         for slice in self.slices:
