@@ -25,7 +25,7 @@ Stages = tuple[tuple[int, int], ...]
 """(heading, end) of each stage, in order; `FAR` for a stage not reached yet."""
 
 
-_NONE: set[int] = set()  # of servers: that of all exchanges with one server, which has no slices
+_NONE: set[int] = set()  # for exchanges with one server, which have no slices
 
 
 class Owner(Protocol):

@@ -30,6 +30,7 @@ class Push(Exchange):
         self._served = served
         self._alone_ns = 0  # the time on its worker's own link
         self.distance = 0.0
+        self._alone_ns = 0  # nanoseconds of the transfer on an unshared link
         self._to_host_ns, self._full_bytes = machine.costs.to_host_ns, machine.size_bytes
 
     def begin(self, request: PushRequest, local: int) -> None:
