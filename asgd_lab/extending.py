@@ -14,8 +14,9 @@ from asgd_lab.protocol.effects import Push as PushEffect
 from asgd_lab.protocol.gates import APPLY, HOLD, KEEP, Action, Gate, Verdict, View, drop
 from asgd_lab.protocol.members import Member
 from asgd_lab.protocol.messages import PushRequest, Reason
-from asgd_lab.protocol.replica import AnchoredDelta, Delta, GradientSum, Replica
+from asgd_lab.protocol.replica import Replica
 from asgd_lab.protocol.rules import Context, Rule, Scaled, State, Workspace, chain, weighing
+from asgd_lab.protocol.vectors import AnchoredDelta, Delta, GradientSum
 
 __all__ = [
     "APPLY",

@@ -34,7 +34,7 @@ class Downpour(Apart):
 
         from asgd_lab.protocol import gates, programs
         from asgd_lab.protocol.algorithms import Algorithm
-        from asgd_lab.protocol.replica import AnchoredDelta, GradientSum
+        from asgd_lab.protocol.vectors import AnchoredDelta, GradientSum
 
         return Algorithm(
             name=self.name,

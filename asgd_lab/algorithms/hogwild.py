@@ -30,7 +30,7 @@ class Hogwild(Added):
         """
         from asgd_lab.protocol import gates, programs
         from asgd_lab.protocol.algorithms import Algorithm
-        from asgd_lab.protocol.replica import Shared
+        from asgd_lab.protocol.vectors import Shared
 
         return Algorithm(
             name=self.name,

@@ -7,7 +7,7 @@ from collections import Counter
 from asgd_lab.backends import devices
 from asgd_lab.backends.build import build_algorithm
 from asgd_lab.errors import ScenarioError
-from asgd_lab.protocol.replica import Delta
+from asgd_lab.protocol.vectors import Delta
 from asgd_lab.record.machine import free_memory_bytes
 from asgd_lab.scenario import Scenario
 

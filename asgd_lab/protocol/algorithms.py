@@ -13,8 +13,9 @@ from asgd_lab.protocol import programs, rules
 from asgd_lab.protocol.codecs import Codec
 from asgd_lab.protocol.effects import Program
 from asgd_lab.protocol.gates import Gate
-from asgd_lab.protocol.replica import AnchoredDelta, Delta, GradientSum, Replica, Vectors
+from asgd_lab.protocol.replica import Replica
 from asgd_lab.protocol.rules import Kind, Rule
+from asgd_lab.protocol.vectors import AnchoredDelta, Delta, GradientSum, Vectors
 
 Momentum = Literal["keep", "reset"]
 

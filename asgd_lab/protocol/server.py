@@ -17,11 +17,11 @@ lock-step run does not depend on the order of the fetches.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from asgd_lab.errors import ProtocolError
 from asgd_lab.protocol.gates import Action, Gate
-from asgd_lab.protocol.members import Budget, Clocks, Kept, Member, objection_to_fetch, objection_to_push
+from asgd_lab.protocol.members import Budget, Kept, Member, objection_to_fetch, objection_to_push
 from asgd_lab.protocol.messages import (
     DROPPED,
     KEPT,
@@ -38,13 +38,15 @@ from asgd_lab.protocol.messages import (
     Wake,
 )
 from asgd_lab.protocol.parameters import Parameters
+from asgd_lab.protocol.roster import Roster
 from asgd_lab.protocol.window import ErrorWindow
 
 
-class Server:
+class Server(Roster):
     """A parameter server. Without `parameters` it only counts (timing-only tasks)."""
 
     def __init__(self, gate: Gate, n_fetch: int, budget: Budget, parameters: Parameters | None = None) -> None:
+        super().__init__(gate.keeps)
         self.gate, self.n_fetch, self.budget, self.parameters = gate, n_fetch, budget, parameters
         self.version = 0
         self.now_ns = 0  # when the current message was heard
@@ -53,20 +55,12 @@ class Server:
         self.wake_ns: int | None = None  # the time on the run's clock at which it wants a Wake; None: never
         self.closed = False
         self.finished = False  # no push will make a version any more: closed, or all minibatches are pushed
-        self._members: dict[int, Member] = {}
-        self._past: dict[int, tuple[int, int, int]] = {}  # a worker that left -> last incarnation, push, minibatches
         self._updates = budget.updates
         self._left = budget.minibatches  # minibatches not leased yet
-        self._owing: set[int] = set()  # members that owe minibatches
-        self._working: set[int] = set()  # members that owe minibatches and do not wait for a fetch
-        self._waiting: dict[int, None] = {}  # fetches not granted yet, in order of arrival
-        self._kept = Kept(gate.keeps)
-        self._idle: set[int] = set()  # members that wait for an answer
         self._round_open = False  # has a round been allotted, and is not over?
         # These methods are called only on gates that override them.
         self._stops = type(gate).stops is not Gate.stops
         self._wakes = type(gate).wake_ns is not Gate.wake_ns
-        self._clocks = Clocks()
         self._window = ErrorWindow(budget.target_window, budget.target_error)
 
     def hear(self, message: Message, now_ns: int = 0) -> list[Answer]:
@@ -87,51 +81,12 @@ class Server:
             return self.on_leave(message.worker)  # type: ignore[union-attr]
         return self.on_wake() if kind is Wake else self.close()
 
-    # ------------------------------------------------------------------ membership
-
-    @property
-    def members(self) -> frozenset[int]:
-        """The workers that have joined and not left."""
-        return frozenset(self._members)
-
-    @property
-    def kept(self) -> list[PushRequest]:
-        """The pushes that wait to be merged, in order of arrival."""
-        return self._kept.pushes()
-
-    @property
-    def owing(self) -> Collection[int]:
-        """The members that have not pushed all minibatches leased to them."""
-        return self._owing
-
-    @property
-    def slowest(self) -> int:
-        """The rounds that the slowest member has pushed; counted for gates that hold workers back."""
-        return self._clocks.slowest
-
-    @property
-    def waiting(self) -> frozenset[int]:
-        """The workers that wait for a grant."""
-        return frozenset(self._waiting)
-
     @property
     def training_error(self) -> float:
         """Mean error over the last `target_window` minibatches pushed; NaN before the first."""
         return self._window.mean
 
-    def standing(self, worker: int) -> tuple[int, int]:
-        """The incarnations of `worker` so far, and its number of pushes over all of them."""
-        member = self._members.get(worker)
-        return self._past[worker][:2] if member is None else (member.incarnation, member.sequence)
-
-    def taken(self, worker: int) -> int:
-        """The minibatches that `worker` has pushed or wasted over all its incarnations: its place in the data order."""
-        member = self._members.get(worker)
-        return self._past.get(worker, (0, 0, 0))[2] if member is None else member.taken
-
-    def fetches(self, worker: int) -> int:
-        """The number of the last fetch of a member."""
-        return self.member(worker).fetches
+    # ------------------------------------------------------------------ membership
 
     def on_join(self, worker: int) -> list[Answer]:
         """`worker` joins, as a new incarnation if it was a member before; its pushes are numbered on."""
@@ -257,13 +212,6 @@ class Server:
 
     # ------------------------------------------------------------------ inside
 
-    def member(self, worker: int) -> Member:
-        """The state of a member; ProtocolError if the worker is not one."""
-        member = self._members.get(worker)
-        if member is None:
-            raise ProtocolError(f"worker {worker} is not a member")
-        return member
-
     def _return(self, worker: int, member: Member, message: FetchRequest | PushRequest) -> None:
         """Return the minibatches of a stopped lease to the budget: no push will carry them."""
         if not 0 <= message.wasted <= message.returned <= member.owed:
@@ -276,11 +224,6 @@ class Server:
         if not member.owed:
             self._owing.discard(worker)
             self._working.discard(worker)
-
-    def _wait(self, worker: int) -> None:
-        """Mark a member as idle until it gets an answer."""
-        self._working.discard(worker)
-        self._idle.add(worker)
 
     def _drain(self) -> None:
         """Forget all held and kept pushes; the workers of held pushes wait no more."""

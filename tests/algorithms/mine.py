@@ -19,8 +19,9 @@ from asgd_lab.configuration import Count, Positive
 from asgd_lab.protocol import effects, gates
 from asgd_lab.protocol.algorithms import Algorithm
 from asgd_lab.protocol.codecs import Codec
-from asgd_lab.protocol.replica import AnchoredDelta, Replica
+from asgd_lab.protocol.replica import Replica
 from asgd_lab.protocol.rules import Rule
+from asgd_lab.protocol.vectors import AnchoredDelta
 from asgd_lab.record.run import RunDirectory
 from asgd_lab.scenario import Scenario
 from asgd_lab.scenario.executions import InlineExecution

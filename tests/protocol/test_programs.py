@@ -14,7 +14,8 @@ from torch import Tensor
 from asgd_lab.protocol import rules
 from asgd_lab.protocol.effects import Effect, Fetch, Program, Push, Start, Train, Wait
 from asgd_lab.protocol.programs import coupled, overlapped, uncoupled
-from asgd_lab.protocol.replica import AnchoredDelta, Delta, GradientSum, Replica, Vectors
+from asgd_lab.protocol.replica import Replica
+from asgd_lab.protocol.vectors import AnchoredDelta, Delta, GradientSum, Vectors
 
 from .toys import built
 
