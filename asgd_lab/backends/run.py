@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,19 +24,14 @@ from asgd_lab.record.run import Beginning, RunDirectory, Status
 from asgd_lab.record.summary import params_sha256
 from asgd_lab.scenario import Document, Scenario, anchored, values_sha256, warnings
 from asgd_lab.scenario.scaling import scaled
+from asgd_lab.tasks.code_imports import named_in_code
 
 
 def check_place(scenario: Scenario) -> None:
     """A `ScenarioError` if the scenario's backend cannot run it on this machine."""
     checks = scenario.backend.execution.checks
     if checks is not None:
-        _function(checks)(scenario)
-
-
-def _function(name: str) -> Any:
-    """A backend's function package.module:function, imported at its first use: it may import much."""
-    module, _, attribute = name.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+        named_in_code(checks)(scenario)
 
 
 @settled()
@@ -89,7 +83,7 @@ def _execute(scenario: Scenario, out: Path, watch: Watch | None, resume: bool, r
 
 def _carry_out(scenario: Scenario, record: RunDirectory, watch: Watch | None) -> dict[str, Any]:
     try:
-        run = _function(scenario.backend.execution.runs)
+        run = named_in_code(scenario.backend.execution.runs)
         brought = ", ".join(choices.brought(scenario))
         with choices.failing(brought) if brought else contextlib.nullcontext():
             outcome: Outcome = run(scaled(scenario), record, watch)
