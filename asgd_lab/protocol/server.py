@@ -253,7 +253,7 @@ class Server(Roster):
         if self.closed or member.allotted:
             return True
         if self._left == 0:
-            return not self._working and not self._kept
+            return not self._working
         if self.gate.rounds or (self._kept and self._kept.holds(worker)):
             return False
         return self.gate.may_fetch(worker, self)
@@ -322,7 +322,9 @@ class Server(Roster):
                 break
             answers += self._merge()  # all members wait, so no other push can come
         if self._wakes:
-            self.wake_ns = None if self.closed else self.gate.wake_ns(self)
+            wake_ns = None if self.closed else self.gate.wake_ns(self)
+            # The gate has just been asked what is due by now: a time that has come would only be asked for again.
+            self.wake_ns = wake_ns if wake_ns is not None and wake_ns > self.now_ns else None
         return answers
 
     def _merge(self) -> list[Answer]:
