@@ -58,7 +58,7 @@ class Add(Link):
 
 
 class Mean(Link):
-    """Averages the updates of a collected round; only with sync_sgd, and only as the first link."""
+    """Averages the updates of a version; only as the first link, and only where versions are made of several."""
 
     averages_round = True
 

@@ -8,8 +8,9 @@ A gate must promise progress; only if all members wait and pushes are kept, the 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple, Protocol, dataclass_transform
 
@@ -21,6 +22,7 @@ class View(Protocol):
     """The server as a gate sees it."""
 
     version: int
+    version_ns: int  # when the newest version was made, on the run's clock
     now_ns: int  # on the run's clock, when the current message was heard
     n_fetch: int  # the default minibatches of a lease
 
@@ -73,7 +75,8 @@ def drop(reason: Reason = Reason.OTHER, returns: bool = True) -> Verdict:
 class Gate:
     """No worker waits for another, and each push makes a version. Subclasses override methods.
 
-    A subclass is a frozen dataclass without a decorator: its annotated fields are its constructor's arguments.
+    A subclass is a frozen dataclass without a decorator: its annotated fields are its constructor's arguments. Its
+    facts are `holds_back`, `collects`, `keeps` and `rounds`; `Member` has the books on a worker.
     """
 
     holds_back = False
@@ -86,6 +89,9 @@ class Gate:
     """Whether minibatches are leased in rounds, to all members together, at the first fetch of a round."""
 
     def __init_subclass__(cls) -> None:
+        for name in inspect.get_annotations(cls):  # a value of this class is no default of a field there
+            if name not in cls.__dict__:
+                setattr(cls, name, field())
         dataclass(frozen=True)(cls)
 
     def may_fetch(self, worker: int, server: View) -> bool:

@@ -21,24 +21,36 @@ class Budget:
 
 @dataclass(slots=True, eq=False)
 class Member:
-    """A worker that has joined and not left."""
+    """A worker that has joined and not left, as the server and its gate see it; a gate reads it and changes nothing.
+
+    `incarnation`: its life, from 1. `sequence`: its pushes, and `taken`: the minibatches that it pushed or wasted, both
+    over all its lives. `clock`: the rounds that it pushed; a new member starts at the slowest member's. `owed`: the
+    minibatches leased to it and not pushed. `fetches`: its fetches in this life. `fetching`, `pushing`: whether it
+    waits for a grant, or for a push that is held.
+
+    Of its last lease, `lease` is the number of the fetch, `lease_version` the version, `lease_steps` the minibatches,
+    `lease_ns` the time of the grant on the run's clock, and `trials` counts the leases from that version, this one
+    included. `stopped`: the number of the last lease that was stopped. Of its last push, `round_steps` are the
+    minibatches, and `round_ns` is the time since the lease.
+    """
 
     incarnation: int
-    sequence: int  # of its last push, counted over all incarnations
-    taken: int  # minibatches that it has pushed or wasted, over all incarnations
-    clock: int  # rounds pushed; a new member starts at the slowest member's
-    owed: int = 0  # minibatches granted or allotted and not pushed yet
-    allotted: int = 0  # of a collecting round: granted by the next fetch
-    fetches: int = 0  # of this life
-    fetching: bool = False  # does it wait for a grant?
-    pushing: bool = False  # does it wait for its push to be merged?
-    lease: int = 0  # the number of the fetch that its last minibatches were leased with
-    lease_version: int = 0  # the version granted with that lease,
-    lease_steps: int = 0  # its minibatches,
-    lease_ns: int = 0  # and its time
-    stopped: int = 0  # the number of the last lease that it was stopped in
-    round_steps: int = 0  # minibatches of its last push,
-    round_ns: int = 0  # and the time from its lease to that push
+    sequence: int
+    taken: int
+    clock: int
+    owed: int = 0
+    allotted: int = 0  # of a round: granted by the next fetch
+    fetches: int = 0
+    fetching: bool = False
+    pushing: bool = False
+    lease: int = 0
+    lease_version: int = 0
+    lease_steps: int = 0
+    lease_ns: int = 0
+    trials: int = 0
+    stopped: int = 0
+    round_steps: int = 0
+    round_ns: int = 0
 
     @property
     def speed(self) -> float:

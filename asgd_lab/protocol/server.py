@@ -49,7 +49,7 @@ class Server(Roster):
         super().__init__(gate.keeps)
         self.gate, self.n_fetch, self.budget, self.parameters = gate, n_fetch, budget, parameters
         self.version = 0
-        self.now_ns = 0  # when the current message was heard
+        self.version_ns = self.now_ns = 0  # when the newest version was made, and the current message heard
         self.minibatches = 0  # in versions
         self.wasted = 0  # minibatches taken in stopped leases
         self.wake_ns: int | None = None  # the time on the run's clock at which it wants a Wake; None: never
@@ -275,6 +275,7 @@ class Server(Roster):
             member.owed += steps
             self._owing.add(worker)
         self._working.add(worker)
+        member.trials = member.trials + 1 if member.lease_version == self.version else 1
         member.lease, member.lease_version, member.lease_steps = member.fetches, self.version, steps
         member.lease_ns = self.now_ns
         slot = 0 if self.parameters is None else self.parameters.pin(worker)
@@ -338,6 +339,7 @@ class Server(Roster):
     def _count_version(self, pushes: Sequence[PushRequest]) -> list[Answer]:
         """Count a version made from these pushes, and acknowledge them."""
         self.version = version = self.version + 1
+        self.version_ns = self.now_ns
         answers: list[Answer] = []
         for push in pushes:
             worker, incarnation, number, base, steps, _, error = push[:7]

@@ -113,7 +113,7 @@ def _learning(scenario: Scenario) -> Iterator[tuple[str, str]]:
     if warm is not None and minibatches is not None and warm > minibatches:
         yield "warm_start.minibatches", f"is more than the run itself takes, {minibatches:,}"
     optimizer = getattr(task, "optimizer", None)
-    if optimizer is not None and optimizer.options.get("lr") == 0:
+    if optimizer is not None and optimizer.options.get("lr") == 0 and scenario.algorithm.push == "delta":
         yield "task.optimizer.lr", "is 0: nothing is learned"
 
 
