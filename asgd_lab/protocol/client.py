@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from asgd_lab.errors import ProtocolError
 from asgd_lab.protocol.effects import Effect, Fetch, Program, Push, Start, Train, Wait
-from asgd_lab.protocol.messages import Ack, Answer, FetchRequest, Grant, Leave, PushRequest, Request, Stop
+from asgd_lab.protocol.messages import ALL, Ack, Answer, FetchRequest, Grant, Leave, PushRequest, Request, Stop, new
 from asgd_lab.protocol.replica import Replica
 
 FETCH = -1  # in place of a buffer: the fetch
@@ -171,27 +171,27 @@ class Client:
         return None if answer is None else self._take(which, answer)
 
     def _fetch(self, ahead: bool) -> FetchRequest:
-        self._check_free(FETCH)
-        self.fetches += 1
+        if FETCH in self._under_way:
+            raise self._started_twice("a fetch")
+        self.fetches = number = self.fetches + 1
         replica = self.replica
-        request = FetchRequest(replica.worker, replica.incarnation, self.fetches, ahead)
+        request = new(FetchRequest, (replica.worker, replica.incarnation, number, ahead, ALL, 0, 0, 0))
         if self._void is not None:
             request, self._void = _with(request, self._void), None
         self._under_way[FETCH] = request
         return request
 
     def _push(self, buffer: int) -> PushRequest:
-        self._check_free(buffer)
+        if buffer in self._under_way:
+            raise self._started_twice(f"a push from buffer {buffer}")
         request = self.replica.arriving()
         if self._void is not None:
             request, self._void = _with(request, self._void), None
         self._under_way[buffer] = request
         return request
 
-    def _check_free(self, which: int) -> None:
-        if which in self._under_way:
-            what = "a fetch" if which == FETCH else f"a push from buffer {which}"
-            raise ProtocolError(f"worker {self.replica.worker} starts {what} that it has started and not waited for")
+    def _started_twice(self, what: str) -> ProtocolError:
+        return ProtocolError(f"worker {self.replica.worker} starts {what} that it has started and not waited for")
 
     def _take(self, which: int, answer: Grant | Ack) -> Grant | Ack:
         """Let the program continue with this answer."""

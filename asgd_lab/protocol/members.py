@@ -90,38 +90,38 @@ class Kept:
 
     def __init__(self, copies: int) -> None:
         self._most = copies
-        self._pushes: dict[tuple[int, int], tuple[PushRequest, int]] = {}  # by worker and number
+        self.entries: dict[tuple[int, int], tuple[PushRequest, int]] = {}  # by worker and number
 
     def __len__(self) -> int:
-        return len(self._pushes)
+        return len(self.entries)
 
     def pushes(self) -> list[PushRequest]:
         """The pushes in order of arrival."""
-        return [push for push, _ in self._pushes.values()]
+        return [push for push, _ in self.entries.values()]
 
     def holds(self, worker: int) -> bool:
         """Whether a push of this worker, of any incarnation, is held in its mailbox."""
-        return any(whose == worker and copy == self.IN_MAILBOX for (whose, _), (_, copy) in self._pushes.items())
+        return any(whose == worker and copy == self.IN_MAILBOX for (whose, _), (_, copy) in self.entries.items())
 
     def hold(self, push: PushRequest) -> None:
         """Hold the push in its mailbox."""
-        self._pushes[push.worker, push.number] = push, self.IN_MAILBOX
+        self.entries[push.worker, push.number] = push, self.IN_MAILBOX
 
     def copy(self, push: PushRequest) -> int:
         """Keep the push in a copy; return the number of a free copy."""
-        taken = {copy for _, copy in self._pushes.values()}
-        number = next(number for number in range(len(self._pushes) + 1) if number not in taken)
+        taken = {copy for _, copy in self.entries.values()}
+        number = next(number for number in range(len(self.entries) + 1) if number not in taken)
         if number >= self._most:
             raise ProtocolError(f"the gate keeps {number + 1} pushes, and says that it keeps {self._most} at most")
-        self._pushes[push.worker, push.number] = push, number
+        self.entries[push.worker, push.number] = push, number
         return number
 
     def sorted(self) -> list[tuple[PushRequest, int]]:
         """The pushes by worker and number, with the numbers of their copies."""
-        return [self._pushes[key] for key in sorted(self._pushes)]
+        return [self.entries[key] for key in sorted(self.entries)]
 
     def clear(self) -> None:
-        self._pushes.clear()
+        self.entries.clear()
 
 
 def objection_to_fetch(member: Member, request: FetchRequest) -> str:

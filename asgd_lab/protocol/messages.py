@@ -13,6 +13,10 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple
 
+new = tuple.__new__
+"""`new(Ack, (worker, ...))`, with all fields in order, takes a third of the time of `Ack(worker, ...)`: for the four
+messages of every round."""
+
 ALL = -1  # parts: the whole vector
 DROPPED = -1  # in place of a version: the push went into none
 KEPT = -2  # in place of a version: the push is merged later, and its worker continues; another Ack ends it

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from asgd_lab.errors import ProtocolError
 from asgd_lab.protocol.codecs import Codec
-from asgd_lab.protocol.messages import ALL, PushRequest
+from asgd_lab.protocol.messages import ALL, PushRequest, new
 from asgd_lab.protocol.vectors import Vectors
 
 
@@ -125,10 +125,10 @@ class Replica:
             size_bytes = self.codec.size_bytes(size_bytes // 4)
         self.sequence += 1
         steps = self.unpushed
-        self._arriving = PushRequest(  # by position, which costs half of what names do
+        self._arriving = new(PushRequest, (
             self.worker, self.incarnation, self.sequence, self.base, steps, self._loss_sum / steps,
             self._error_sum / steps, self.buffer, ALL, size_bytes, 0, 0, 0, self.bases,
-        )  # fmt: skip
+        ))  # fmt: skip
         self.unpushed = 0
         self.base, self.bases = self.version, self.versions
         self._loss_sum = self._error_sum = 0.0

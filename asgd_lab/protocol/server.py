@@ -20,9 +20,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from asgd_lab.errors import ProtocolError
-from asgd_lab.protocol.gates import Action, Gate
+from asgd_lab.protocol.gates import APPLY, Action, Gate
 from asgd_lab.protocol.members import Budget, Kept, Member, objection_to_fetch, objection_to_push
 from asgd_lab.protocol.messages import (
+    ALL,
     DROPPED,
     KEPT,
     Ack,
@@ -36,6 +37,7 @@ from asgd_lab.protocol.messages import (
     Reason,
     Stop,
     Wake,
+    new,
 )
 from asgd_lab.protocol.parameters import Parameters
 from asgd_lab.protocol.roster import Roster
@@ -47,6 +49,7 @@ class Server(Roster):
 
     def __init__(self, gate: Gate, n_fetch: int, budget: Budget, parameters: Parameters | None = None) -> None:
         super().__init__(gate.keeps)
+        self._any_kept = self._kept.entries  # looked at so often that it has a name
         self.gate, self.n_fetch, self.budget, self.parameters = gate, n_fetch, budget, parameters
         self.version = 0
         self.version_ns = self.now_ns = 0  # when the newest version was made, and the current message heard
@@ -59,8 +62,10 @@ class Server(Roster):
         self._left = budget.minibatches  # minibatches not leased yet
         self._round_open = False  # has a round been allotted, and is not over?
         # These methods are called only on gates that override them.
-        self._stops = type(gate).stops is not Gate.stops
-        self._wakes = type(gate).wake_ns is not Gate.wake_ns
+        kind = type(gate)
+        self._stops, self._wakes = kind.stops is not Gate.stops, kind.wake_ns is not Gate.wake_ns
+        self._holds, self._leases = kind.may_fetch is not Gate.may_fetch, kind.lease is not Gate.lease
+        self._judges = kind.on_push is not Gate.on_push
         self._window = ErrorWindow(budget.target_window, budget.target_error)
 
     def hear(self, message: Message, now_ns: int = 0) -> list[Answer]:
@@ -85,8 +90,6 @@ class Server(Roster):
     def training_error(self) -> float:
         """Mean error over the last `target_window` minibatches pushed; NaN before the first."""
         return self._window.mean
-
-    # ------------------------------------------------------------------ membership
 
     def on_join(self, worker: int) -> list[Answer]:
         """`worker` joins, as a new incarnation if it was a member before; its pushes are numbered on."""
@@ -131,8 +134,6 @@ class Server(Roster):
         self.wake_ns = None
         return self._release(self._stopped())
 
-    # ------------------------------------------------------------------ the two requests
-
     def on_fetch(self, request: FetchRequest) -> list[Answer]:
         """A worker asks for parameters; a fetch `ahead` of its need never waits."""
         worker, incarnation, number, ahead, _, stopped, _, _ = request
@@ -151,7 +152,7 @@ class Server(Roster):
             self._return(worker, member, request)
         if ahead:
             return [self._grant(worker, member)]
-        if not self._waiting and not self._kept and not self.gate.rounds and self._may_go(worker, member):
+        if not self._waiting and not self._any_kept and not self.gate.rounds and self._may_go(worker, member):
             grant = self._grant(worker, member)
             return self._release([grant]) if self._wakes else [grant]
         member.fetching = True
@@ -187,8 +188,8 @@ class Server(Roster):
             self._working.discard(worker)
         if self.closed:
             return [self._dropped(push, Reason.OVER)]
-        action, reason, returns = self.gate.on_push(push, self)
-        if action == Action.APPLY:
+        action, reason, returns = self.gate.on_push(push, self) if self._judges else APPLY
+        if action is Action.APPLY:
             if self.parameters is not None:
                 self.parameters.step((push,))
             answers = self._count_version((push,))
@@ -206,11 +207,9 @@ class Server(Roster):
             answers = [self._dropped(push, reason)]
             if returns and self._left is not None:
                 self._left += steps
-        if self._left == 0 and not self._owing and not self._kept:
+        if self._left == 0 and not self._owing and not self._any_kept:
             self.finished = True
-        return self._release(answers) if self._waiting or self._kept or self._wakes else answers
-
-    # ------------------------------------------------------------------ inside
+        return self._release(answers) if self._waiting or self._any_kept or self._wakes else answers
 
     def _return(self, worker: int, member: Member, message: FetchRequest | PushRequest) -> None:
         """Return the minibatches of a stopped lease to the budget: no push will carry them."""
@@ -254,9 +253,9 @@ class Server(Roster):
             return True
         if self._left == 0:
             return not self._working
-        if self.gate.rounds or (self._kept and self._kept.holds(worker)):
+        if self.gate.rounds or (self._any_kept and self._kept.holds(worker)):
             return False
-        return self.gate.may_fetch(worker, self)
+        return not self._holds or self.gate.may_fetch(worker, self)
 
     def _grant(self, worker: int, member: Member) -> Grant:
         if self.closed or (self._left == 0 and not member.allotted):
@@ -266,7 +265,7 @@ class Server(Roster):
         if self.gate.rounds:
             steps, member.allotted = member.allotted, 0
         else:
-            steps = self.gate.lease(worker, self)
+            steps = self.gate.lease(worker, self) if self._leases else self.n_fetch
             if steps < 1:
                 raise ProtocolError(f"the gate leases {steps} minibatches to worker {worker}; it must be 1 at least")
             if self._left is not None:
@@ -279,7 +278,7 @@ class Server(Roster):
         member.lease, member.lease_version, member.lease_steps = member.fetches, self.version, steps
         member.lease_ns = self.now_ns
         slot = 0 if self.parameters is None else self.parameters.pin(worker)
-        return Grant(worker, member.incarnation, member.fetches, self.version, steps, slot)
+        return new(Grant, (worker, member.incarnation, member.fetches, self.version, steps, slot, ALL))
 
     def _allot(self, worker: int, member: Member, steps: int) -> None:
         if self._left is not None:
@@ -305,7 +304,7 @@ class Server(Roster):
     def _release(self, answers: list[Answer]) -> list[Answer]:
         """Merge and grant until nothing changes any more."""
         while True:
-            if self._kept and self.gate.complete(self):
+            if self._any_kept and self.gate.complete(self):
                 answers += self._merge()
             if self.gate.rounds:
                 if self._round_open and not self._owing:
@@ -319,7 +318,7 @@ class Server(Roster):
                     member.fetching = False
                     self._idle.discard(worker)
                     answers.append(self._grant(worker, member))
-            if not self._kept or len(self._idle) < len(self._members):
+            if not self._any_kept or len(self._idle) < len(self._members):
                 break
             answers += self._merge()  # all members wait, so no other push can come
         if self._wakes:
@@ -346,8 +345,9 @@ class Server(Roster):
             self.minibatches += steps
             if error == error:  # a task without errors sends NaN
                 self._window.add(steps, error)
-            answers.append(Ack(worker, incarnation, number, version, version - 1 - base, steps))
-        if self._left == 0 and not self._owing and not self._kept:
+            staleness = version - 1 - base
+            answers.append(new(Ack, (worker, incarnation, number, version, staleness, steps, Reason.NONE, ALL)))
+        if self._left == 0 and not self._owing and not self._any_kept:
             self.finished = True
         if version == self._updates or (self._window.target is not None and self._window.reached):
             answers += self.close()
