@@ -28,9 +28,13 @@ class Place:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The allowed values of the key `name` if it chooses among mappings or is an enumeration, else ()."""
+        """The allowed values of the key `name` if it chooses among mappings or is an enumeration, else ().
+
+        Not the package.module:Name of a class that happens to be loaded, unless that is the only one.
+        """
         schemas = [one["properties"]["name"] for one in self.mappings if "name" in one.get("properties", ())]
-        return tuple(sorted(name for one in schemas for name in names_in(one)))
+        found = sorted(name for one in schemas for name in names_in(one))
+        return tuple([name for name in found if ":" not in name] or found)
 
     @property
     def is_choice(self) -> bool:

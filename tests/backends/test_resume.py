@@ -137,7 +137,8 @@ def test_it_does_not_matter_where_a_run_is_interrupted(
     assert verdict.final
     effects = tables.read(out, "effects")
     versions = effects[(effects["kind"] == "apply") & (effects["version"] > 0)]["version"]
-    assert sorted(versions) == list(range(1, verdict.versions + 1))
+    made = versions.unique() if name == "kept pushes" else versions  # several of those make one
+    assert sorted(made) == list(range(1, verdict.versions + 1))
     if workers == 1 and not kills:
         execute(stated, folder / "whole")
         assert final_params(out).tobytes() == final_params(folder / "whole").tobytes()

@@ -407,7 +407,7 @@ NAMES = [
         "misspelt bare rule",
         4,
         "algorithm.rule.0",
-        "'adadelta', 'adagrad', 'add', 'mean', 'momentum', 'scale' or 'sgd'",
+        "'adadelta', 'adagrad', 'add', 'mean', 'momentum', 'optimizer', 'scale' or 'sgd'",
         "did you mean 'scale'?",
         algorithm=algorithm("name: asgd, n_sync: 1, rule: [scael]"),
     ),
