@@ -20,12 +20,16 @@ CONCURRENT = {"asyncio", "concurrent", "multiprocessing", "simpy", "socket", "su
 
 @dataclass(frozen=True)
 class Import:
-    """One import: of `target` (dotted), by `module`; `deferred` if it runs when a function does, or never."""
+    """One import: of `target` (dotted), by `module`; `deferred` if it runs when a function does, or never.
+
+    `by_way_of` is the module that an import of names is from: `a` in `from a import b`.
+    """
 
     module: str
     target: str
     line: int
     deferred: bool
+    by_way_of: str = ""
 
     def __str__(self) -> str:
         return f"{self.module}:{self.line} imports {self.target}"
@@ -51,7 +55,7 @@ def imports_in(module: str, source: str) -> Iterator[Import]:
                 package = package[: len(package) - node.level]
                 base = ".".join([*package, *([base] if base else [])])
             # `from a import b` may import the module a.b: the longer name is the sharper one.
-            yield from (Import(module, f"{base}.{alias.name}", node.lineno, deferred) for alias in node.names)
+            yield from (Import(module, f"{base}.{alias.name}", node.lineno, deferred, base) for alias in node.names)
         inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         typing_only = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
         for child in ast.iter_child_nodes(node):
@@ -85,12 +89,12 @@ def circles(imports: list[Import]) -> list[list[str]]:
     """Files that import one another, directly or by way of others, each circle once.
 
     Whenever an import runs: one in a function, or for the type checker alone, ties two files together all the same.
+    `from package import file` can be read as an import of the file, or of the package's face: both readings count.
     """
     graph: dict[str, set[str]] = {}
     for each in imports:
-        found = file_of(each.target)
-        if found is not None and found != each.module:
-            graph.setdefault(each.module, set()).add(found)
+        for found in {file_of(each.target), file_of(each.by_way_of)} - {None, each.module}:
+            graph.setdefault(each.module, set()).add(str(found))
 
     def reached(module: str) -> set[str]:
         seen: set[str] = set()
@@ -244,6 +248,17 @@ def test_the_finder_of_circles_sees_those_that_are_hidden_from_the_interpreter()
     assert circles(imports) == [[one, two, three]]
     assert circles(imports[1:]) == []
     assert circles([*imports[1:], Import(two, f"{three}.Y", 1, True)]) == []
+
+
+def test_the_finder_of_circles_reads_an_import_of_a_file_by_way_of_the_face_of_its_package() -> None:
+    face, one, two = "asgd_lab.scenario", "asgd_lab.scenario.document", "asgd_lab.scenario.places"
+
+    def found(of_one: str) -> list[list[str]]:
+        sources = {face: f"from {one} import X", one: of_one}
+        return circles([each for module, source in sources.items() for each in imports_in(module, source)])
+
+    assert found(f"from {face} import places") == found("from . import places") == [[face, one]]
+    assert found(f"import {two} as places") == found(f"from {two} import Y") == found("from .places import Y") == []
 
 
 def test_the_reader_of_imports_sees_all_ways_to_import() -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from asgd_lab.algorithms import rules
+import asgd_lab.algorithms.rules as rules
 from asgd_lab.algorithms.codecs import AnyCodec, Compression
 from asgd_lab.choices import Choice, Unread, blaming, failing, is_ours
 from asgd_lab.configuration import Count, refuse

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from asgd_lab.algorithms import rules
+import asgd_lab.algorithms.rules as rules
 from asgd_lab.algorithms.base import Links, Ruled
 
 if TYPE_CHECKING:

@@ -11,8 +11,13 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
+import asgd_lab.scenario.edits as edits
+import asgd_lab.scenario.files as files
+import asgd_lab.scenario.places as places
+import asgd_lab.scenario.presets as presets
+import asgd_lab.scenario.sweeping as sweeping
+import asgd_lab.scenario.writing as writing
 from asgd_lab.errors import MOST_LINES, ScenarioError, shortened
-from asgd_lab.scenario import edits, files, places, presets, sweeping, writing
 from asgd_lab.scenario.faults import Fault, faults, show
 from asgd_lab.scenario.keys import Path, covers, dotted, split
 from asgd_lab.scenario.points import MOST_RUNS, Point, Points

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import asgd_lab.scenario.places as places
 from asgd_lab.configuration import widened
 from asgd_lab.errors import ScenarioError
-from asgd_lab.scenario import places
 from asgd_lab.scenario.faults import show
 from asgd_lab.scenario.keys import split
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+import asgd_lab.scenario.places as places
 from asgd_lab.configuration import MOST
 from asgd_lab.errors import shortened
-from asgd_lab.scenario import places
 from asgd_lab.scenario.keys import Path, dotted, split
 from asgd_lab.scenario.places import Place
 from asgd_lab.scenario.words import either, meant

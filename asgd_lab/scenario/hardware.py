@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+import asgd_lab.scenario.presets as presets
 from asgd_lab.configuration import Count, Delay, Folder, Part, Positive, Rate, Seconds, Text, refuse
-from asgd_lab.scenario import presets
 
 _HAS_CV = ("lognormal", "gamma")
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 from pydantic import WithJsonSchema
 
+import asgd_lab.scenario.keys as keys
 from asgd_lab.configuration import refuse
-from asgd_lab.scenario import keys
 from asgd_lab.scenario.source import Source
 from asgd_lab.scenario.words import meant
 

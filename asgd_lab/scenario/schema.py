@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
+import asgd_lab.scenario.scaling as scaling
 from asgd_lab.algorithms import ALGORITHMS, Configuration
 from asgd_lab.configuration import Part, Text, refuse
-from asgd_lab.scenario import scaling
 from asgd_lab.scenario.backends import Backend, BackendChoice
 from asgd_lab.scenario.hardware import Hardware
 from asgd_lab.scenario.running import Budget, Evaluate, Faults, ServerDown, WarmStart

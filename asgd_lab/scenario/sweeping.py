@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import asgd_lab.scenario.places as places
+import asgd_lab.scenario.writing as writing
 from asgd_lab import choices
 from asgd_lab.errors import shortened
-from asgd_lab.scenario import places, writing
 from asgd_lab.scenario.faults import Fault, unknown_key
 from asgd_lab.scenario.keys import covers, split
 

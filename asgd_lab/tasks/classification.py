@@ -17,9 +17,9 @@ from typing import Any, Protocol, final
 import torch
 from torch import Tensor
 
+import asgd_lab.tasks.models as models
 from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import generator, key
-from asgd_lab.tasks import models
 from asgd_lab.tasks.base import CPU, START, Batch, Data, OptimizerConfig
 from asgd_lab.tasks.binding_checks import check_network
 from asgd_lab.tasks.bound_module import BoundModule

@@ -23,9 +23,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+import asgd_lab.tasks.image_folders as image_folders
 from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import generator, key
-from asgd_lab.tasks import image_folders
 from asgd_lab.tasks.base import Data, near, one_line
 from asgd_lab.tasks.code_imports import imported
 from asgd_lab.tasks.free_memory import check_free_memory
