@@ -18,8 +18,7 @@ from asgd_lab import display, interrupts, output
 from asgd_lab.backends.real.preload import MODULES, POOL_MODULES, preload
 from asgd_lab.catalogue import CATALOGUE
 from asgd_lab.errors import RunFailed, ScenarioError, refusal
-from asgd_lab.option_hints import Command
-from asgd_lab.options import Assignments, Backend, Out, ScenarioFile, Trust, Version
+from asgd_lab.options import Assignments, Backend, Command, Out, ScenarioFile, Trust, Version
 from asgd_lab.record.directory_locks import check_empty
 from asgd_lab.record.machine import usable_cores
 from asgd_lab.scenario import Document, Point, json_schema, parse_assignment, presets

@@ -1,7 +1,8 @@
-"""The three errors of our own, named after who is at fault; each carries its message and nothing else."""
+"""The three errors of our own, named after who is at fault, and parts of their messages; text in, text out."""
 
 from __future__ import annotations
 
+import difflib
 import errno
 import resource
 from collections.abc import Iterable
@@ -61,6 +62,22 @@ def shortened(text: str, limit: int) -> str:
         return text
     tail = limit // 3
     return f"{text[: limit - tail - 3]}...{text[-tail:]}"
+
+
+def either(values: Iterable[str]) -> str:
+    """'a', 'b' or 'c'."""
+    quoted = [repr(value) for value in values]
+    return ", ".join(quoted[:-1]) + " or " + quoted[-1] if len(quoted) > 1 else quoted[0]
+
+
+def meant(word: object, allowed: Iterable[str]) -> str:
+    """`; did you mean ...?` if one of the allowed words is near enough, else ""."""
+    plain = {one.casefold().replace("-", "_"): one for one in allowed}
+    text = str(word)
+    if len(text) > 100:
+        return ""
+    near = difflib.get_close_matches(text.casefold().replace("-", "_"), plain, n=1, cutoff=0.7)
+    return f"; did you mean {plain[near[0]]!r}?" if near else ""
 
 
 def _limit(number: int | None) -> str:

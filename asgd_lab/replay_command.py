@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from asgd_lab import display
+from asgd_lab import display, progress_display
 from asgd_lab.backends import devices
 from asgd_lab.backends.inputs import changes, inputs, untrusted
 from asgd_lab.backends.replay import repeat
@@ -81,7 +81,7 @@ def _stated(run_dir: Path) -> str:
 def _real(run_dir: Path, scenario: Scenario) -> tuple[str, list[str]]:
     """Repeat a real run from its event log and check its files; return the verdict and values not compared."""
     console = display.console()
-    with display.bars(console, live=display.is_live(console)) as shown:
+    with progress_display.bars(console, live=display.is_live(console)) as shown:
         bar = shown.add_task("events", total=None)
         verdict = repeat(scenario, run_dir, lambda done, total: shown.update(bar, completed=done, total=total))
     if verdict.difference is not None:

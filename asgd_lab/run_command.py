@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from asgd_lab import choices, display, sweep, tasks
+from asgd_lab import choices, display, progress_display, sweep, tasks
 from asgd_lab.backends import inputs, room
 from asgd_lab.backends.build import build_task, initial_parameters
 from asgd_lab.backends.outcome import Progress
@@ -188,7 +188,7 @@ def _execute(console: Console, request: Request, place: Place, resume: bool) -> 
         display.say(console, f"{line}; the checkpoint before it is used")
     begins = "" if checkpoint is None else f", from version {int(checkpoint.name)} on"
     display.say(console, f"{title}: backend {scenario.backend.name}, {crew}, into {place.path}{begins}")
-    with request.located(place.point), display.watching(console, scenario, live=live) as watch:
+    with request.located(place.point), progress_display.watching(console, scenario, live=live) as watch:
         summary = execute(scenario, place.path, watch, resume=goes_on, restart=resume and not goes_on)
     if summary["status"] == "interrupted":
         raise KeyboardInterrupt

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.progress import TaskID
 
 from asgd_lab.backends.outcome import Progress
-from asgd_lab.display import PLAIN_EVERY_S, Pace, bars, say
+from asgd_lab.display import say
+from asgd_lab.progress_display import PLAIN_EVERY_S, Pace, bars
 from asgd_lab.record.replications import COURSE, Estimate
 from asgd_lab.scenario import Scenario
 from asgd_lab.sweep import Group

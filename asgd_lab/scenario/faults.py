@@ -13,10 +13,9 @@ from pydantic import ValidationError
 
 import asgd_lab.scenario.places as places
 from asgd_lab.configuration import MOST
-from asgd_lab.errors import shortened
+from asgd_lab.errors import either, meant, shortened
 from asgd_lab.scenario.keys import Path, dotted, split
 from asgd_lab.scenario.places import Place
-from asgd_lab.scenario.words import either, meant
 
 _MOST = 200  # the most faults of one scenario that are put into words
 

@@ -10,8 +10,8 @@ from typing import Any
 from asgd_lab import choices
 from asgd_lab.choices import USERS_NAME
 from asgd_lab.configuration import MOST, names_in
+from asgd_lab.errors import either
 from asgd_lab.scenario.schema import json_schema
-from asgd_lab.scenario.words import either
 
 
 @dataclass(frozen=True, slots=True)

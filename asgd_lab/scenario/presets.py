@@ -12,8 +12,8 @@ from pydantic import WithJsonSchema
 
 import asgd_lab.scenario.keys as keys
 from asgd_lab.configuration import refuse
+from asgd_lab.errors import meant
 from asgd_lab.scenario.source import Source
-from asgd_lab.scenario.words import meant
 
 FOLDER = Path(__file__).parent.parent / "hardware" / "presets"
 GRADES = {

@@ -23,9 +23,8 @@ from asgd_lab.configuration import (
     not_finite,
     refuse,
 )
-from asgd_lab.errors import ScenarioError
+from asgd_lab.errors import ScenarioError, meant
 from asgd_lab.scenario.optimizers import SGD, Biases, Clip, Optimizer, Schedule
-from asgd_lab.scenario.words import meant
 from asgd_lab.trust import refusal
 
 if TYPE_CHECKING:

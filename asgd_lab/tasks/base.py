@@ -6,8 +6,7 @@ here and in the other files of the folder: P elements of the flat vector, N samp
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, final
 
 import torch
@@ -187,13 +186,6 @@ class OptimizerConfig(Protocol):
     def options(self) -> Mapping[str, Any]:
         """Such as {"lr": 0.1}."""
         ...
-
-
-def near(word: str, allowed: Iterable[str]) -> str:
-    """The nearest of the allowed words as "; did you mean 'word'?"; "" where none is near."""
-    folded = {name.casefold(): name for name in allowed}
-    found = difflib.get_close_matches(word.casefold(), folded, n=1) if len(word) <= 100 else []
-    return f"; did you mean '{folded[found[0]]}'?" if found else ""
 
 
 def one_line(error: BaseException) -> str:

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from asgd_lab.errors import ScenarioError
-from asgd_lab.tasks.base import near, one_line
+from asgd_lab.errors import ScenarioError, meant
+from asgd_lab.tasks.base import one_line
 from asgd_lab.tasks.torch_settings import preserving_settings
 from asgd_lab.tasks.torchvision_import import torchvision
 from asgd_lab.trust import Named, is_plugin, is_trusted, outside_here, refusal
@@ -82,7 +82,7 @@ def _found(key: str, name: str, what: str) -> Callable[..., Any]:
     try:
         found = operator.attrgetter(attribute)(module)
     except AttributeError as error:
-        raise ScenarioError.at(key, f"{module_name} has no '{attribute}'{near(attribute, vars(module))}") from error
+        raise ScenarioError.at(key, f"{module_name} has no '{attribute}'{meant(attribute, vars(module))}") from error
     if not callable(found):
         raise ScenarioError.at(key, f"{name} is not callable; {what}")
     callable_: Callable[..., Any] = found

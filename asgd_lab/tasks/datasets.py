@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 import asgd_lab.tasks.image_folders as image_folders
-from asgd_lab.errors import ScenarioError
+from asgd_lab.errors import ScenarioError, meant
 from asgd_lab.streams import generator, key
-from asgd_lab.tasks.base import Data, near, one_line
+from asgd_lab.tasks.base import Data, one_line
 from asgd_lab.tasks.code_imports import imported
 from asgd_lab.tasks.free_memory import check_free_memory
 from asgd_lab.tasks.global_generators import preserving_generators, seed_all
@@ -78,7 +78,7 @@ def read(config: DatasetConfig) -> Data:
         return _users(config)
     known = [*DATASETS, *COMPOSED, FOLDER]
     if config.dataset not in known:
-        message = f"unknown dataset '{config.dataset}'{near(config.dataset, known)}; allowed: {', '.join(known)}"
+        message = f"unknown dataset '{config.dataset}'{meant(config.dataset, known)}; allowed: {', '.join(known)}"
         raise ScenarioError.at("task.dataset", message)
     if config.dataset == FOLDER:
         return image_folders.read(config.data_folder, config.dataset_options, config.train_samples)

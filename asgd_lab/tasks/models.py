@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from asgd_lab.errors import ScenarioError
-from asgd_lab.tasks.base import near, one_line
+from asgd_lab.errors import ScenarioError, meant
+from asgd_lab.tasks.base import one_line
 from asgd_lab.tasks.code_imports import imported, untrusted_weights
 from asgd_lab.tasks.free_memory import check_free_memory
 from asgd_lab.tasks.krizhevsky import krizhevsky
@@ -129,7 +129,7 @@ def _torchvisions(name: str, shape: Sequence[int]) -> Callable[..., nn.Module]:
     models = torchvision().models
     names = models.list_models(module=models)
     if name not in names:
-        hint = near(name, [*OURS, *names])
+        hint = meant(name, [*OURS, *names])
         allowed = f"{', '.join(OURS)}, a classification model of torchvision such as resnet18, package.module:factory"
         raise _error(f"unknown model '{name}'{hint}; allowed: {allowed}")
 
@@ -151,7 +151,7 @@ def _check_options(name: str, factory: Callable[..., nn.Module], options: Mappin
     allowed = [each.name for each in parameters if each.kind is not each.POSITIONAL_ONLY and each.name != "num_classes"]
     for key in options:
         if key not in allowed:
-            message = f"{name} takes no '{key}'{near(key, allowed)}; allowed: {', '.join(allowed) or 'none'}"
+            message = f"{name} takes no '{key}'{meant(key, allowed)}; allowed: {', '.join(allowed) or 'none'}"
             raise ScenarioError.at(f"task.model_options.{key}", message)
 
 

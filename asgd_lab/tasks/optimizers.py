@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asgd_lab.errors import ScenarioError
-from asgd_lab.tasks.base import OptimizerConfig, near, one_line
+from asgd_lab.errors import ScenarioError, meant
+from asgd_lab.tasks.base import OptimizerConfig, one_line
 from asgd_lab.tasks.code_imports import imported
 from asgd_lab.tasks.global_generators import preserving_generators
 from asgd_lab.tasks.optimizer_state import stray
@@ -42,7 +42,7 @@ def optimizer(config: OptimizerConfig) -> MakeOptimizer:
     if name in _REFUSED:
         raise ScenarioError.at("task.optimizer.name", f"{name} {_REFUSED[name]}; allowed: {', '.join(classes)}")
     if name not in classes:
-        hint = near(name, classes)
+        hint = meant(name, classes)
         raise ScenarioError.at(
             "task.optimizer.name", f"torch.optim has no '{name}'{hint}; allowed: {', '.join(classes)}"
         )
@@ -52,7 +52,7 @@ def optimizer(config: OptimizerConfig) -> MakeOptimizer:
     allowed = [each.name for each in parameters[1:]]
     for key, value in options.items():
         if key not in allowed and parameters[-1].kind is not inspect.Parameter.VAR_KEYWORD:
-            message = f"{name} takes no '{key}'{near(key, allowed)}; allowed: {', '.join(allowed)}"
+            message = f"{name} takes no '{key}'{meant(key, allowed)}; allowed: {', '.join(allowed)}"
             raise ScenarioError.at(f"task.optimizer.{key}", message)
         numbers = value if isinstance(value, tuple) else (value,)
         if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from asgd_lab import display
+from asgd_lab import display, progress_display
 from asgd_lab.backends.outcome import Progress, WorkerLook
 from asgd_lab.scenario import Scenario, presets
 
@@ -45,7 +45,7 @@ def written(console: Console) -> str:
 
 
 def test_the_share_is_of_the_part_of_the_budget_that_is_nearest_to_its_end() -> None:
-    pace = display.Pace(scenario(budget={"minibatches": 100, "updates": 11, "seconds": 8.0}))
+    pace = progress_display.Pace(scenario(budget={"minibatches": 100, "updates": 11, "seconds": 8.0}))
     assert pace.share(progress()) == 10 / 11
     assert pace.share(progress(seconds=9.0)) == 1.0
 
@@ -53,13 +53,13 @@ def test_the_share_is_of_the_part_of_the_budget_that_is_nearest_to_its_end() -> 
 def test_a_budget_of_an_error_alone_has_no_share() -> None:
     digits = {"name": "classification", "dataset": "digits"}
     known = scenario(task=digits, budget={"target_error": 0.1})
-    line = display.numbers(known, progress(), display.Pace(known))
+    line = progress_display.numbers(known, progress(), progress_display.Pace(known))
     assert "budget" not in line
     assert "left" not in line
 
 
 def test_the_time_left_is_told_by_the_rate_since_the_first_look(clock: list[float]) -> None:
-    pace = display.Pace(scenario())
+    pace = progress_display.Pace(scenario())
     assert pace.left_s(progress(seconds=0.0, minibatches=0)) is None
     assert pace.left_s(progress(minibatches=10)) is None
     clock[0] += 4.0
@@ -68,15 +68,15 @@ def test_the_time_left_is_told_by_the_rate_since_the_first_look(clock: list[floa
 
 def test_a_line_has_the_numbers_that_the_backend_knows() -> None:
     known = scenario()
-    line = display.numbers(known, progress(), display.Pace(known))
+    line = progress_display.numbers(known, progress(), progress_display.Pace(known))
     assert line == "2.0 s, 50 minibatches, 25.0 minibatches/s, staleness 3, loss 0.25, 50% of the budget"
-    line = display.numbers(known, progress(staleness=-1, loss=math.nan), display.Pace(known))
+    line = progress_display.numbers(known, progress(staleness=-1, loss=math.nan), progress_display.Pace(known))
     assert line == "2.0 s, 50 minibatches, 25.0 minibatches/s, 50% of the budget"
 
 
 def test_without_a_terminal_there_is_a_line_now_and_then(clock: list[float]) -> None:
     console = Console(file=io.StringIO(), width=40)
-    with display.watching(console, scenario(), live=False) as watch:
+    with progress_display.watching(console, scenario(), live=False) as watch:
         watch(progress(seconds=0.0))
         for minibatches in range(10, 22):
             watch(progress(minibatches=minibatches))
@@ -95,7 +95,7 @@ def test_without_a_terminal_there_is_a_line_now_and_then(clock: list[float]) -> 
 def test_a_terminal_shows_a_bar_the_numbers_and_what_the_workers_do(states: list[str], shown: list[str]) -> None:
     looks = [WorkerLook(state, 1234, 3, 0.25, number) for number, state in enumerate(states)]
     console = Console(file=io.StringIO(), force_terminal=True, width=120, color_system=None)
-    with display.watching(console, scenario(), live=True) as watch:
+    with progress_display.watching(console, scenario(), live=True) as watch:
         watch(progress(workers=looks))
     drawn = [line.strip() for line in written(console).splitlines()]
     assert any(line.endswith("━") for line in drawn)

@@ -15,7 +15,7 @@ from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from asgd_lab import display
+from asgd_lab import display, progress_display
 from asgd_lab.catalogue import CATALOGUE
 from asgd_lab.scenario import presets
 from asgd_lab.sweep import Group
@@ -146,7 +146,8 @@ def test_the_bar_of_a_run_is_as_wide_as_the_terminal(width: int, workers: int) -
 
     looks = [WorkerLook("training", 1_234_567, 3, 0.25, number) for number in range(workers)]
     known = scenario()
-    lines = drawn(display.picture(known, progress(workers=looks), display.Pace(known)), width, force_terminal=True)
+    shown = progress_display.picture(known, progress(workers=looks), progress_display.Pace(known))
+    lines = drawn(shown, width, force_terminal=True)
     assert max(cell_len(line) for line in lines if "━" in line) == width
 
 
