@@ -39,7 +39,7 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """The program."""
+    """Run the command line; status 1 if output could not be written, even where all else was done."""
     try:
         app(prog_name="asgd-lab")
     except SystemExit as end:

@@ -41,8 +41,6 @@ def sweep_display(console: Console, total: int, done: int, *, live: bool) -> Ite
 
 @dataclass(slots=True)
 class _Running:
-    """A running point."""
-
     bar: TaskID
     pace: Pace
     share: float | None = None

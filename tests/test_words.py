@@ -1,4 +1,4 @@
-"""Words of the package and of `analysis/`: no docstring or comment begins with a relative clause (CONTRIBUTING.md)."""
+"""Words of the package and of `analysis/` (CONTRIBUTING.md, *Words*): which docstrings and comments are refused."""
 
 from __future__ import annotations
 
@@ -43,9 +43,47 @@ def refused(source: str) -> list[str]:
     return [f"line {line}: {text.splitlines()[0]}" for line, text in sorted(found)]
 
 
+SHORT = 3  # words
+TO_BE_READ = ("protocol/", "backends/", "tasks/", "scenario/tasks.py")  # where some are left
+
+
+def saying_nothing(source: str) -> list[str]:
+    """Functions whose docstring is of so few words that their name says as much; one that is the whole body may be."""
+    return [
+        node.name
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef) and len((ast.get_docstring(node) or "long " * 9).split()) <= SHORT
+        if len(node.body) > 1
+    ]
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if not file.startswith(TO_BE_READ)])
+def test_no_docstring_repeats_the_name_of_a_function(file: str) -> None:
+    assert saying_nothing(FILES[file].read_text(encoding="utf-8")) == []
+
+
 @pytest.mark.parametrize("file", FILES)
 def test_no_docstring_and_no_comment_begins_with_a_relative_clause(file: str) -> None:
     assert refused(FILES[file].read_text(encoding="utf-8")) == []
+
+
+def test_docstrings_that_say_nothing_are_found() -> None:
+    source = '''
+class Box:
+    @property
+    def size(self):
+        """The size."""
+        return 1
+    def close(self):
+        """Do nothing."""
+    def open(self):
+        """Open it, or raise."""
+        return 2
+def weigh():
+    """See `scales`."""
+    return 3
+'''
+    assert saying_nothing(source) == ["weigh", "size"]
 
 
 def test_the_words_that_are_refused_are_found_wherever_they_stand() -> None:

@@ -132,7 +132,6 @@ def beyond(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def table(tables: Tables) -> pd.DataFrame:
-    """All verdicts."""
     rows = [rule(tables) for rule in (a2, a3, a4, a7, a8, a9, a10, a11, a14, a15)]
     return pd.DataFrame([*rows, *fixed()])
 

@@ -33,7 +33,6 @@ class Cast(Compression):
     """The type: bfloat16 keeps 8 bits of the number and its full range, float16 keeps 11 bits, up to 65,504."""
 
     def build(self) -> Codec:
-        """See `protocol.codecs.Cast`."""
         import torch
 
         from asgd_lab.protocol import codecs

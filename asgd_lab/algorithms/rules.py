@@ -51,7 +51,6 @@ class Add(Link):
     """This rule's name."""
 
     def build(self, workers: int) -> Rule:
-        """See `protocol.rules.add`."""
         from asgd_lab.protocol import rules
 
         return rules.add()
@@ -66,7 +65,6 @@ class Mean(Link):
     """This rule's name."""
 
     def build(self, workers: int) -> Rule:
-        """See `protocol.rules.mean`."""
         from asgd_lab.protocol import rules
 
         return rules.mean()
@@ -81,7 +79,6 @@ class Scale(Link):
     """The constant, no unit; null: 1 / workers."""
 
     def build(self, workers: int) -> Rule:
-        """See `protocol.rules.scale`."""
         from asgd_lab.protocol import rules
 
         return rules.scale(1.0 / workers if self.factor is None else self.factor)
@@ -98,7 +95,6 @@ class ServerSgd(Link):
     """The server's learning rate."""
 
     def build(self, workers: int) -> Rule:
-        """See `protocol.rules.sgd`."""
         from asgd_lab.protocol import rules
 
         return rules.sgd(self.lr)
@@ -115,7 +111,6 @@ class Momentum(Link):
     """Whether to look one step ahead, as in Nesterov's method."""
 
     def build(self, workers: int) -> Rule:
-        """See `protocol.rules.momentum`."""
         from asgd_lab.protocol import rules
 
         return rules.momentum(self.beta, self.nesterov)
@@ -134,7 +129,6 @@ class Adagrad(Link):
     """Added to the root of the sum of squares."""
 
     def build(self, workers: int) -> Rule:
-        """See `protocol.rules.adagrad`."""
         from asgd_lab.protocol import rules
 
         return rules.adagrad(self.lr, self.eps)
@@ -155,7 +149,6 @@ class Adadelta(Link):
     """Added to both running averages before the root."""
 
     def build(self, workers: int) -> Rule:
-        """See `protocol.rules.adadelta`."""
         from asgd_lab.protocol import rules
 
         return rules.adadelta(self.lr, self.rho, self.eps)
@@ -188,7 +181,6 @@ class OuterOptimizer(Link):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The optimizer's keywords."""
         return dict(self.model_extra or {})
 
     def build(self, workers: int) -> Rule:

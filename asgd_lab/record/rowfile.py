@@ -88,7 +88,6 @@ class RowFile:
         return self._counter[0] & _ONE
 
     def add(self, *values: float) -> None:
-        """Append one row."""
         word = self._counter[0]
         offset = _HEADER_BYTES + (word & _ONE) * self._width
         end = offset + self._width

@@ -32,7 +32,6 @@ class Fault:
 
     @property
     def key(self) -> str:
-        """The dotted key."""
         return dotted(self.path)
 
 
