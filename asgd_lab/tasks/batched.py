@@ -21,6 +21,7 @@ from asgd_lab.tasks.base import Data, Learner, Taken
 from asgd_lab.tasks.batching_checks import examine, memories
 from asgd_lab.tasks.clipping_and_schedules import AdjustRows
 from asgd_lab.tasks.datasets import pick
+from asgd_lab.tasks.feeds import Indexed, Order
 from asgd_lab.tasks.network import Network, NetworkLearner
 from asgd_lab.tasks.optimizers import MakeOptimizer
 from asgd_lab.tasks.replica_stack import Stack
@@ -114,7 +115,7 @@ class ClassificationBatch:
 
     def _gradients(self, rounds: Sequence[_Round], step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients, losses and wrong answers of the rounds' minibatches at that step."""
-        index = torch.stack([each.learner.order(each.first + step) for each in rounds], 1)  # (B, R)
+        index = torch.stack([_order(each.learner)(each.first + step) for each in rounds], 1)  # (B, R)
         labels = self._data["train_labels"]
         return self._stack.step(
             self._params.matrix[: len(rounds)],
@@ -196,6 +197,10 @@ class ClassificationBatch:
                         state[name] = _copied(piece)
         if theirs:
             torch._foreach_copy_(theirs, ours)
+
+
+def _order(learner: NetworkLearner) -> Order:
+    return cast("Indexed", learner.batches).order
 
 
 def _pictures(data: Data, index: Tensor) -> Tensor:

@@ -21,22 +21,19 @@ from asgd_lab.tasks.bound_module import BoundModule
 from asgd_lab.tasks.determinism import repeatable
 from asgd_lab.tasks.global_generators import preserving_generators, seed_all
 from asgd_lab.tasks.network import Network
-from asgd_lab.tasks.objective import Objective, check_loss, check_outputs
 from asgd_lab.tasks.precision import casting
+from asgd_lab.tasks.trees import cloned
 
 # The relative difference of two losses or gradients that rounding may cause.
 _NEAR = {"float32": 1e-3, "bfloat16": 3e-2}
-
-Minibatch = tuple[Tensor, Tensor]
-"""Inputs and labels."""
 
 
 class _Found(NamedTuple):
     """The results of one minibatch."""
 
     loss: Tensor
-    gradients: dict[str, Tensor]  # of the parameters that get one
-    has_error: bool
+    changes: dict[str, Tensor]  # gradients of the parameters that get one; parameters after a user's own step
+    metrics: list[str]
     leaves: list[Tensor]  # of the loss's graph: all tensors that a gradient reaches
 
 
@@ -60,15 +57,15 @@ def check_memory(model: nn.Module) -> None:
                 raise ScenarioError.at("task.model", message)
 
 
-def check_network(network: Network, name: str, minibatches: Sequence[Minibatch]) -> bool:
-    """Whether an error is defined for the model's outputs; a `ScenarioError` says why the model cannot be trained.
+def check_network(network: Network, name: str, minibatches: Sequence[Any], device: torch.device) -> list[str]:
+    """The names of a minibatch's metrics; a `ScenarioError` says why the model cannot be trained.
 
     Two minibatches are tried; their tensors are not changed.
     """
     try:
-        plain, bound, expected, found = _compared(network, name, minibatches, _move)
+        plain, bound, expected, found = _compared(network, name, minibatches, _move, device)
     except ScenarioError:  # a model may refuse parameters that training would not give it
-        plain, bound, expected, found = _compared(network, name, minibatches, _move_alike)
+        plain, bound, expected, found = _compared(network, name, minibatches, _move_alike, device)
     _check_inside(name, plain, expected)
     if replaced := bound.replaced():
         message = f"{name} replaces its parameter {replaced[0]} by another while it trains"
@@ -87,17 +84,23 @@ def check_network(network: Network, name: str, minibatches: Sequence[Minibatch])
                 "tensor that was made from them, such as a view or a product; make it in forward()"
             )
         raise ScenarioError.at("task.model", message)
-    return expected[0].has_error
+    metrics = [each.metrics for each in expected]
+    if metrics[0] != metrics[1]:
+        message = (
+            f"{name} has metrics {metrics[0]} of one minibatch and {metrics[1]} of the next; they must be the same"
+        )
+        raise ScenarioError.at("task.loss", message)
+    return metrics[0]
 
 
 def _compared(
-    network: Network, name: str, minibatches: Sequence[Minibatch], move: Callable[[Iterable[Tensor]], None]
-) -> tuple[nn.Module, BoundModule, list[_Found], list[_Found]]:
+    network: Network, name: str, minibatches: Sequence[Any], move: Callable[[Iterable[Tensor]], None],
+    device: torch.device,
+) -> tuple[nn.Module, BoundModule, list[_Found], list[_Found]]:  # fmt: skip
     """A plain module and a bound one, and the results of the minibatches for each."""
-    device = minibatches[0][0].device
-    plain, bound = network.fresh(device).model, network.fresh(device)
+    plain, vector = network.fresh(device).model, network.initial().to(device)
+    bound = network.fresh(device)
     check_memory(plain)
-    vector = network.initial().to(device)
     bound.bind(bound.place(vector, network.buffers))
 
     def write() -> None:
@@ -106,45 +109,45 @@ def _compared(
 
     with preserving_generators(), repeatable(device):
         expected, found = (
-            [_minibatch(network, name, model, moved, step, each) for step, each in enumerate(minibatches)]
+            list(_minibatches(network, name, model, moved, minibatches, device))
             for model, moved in ((plain, lambda: move(plain.parameters())), (bound.model, write))
         )
     return plain, bound, expected, found
 
 
-def _minibatch(
-    network: Network, name: str, model: nn.Module, write: Callable[[], None], step: int, minibatch: Minibatch
-) -> _Found:
+def _minibatches(
+    network: Network, name: str, model: nn.Module, write: Callable[[], None], minibatches: Sequence[Any],
+    device: torch.device,
+) -> Iterator[_Found]:  # fmt: skip
     """The results of one module; `write` moves its parameters before every minibatch but the first."""
-    if step:
-        write()
-    inputs, labels = (each.clone() for each in minibatch)
-    seed_all(key(network.recipe.seed, "model", 0, step))
-    with casting(network.recipe.precision, inputs.device):
-        outputs, loss = tried(network.recipe.objective, name, model, inputs, labels)
-    has_error = network.recipe.objective.defines_error(outputs, labels)
+    recipe = network.recipe
+    steppers = recipe.make(model) if recipe.own_step is not None else ()
+    for step, minibatch in enumerate(minibatches):
+        if step:
+            write()
+        batch = cloned(minibatch)
+        seed_all(key(recipe.seed, "model", 0, step))
+        if recipe.own_step is not None:
+            try:
+                loss, metrics = recipe.own_step(model, steppers, batch)
+            except Exception as error:
+                raise ScenarioError.at("task.model", f"{name} cannot learn: {one_line(error)}") from error
+            changes = {each: parameter.detach().clone() for each, parameter in model.named_parameters()}
+        else:
+            with casting(recipe.precision, device):
+                loss, metrics = recipe.objective.tried(name, model, batch)
+            changes = _gradients(name, model, loss)
+        yield _Found(loss.detach().clone(), changes, sorted(metrics), list(_leaves(loss)))
+
+
+def _gradients(name: str, model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
     for parameter in model.parameters():
         parameter.grad = None
     try:
         torch.autograd.backward(loss)
     except Exception as error:
         raise ScenarioError.at("task.model", f"{name} cannot learn: {one_line(error)}") from error
-    gradients = {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
-    return _Found(loss.detach().clone(), gradients, has_error, list(_leaves(loss)))
-
-
-def tried(objective: Objective, name: str, model: nn.Module, inputs: Tensor, labels: Tensor) -> tuple[Any, Tensor]:
-    """Outputs and loss of a minibatch; a `ScenarioError` if the model or the loss fails, or returns a wrong type."""
-    shape = tuple(inputs.shape[1:])
-    try:
-        outputs = model(inputs)
-    except Exception as error:
-        raise ScenarioError.at(
-            "task.model", f"{name} cannot learn from inputs of {shape}: {one_line(error)}"
-        ) from error
-    if objective.own is None:
-        check_outputs(objective, name, outputs, labels)
-    return outputs, check_loss(objective, outputs, labels)
+    return {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
 
 
 def _check_inside(name: str, plain: nn.Module, expected: Sequence[_Found]) -> None:
@@ -161,8 +164,8 @@ def _check_inside(name: str, plain: nn.Module, expected: Sequence[_Found]) -> No
 def _difference(expected: _Found, found: _Found, near: float) -> str | None:
     if _far(expected.loss, found.loss, near):
         return "the loss"
-    for name in expected.gradients.keys() | found.gradients.keys():
-        one, other = expected.gradients.get(name), found.gradients.get(name)
+    for name in expected.changes.keys() | found.changes.keys():
+        one, other = expected.changes.get(name), found.changes.get(name)
         if one is None or other is None or _far(one, other, near):
             return f"the gradient of {name}"
     return None

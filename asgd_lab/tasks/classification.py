@@ -1,45 +1,34 @@
-"""The classification task: the scenario's network, and data that are only indexed (images and classes, or the user's).
-
-BatchNorm's running statistics are not parameters: they stay local to a replica, are never pushed, and no fetch replaces
-them. A replica is evaluated with its own. For the server's parameters they are estimated again on a fixed sample of the
-training set. If the scenario makes them the server's, they lie in the flat vector, behind the parameters. Layers in
-evaluation mode keep the statistics that they have.
-"""
+"""The classification task: a network, and data that are only indexed: images and classes, or a user's."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
-from collections.abc import Iterator, Mapping
+import operator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import asgd_lab.tasks.models as models
 from asgd_lab.errors import ScenarioError
-from asgd_lab.streams import generator, key
-from asgd_lab.tasks.base import CPU, START, Batch, Data, OptimizerConfig
+from asgd_lab.streams import generator
+from asgd_lab.tasks.base import CPU, Batch, Data, OptimizerConfig
 from asgd_lab.tasks.binding_checks import check_network
-from asgd_lab.tasks.bound_module import BoundModule
 from asgd_lab.tasks.clipping_and_schedules import adjuster, row_adjuster
 from asgd_lab.tasks.code_imports import imported
 from asgd_lab.tasks.data_division import divided
 from asgd_lab.tasks.device_data import DeviceData
-from asgd_lab.tasks.evaluation import estimated, filled, measure
+from asgd_lab.tasks.evaluation import filled, measure
+from asgd_lab.tasks.evaluation_checks import check_evaluation, doubts
 from asgd_lab.tasks.extreme_samples import extreme_samples
-from asgd_lab.tasks.feeds import Order, Source, walk
-from asgd_lab.tasks.global_generators import generators_of, preserving_generators, seed_with
-from asgd_lab.tasks.gradient_pushes import check_groups, step_doubts
-from asgd_lab.tasks.network import Network, NetworkLearner, Recipe, plain
+from asgd_lab.tasks.feeds import Indexed, Order, walk
+from asgd_lab.tasks.gradient_pushes import step_doubts
+from asgd_lab.tasks.network import NetworkLearner, Recipe, trained_by
+from asgd_lab.tasks.network_task import ALL_OF_TRAINING, NetworkTask
 from asgd_lab.tasks.objective import Objective, check_classes
 from asgd_lab.tasks.optimizers import grouped, optimizer
-from asgd_lab.tasks.python_state import modes_of, python_state, restore_modes
-from asgd_lab.tasks.sharing_checks import may_share, resumes
-from asgd_lab.tasks.training_checks import check_evaluation, doubts, try_steps
-
-_SAMPLE = 2048  # training images on which `evaluate` measures, and estimates BatchNorm's statistics
 
 
 class ClassificationConfig(Protocol):
@@ -112,7 +101,7 @@ class ClassificationConfig(Protocol):
 
 
 @final
-class ClassificationTask:
+class ClassificationTask(NetworkTask):
     """The network at its initial parameters, the data, and the factory of optimizers."""
 
     def __init__(self, config: ClassificationConfig, seed: int, data: Data, workers: int = 1) -> None:
@@ -141,40 +130,27 @@ class ClassificationTask:
         self._shapes_matter, self._is_fused = config.biases is not None, bool(config.optimizer.options.get("fused"))
         self._adjust_rows = row_adjuster(config.schedule, config.clip)
         self._parts = divided(config.data, labels.numpy(), workers, config.batch_size, seed)
-        self._shares_buffers = config.batch_norm == "server"
-        factory = functools.partial(models.build, config.model, config.model_options, shape, num_classes)
-        adjust = adjuster(config.schedule, config.clip)
-        self._precision = config.precision
-        recipe = Recipe(factory, self._objective, self._make, adjust, seed, self._shares_buffers, config.precision)
-        self.network = Network(recipe)
-        self._name, self._warmed = config.model, Data()
-        self.start_with({name.removeprefix(START): each for name, each in data.items() if name.startswith(START)})
-        self.size = self.network.layout.size
-        self.size_bytes = config.size_bytes or 4 * self.size
-        self._evaluating: dict[torch.device, BoundModule] = {}
-        self._loss_name = config.loss
-        self._learners, self.has_error, self._whole = 0, False, False
-        self.doubts: list[str] = []
+        self._precision, self._loss_name, self._whole = config.precision, config.loss, False
+        recipe = Recipe(
+            functools.partial(models.build, config.model, config.model_options, shape, num_classes),
+            self._objective, trained_by(self._make), adjuster(config.schedule, config.clip), seed,
+            config.batch_norm == "server", config.precision,
+        )  # fmt: skip
+        super().__init__(config.model, recipe, data, config.size_bytes)
+        self.device_bytes = self._data.bytes  # inputs and labels
 
     def check(self, *, gradients: bool = False, device: torch.device = CPU) -> None:
         """A `ScenarioError` if the model does not train as in a plain loop; two real minibatches are tried."""
-        order = self._order(0, device)
-        feed = self._data.source(device).feed(self._seed, 0, order)
-        minibatches = [(feed(step), self._data.labels("train", order(step))) for step in range(2)]
-        self.has_error = check_network(self.network, self._name, minibatches)
-        ends = (len(self._data.host["test_labels"]), min(self._samples, _SAMPLE))
+        batches = self.batches(0, device)
+        minibatches = [batches(step) for step in range(2)]
+        self.has_error = "error" in check_network(self.network, self.name, minibatches, device)
+        ends = (len(self._data.host["test_labels"]), min(self._samples, ALL_OF_TRAINING))
         shorter = min(size % self._batch_size or self._batch_size for size in ends)
-
-        def made(bound: BoundModule, params: Tensor) -> NetworkLearner:
-            return self._learner(bound, 0, params, torch.zeros_like(params) if gradients else None)
-
-        learner, self.doubts = try_steps(self.network, self._name, made, device)
-        if gradients:
-            check_groups(learner.optimizer)
+        learner, self.doubts = self.try_steps(gradients, device)
         tried = [minibatches[0], *self._extremes(device)]
-        self._whole = check_evaluation(self.network, self._name, learner, tried, shorter)
+        self._whole = check_evaluation(self.network, self.name, self._objective, learner, tried, shorter)
         self.doubts += step_doubts(self._make, learner.handles.values()) if gradients else []
-        self.doubts += doubts(self.network, self._name, learner, minibatches[0], self._loss_name)
+        self.doubts += doubts(self.network, self.name, self._objective, learner, minibatches[0], self._loss_name)
 
     def _extremes(self, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """For each split a minibatch of extreme samples, such as those with the greatest index into a table."""
@@ -184,56 +160,18 @@ class ClassificationTask:
                 index = filled(index, self._batch_size).to(device)
                 yield self._data.source(device).views(split, index)[0], self._data.labels(split, index)
 
-    def check_resume(self, *, device: torch.device = CPU) -> None:
-        """A `ScenarioError` if a learner restored from a checkpoint would take other steps."""
-        with preserving_generators():
-            if not resumes(self.network, self._learner, device):
-                message = f"{self._name} keeps something from one minibatch to the next that no checkpoint has: it is"
-                raise ScenarioError.at("backend.checkpoint", f"{message} no parameter and no buffer; register_buffer()")
-
-    def start_with(self, buffers: Mapping[str, Tensor]) -> None:
-        """Let new learners start with these buffers, from a warm start."""
-        if strange := sorted(buffers.keys() - self.network.buffer_names):
-            message = f"is of another model: {self._name} has no buffer {strange[0]}"
-            raise ScenarioError.at("warm_start.run", message)
-        self._warmed |= {START + name: plain(each).detach().cpu().clone() for name, each in buffers.items()}
-        self.network.buffers |= {name.removeprefix(START): each for name, each in self._warmed.items()}
-
-    def start(self) -> Data:
-        """The buffers of `start_with` as data entries, for the tasks of other processes."""
-        return dict(self._warmed)
-
-    def initial(self) -> Tensor:
-        """(P,) the network's own initialisation, drawn from the seed's stream."""
-        return self.network.initial()
-
     def learner(
         self, worker: int, params: Tensor, gradients: Tensor | None = None, order: Order | None = None
     ) -> NetworkLearner:
         """Bind a replica to `params`; without an `order` it uses its own permutations."""
-        device = params.device
-        self._learners += 1
-        if self._learners == 2:
-            with preserving_generators():
-                self.network.separate = not may_share(self.network, self._learner, device)
-        return self._learner(self.network.module(device), worker, params, gradients, order)
+        return self.bound(worker, params, gradients, self.batches(worker, params.device, order))
 
-    def _learner(
-        self,
-        bound: BoundModule,
-        worker: int,
-        params: Tensor,
-        gradients: Tensor | None = None,
-        order: Order | None = None,
-    ) -> NetworkLearner:
-        labels = self._data.on(params.device)["train_labels"]
-        order = order or self._order(worker, params.device)
-        feed = self._data.source(params.device).feed(self._seed, worker, order)
-        return NetworkLearner(self.network, bound, worker, params, gradients, labels, order, feed)
-
-    def _order(self, worker: int, device: torch.device) -> Order:
+    def batches(self, worker: int, device: torch.device, order: Order | None = None) -> Indexed:
+        """A worker's samples in its order."""
         part = self._parts[worker % len(self._parts)] if self._parts is not None and worker >= 0 else None
-        return walk(self._seed, worker, self._samples, self._batch_size, device, part)
+        order = order or walk(self._seed, worker, self._samples, self._batch_size, device, part)
+        feed = self._data.source(device).feed(self._seed, worker, order)
+        return Indexed(order, feed, self._data.on(device)["train_labels"])
 
     def batch(self, device: torch.device = CPU) -> Batch:
         from asgd_lab.tasks.batched import ClassificationBatch
@@ -252,57 +190,30 @@ class ClassificationTask:
 
         data = self._data.on(device)
         batch = ClassificationBatch(self.network, self._make, data, self._batch_size, self._adjust_rows)
-        check_steps(self.network, self._learner, batch, device)
+        check_steps(self.network, self.tried_learner, batch, device)
         return batch
 
-    @property
-    def device_bytes(self) -> int:
-        """Bytes of the inputs and labels that each process puts on its GPU."""
-        return self._data.bytes
+    def measured(self, model: nn.Module, device: torch.device) -> Iterator[tuple[str, dict[str, float]]]:
+        """Loss, and error if one is defined, on the test set and on a fixed sample of the training set."""
+        everything = torch.arange(len(self._data.host["test_labels"]), device=device)
+        source = self._data.source(device)
+        for split, index in (("test", everything), ("train", self._sample(device))):
+            labels = self._data.labels(split, index)
+            yield (
+                split,
+                measure(model, self._objective, source, split, index, labels, self._batch_size, self._whole),
+            )
 
-    def evaluate(
-        self, params: Tensor, buffers: Mapping[str, Tensor] | None = None, *, of_replica: bool = False
-    ) -> list[tuple[str, str, float]]:
-        """Loss, and error if one is defined, on the test set and on a fixed sample of the training set.
+    def _sample(self, device: torch.device) -> Tensor:
+        chosen = generator(0, "evaluate").permutation(self._samples)[:ALL_OF_TRAINING]
+        return torch.from_numpy(chosen).to(device)
 
-        `buffers` are a replica's; None means those that training starts with. With `of_replica` they are used as they
-        are; otherwise the statistics of BatchNorm layers in training mode are estimated again.
-        """
-        source = self._data.source(params.device)
-        chosen = generator(0, "evaluate").permutation(self._samples)[:_SAMPLE]
-        sample = torch.from_numpy(chosen).to(params.device)
-        estimates = not (self._shares_buffers or of_replica)
-        with torch.no_grad(), preserving_generators(), self._examined(params.device) as bound:
-            seed_with(generators_of(params.device), key(0, "evaluate"))
-            vector, buffers = params.clone(), {**self.network.buffers, **(buffers or {})}
-            bound.bind(bound.place(vector, buffers))
-            if estimates and (statistics := estimated(bound, self._inputs(source, sample))):
-                bound.bind(bound.place(vector, buffers | statistics))
-            bound.model.eval()
-            everything = torch.arange(len(self._data.host["test_labels"]), device=params.device)
-            found = []
-            for split, index in (("test", everything), ("train", sample)):
-                labels = self._data.labels(split, index)
-                metrics = measure(
-                    bound.model, self._objective, source, split, index, labels, self._batch_size, self._whole
-                )
-                found += [(split, metric, value) for metric, value in metrics.items()]
-            return found
-
-    def _inputs(self, source: Source, sample: Tensor) -> Iterator[Tensor]:
+    def passes(self, device: torch.device) -> Iterator[Callable[[nn.Module], object]]:
+        """Forward passes over the sample of the training set."""
+        sample = self._sample(device)
         if self._whole:
             chunks = tuple(filled(chunk, self._batch_size) for chunk in torch.split(sample, self._batch_size))
         else:  # chunks of nearly equal size: BatchNorm cannot take a last one of one sample
             chunks = torch.tensor_split(sample, -(-len(sample) // self._batch_size))
-        return (source.views("train", chunk)[0] for chunk in chunks)
-
-    @contextlib.contextmanager
-    def _examined(self, device: torch.device) -> Iterator[BoundModule]:
-        """A module for evaluation only; its layers' modes are restored afterwards."""
-        bound = self._evaluating.pop(device, None) or self.network.fresh(device)
-        model = bound.model
-        modes, before = modes_of(model), python_state(model)
-        yield bound
-        restore_modes(model, modes)
-        if python_state(model) == before:  # otherwise the next evaluation builds a new module
-            self._evaluating[device] = bound
+        for chunk in chunks:
+            yield operator.methodcaller("__call__", self._data.source(device).views("train", chunk)[0])

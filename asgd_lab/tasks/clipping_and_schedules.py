@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
-Adjust = Callable[[torch.optim.Optimizer, Sequence[Tensor], int, int], None]
-"""(optimizer, weights, the worker's minibatches so far, the version it works on), called before each step."""
+Adjust = Callable[[Sequence[torch.optim.Optimizer], Sequence[Tensor], int, int], None]
+"""(optimizers, weights, the worker's minibatches so far, the version it works on), called before each step."""
 AdjustRows = Callable[[torch.optim.Optimizer, Sequence[Tensor], Tensor, Sequence[tuple[int, int]]], None]
 """The same for replicas: (optimizer, rows (P,), their gradients (R, P), each row's minibatches and version)."""
 
@@ -37,7 +37,7 @@ def adjuster(schedule: Any, clip: Any) -> Adjust | None:
     if schedule is None and clip is None:
         return None
 
-    def adjust(optimizer: torch.optim.Optimizer, weights: Sequence[Tensor], step: int, version: int) -> None:
+    def adjust(optimizers: Sequence[torch.optim.Optimizer], weights: Sequence[Tensor], step: int, version: int) -> None:
         if clip is not None:
             if clip.norm is not None:
                 clip_grad_norm_(weights, clip.norm)
@@ -45,7 +45,7 @@ def adjuster(schedule: Any, clip: Any) -> Adjust | None:
                 clip_grad_value_(weights, clip.value)
         if schedule is not None:
             by = _rate_factor_now(schedule, step, version)
-            for group in optimizer.param_groups:
+            for group in (group for optimizer in optimizers for group in optimizer.param_groups):
                 group["lr"] = group.setdefault("initial_lr", group["lr"]) * by
 
     return adjust

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -54,8 +54,8 @@ def filled(chunk: Tensor, batch_size: int) -> Tensor:
     return chunk.repeat(-(-batch_size // len(chunk)))[:batch_size]
 
 
-def estimated(bound: BoundModule, inputs: Iterable[Tensor]) -> Buffers:
-    """Buffers of the BatchNorm layers in training mode: the mean of their statistics over these minibatches.
+def estimated(bound: BoundModule, passes: Iterable[Callable[[nn.Module], object]]) -> Buffers:
+    """Buffers of the BatchNorm layers in training mode: the mean of their statistics over these forward passes.
 
     It is torch.optim.swa_utils.update_bn, except that layers in evaluation mode keep their statistics and are left out.
     The caller must undo changes that the passes make to the module's other buffers.
@@ -72,8 +72,8 @@ def estimated(bound: BoundModule, inputs: Iterable[Tensor]) -> Buffers:
         for layer in layers.values():
             layer.reset_running_stats()
             layer.momentum = None  # the mean over all minibatches
-        for each in inputs:
-            bound.model(each)
+        for each in passes:
+            each(bound.model)
         return {
             bound.canonical[f"{name}.{part}" if name else part]: buffer.clone()
             for name, layer in layers.items()

@@ -47,6 +47,29 @@ def walk(
     return order
 
 
+@final
+class Indexed:
+    """One worker's minibatches of samples that have an index: inputs and labels, in its order."""
+
+    def __init__(self, order: Order, feed: Feed, labels: Tensor) -> None:
+        self.order, self._feed, self._labels = order, feed, labels
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        labels = self._labels.index_select(0, self.order(step))
+        return self._feed(step), labels
+
+    def state(self) -> dict[str, Tensor]:
+        """Nothing: any step can be read at once."""
+        return {}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Nothing to restore."""
+
+    def again(self) -> Indexed:
+        """Itself: it is a function of the step."""
+        return self
+
+
 class Source(Protocol):
     """The source of a task's inputs."""
 

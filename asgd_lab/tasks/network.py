@@ -10,9 +10,9 @@ other state (a count in a Python attribute), each replica gets a module of its o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any, Protocol, final
 
 import torch
 from torch import Tensor, nn
@@ -21,20 +21,59 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import key
 from asgd_lab.tasks.bound_module import BoundModule, Buffers, layout_of
 from asgd_lab.tasks.clipping_and_schedules import Adjust
-from asgd_lab.tasks.feeds import Feed, Order
 from asgd_lab.tasks.global_generators import generators_of, preserving_generators, seed_all, seed_with
-from asgd_lab.tasks.objective import Objective, share
-from asgd_lab.tasks.optimizer_state import load_state, state_of
+from asgd_lab.tasks.optimizer_state import Stepper, load_state, state_of
 from asgd_lab.tasks.optimizers import MakeOptimizer
 from asgd_lab.tasks.precision import casting
 from asgd_lab.tasks.torch_settings import preserving_settings
 
+_MODEL = "model."  # prefix, in a learner's state, of the names of buffers
 _OF_FILES = (torch.float16, torch.float32, torch.float64)
 
 
 def plain(buffer: Tensor) -> Tensor:
     """The buffer in a type that files can hold, with the same values."""
     return buffer.float() if buffer.is_floating_point() and buffer.dtype not in _OF_FILES else buffer
+
+
+Metrics = Mapping[str, tuple[Any, Any]]
+"""By name, a sum and its weight, numbers or tensors (): over several minibatches both add up."""
+
+
+class Objective(Protocol):
+    """The loss and the metrics of a minibatch of any form."""
+
+    def __call__(self, model: nn.Module, batch: Any) -> tuple[Tensor, Metrics]:
+        """The mean loss, a tensor () with a gradient, and metrics; `error` is the share of wrong answers."""
+        ...
+
+    def tried(self, name: str, model: nn.Module, batch: Any) -> tuple[Tensor, Metrics]:
+        """The same; a `ScenarioError` if the model, which `name` describes, or the loss fails."""
+        ...
+
+
+class Batches(Protocol):
+    """One worker's minibatches, on the device of its replica: a function of the step."""
+
+    def __call__(self, step: int) -> Any:
+        """The minibatch of that step."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """The place in a stream: with it, a learner that resumes need not read all earlier minibatches."""
+        ...
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Restore the `state` of another learner of the same worker."""
+        ...
+
+    def again(self) -> Batches:
+        """The same minibatches, for another learner."""
+        ...
+
+
+OwnStep = Callable[[nn.Module, Sequence[Stepper], Any], tuple[Tensor, Metrics]]
+"""A whole minibatch of a user's: forward and backward passes, and the steps of its optimizers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,27 +83,34 @@ class Recipe:
     factory: Callable[[], nn.Module]
     """Makes a module from the global generators: equal seeds give equal modules."""
     objective: Objective
-    make: MakeOptimizer
+    make: Callable[[nn.Module], Sequence[Stepper]]
+    """Makes the local optimizer of a module, or several; schedulers may follow them."""
     adjust: Adjust | None
     seed: int
     shares_buffers: bool
     """Whether buffers of floating point lie in the vector."""
     precision: str = "float32"
     """The precision of a minibatch's forward pass and loss, see `precision.casting`."""
+    own_step: OwnStep | None = None
+    """In place of the objective's gradient and the optimizers' steps."""
+
+
+def trained_by(make: MakeOptimizer) -> Callable[[nn.Module], Sequence[Stepper]]:
+    """One optimizer over all parameters that are to be trained."""
+    return lambda model: [make([weight for weight in model.parameters() if weight.requires_grad])]
 
 
 @final
 class NetworkLearner:
-    """A replica: its tensors in a module, its data order, and its local optimizer."""
+    """A replica: its tensors in a module, its minibatches, and its local optimizers."""
 
     def __init__(
         self, network: Network, bound: BoundModule, worker: int, params: Tensor, gradients: Tensor | None,
-        labels: Tensor, order: Order, feed: Feed, buffers: Buffers | None = None,
+        batches: Batches, buffers: Buffers | None = None,
     ) -> None:  # fmt: skip
         self._network, self._bound, self.worker = network, bound, worker
-        self._labels, self.order, self._feed = labels, order, feed
-        self.params, self._gradients = params, gradients
-        recipe = network.recipe
+        self.batches, self.params, self._gradients = batches, params, gradients
+        self._recipe = network.recipe
         self._place = bound.place(params, network.buffers if buffers is None else buffers)
         bound.bind(self._place)
         self.module = bound.model
@@ -74,47 +120,75 @@ class NetworkLearner:
         views = network.layout.views(gradients) if gradients is not None else []
         named = zip(self.handles.items(), views, strict=False)
         self.sums = {name: view for (name, parameter), view in named if parameter.requires_grad}
-        self._make, self._adjust, self._seed = recipe.make, recipe.adjust, recipe.seed
-        self.optimizer = self._make(self._weights)
+        self._steppers: Sequence[Stepper]
+        self._make_optimizers()
         self._generators = generators_of(params.device)
-        self._casting = casting(recipe.precision, params.device)
-        self._objective = recipe.objective
-        self._has_error: bool | None = None  # not known before the first outputs
+        self._casting = casting(self._recipe.precision, params.device)
         self.version = 0
+
+    @property
+    def takes_whole_steps(self) -> bool:
+        """Whether a minibatch is a user's own step, which has no halves."""
+        return self._recipe.own_step is not None
+
+    def _make_optimizers(self) -> None:
+        self._steppers = self._recipe.make(self.module)
+        self.optimizers = [each for each in self._steppers if isinstance(each, torch.optim.Optimizer)]
+        self.optimizer = self.optimizers[0]
 
     def minibatch(self, step: int) -> tuple[float, float]:
         """Take one local step in place; return the mean loss and the share of wrong answers before it."""
-        loss, wrong = self.backward(step)
-        self.step(step)
-        return loss.item(), math.nan if wrong is None else share(*wrong)
+        own_step = self._recipe.own_step
+        if own_step is None:
+            loss, metrics = self.backward(step)
+            self.step(step)
+        else:
+            loss, metrics = self._whole(step, own_step)
+        return loss.item(), share(metrics)
 
-    def backward(self, step: int) -> tuple[Tensor, tuple[Tensor, int] | None]:
-        """The first half of a minibatch: its gradient, loss and wrong answers."""
-        self._bound.bind(self._place)
-        labels, inputs = self._labels.index_select(0, self.order(step)), self._feed(step)
-        seed_with(self._generators, key(self._seed, "model", self.worker, step))
-        torch.clear_autocast_cache()
+    def backward(self, step: int) -> tuple[Tensor, Metrics]:
+        """The first half of a minibatch: its gradient, loss and metrics."""
+        batch = self._begin(step)
         with self._casting:
-            outputs = self.module(inputs)
-            loss = self._objective.loss(outputs, labels)
+            # Metrics are counted before the step: outputs may be views of parameters.
+            loss, metrics = self._recipe.objective(self.module, batch)
         self._bound.check_trained()
         for weight in self._weights:
             weight.grad = None
         torch.autograd.backward(loss)
-        if self._has_error is None:
-            self._has_error = self._objective.defines_error(outputs, labels)
-        # Counted before the step: outputs may be views of parameters.
-        return loss, self._objective.wrong(outputs, labels) if self._has_error else None
+        return loss, metrics
+
+    def _begin(self, step: int) -> Any:
+        self._bound.bind(self._place)
+        batch = self.batches(step)
+        seed_with(self._generators, key(self._recipe.seed, "model", self.worker, step))
+        torch.clear_autocast_cache()
+        return batch
 
     def step(self, step: int) -> None:
-        """The second half of a minibatch: clipping, schedule, and the local optimizer's step."""
-        if self._adjust is not None:
-            self._adjust(self.optimizer, self._weights, step, self.version)
+        """The second half of a minibatch: clipping, schedule, and the local optimizers' steps."""
+        self._adjust(step)
         if self.sums:
             self._gather()
-        self.optimizer.step()
+        for each in self._steppers:
+            each.step()
+        self._end(step)
+
+    def _adjust(self, step: int) -> None:
+        if self._recipe.adjust is not None:
+            self._recipe.adjust(self.optimizers, self._weights, step, self.version)
+
+    def _end(self, step: int) -> None:
         self._bound.settle()
         self._bound.check(step)
+
+    def _whole(self, step: int, own_step: OwnStep) -> tuple[Tensor, Metrics]:
+        batch = self._begin(step)
+        self._adjust(step)
+        loss, metrics = own_step(self.module, self._steppers, batch)
+        self._bound.check_trained()
+        self._end(step)
+        return loss, metrics
 
     def watched(self, step: int) -> tuple[Tensor, bool]:
         """The first half of a minibatch: its loss, and whether it alone changed any bit of the vector."""
@@ -129,9 +203,20 @@ class NetworkLearner:
         torch._foreach_add_(totals, [gradient for _, gradient in pairs if gradient is not None])
 
     def reset_momentum(self) -> None:
-        """Replace the local optimizer by a new one: some classes set up their state in the constructor."""
+        """Replace the local optimizers by new ones: some classes set up their state in the constructor.
+
+        A user's own schedulers continue, and so do the rates that they have set.
+        """
         self._bound.bind(self._place)
-        self.optimizer = self._make(self._weights)
+        before = self._steppers
+        self._make_optimizers()
+        if len(self.optimizers) < len(before):
+            for old, new in zip(before, self._steppers, strict=True):
+                if isinstance(old, torch.optim.Optimizer) and isinstance(new, torch.optim.Optimizer):
+                    for theirs, ours in zip(old.param_groups, new.param_groups, strict=True):
+                        ours["lr"] = theirs["lr"]
+                else:
+                    new.load_state_dict(old.state_dict())
 
     def buffers(self) -> Buffers:
         """Its buffers that differ from the start's, such as BatchNorm's statistics; no copies are made."""
@@ -144,16 +229,22 @@ class NetworkLearner:
         }
 
     def state(self) -> dict[str, Tensor]:
-        """The local optimizer's state, and the model's buffers."""
-        found = self._bound.buffers(self._place)
-        return state_of(self.optimizer) | {f"model.{name}": plain(buffer) for name, buffer in found.items()}
+        """The local optimizers' state, the model's buffers, and the state of a stream of minibatches."""
+        found = {
+            name + (f"@{number}" if number else ""): value
+            for number, each in enumerate(self._steppers)
+            for name, value in state_of(each).items()
+        }
+        buffers = self._bound.buffers(self._place)
+        return found | {_MODEL + name: plain(buffer) for name, buffer in buffers.items()} | self.batches.state()
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Restore the optimizer's state and the model's buffers."""
-        load_state(self.optimizer, state)
-        prefix = "model."
-        found = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        """Restore all of `state`."""
+        for number, each in enumerate(self._steppers):
+            load_state(each, state if not number else _behind(f"@{number}", state))
+        found = {name.removeprefix(_MODEL): value for name, value in state.items() if name.startswith(_MODEL)}
         self._bound.load(self._place, found)
+        self.batches.load(state)
 
     def warm_up(self) -> None:
         """Take a step with another module, to warm the process's kernels, caches and lazy imports."""
@@ -161,9 +252,19 @@ class NetworkLearner:
         gradients = None if self._gradients is None else torch.zeros_like(scratch)
         with preserving_generators():
             NetworkLearner(
-                self._network, self._network.fresh(scratch.device), self.worker, scratch, gradients, self._labels,
-                self.order, self._feed, self._bound.buffers(self._place),
+                self._network, self._network.fresh(scratch.device), self.worker, scratch, gradients,
+                self.batches.again(), self._bound.buffers(self._place),
             ).minibatch(0)  # fmt: skip
+
+
+def share(metrics: Metrics) -> float:
+    """The share of wrong answers of a minibatch; nan where it has none, or where no label counts."""
+    wrong, counted = metrics.get("error", (0, 0))
+    return float(wrong) / float(counted) if counted else math.nan
+
+
+def _behind(suffix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removesuffix(suffix): value for name, value in state.items() if name.endswith(suffix)}
 
 
 @final
@@ -188,7 +289,7 @@ class Network:
         self._training: dict[torch.device, BoundModule] = {}
         self.separate = False
         """Whether each learner gets a module of its own."""
-        recipe.make([weight for weight in model.parameters() if weight.requires_grad])
+        recipe.make(model)
 
     def initial(self) -> Tensor:
         """(P,) the module's own initialisation, drawn from the seed's stream."""

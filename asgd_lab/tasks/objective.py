@@ -1,4 +1,4 @@
-"""The loss of a minibatch, and its error where one is defined.
+"""The loss of a minibatch of inputs and labels, and its error where one is defined.
 
 An error is the share of wrong answers among labels that are class indices. It is defined for outputs (B, C, ...) and
 integer labels (B, ...) under our own cross-entropy. Under a user's loss it is defined for outputs (B, C) and labels
@@ -18,13 +18,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import generator
 from asgd_lab.tasks.base import one_line
 from asgd_lab.tasks.global_generators import preserving_generators
+from asgd_lab.tasks.network import Metrics
 
 Loss = Callable[[Any, Tensor], Any]
 """Maps a model's outputs and labels to the mean over a minibatch, or to (sum, weight)."""
@@ -52,6 +53,31 @@ class Objective:
         # Labels -1 and 1 of a margin loss are no class indices.
         self._has_signs = self._some_ignored and not bool(((labels == 0) | (labels == IGNORED)).any())
         self._probed = labels[:_PROBED]
+        self._has_error: bool | None = None  # not known before the first outputs
+
+    def __call__(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Metrics]:
+        """The mean loss of inputs and labels, and the wrong answers if an error is defined."""
+        inputs, labels = batch
+        outputs = model(inputs)
+        return self.loss(outputs, labels), self._metrics(outputs, labels)
+
+    def _metrics(self, outputs: Any, labels: Tensor) -> Metrics:
+        if self._has_error is None:
+            self._has_error = self.defines_error(outputs, labels)
+        return {"error": self.wrong(outputs, labels)} if self._has_error else {}
+
+    def tried(self, name: str, model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Metrics]:
+        """As a call; a `ScenarioError` if the model or the loss fails, or returns a wrong type."""
+        inputs, labels = batch
+        shape = tuple(inputs.shape[1:])
+        try:
+            outputs = model(inputs)
+        except Exception as error:
+            message = f"{name} cannot learn from inputs of {shape}: {one_line(error)}"
+            raise ScenarioError.at("task.model", message) from error
+        if self.own is None:
+            check_outputs(self, name, outputs, labels)
+        return check_loss(self, outputs, labels), self._metrics(outputs, labels)
 
     def loss(self, outputs: Any, labels: Tensor) -> Tensor:
         """The mean loss, a tensor of one element with a gradient."""
@@ -81,7 +107,7 @@ class Objective:
         drawn = generator(0, "outputs").normal(0.0, 0.1, (len(labels), self.classes))
         outputs = torch.from_numpy(drawn).float().requires_grad_()
         try:
-            with preserving_generators(), torch.enable_grad():
+            with preserving_generators(), torch.enable_grad(), torch.autocast("cpu", enabled=False):
                 found = self.own(outputs, labels)
                 total: Tensor = found[0] if isinstance(found, tuple) else found
                 (slopes,) = torch.autograd.grad(total, outputs)
@@ -111,11 +137,6 @@ class Objective:
         if isinstance(found, tuple):
             return Sums(float(found[0]), float(found[1]), int(wrong), counted)
         return Sums(float(found) * len(labels), len(labels), int(wrong), counted)
-
-
-def share(wrong: Tensor, counted: int) -> float:
-    """The share of wrong answers of a minibatch; nan where no label counts."""
-    return wrong.item() / counted if counted else math.nan
 
 
 def check_classes(split: str, labels: Tensor) -> None:

@@ -14,11 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.tasks.global_generators import preserving_generators, seed_all
 from asgd_lab.tasks.python_state import optimizer_attributes
 
+Stepper = torch.optim.Optimizer | LRScheduler
+"""Steps once after each minibatch."""
 PREFIX = "optimizer."
 _TEXT = "optimizer.text"
 # numpy lacks these types: files hold their bits as integers of the same size.
@@ -28,7 +31,7 @@ _BITS = {torch.bfloat16: torch.int16} | {
 _STEPS, _SAVED_AT = 13, (1, 2, 6)  # of the toy; some optimizers, such as Lookahead, act every few steps only
 
 
-def state_of(made: torch.optim.Optimizer) -> dict[str, Tensor]:
+def state_of(made: Stepper) -> dict[str, Tensor]:
     """The state as tensors by name; a `ScenarioError` names a value that is neither a tensor nor plain."""
     tensors: dict[str, Tensor] = {}
     try:
@@ -46,11 +49,12 @@ def groups_of(made: torch.optim.Optimizer) -> tuple[str, list[bytes]]:
     return text, [tensor.cpu().numpy().tobytes() for tensor in tensors.values()]
 
 
-def load_state(made: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
+def load_state(made: Stepper, state: Mapping[str, Tensor]) -> None:
     """Restore a state from `state_of`; its tensors are copied."""
     if _TEXT not in state:
         raise ScenarioError("the checkpoint holds no state of the local optimizer: an older version wrote it")
-    device = next((weight.device for group in made.param_groups for weight in group["params"]), torch.device("cpu"))
+    weights = [] if isinstance(made, LRScheduler) else [each for group in made.param_groups for each in group["params"]]
+    device = weights[0].device if weights else torch.device("cpu")
     unpacked = _unpacked(json.loads(state[_TEXT].cpu().numpy().tobytes()), state, device)
     made.load_state_dict(unpacked)
     _exactly(made, unpacked)
@@ -180,10 +184,9 @@ def _unpacked(value: Any, state: Mapping[str, Tensor], device: torch.device) -> 
             return copied if copied.dtype == getattr(torch, dtype) else copied.view(getattr(torch, dtype))
 
 
-def _exactly(made: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
+def _exactly(made: Stepper, saved: Mapping[str, Any]) -> None:
     """Undo the casts of torch's `load_state_dict`, which converts state to the parameter's type and breaks strings."""
-    kind = type(made)
-    if kind.load_state_dict is not torch.optim.Optimizer.load_state_dict:
+    if isinstance(made, LRScheduler) or type(made).load_state_dict is not torch.optim.Optimizer.load_state_dict:
         return
     weights = [weight for group in made.param_groups for weight in group["params"]]
     for index, theirs in saved["state"].items():

@@ -114,7 +114,7 @@ class QuadraticLearner:
         if self._gradients is not None:
             self._gradients += gradient
         if self._adjust is not None:
-            self._adjust(self.optimizer, [self._params], step, self.version)
+            self._adjust([self.optimizer], [self._params], step, self.version)
         self.optimizer.step()
         if self._params.data_ptr() != self.params.data_ptr():  # an optimizer may give it other data
             self.params.copy_(self._params)

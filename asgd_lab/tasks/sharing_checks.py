@@ -63,7 +63,8 @@ def resumes(network: Network, learner: MakeLearner, device: torch.device) -> boo
         expected, found = (torch.tensor(each.minibatch(_STEPS)) for each in (before, after))
     if shared_state(first.model) != shared:  # another process would not have this change
         return False
-    check_restored(before.optimizer, after.optimizer)
+    for one, other in zip(before.optimizers, after.optimizers, strict=True):
+        check_restored(one, other)
     # State that has no effect yet, such as a count, may have one later.
     alike = same(expected, found, near) and python_state(before.module) == python_state(after.module)
     return alike and _same(before.state() | {"": before.params}, after.state() | {"": after.params}, near)

@@ -146,7 +146,7 @@ def test_inputs_reach_the_model_with_every_value(dtype: torch.dtype) -> None:
     learner.minibatch(0)
     (seen,) = SEEN
     assert seen.dtype == INPUTS[dtype]
-    order = learner.order(0)  # type: ignore[attr-defined]
+    order = learner.batches.order(0)  # type: ignore[attr-defined]
     assert torch.equal(seen, inputs.to(INPUTS[dtype])[order])
     exact = [row if dtype.is_complex else [int(each) for each in row] for row in seen.tolist()]
     assert exact == [inputs[int(index)].tolist() for index in order]

@@ -207,7 +207,7 @@ def test_a_worker_walks_through_its_own_part_alone() -> None:
     parts = divided(Sharded(name="sharded"), data["train_labels"].numpy(), 3, 5, 3)
     assert parts is not None
     for worker in range(3):
-        order = task.learner(worker, task.initial()).order
+        order = task.learner(worker, task.initial()).batches.order
         epoch = torch.cat([order(step) for step in range(4)])
         assert sorted(epoch.tolist()) == parts[worker].tolist()
 
