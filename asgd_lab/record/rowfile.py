@@ -74,6 +74,8 @@ class RowFile:
         # between the two would lose every row. Its own mapping, because a mapping that is viewed cannot be resized.
         self._header = mmap.mmap(self._descriptor, _HEADER_BYTES)
         self._counter = memoryview(self._header).cast("Q")
+        self._word = self._counter[0]
+        self._end = _HEADER_BYTES + len(self) * self._width
 
     def _begin(self, path: Path | str, format: str) -> int:
         """Write the header of a new file, or check that of an existing one; return the checksum of its rows."""
@@ -88,16 +90,16 @@ class RowFile:
         return self._counter[0] & _ONE
 
     def add(self, *values: float) -> None:
-        word = self._counter[0]
-        offset = _HEADER_BYTES + (word & _ONE) * self._width
-        end = offset + self._width
+        row = self._pack(*values)
+        begin = self._end
+        end = begin + self._width
         while end > self._size:
             self._grow()
-        row = self._pack(*values)
         crc = zlib.crc32(row, self._crc)
-        self._map[offset:end] = row + crc.to_bytes(_CRC_BYTES, "little")
-        self._counter[0] = word - _ONE
-        self._crc = crc
+        self._map[begin:end] = row + crc.to_bytes(_CRC_BYTES, "little")
+        self._word = word = self._word - _ONE
+        self._counter[0] = word
+        self._end, self._crc = end, crc
 
     def close(self) -> None:
         """Trim the file to its rows; it may be called twice."""

@@ -29,7 +29,7 @@ def test_every_acknowledged_update_is_in_once_whoever_dies(
     tmp_path: Path, seed: int, algorithm: dict[str, Any]
 ) -> None:
     """Each minibatch adds 1 to a parameter of its own; so the parameters tell which were applied, and how often."""
-    check(survive(tmp_path / "run", seed, algorithm, workers=3, seconds=7.0))
+    check(under_fire(tmp_path, seed, algorithm, seconds=7.0))
 
 
 @pytest.mark.parametrize("seed", [6, 7])
@@ -39,7 +39,16 @@ def test_updates_that_are_staged_from_another_device_are_in_once_too(
     """Pushes and fetches whose copies go on beside the minibatches, by processes that die at any moment of them."""
     monkeypatch.setenv(devices.STAND_IN, "2")
     algorithm = {6: {"name": "asgd", "n_sync": 3}, 7: {"name": "downpour", "n_fetch": 4, "n_push": 2, "depth": 3}}[seed]
-    check(survive(tmp_path / "run", seed, algorithm, workers=3, seconds=5.0, device="cuda"))
+    check(under_fire(tmp_path, seed, algorithm, seconds=5.0, device="cuda"))
+
+
+def under_fire(folder: Path, seed: int, algorithm: dict[str, Any], seconds: float, device: str = "cpu") -> Outcome:
+    """A run that was hit often enough: on a machine with other work, processes start too slowly for a short run."""
+    for factor in (1, 2, 4):
+        found = survive(folder / f"run-{factor}", seed, algorithm, workers=3, seconds=factor * seconds, device=device)
+        if found.done.total() > 8:
+            break
+    return found
 
 
 def check(found: Outcome) -> None:

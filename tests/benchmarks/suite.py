@@ -13,7 +13,8 @@ from tests.benchmarks import (
     simulator,
     startup,
     sync,
+    wrapper,
 )
 
-MODULES = (driver, sync, rivals, recording, chaos, gradients, batched, network, simulator, startup)
+MODULES = (driver, sync, rivals, recording, chaos, gradients, batched, network, simulator, startup, wrapper)
 BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
