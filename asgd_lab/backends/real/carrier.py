@@ -72,10 +72,6 @@ class Carrier:
         staged = scenario.backend.device == "cuda"
         self.trainer = Trainer(plan, number, self.minibatches, end if staged and algorithm.overlaps else None)
         self.snapshots = OfWorker(plan, number)
-        # By FETCH or buffer: when the program came to the exchange that is under way, and the times of its request.
-        count = algorithm.depth + 1
-        self._begun, self._sent, self._rounds = [0] * count, [(0, 0)] * count, [0] * count
-        self._sizes = [0] * algorithm.depth  # in bytes, of the pushes
         self._begin()
 
     def close(self) -> None:
@@ -107,6 +103,7 @@ class Carrier:
         advance, note, start = client.advance, self.effects.add, self.start_ns
         rest = (0, -1, -1, 0, 0, -1, self.number, replica.incarnation)  # for rows with times alone
         previous: type | None = None
+        number = self.number
         last = now_ns()
         while True:
             step: Any = advance()
@@ -115,11 +112,11 @@ class Carrier:
             kind: type = type(step)
             if kind is Train:
                 if previous is Grant:  # the program's computation between the two
-                    note(self.number, replica.sequence + 1, ADOPT_ROW, last - start, begun - start, *rest)
+                    note(number, replica.sequence + 1, ADOPT_ROW, last - start, begun - start, *rest)
                 last = self._train(begun)
             elif kind is PushRequest:
                 if previous is Train:
-                    note(self.number, step.number, MEASURE_ROW, last - start, begun - start, *rest)
+                    note(number, step.number, MEASURE_ROW, last - start, begun - start, *rest)
                 self._push(step, begun)
                 if client.awaits is not None:
                     last, kind = self._await(begun), Ack
@@ -132,7 +129,7 @@ class Carrier:
                 last = self._await(begun)
             elif kind is Grant or kind is Ack:  # it had come before
                 waited_ns, released_ns = self._kept.pop((kind, step.number))
-                last = self._taken(step, begun, waited_ns, released_ns)
+                last = self._taken(self._exchange_of(step), step, begun, waited_ns, released_ns)
             elif kind is Leave:
                 self.end.send(step)
                 self.end.flush()
@@ -148,6 +145,9 @@ class Carrier:
 
     def _begin(self) -> None:
         self._received_ns = 0
+        # By FETCH or buffer: when the program came to the exchange that is under way (0: not yet), its round and bytes,
+        # and the times of its request.
+        self._asked: dict[int, tuple[int, int, int, int, int]] = {}
         self._to_save: Save | None = None
         self._kept: dict[tuple[type, int], tuple[int, int]] = {}  # of answers that are not waited for yet: their times
 
@@ -174,9 +174,9 @@ class Carrier:
         ahead = request.ahead
         self.words[STATE] = TRAINING if ahead else FETCHING
         sent = self._arrival(begun, self._latency_ns, ahead) if self._emulated else now_ns()
-        self._begun[FETCH], self._rounds[FETCH] = begun, self._replica.sequence + 1
-        self._sent[FETCH] = times = sent, self._received_ns
-        self.end.send(request, *times)
+        received = self._received_ns
+        self._asked[FETCH] = begun, self._replica.sequence + 1, 0, sent, received
+        self.end.send(request, sent, received)
 
     def _push(self, request: PushRequest, begun: int) -> None:
         self.words[STATE] = PUSHING
@@ -187,21 +187,22 @@ class Carrier:
             sent = self._arrival(begun, self._send_ns + round(self._up_ns * share), overlaps)
         else:
             sent = now_ns()
-        self._begun[buffer], self._rounds[buffer], self._sizes[buffer] = begun, request.number, request.size_bytes
-        self._sent[buffer] = times = sent, self._received_ns
-        self.end.send(request, *times)
+        received = self._received_ns
+        self._asked[buffer] = begun, request.number, request.size_bytes, sent, received
+        self.end.send(request, sent, received)
         if self._eager:
             early = client.early_fetch()
             if early is not None:
-                self._begun[FETCH] = 0
-                self._sent[FETCH] = times = now_ns(), self._received_ns
-                self.end.send(early, *times)
+                sent = now_ns()
+                self._asked[FETCH] = 0, 0, 0, sent, received
+                self.end.send(early, sent, received)
 
     def _await(self, begun: int) -> int:
         """Wait for the program's answer; return the time at which the program took it."""
-        client, words, hear = self._client, self.words, self.end.hear
-        is_fetch = client.awaits == FETCH
-        words[STATE] = FETCHING if is_fetch else PUSHING
+        client, hear, which = self._client, self.end.hear, self._client.awaits
+        assert which is not None
+        is_fetch = which == FETCH
+        self.words[STATE] = FETCHING if is_fetch else PUSHING
         while True:
             if is_fetch and self._to_save is not None and len(client.unanswered()) == 1:
                 told, self._to_save = self._to_save, None
@@ -210,7 +211,7 @@ class Carrier:
             message, waited_ns, released_ns = hear()
             if type(message) is Grant or type(message) is Ack:
                 if client.hear(message):
-                    return self._taken(message, begun, waited_ns, released_ns)
+                    return self._taken(which, message, begun, waited_ns, released_ns)
                 self._keep(message, waited_ns, released_ns)
             else:
                 self._obey(message)
@@ -243,29 +244,34 @@ class Carrier:
             self.end.send(Resending(self.number))
             for request in client.unanswered():
                 which = request.buffer if isinstance(request, PushRequest) else FETCH
-                self.end.send(request, *self._sent[which])
+                self.end.send(request, *self._asked[which][3:])
 
-    def _taken(self, answer: Grant | Ack, begun: int, waited_ns: int, released_ns: int) -> int:
+    def _exchange_of(self, answer: Grant | Ack) -> int:
+        if type(answer) is Grant:
+            return FETCH
+        return next(which for which, (_, round, *_) in self._asked.items() if which != FETCH and round == answer.number)
+
+    def _taken(self, which: int, answer: Grant | Ack, begun: int, waited_ns: int, released_ns: int) -> int:
         """Write the row of an answer that the program has taken; return its time."""
         replica, start = self._replica, self.start_ns
+        began, round, size, _, _ = self._asked[which]
         if type(answer) is Grant:
             _, _, _, version, steps, _, _ = answer
             if steps and replica.vectors is not None:
                 replica.vectors.center = self.end.center(answer)
             ended = self._received(released_ns, self._receive_ns) if self._emulated else now_ns()
-            kind, staleness, size, which = FETCH_ROW, -1, self._size if steps else 0, FETCH
+            kind, staleness, size = FETCH_ROW, -1, self._size if steps else 0
         else:
-            _, _, number, version, staleness, steps, _, _ = answer  # type: ignore[misc]
+            _, _, _, version, staleness, steps, _, _ = answer  # type: ignore[misc]
             ended = self._received(released_ns, self._latency_ns) if self._emulated else now_ns()
-            which = self._rounds.index(number)
-            kind, size = PUSH_ROW, self._sizes[which]
+            kind = PUSH_ROW
         self._received_ns = ended
-        began, round = self._begun[which], self._rounds[which]
         if not began:  # its request was sent before the program came to it
             began, round = begun, replica.sequence + 1
+        number = self.number
         self.effects.add(
-            self.number, round, kind, began - start, ended - start, waited_ns, version, staleness, steps, size, -1,
-            self.number, replica.incarnation,
+            number, round, kind, began - start, ended - start, waited_ns, version, staleness, steps, size, -1,
+            number, replica.incarnation,
         )  # fmt: skip
         return ended
 
