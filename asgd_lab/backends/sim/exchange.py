@@ -104,6 +104,7 @@ class Exchange(Divided):
         return [Slice(self, index, route, served) for index, route in enumerate(routes)]
 
     def _reset_slices(self) -> None:
+        self.started = FAR
         for slice in self.slices:
             slice.arrived = slice.started = slice.served = FAR
 
@@ -159,11 +160,11 @@ class Exchange(Divided):
 class Slice(Piece):
     """The slice of an exchange for one server."""
 
-    __slots__ = ("_served", "clock", "entry", "in_flight", "index", "route")
+    __slots__ = ("clock", "entry", "in_flight", "index", "route")
     of: Exchange
 
     def __init__(self, of: Exchange, index: int, route: Route, served: Callable[[Slice], object]) -> None:
-        self.of, self.index, self.route, self._served = of, index, route, served
+        self.of, self.index, self.route, self.serve = of, index, route, served
         self.clock, self.queue = of.clock, of.machine.queues[index]
         self.entry: list[Any] | None = None
         self.arrived = self.started = self.served = 0
@@ -185,12 +186,6 @@ class Slice(Piece):
     def _transferred(self, then: Callable[[Slice], object]) -> None:
         self.entry = None
         self.set(self.clock, self.clock.now + self.route.latency_ns, then)
-
-    def serve(self) -> None:
-        """An independent server has served it."""
-        self.served = self.clock.now
-        self.of.started = min(self.of.started, self.started)
-        self._served(self)
 
 
 def slice_arrives(slice: Slice) -> None:

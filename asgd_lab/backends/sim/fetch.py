@@ -15,7 +15,7 @@ from asgd_lab.protocol.messages import FetchRequest, Grant
 class Fetch(Exchange):
     """The fetch of a worker's life, reused for one fetch after the other."""
 
-    __slots__ = ("_served", "_to_device_ns", "answer", "request", "versions")
+    __slots__ = ("_to_device_ns", "answer", "request", "versions")
     request: FetchRequest
     answer: Grant
     versions: list[int]
@@ -28,13 +28,13 @@ class Fetch(Exchange):
         super().__init__(
             worker, machine, machine.network.routes[DOWN][worker.number], machine.costs.client_fetch_ns, slice_served
         )
-        self._served = served
+        self.serve = served
         self._to_device_ns = machine.costs.to_device_ns
 
     def begin(self, request: FetchRequest, local: int) -> None:
         """Begin at the worker's own time `local`, now or later."""
         self.in_flight, self.begun = True, local
-        self.sent = self.arrived = self.started = self.served = self.released = self.landed = self.done = FAR
+        self.arrived = self.served = self.released = self.landed = self.done = FAR
         if self.slices:
             self._reset_slices()
         self.request = request
@@ -55,7 +55,7 @@ class Fetch(Exchange):
         self.arrived = self.clock.now
         if self.machine.one_sided:
             self.started = self.arrived
-            self.serve()
+            self.serve(self)
         elif self.slices:
             self.machine.submit(self, 0, True)
         else:
@@ -73,15 +73,11 @@ class Fetch(Exchange):
         """Enter the queue of one of several independent servers, or pass it if the fetch is one-sided."""
         self.arrived = self.clock.now
         if self.machine.one_sided:
-            self.slices[server].started = self.arrived
-            self.slices[server].serve()
+            slice = self.slices[server]
+            slice.started = self.arrived
+            slice.serve(slice)
         else:
             self.machine.submit(self, server, True)
-
-    def serve(self) -> None:
-        """The service has ended: the server may answer."""
-        self.served = self.clock.now
-        self._served(self)
 
     def release(self, grant: Grant) -> None:
         """Send the server's answer."""
@@ -155,17 +151,21 @@ class Fetch(Exchange):
 
     def charge(self, account: Account) -> None:
         """Charge all stages, in one step if the worker waited from the beginning."""
-        if account.until != self.begun or self.host is not None or not self.answer.steps:
+        if account.until != self.begun or self.host is not None:
             account.charge_stages(self.stages(), self.done)
             return
-        spent, served, released, landed = account.spent_ns, self.served, self.released, self.landed
-        spent[LINK] += self.arrived - self.begun + landed - released
-        spent[QUEUE] += served - self.arrived
-        spent[GATE] += released - served
-        if self.done > landed:
-            spent[STAGING] += self.done - landed - self.client_ns
+        spent, arrived, served, released, landed = (
+            account.spent_ns, self.arrived, self.served, self.released, self.landed
+        )  # fmt: skip
+        account.until = done = self.done
+        spent[LINK] += arrived - self.begun + landed - released
+        if served > arrived:
+            spent[QUEUE] += served - arrived
+        if released > served:
+            spent[GATE] += released - served
+        if done > landed:
+            spent[STAGING] += done - landed - self.client_ns
             spent[CLIENT] += self.client_ns
-        account.until = self.done
 
     def stages(self) -> Stages:
         """See the head of `exchange`."""

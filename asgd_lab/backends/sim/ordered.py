@@ -64,7 +64,7 @@ class Ordered:
         for server in servers:
             request.left -= self.queues[server].skip(request.slices[server])
         if not request.left:
-            request.serve()
+            request.serve(request)
 
 
 class InOrder(Queue, Alarm):
@@ -137,4 +137,4 @@ class InOrder(Queue, Alarm):
         self.serve_next()
         if not request.left:
             request.started = max(request.started, request.arrived)  # the last slice counts
-            request.serve()
+            request.serve(request)

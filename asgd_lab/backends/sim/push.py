@@ -15,7 +15,16 @@ from asgd_lab.protocol.messages import Ack, PushRequest
 class Push(Exchange):
     """The push from one buffer of a worker, reused for one push after the other."""
 
-    __slots__ = ("_alone_ns", "_full_bytes", "_served", "_to_host_ns", "answer", "distance", "request")
+    __slots__ = (
+        "_alone_ns",
+        "_full_bytes",
+        "_is_encoded",
+        "_to_host_ns",
+        "_to_send_ns",
+        "answer",
+        "distance",
+        "request",
+    )
     request: PushRequest
     answer: Ack
 
@@ -27,16 +36,17 @@ class Push(Exchange):
         super().__init__(
             worker, machine, machine.network.routes[UP][worker.number], machine.costs.client_push_ns, slice_served
         )
-        self._served = served
-        self._alone_ns = 0  # the time on its worker's own link
+        self.serve = served
         self.distance = 0.0
         self._alone_ns = 0  # nanoseconds of the transfer on an unshared link
         self._to_host_ns, self._full_bytes = machine.costs.to_host_ns, machine.size_bytes
+        self._to_send_ns = self.client_ns + self._to_host_ns  # with a core for its worker's software alone
+        self._is_encoded = worker.replica.codec is not None
 
     def begin(self, request: PushRequest, local: int) -> None:
         """Begin at the worker's own time `local`, now or later."""
         self.in_flight, self.begun = True, local
-        self.sent = self.arrived = self.started = self.served = self.released = self.landed = self.done = FAR
+        self.sent = self.arrived = self.served = self.released = self.done = FAR
         if self.slices:
             self._reset_slices()
         self.request = request
@@ -47,7 +57,7 @@ class Push(Exchange):
             else:
                 self.prepare()
             return
-        at = local + self.client_ns + self._to_host_ns
+        at = local + self._to_send_ns
         if at > now:
             self.set(self.clock, at, _send)
         else:
@@ -72,11 +82,12 @@ class Push(Exchange):
                 slice.transfer(slice_arrives)
             return
         if route.sharing is not None:
-            self.entry = route.sharing.take(route.one, self._of_size(route.bytes), self._transferred)
+            size = self._of_size(route.bytes) if self._is_encoded else route.bytes
+            self.entry = route.sharing.take(route.one, size, self._transferred)
             return
         alone_ns = route.alone_ns
         if alone_ns:
-            if self.request.size_bytes != self._full_bytes:
+            if self._is_encoded:
                 alone_ns = round(self._of_size(alone_ns))
             self._alone_ns = alone_ns
             self.machine.network.private[UP].add(now, now + alone_ns)
@@ -87,7 +98,7 @@ class Push(Exchange):
             self.arrive()
 
     def _of_size(self, whole: float) -> float:
-        """As much of what a whole update takes as this one's bytes on the wire are."""
+        """As much of what a whole update takes as this encoded one's bytes on the wire are."""
         size_bytes, full_bytes = self.request.size_bytes, self._full_bytes
         return whole if size_bytes == full_bytes else whole * size_bytes / full_bytes
 
@@ -109,11 +120,6 @@ class Push(Exchange):
         self.arrived = self.clock.now if self.arrived == FAR else max(self.arrived, self.clock.now)
         self.machine.submit(self, server, False)
 
-    def serve(self) -> None:
-        """The service has ended: the server applies or holds the push."""
-        self.served = self.clock.now
-        self._served(self)
-
     def release(self, ack: Ack) -> None:
         """The server's answer leaves it; the worker hears it a latency later, from several servers the last one."""
         now = self.clock.now
@@ -133,14 +139,17 @@ class Push(Exchange):
         if account.until != self.begun or self.host is not None:
             account.charge_stages(self.stages(), self.done)
             return
-        spent, served, released, sent = account.spent_ns, self.served, self.released, self.sent
+        spent, sent, arrived, served, released = (
+            account.spent_ns, self.sent, self.arrived, self.served, self.released
+        )  # fmt: skip
         if sent > self.begun:
             spent[CLIENT] += self.client_ns
             spent[STAGING] += sent - self.begun - self.client_ns
-        spent[LINK] += self.arrived - sent + self.done - released
-        spent[QUEUE] += served - self.arrived
-        spent[GATE] += released - served
-        account.until = self.done
+        account.until = done = self.done
+        spent[LINK] += arrived - sent + done - released
+        spent[QUEUE] += served - arrived
+        if released > served:
+            spent[GATE] += released - served
 
     def stages(self) -> Stages:
         """See the head of `exchange`."""

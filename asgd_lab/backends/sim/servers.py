@@ -6,9 +6,11 @@ A server with a core of its own is arithmetic: the end of a request's service is
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
+from typing import Any
 
 from asgd_lab import streams
-from asgd_lab.backends.sim.clock import Alarm, Clock
+from asgd_lab.backends.sim.clock import FAR, Alarm, Clock
 from asgd_lab.backends.sim.sharing import Class, Sharing
 from asgd_lab.hardware.costs import Costs
 from asgd_lab.scenario.hardware import Server as ServerConfig
@@ -19,17 +21,15 @@ BLOCK = 1024
 class Request(Alarm):
     """A request in a server's queue; as an alarm, it waits for the end of its service."""
 
-    __slots__ = ("arrived", "ends", "queue", "started")
+    __slots__ = ("arrived", "ends", "queue", "serve", "started")
     queue: Queue
+    serve: Callable[[Any], object]
+    """Called with the request when it has been served."""
     arrived: int
     started: int
-    """The start of its service, past or future."""
+    """The start of its service, past or future; `FAR` if it is not known."""
     ends: int
     """The end of its service, as far as known."""
-
-    def serve(self) -> None:
-        """Called when the request has been served."""
-        raise NotImplementedError
 
 
 class ServiceTimes:
@@ -111,11 +111,11 @@ class Fcfs(Queue):
         service_ns = self._steady[fetch] if self._steady is not None else self._services.next_ns(fetch)
         started = self.free_at
         if started <= now:
-            started = now
             if not service_ns and not self.requests:  # the last request may end now, and not have rung yet
                 request.started = now
-                request.serve()
+                request.serve(request)
                 return
+            started = now
         request.started = started
         self.free_at = request.ends = end = started + service_ns
         self.busy_sum += service_ns
@@ -142,7 +142,7 @@ def _served(request: Request) -> None:
     queue.present -= 1
     queue.present_sum += queue.clock.now
     del queue.requests[request]
-    request.serve()
+    request.serve(request)
 
 
 def _served_later(request: Request) -> None:
@@ -167,6 +167,7 @@ class OnCores(Queue):
 
     def submit(self, request: Request, fetch: bool) -> None:
         """Serve a request in its turn."""
+        request.started = FAR
         self.arrival(self.clock.now)
         self._waiting.append((request, fetch))
         if not self._serving:
@@ -192,4 +193,4 @@ class OnCores(Queue):
         now = self.clock.now
         self.departure(now)
         self.busy_sum += now - request.started
-        request.serve()
+        request.serve(request)

@@ -88,37 +88,36 @@ class Sharing(Alarm):
 
     def take(self, one: Class, amount: float, done: Callable[[], object]) -> list[Any]:
         """Call `done` when a new member of the class has drawn `amount`; return an entry for `withdraw`."""
-        now, count = self._clock.now, one.count
-        passed = now - self._since
-        if passed:  # inlined: `move`, where there is one class
-            if one is not self._only:
-                self.move()
-            else:
-                self._since = now
-                if count:
-                    drawn = one.rate * passed
-                    one.virtual += drawn
-                    one.drawn += drawn * count
-                    one.present_ns += count * passed
-        self._sequence += 1
-        entry = [one.virtual + amount, self._sequence, done]
-        heap = one.heap
-        heappush(heap, entry)
-        one.count = count = count + 1
-        # An alarm for an earlier time stays: it will find no taker done, and set the next alarm. So a new taker, which
-        # delays all others, needs no new alarm. With several classes some may become faster: a flow that is slowed
-        # here leaves capacity elsewhere.
+        self._sequence = sequence = self._sequence + 1
         if one is not self._only:
+            self.move()
+            entry = [one.virtual + amount, sequence, done]
+            heappush(one.heap, entry)
+            one.count += 1
             self._classes[one] = None
             self._divide()
             self._set_alarm()
             return entry
+        now, count, virtual = self._clock.now, one.count, one.virtual
+        passed = now - self._since
+        if passed:  # inlined: `move`
+            self._since = now
+            if count:
+                drawn = one.rate * passed
+                one.virtual = virtual = virtual + drawn
+                one.drawn += drawn * count
+                one.present_ns += count * passed
+        end = virtual + amount
+        entry, heap = [end, sequence, done], one.heap
+        heappush(heap, entry)
+        one.count = count = count + 1
         rate = one.narrowest / count
         one.rate = rate = rate if rate < one.cap else one.cap
-        if self._alarm_at < now or heap[0] is entry:  # `_set_alarm` of one class, in one piece
-            while heap[0][2] is None:
-                heappop(heap)
-            left = ceil((heap[0][0] - one.virtual) / rate - 0.5)
+        # An alarm for an earlier time stays: it will find no taker done, and set the next alarm. So a new taker, which
+        # delays all others, needs no new alarm. With several classes some may become faster: a flow that is slowed
+        # here leaves capacity elsewhere.
+        if heap[0] is entry:
+            left = ceil((end - virtual) / rate - 0.5)
             due = now + left if left > 0 else now
             if self._alarm_at < now or due < self._alarm_at:
                 self._alarm_at = due
@@ -210,36 +209,37 @@ class Sharing(Alarm):
 
     def ring_alone(self) -> None:
         """As `ring`, for one class, in one piece: every simulated transfer passes here."""
-        now, one = self._clock.now, self._only
+        now = self._clock.now
         if now != self._alarm_at:
             return
-        assert one is not None
-        self._alarm_at = -1
-        since, rate, count = self._since, one.rate, one.count
-        if now != since:
-            drawn = rate * (now - since)
-            one.virtual += drawn
-            one.drawn += drawn * count
-            one.present_ns += count * (now - since)
+        one: Class = self._only  # type: ignore[assignment]
+        rate, count, virtual, heap = one.rate, one.count, one.virtual, one.heap
+        passed = now - self._since
+        if passed:  # inlined: `move`
             self._since = now
-        virtual, heap = one.virtual, one.heap
+            drawn = rate * passed
+            one.virtual = virtual = virtual + drawn
+            one.drawn += drawn * count
+            one.present_ns += count * passed
         limit = virtual + 0.5 * rate + 1e-12 * virtual
         finished = []
-        while heap and heap[0][0] <= limit:
-            done = heappop(heap)[2]
+        while heap:
+            end, _, done = heap[0]
             if done is not None:
-                count -= 1
+                if end > limit:
+                    break
                 finished.append(done)
-        while heap and heap[0][2] is None:
             heappop(heap)
-        one.count = count
+        if finished:
+            one.count = count = count - len(finished)
         if count:
             rate = one.narrowest / count
             one.rate = rate = rate if rate < one.cap else one.cap
-            left = ceil((heap[0][0] - virtual) / rate - 0.5)
-            self._alarm_at = end = now + left if left > 0 else now
-            self.set(self._clock, end, _RING_ALONE)
+            left = ceil((end - virtual) / rate - 0.5)
+            self._alarm_at = due = now + left if left > 0 else now
+            self.set(self._clock, due, _RING_ALONE)
         else:
+            self._alarm_at = -1
             one.virtual = 0.0  # keep the clock's numbers small, and so exact
         for done in finished:
             done()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from asgd_lab.backends import devices, room
@@ -47,9 +47,22 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
     return Simulation(scenario, record, build_task(scenario)).run(watch)
 
 
+@contextlib.contextmanager
+def _without_collections() -> Iterator[None]:
+    """For making many objects that live long: the garbage collector would look at them again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 class Simulation:
     """One run, with everything that its workers share."""
 
+    @_without_collections()
     def __init__(self, scenario: Scenario, record: RunDirectory, task: Task) -> None:
         check_memory(scenario.hardware, task.size_bytes)
         room.check(scenario, task.size)
@@ -67,6 +80,7 @@ class Simulation:
         self.fleet = Fleet(self, scenario, task, self.algorithm, self._initial)
         self.shards = Shards(scenario, task, self.algorithm, self._initial, self.fleet.buffers)
         self.server = self.shards.first
+        self._writes_grants = self.rows.any and not self.machine.one_sided
         self.statistics = Statistics(scenario.workers)
         self._outcomes = PushOutcomes(self.statistics, self.rows, server_rows=not self.machine.independent)
         self.fleet.make()
@@ -193,8 +207,9 @@ class Simulation:
     def push_served(self, push: Push) -> None:
         """A push has been served: the server applies, holds, keeps or drops it."""
         request, server = push.request, self.server
+        push.served = now = self.clock.now
         if self._is_plain:  # the same as below, in one piece
-            server.now_ns = self.clock.now  # and not `hear`: nothing is called so often
+            server.now_ns = now  # and not `hear`: nothing is called so often
             answers = server.on_push(request)
             if len(answers) != 1 or server.finished:
                 self._pushed(answers)
@@ -210,7 +225,7 @@ class Simulation:
             self.shards.take_from(request.worker, request.buffer)
         if self.record.distances is not None and server.parameters is not None:
             push.distance = server.parameters.moved(request.worker)
-        answers = server.hear(request, self.clock.now)
+        answers = server.hear(request, now)
         if push.lost and self.faults is not None:  # lost at the crash, of which the server has not heard
             self.faults.lost_minibatches -= request.steps
         self._pushed(answers)
@@ -239,21 +254,24 @@ class Simulation:
 
     def fetch_served(self, fetch: Fetch) -> None:
         """A fetch has been served: the server grants it, or holds it back."""
+        server = self.server
+        fetch.served = server.now_ns = self.clock.now
         if fetch.lost:
             return
-        request, server = fetch.request, self.server
-        if self.rows.any and not self.machine.one_sided:
+        if self._writes_grants:
             self.rows.grant(fetch)
-        server.now_ns = self.clock.now
-        answers = server.on_fetch(request)
-        if len(answers) == 1 and answers[0].worker == request.worker and not self._wakes:
+        answers = server.on_fetch(fetch.request)
+        if len(answers) == 1 and answers[0].worker == fetch.worker.number and not self._wakes:
             fetch.release(answers[0])  # type: ignore[arg-type]
         else:
             self._answered(answers)
 
     def slice_served(self, slice: Slice) -> None:
         """One of several independent servers has served its slice of a push or a fetch."""
-        if not slice.of.lost:
+        exchange = slice.of
+        slice.served = self.clock.now
+        exchange.started = min(exchange.started, slice.started)
+        if not exchange.lost:
             self._independent.served(slice)
 
     def deliver(self, answers: list[Answer]) -> None:

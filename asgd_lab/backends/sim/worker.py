@@ -30,6 +30,7 @@ class SimWorker(Alarm):
         "_looks_at_fetches",
         "_records",
         "_since",
+        "_stops",
         "_unsettled",
         "account",
         "alive",
@@ -63,7 +64,7 @@ class SimWorker(Alarm):
         self._ahead: list[tuple[Stages, int]] = []  # stages of overlapping exchanges, to charge before it
         self.alive = True
         self._since = 0  # the worker's own time when it began to wait
-        self._records = self.rows.any
+        self._records, self._stops = self.rows.any, world.stops
         self._looks_at_fetches = self.replica.vectors is not None or self._records or self.fetch.independent
 
     @property
@@ -92,32 +93,34 @@ class SimWorker(Alarm):
                 return
             if kind is FetchRequest:
                 fetch = self.fetch
-                if step.stopped and not self.replica.unpushed:  # type: ignore[union-attr]
+                if self._stops and step.stopped and not self.replica.unpushed:  # type: ignore[union-attr]
                     self.training.void()
-                if client.awaits is not None:
-                    if self._ahead or self._unsettled is fetch:
-                        self._set_aside()
-                    self._since = local
+                if client.awaits is None:
+                    self._set_aside()
                     fetch.begin(step, local)  # type: ignore[arg-type]
-                    return
-                self._set_aside()
+                    continue
+                if self._ahead or self._unsettled is fetch:
+                    self._set_aside()
+                self._since = local
                 fetch.begin(step, local)  # type: ignore[arg-type]
-            elif kind is PushRequest:
-                push = self.pushes[step.buffer]  # type: ignore[union-attr]
-                if client.awaits is not None:
-                    self._since = local
-                    push.begin(step, local)  # type: ignore[arg-type]
-                    return
-                self._set_aside()
-                push.begin(step, local)  # type: ignore[arg-type]
-            elif step is None:
+                return
+            if kind is PushRequest:
+                buffer = client.awaits
+                if buffer is None:
+                    self._set_aside()
+                    self.pushes[step.buffer].begin(step, local)  # type: ignore[union-attr,arg-type]
+                    continue
+                self._since = local
+                self.pushes[buffer].begin(step, local)  # type: ignore[arg-type]
+                return
+            if step is None:
                 self._set_aside()
                 self._since = local
                 return
-            elif kind is Leave:
+            if kind is Leave:
                 self.set(self.clock, local, _leave)
                 return
-            elif kind is Grant or kind is Ack:
+            if kind is Grant or kind is Ack:
                 exchange = self._exchange(step)  # type: ignore[arg-type]
                 self._set_aside()
                 local = max(local, exchange.done)

@@ -46,7 +46,7 @@ class Asking(Alarm):
         self.arrived = self._clock.now
         self.queue.submit(self, False)  # type: ignore[arg-type]
 
-    def serve(self) -> None:
+    def serve(self, _: object) -> None:
         self._served.append((self.started, self.started - self.arrived, self._clock.now))
 
 
@@ -152,7 +152,7 @@ class Sliced:
         self.left, self.started, self.arrived = 0, FAR, 0
         self.early: set[int] = set()
 
-    def serve(self) -> None:
+    def serve(self, _: object) -> None:
         assert self._name not in self._done
         self._done[self._name] = self._clock.now
 
