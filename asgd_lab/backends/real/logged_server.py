@@ -86,12 +86,14 @@ class LoggedServer:
         self._log = EventLog(plan.events, existing=True)
         self.end_ns = 0  # the time of the last push in time, or of the run's close
         self.incarnations = [0] * workers  # of each member; 0: not a member
-        self.fetches = [0] * workers  # each worker's last fetch, in this life
-        self.pushes = [0] * workers  # and its last push, over all lives
+        # By worker and part: the last fetch in this life, and the last push over all lives.
+        self.fetches: list[dict[int, int]] = [{} for _ in range(workers)]
+        self.pushes: list[dict[int, int]] = [{} for _ in range(workers)]
         self.lives = [0] * workers  # the number of each worker's life
         self.stops: dict[int, Stop] = {}  # the last Stop of each worker's life
-        self._grants: list[Grant | None] = [None] * workers  # the last Grant of each worker
-        self._acks: list[dict[int, Ack]] = [{} for _ in range(workers)]  # the last Acks of each worker, by number
+        # By worker: the last Grant of each part, and the last Acks by number and part.
+        self._grants: list[dict[int, Grant]] = [{} for _ in range(workers)]
+        self._acks: list[dict[tuple[int, int], Ack]] = [{} for _ in range(workers)]
         self._left: dict[int, int] = {}  # the reasons of workers that have left and not rejoined
         for row in past:
             reading()
@@ -139,13 +141,13 @@ class LoggedServer:
     def knows(self, request: FetchRequest | PushRequest) -> bool:
         """Whether the request is logged already: it was resent to a new server."""
         last = self.fetches if type(request) is FetchRequest else self.pushes
-        return request.number <= last[request.worker]
+        return request.number <= last[request.worker].get(request.part, 0)
 
     def answer(self, request: FetchRequest | PushRequest) -> Grant | Ack | None:
         """The answer to a known request; None if it still waits, or was answered long ago."""
         if type(request) is PushRequest:
-            return self._acks[request.worker].get(request.number)
-        grant = self._grants[request.worker]
+            return self._acks[request.worker].get((request.number, request.part))
+        grant = self._grants[request.worker].get(request.part)
         return grant if grant is not None and grant.number == request.number else None
 
     def away(self, restarts: bool) -> set[int]:
@@ -156,7 +158,8 @@ class LoggedServer:
         """The first message to a life: its place in the run."""
         incarnation, pushes = self.server.standing(worker)
         taken = self.server.taken(worker)
-        return Welcome(worker, incarnation, self.lives[worker], pushes, taken, self.fetches[worker], start_ns)
+        fetches = max(self.fetches[worker].values(), default=0)
+        return Welcome(worker, incarnation, self.lives[worker], pushes, taken, fetches, start_ns)
 
     def _mark(self, message: Message | Attach, ended_ns: int) -> None:
         if (type(message) is PushRequest and self._in_time) or type(message) is Close:
@@ -166,11 +169,11 @@ class LoggedServer:
         self._in_time = not self.server.closed
         kind = type(message)
         if kind is PushRequest:
-            self.pushes[message.worker] = message.number  # type: ignore[union-attr]
+            self.pushes[message.worker][message.part] = message.number  # type: ignore[union-attr]
             if self._depth > 1:
                 self._mailboxes[message.worker] = self._buffers[message.worker][message.buffer]  # type: ignore[union-attr]
         elif kind is FetchRequest:
-            self.fetches[message.worker] = message.number  # type: ignore[union-attr]
+            self.fetches[message.worker][message.part] = message.number  # type: ignore[union-attr]
         elif isinstance(message, Leave):
             self._left[message.worker] = message.why
             self.incarnations[message.worker] = 0
@@ -190,20 +193,21 @@ class LoggedServer:
         worker = message.worker
         self._left.pop(worker, None)
         self.lives[worker] = message.life
-        self._grants[worker] = None
+        self._grants[worker].clear()
         self._acks[worker].clear()
         if isinstance(message, Join):
-            self.fetches[worker] = 0
+            self.fetches[worker].clear()
             self.stops.pop(worker, None)
 
     def _keep(self, answer: Answer) -> None:
         worker = answer.worker
         if type(answer) is Grant:
-            self._grants[worker] = answer
+            self._grants[worker][answer.part] = answer
         elif type(answer) is Ack:
             acks = self._acks[worker]
-            acks.pop(answer.number - self._depth, None)
-            acks[answer.number] = answer
+            acks[answer.number, answer.part] = answer
+            if len(acks) > self._depth * len(self.pushes[worker]):  # more than can be without an answer at the worker
+                del acks[next(iter(acks))]
         else:
             assert isinstance(answer, Stop)
             self.stops[worker] = answer

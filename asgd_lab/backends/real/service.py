@@ -45,7 +45,8 @@ class Service:
         self.costs = Costs.of(scenario.hardware, plan.size_bytes)
         if self.emulated:
             precise_timers()
-        self.sent_ns = [0] * scenario.workers  # the time of each worker's last request
+        # By worker and part: the time of the last request.
+        self.sent_ns: list[dict[int, int]] = [{} for _ in range(scenario.workers)]
         words = plan.transport.words
         self.words = words.of_server()
         self.worker_words = [words.of(worker) for worker in range(scenario.workers)]
@@ -93,7 +94,7 @@ class Service:
             self.heartbeat.busy(stated_ns)
             wait_out(self.words, Words.SERVED_NS, begun, begun + stated_ns, stated_ns)
             self.end_in_time()
-        self.sent_ns[request.worker] = heard.sent_ns
+        self.sent_ns[request.worker][request.part] = heard.sent_ns
         if self.publisher.measures and not is_fetch:
             self.publisher.measure(request.worker, request.number)
         self.commit(request, begun, heard)
@@ -138,5 +139,6 @@ class Service:
                 self.end.tell(worker, answer, 0, now)
                 continue
             self.detector.answered(worker)
-            waited_ns = now - self.sent_ns[worker] - (served_ns if worker == served else 0)
+            sent_ns = self.sent_ns[worker].get(answer.part, now)  # type: ignore[union-attr]
+            waited_ns = now - sent_ns - (served_ns if worker == served else 0)
             self.end.tell(worker, answer, waited_ns, now)
