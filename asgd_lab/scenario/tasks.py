@@ -133,7 +133,43 @@ class Quadratic(Learned):
         return QuadraticTask(self, seed)
 
 
-class Classification(Learned):
+class Network(Learned):
+    """The keys of all tasks that train a network."""
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """The precision of a minibatch's forward pass and loss. bfloat16: torch's autocast chooses which operations run in
+    it; parameters, gradients, updates and evaluations stay float32."""
+    schedule: Schedule | None = None
+    """The schedule of its learning rate; null: constant."""
+    clip: Clip | None = None
+    """The limit of each minibatch's gradient; null: none."""
+    batch_norm: Literal["local", "server"] = "local"
+    """The owner of BatchNorm's running statistics. local: each replica has its own, and is evaluated with them; for the
+    server's parameters they are estimated again on training samples, except in layers in evaluation mode. Other buffers
+    that training changes are each replica's own too; the server's parameters are evaluated with those of worker 0.
+    server: they are parameters like the others, fetched, pushed and evaluated, as are all floating-point buffers; only
+    with push: delta."""
+    size_bytes: Annotated[Size, Field(ge=1)] | None = None
+    """Bytes of one push or one fetch, if a small network stands for a large one; null: those of its own vector. Only
+    with backend sim."""
+    scale: Count = 1
+    """The number of minibatches of the studied system that one of this task stands for: it takes that many times
+    hardware.compute's time, and all counts of minibatches in the scenario (n_sync, budget, warm_start, evaluate,
+    schedule) are those of the studied system, and are divided. Recorded steps and minibatches are this task's. Only
+    with backend sim."""
+
+    def refuses(self, scenario: Any) -> Iterator[tuple[str, str]]:
+        """BatchNorm's statistics on the server without deltas, and a stated scale without a virtual clock."""
+        yield from super().refuses(scenario)
+        if self.batch_norm == "server" and scenario.algorithm.push != "delta":
+            message = "must be local with push: gradient, which has none for running statistics"
+            yield "task.batch_norm", message
+        for key, is_given in (("scale", self.scale > 1), ("size_bytes", self.size_bytes is not None)):
+            if is_given and not scenario.backend.execution.simulated:
+                yield f"task.{key}", f"needs backend sim; {scenario.backend.name} takes the time that it takes"
+
+
+class Classification(Network):
     """A network that classifies images; or the user's own network, data and loss."""
 
     has_error = True
@@ -168,31 +204,10 @@ class Classification(Learned):
     """The division of the training samples among workers: a mapping, or a name alone."""
     optimizer: Optimizer = SGD
     """The optimizer of the local steps."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """The precision of a minibatch's forward pass and loss. bfloat16: torch's autocast chooses which operations run in
-    it; parameters, gradients, updates and evaluations stay float32."""
     biases: Biases | None = None
     """Separate rates of the optimizer for biases (all parameters of one dimension); null: the same rates."""
-    schedule: Schedule | None = None
-    """The schedule of its learning rate; null: constant."""
-    clip: Clip | None = None
-    """The limit of each minibatch's gradient; null: none."""
-    batch_norm: Literal["local", "server"] = "local"
-    """The owner of BatchNorm's running statistics. local: each replica has its own, and is evaluated with them; for the
-    server's parameters they are estimated again on training samples, except in layers in evaluation mode. Other buffers
-    that training changes are each replica's own too; the server's parameters are evaluated with those of worker 0.
-    server: they are parameters like the others, fetched, pushed and evaluated, as are all floating-point buffers; only
-    with push: delta."""
     train_samples: Annotated[int, Field(ge=1, le=10**8)] | None = None
     """The number of training samples to use, the first ones; null: all, or a million pairs or triples."""
-    size_bytes: Annotated[Size, Field(ge=1)] | None = None
-    """Bytes of one push or one fetch, if a small network stands for a large one; null: those of its own vector. Only
-    with backend sim."""
-    scale: Count = 1
-    """The number of minibatches of the studied system that one of this task stands for: it takes that many times
-    hardware.compute's time, and all counts of minibatches in the scenario (n_sync, budget, warm_start, evaluate,
-    schedule) are those of the studied system, and are divided. Recorded steps and minibatches are this task's. Only
-    with backend sim."""
 
     @model_validator(mode="after")
     def _finite(self) -> Self:
@@ -213,15 +228,43 @@ class Classification(Learned):
 
         return ClassificationTask(self, seed, data, workers)
 
-    def refuses(self, scenario: Any) -> Iterator[tuple[str, str]]:
-        """BatchNorm's statistics on the server without deltas, and a stated scale without a virtual clock."""
-        yield from super().refuses(scenario)
-        if self.batch_norm == "server" and scenario.algorithm.push != "delta":
-            message = "must be local with push: gradient, which has none for running statistics"
-            yield "task.batch_norm", message
-        for key, is_given in (("scale", self.scale > 1), ("size_bytes", self.size_bytes is not None)):
-            if is_given and not scenario.backend.execution.simulated:
-                yield f"task.{key}", f"needs backend sim; {scenario.backend.name} takes the time that it takes"
+
+def _is_own(name: str) -> str:
+    if ":" not in name:
+        refuse([("", f"must be package.module:Class; got {name!r}")])
+    return name
+
+
+class Own(Network):
+    """A class of your own with a model, minibatches and a loss, and if you like optimizers, a step and evaluations."""
+
+    has_error = True  # if the class says so: see `Task.has_error`
+
+    name: Literal["own"]
+    """This task's name."""
+    task: Annotated[Text, AfterValidator(_is_own), Field(examples=["my_package.my_module:MyTask"])]
+    """package.module:Class. Its methods: model(seed), a torch.nn.Module; batch(worker, workers, seed, step), any tree
+    of tensors and a function of its arguments alone, or stream(worker, workers, seed), an endless iterator of such with
+    state_dict() and load_state_dict(); loss(model, batch), the mean loss or (sum, weight), and behind it if you like a
+    dict of metrics, each (sum, weight). Optional: optimizer(model), an optimizer or a list of some, and schedulers
+    behind them; step(model, optimizers, batch), a whole minibatch in place of loss, which steps the optimizers and
+    returns as loss does; evaluations(), pairs of a split's name and an iterable of minibatches. The metric error is
+    that of minibatches and of target_error."""
+    options: dict[str, Any] = Field(default={})
+    """Keywords for the class."""
+    optimizer: Optimizer | None = None
+    """The optimizer of the local steps; null: that of the class's method optimizer, or SGD with lr 0.1."""
+
+    @model_validator(mode="after")
+    def _finite(self) -> Self:
+        refuse(not_finite(self.options, "options"))
+        return self
+
+    def make(self, seed: int, data: Data, workers: int) -> Task:
+        """See `tasks.own`."""
+        from asgd_lab.tasks.own import OwnTask
+
+        return OwnTask(self, SGD, seed, data, workers)
 
 
 class Timing(Learned):
@@ -261,4 +304,4 @@ class UnreadTask(Learned, Unread):
         raise ScenarioError.at("task.name", refusal([("task.name", self.name)]))
 
 
-TASKS = Mappings("tasks", Learned, (Quadratic, Classification, Timing), UnreadTask)
+TASKS = Mappings("tasks", Learned, (Quadratic, Classification, Own, Timing), UnreadTask)

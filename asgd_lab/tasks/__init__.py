@@ -74,7 +74,7 @@ def check_rest(config: Any, seed: int, left: Named, workers: int = 1) -> None:
     If its data are left out, neither the network nor a minibatch can be tried, only the optimizer.
     """
     keys = {key for key, _ in left}
-    if "task.name" in keys:
+    if keys & {"task.name", "task.task"}:
         return
     chosen = type(config.optimizer)(name="SGD") if "task.optimizer.name" in keys else config.optimizer
     if "task.dataset" in keys:

@@ -86,9 +86,8 @@ def check_network(network: Network, name: str, minibatches: Sequence[Any], devic
         raise ScenarioError.at("task.model", message)
     metrics = [each.metrics for each in expected]
     if metrics[0] != metrics[1]:
-        message = (
-            f"{name} has metrics {metrics[0]} of one minibatch and {metrics[1]} of the next; they must be the same"
-        )
+        here, there = (", ".join(each) or "none" for each in metrics)
+        message = f"{name} has these metrics of one minibatch: {here}; of the next: {there}; give the same of all"
         raise ScenarioError.at("task.loss", message)
     return metrics[0]
 
@@ -134,6 +133,7 @@ def _minibatches(
                 raise ScenarioError.at("task.model", f"{name} cannot learn: {one_line(error)}") from error
             changes = {each: parameter.detach().clone() for each, parameter in model.named_parameters()}
         else:
+            assert recipe.objective is not None
             with casting(recipe.precision, device):
                 loss, metrics = recipe.objective.tried(name, model, batch)
             changes = _gradients(name, model, loss)

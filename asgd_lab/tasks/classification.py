@@ -25,10 +25,11 @@ from asgd_lab.tasks.evaluation_checks import check_evaluation, doubts
 from asgd_lab.tasks.extreme_samples import extreme_samples
 from asgd_lab.tasks.feeds import Indexed, Order, walk
 from asgd_lab.tasks.gradient_pushes import step_doubts
-from asgd_lab.tasks.network import NetworkLearner, Recipe, trained_by
+from asgd_lab.tasks.network import NetworkLearner
 from asgd_lab.tasks.network_task import ALL_OF_TRAINING, NetworkTask
 from asgd_lab.tasks.objective import Objective, check_classes
 from asgd_lab.tasks.optimizers import grouped, optimizer
+from asgd_lab.tasks.recipe import Recipe, trained_by
 
 
 class ClassificationConfig(Protocol):

@@ -52,7 +52,7 @@ def untrusted(config: Any) -> Named:
     """The code that a task's configuration names and that may not be imported; empty if all is trusted."""
     if is_trusted():
         return []
-    named = [(f"task.{key}", getattr(config, key, None)) for key in ("dataset", "model", "loss")]
+    named = [(f"task.{key}", getattr(config, key, None)) for key in ("dataset", "model", "loss", "task")]
     named.append(("task.optimizer.name", getattr(getattr(config, "optimizer", None), "name", None)))
     found = [
         (key, name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar, final
 
 import torch
@@ -90,15 +90,15 @@ def doubts(
     if loss is not None:
         yield from _parts(network, objective, learner, minibatch, loss)
 
-    def measured(model: nn.Module) -> tuple[float, float]:
+    def measured(model: nn.Module) -> dict[str, float]:
         found = _both(objective, inputs, labels)(model)[1]
-        return found.loss, found.wrong
+        return {"loss": found.loss, "wrong": found.wrong}
 
     yield from hidden_state(network, name, learner, measured)
 
 
 def hidden_state(
-    network: Network, name: str, learner: NetworkLearner, measured: Callable[[nn.Module], Sequence[float]]
+    network: Network, name: str, learner: NetworkLearner, measured: Callable[[nn.Module], Mapping[str, float]]
 ) -> Iterator[str]:
     """A warning if the learner's module evaluates otherwise than a new one with its parameters and buffers.
 
@@ -109,7 +109,7 @@ def hidden_state(
         buffers = {each: value.clone() for each, value in learner.buffers().items()}
         found = Evaluated(network, device)(learner.params, buffers, measured)
         own = in_evaluation(learner.module, measured)
-    if not all(near(one, other, device) for one, other in zip(found, own, strict=True)):
+    if not all(near(found[each], own[each], device) for each in found):
         yield (
             f"task.model: {name} keeps something that is neither a parameter nor a buffer and that changes what it "
             "evaluates; evaluations take it as it is at the start; register_buffer()"

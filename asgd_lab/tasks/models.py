@@ -82,10 +82,7 @@ OURS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "lenet": lenet, "small"
 
 
 def build(name: str, options: Mapping[str, Any], shape: Sequence[int], num_classes: int) -> nn.Module:
-    """The network, initialised from the default generator; every failure is a `ScenarioError`.
-
-    It is in training mode, except layers that the factory put into evaluation mode while the model is in training mode.
-    """
+    """The network, initialised from the default generator and `prepared`; every failure is a `ScenarioError`."""
     if weights := untrusted_weights(options):
         raise ScenarioError.at(weights[0][0], refusal(weights))
     if ":" in name:
@@ -94,15 +91,23 @@ def build(name: str, options: Mapping[str, Any], shape: Sequence[int], num_class
         factory = functools.partial(OURS[name], shape)
     else:
         factory = _torchvisions(name, shape)
-    _check_options(name, factory, options)
+    check_options("task.model_options", name, factory, options)
     if ":" not in name:
         _check_size(name, factory, num_classes, options)
     try:
         model = factory(num_classes=num_classes, **options)
     except Exception as error:
         raise _error(f"{name} raised {one_line(error)}") from error
+    return prepared(name, model)
+
+
+def prepared(name: str, model: Any) -> nn.Module:
+    """A model as a user's code returns it, ready to train; a `ScenarioError` if it is of no kind that can be trained.
+
+    It is in training mode, except layers that were put into evaluation mode while the model was in training mode.
+    """
     if not isinstance(model, nn.Module):
-        raise _error(f"{name} returned {type(model).__name__}; a factory returns a torch.nn.Module")
+        raise _error(f"{name} returned {type(model).__name__}; it must return a torch.nn.Module")
     frozen = [module for module, training in modes_of(model) if not training] if model.training else []
     model.train()  # a model may override train(), and it may change layers
     for module in frozen:
@@ -140,7 +145,7 @@ def _torchvisions(name: str, shape: Sequence[int]) -> Callable[..., nn.Module]:
     return factory
 
 
-def _check_options(name: str, factory: Callable[..., nn.Module], options: Mapping[str, Any]) -> None:
+def check_options(key: str, name: str, factory: Callable[..., nn.Module], options: Mapping[str, Any]) -> None:
     """A `ScenarioError` for an unknown option, if the factory's signature lists all of them."""
     try:
         parameters = inspect.signature(factory).parameters.values()
@@ -149,10 +154,10 @@ def _check_options(name: str, factory: Callable[..., nn.Module], options: Mappin
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return
     allowed = [each.name for each in parameters if each.kind is not each.POSITIONAL_ONLY and each.name != "num_classes"]
-    for key in options:
-        if key not in allowed:
-            message = f"{name} takes no '{key}'{meant(key, allowed)}; allowed: {', '.join(allowed) or 'none'}"
-            raise ScenarioError.at(f"task.model_options.{key}", message)
+    for each in options:
+        if each not in allowed:
+            message = f"{name} takes no '{each}'{meant(each, allowed)}; allowed: {', '.join(allowed) or 'none'}"
+            raise ScenarioError.at(f"{key}.{each}", message)
 
 
 def _check(name: str, model: nn.Module) -> None:

@@ -10,9 +10,8 @@ other state (a count in a Python attribute), each replica gets a module of its o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, final
+from collections.abc import Mapping, Sequence
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +19,10 @@ from torch import Tensor, nn
 from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import key
 from asgd_lab.tasks.bound_module import BoundModule, Buffers, layout_of
-from asgd_lab.tasks.clipping_and_schedules import Adjust
 from asgd_lab.tasks.global_generators import generators_of, preserving_generators, seed_all, seed_with
 from asgd_lab.tasks.optimizer_state import Stepper, load_state, state_of
-from asgd_lab.tasks.optimizers import MakeOptimizer
 from asgd_lab.tasks.precision import casting
+from asgd_lab.tasks.recipe import Batches, Metrics, OwnStep, Recipe
 from asgd_lab.tasks.torch_settings import preserving_settings
 
 _MODEL = "model."  # prefix, in a learner's state, of the names of buffers
@@ -34,70 +32,6 @@ _OF_FILES = (torch.float16, torch.float32, torch.float64)
 def plain(buffer: Tensor) -> Tensor:
     """The buffer in a type that files can hold, with the same values."""
     return buffer.float() if buffer.is_floating_point() and buffer.dtype not in _OF_FILES else buffer
-
-
-Metrics = Mapping[str, tuple[Any, Any]]
-"""By name, a sum and its weight, numbers or tensors (): over several minibatches both add up."""
-
-
-class Objective(Protocol):
-    """The loss and the metrics of a minibatch of any form."""
-
-    def __call__(self, model: nn.Module, batch: Any) -> tuple[Tensor, Metrics]:
-        """The mean loss, a tensor () with a gradient, and metrics; `error` is the share of wrong answers."""
-        ...
-
-    def tried(self, name: str, model: nn.Module, batch: Any) -> tuple[Tensor, Metrics]:
-        """The same; a `ScenarioError` if the model, which `name` describes, or the loss fails."""
-        ...
-
-
-class Batches(Protocol):
-    """One worker's minibatches, on the device of its replica: a function of the step."""
-
-    def __call__(self, step: int) -> Any:
-        """The minibatch of that step."""
-        ...
-
-    def state(self) -> dict[str, Tensor]:
-        """The place in a stream: with it, a learner that resumes need not read all earlier minibatches."""
-        ...
-
-    def load(self, state: Mapping[str, Tensor]) -> None:
-        """Restore the `state` of another learner of the same worker."""
-        ...
-
-    def again(self) -> Batches:
-        """The same minibatches, for another learner."""
-        ...
-
-
-OwnStep = Callable[[nn.Module, Sequence[Stepper], Any], tuple[Tensor, Metrics]]
-"""A whole minibatch of a user's: forward and backward passes, and the steps of its optimizers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """The parts of a network's training, beside its data."""
-
-    factory: Callable[[], nn.Module]
-    """Makes a module from the global generators: equal seeds give equal modules."""
-    objective: Objective
-    make: Callable[[nn.Module], Sequence[Stepper]]
-    """Makes the local optimizer of a module, or several; schedulers may follow them."""
-    adjust: Adjust | None
-    seed: int
-    shares_buffers: bool
-    """Whether buffers of floating point lie in the vector."""
-    precision: str = "float32"
-    """The precision of a minibatch's forward pass and loss, see `precision.casting`."""
-    own_step: OwnStep | None = None
-    """In place of the objective's gradient and the optimizers' steps."""
-
-
-def trained_by(make: MakeOptimizer) -> Callable[[nn.Module], Sequence[Stepper]]:
-    """One optimizer over all parameters that are to be trained."""
-    return lambda model: [make([weight for weight in model.parameters() if weight.requires_grad])]
 
 
 @final
@@ -148,10 +82,11 @@ class NetworkLearner:
 
     def backward(self, step: int) -> tuple[Tensor, Metrics]:
         """The first half of a minibatch: its gradient, loss and metrics."""
-        batch = self._begin(step)
+        batch, objective = self._begin(step), self._recipe.objective
+        assert objective is not None
         with self._casting:
             # Metrics are counted before the step: outputs may be views of parameters.
-            loss, metrics = self._recipe.objective(self.module, batch)
+            loss, metrics = objective(self.module, batch)
         self._bound.check_trained()
         for weight in self._weights:
             weight.grad = None

@@ -22,8 +22,9 @@ from asgd_lab.tasks.bound_module import BoundModule, Buffers
 from asgd_lab.tasks.evaluation import estimated
 from asgd_lab.tasks.global_generators import generators_of, preserving_generators, seed_with
 from asgd_lab.tasks.gradient_pushes import check_groups
-from asgd_lab.tasks.network import Batches, Network, NetworkLearner, Recipe, plain
+from asgd_lab.tasks.network import Network, NetworkLearner, plain
 from asgd_lab.tasks.python_state import modes_of, python_state, restore_modes
+from asgd_lab.tasks.recipe import Batches, Recipe
 from asgd_lab.tasks.sharing_checks import may_share, resumes
 from asgd_lab.tasks.training_checks import try_steps
 

@@ -25,7 +25,7 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import generator
 from asgd_lab.tasks.base import one_line
 from asgd_lab.tasks.global_generators import preserving_generators
-from asgd_lab.tasks.network import Metrics
+from asgd_lab.tasks.recipe import Metrics
 
 Loss = Callable[[Any, Tensor], Any]
 """Maps a model's outputs and labels to the mean over a minibatch, or to (sum, weight)."""

@@ -33,13 +33,23 @@ _STEPS, _SAVED_AT = 13, (1, 2, 6)  # of the toy; some optimizers, such as Lookah
 
 def state_of(made: Stepper) -> dict[str, Tensor]:
     """The state as tensors by name; a `ScenarioError` names a value that is neither a tensor nor plain."""
-    tensors: dict[str, Tensor] = {}
     try:
-        text = json.dumps(_packed(made.state_dict(), "", tensors))
+        return packed(made.state_dict())
     except TypeError as error:
         message = f"{type(made).__name__} cannot be saved: {error}"
         raise ScenarioError.at("task.optimizer.name", message) from error
+
+
+def packed(state: Any) -> dict[str, Tensor]:
+    """A value of tensors, arrays, plain values and containers as tensors by name; a TypeError names another value."""
+    tensors: dict[str, Tensor] = {}
+    text = json.dumps(_packed(state, "", tensors))
     return {_TEXT: torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8), **tensors}
+
+
+def unpacked(tensors: Mapping[str, Tensor], device: torch.device) -> Any:
+    """The value from `packed`, with copies of its tensors."""
+    return _unpacked(json.loads(tensors[_TEXT].cpu().numpy().tobytes()), tensors, device)
 
 
 def groups_of(made: torch.optim.Optimizer) -> tuple[str, list[bytes]]:
@@ -55,9 +65,9 @@ def load_state(made: Stepper, state: Mapping[str, Tensor]) -> None:
         raise ScenarioError("the checkpoint holds no state of the local optimizer: an older version wrote it")
     weights = [] if isinstance(made, LRScheduler) else [each for group in made.param_groups for each in group["params"]]
     device = weights[0].device if weights else torch.device("cpu")
-    unpacked = _unpacked(json.loads(state[_TEXT].cpu().numpy().tobytes()), state, device)
-    made.load_state_dict(unpacked)
-    _exactly(made, unpacked)
+    saved = unpacked(state, device)
+    made.load_state_dict(saved)
+    _exactly(made, saved)
 
 
 def check_restored(before: torch.optim.Optimizer, after: torch.optim.Optimizer) -> None:

@@ -18,7 +18,7 @@ from asgd_lab.tasks.optimizer_state import stray
 
 MakeOptimizer = Callable[[Iterable[Tensor]], torch.optim.Optimizer]
 
-_REFUSED = {
+REFUSED = {
     "LBFGS": "evaluates a minibatch several times a step, and a local step here is one gradient",
     "SparseAdam": "steps on sparse gradients, and the vectors here are dense",
 }
@@ -29,7 +29,7 @@ def _classes() -> dict[str, type[torch.optim.Optimizer]]:
     return {
         name: value
         for name, value in sorted(found.items())
-        if issubclass(value, torch.optim.Optimizer) and value is not torch.optim.Optimizer and name not in _REFUSED
+        if issubclass(value, torch.optim.Optimizer) and value is not torch.optim.Optimizer and name not in REFUSED
     }
 
 
@@ -39,8 +39,8 @@ def optimizer(config: OptimizerConfig) -> MakeOptimizer:
     if ":" in name:
         what = "it takes the parameters and its keywords, and returns a torch.optim.Optimizer"
         classes[name] = imported("task.optimizer.name", name, what)  # type: ignore[assignment]
-    if name in _REFUSED:
-        raise ScenarioError.at("task.optimizer.name", f"{name} {_REFUSED[name]}; allowed: {', '.join(classes)}")
+    if name in REFUSED:
+        raise ScenarioError.at("task.optimizer.name", f"{name} {REFUSED[name]}; allowed: {', '.join(classes)}")
     if name not in classes:
         hint = meant(name, classes)
         raise ScenarioError.at(

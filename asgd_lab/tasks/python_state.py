@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 _DEPTH = 6  # of containers, objects and closures inside one another
 _TORCHS_OWN = frozenset(vars(nn.Module())) | {"_flat_weights", "_flat_weight_refs"}
+_COMPILER = "torch._dynamo"  # the wrapper of a compiled model has only the compiler's caches
 _OPTIMIZERS_OWN = frozenset(
     ("defaults", "state", "param_groups", "_zero_grad_profile_name", "_warned_capturable_if_run_uncaptured")
 )
@@ -53,7 +54,8 @@ def _is_training(module: nn.Module) -> bool:
 def python_state(model: nn.Module) -> Any:
     """A value that compares equal as long as the Python state of the module has not changed."""
     known = _tensors_and_layers(model)
-    return [_of_instance(module, _TORCHS_OWN, known) for module in model.modules()], shared_state(model)
+    layers = [each for each in model.modules() if not type(each).__module__.startswith(_COMPILER)]
+    return [_of_instance(each, _TORCHS_OWN, known) for each in layers], shared_state(model)
 
 
 def shared_state(model: nn.Module) -> Any:

@@ -1,0 +1,278 @@
+"""The task of a user's own class: its model, minibatches, loss, optimizers and evaluations, in the learner of all.
+
+The class has these methods; one instance is made in each process.
+
+    model(seed)                          any nn.Module
+    batch(worker, workers, seed, step)   any tree of tensors, a pure function of these; or instead
+    stream(worker, workers, seed)        an endless iterator of such, with state_dict() and load_state_dict()
+    loss(model, batch)                   see `own_losses`
+    optimizer(model)                     optional: an optimizer, or a list of some, with their schedulers behind them
+    step(model, optimizers, batch)       optional, a whole minibatch: it steps them itself, and returns as loss does
+    evaluations()                        optional: pairs of a split's name and an iterable of minibatches
+
+All global generators are seeded before `model`, and before each `loss` or `step`. A warm start's minibatches are those
+of worker 0 with another seed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, final
+
+import torch
+from torch import Tensor, nn
+
+from asgd_lab.errors import RunFailed, ScenarioError
+from asgd_lab.streams import key
+from asgd_lab.tasks.base import CPU, Batch, Data, OptimizerConfig, one_line
+from asgd_lab.tasks.binding_checks import check_network
+from asgd_lab.tasks.clipping_and_schedules import adjuster
+from asgd_lab.tasks.code_imports import imported
+from asgd_lab.tasks.evaluation_checks import Evaluated, ends, hidden_state
+from asgd_lab.tasks.global_generators import preserving_generators, seed_all
+from asgd_lab.tasks.gradient_pushes import step_doubts
+from asgd_lab.tasks.models import check_options, prepared
+from asgd_lab.tasks.network import NetworkLearner
+from asgd_lab.tasks.network_task import NetworkTask
+from asgd_lab.tasks.optimizer_state import Stepper
+from asgd_lab.tasks.optimizers import REFUSED, MakeOptimizer, optimizer
+from asgd_lab.tasks.own_batches import Called, Stream, check_batches
+from asgd_lab.tasks.own_losses import Losses, returned
+from asgd_lab.tasks.recipe import Batches, Metrics, Recipe, trained_by
+from asgd_lab.tasks.torch_settings import preserving_settings
+from asgd_lab.tasks.trees import cloned, on
+
+_PASSES = 32  # minibatches on which BatchNorm's statistics are estimated
+_METHODS = "it is a class with the methods model, batch or stream, and loss or step"
+
+
+class OwnConfig(Protocol):
+    """The scenario's part for this task."""
+
+    @property
+    def task(self) -> str:
+        """The class, as package.module:Class."""
+        ...
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """Keywords for the class."""
+        ...
+
+    @property
+    def optimizer(self) -> OptimizerConfig | None:
+        """The local optimizer, of a class without the method; None: SGD."""
+        ...
+
+    @property
+    def schedule(self) -> Any:
+        """See `clipping_and_schedules.rate_factor`."""
+        ...
+
+    @property
+    def clip(self) -> Any:
+        """By norm or by value."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """See `precision.casting`."""
+        ...
+
+    @property
+    def batch_norm(self) -> str:
+        """The owner of BatchNorm's statistics: `local` to a replica, or the `server`."""
+        ...
+
+    @property
+    def size_bytes(self) -> int | None:
+        """Stated bytes of a push; None: the vector's own."""
+        ...
+
+
+@final
+class OwnTask(NetworkTask):
+    """A user's class, and the network that it makes."""
+
+    def __init__(self, config: OwnConfig, sgd: OptimizerConfig, seed: int, data: Data, workers: int = 1) -> None:
+        """`sgd` is the optimizer where neither the scenario nor the class has one."""
+        self._name, self._seed, self._workers = config.task, seed, workers
+        self._own = _made(config, seed)
+        self._check_methods(config)
+        self._losses = Losses(self._name, self._own.loss) if hasattr(self._own, "loss") else None
+        self._make: MakeOptimizer | None = None
+        if not hasattr(self._own, "optimizer"):
+            self._make = optimizer(config.optimizer or sgd)
+        recipe = Recipe(
+            self._model, self._losses, self._steppers if self._make is None else trained_by(self._make),
+            adjuster(config.schedule, config.clip), seed, config.batch_norm == "server", config.precision,
+            self._step if hasattr(self._own, "step") else None,
+        )  # fmt: skip
+        with _blamed():
+            super().__init__(self._name, recipe, data, config.size_bytes)
+
+    def _check_methods(self, config: OwnConfig) -> None:
+        """A `ScenarioError` for methods that are missing, or that contradict keys of the scenario."""
+        has = {
+            each: callable(getattr(self._own, each, None)) for each in ("model", "batch", "stream", "loss", "step",
+                                                                        "optimizer", "evaluations")
+        }  # fmt: skip
+        wrong = {
+            "has no method model": not has["model"],
+            "has no method batch and no stream": not (has["batch"] or has["stream"]),
+            "has batch and stream; give one of them": has["batch"] and has["stream"],
+            "has no method loss and no step": not (has["loss"] or has["step"]),
+            "has evaluations, which need the method loss": has["evaluations"] and not has["loss"],
+        }
+        for what, is_so in wrong.items():
+            if is_so:
+                raise ScenarioError.at("task.task", f"{self._name} {what}; {_METHODS}")
+        beside = {
+            "optimizer": (config.optimizer is not None and has["optimizer"], "makes its own"),
+            "clip": (config.clip is not None and has["step"], "has a step of its own, which may clip"),
+            "precision": (config.precision != "float32" and has["step"], "has a step of its own, which may cast"),
+        }
+        for where, (is_so, why) in beside.items():
+            if is_so:
+                raise ScenarioError.at(f"task.{where}", f"cannot stand beside {self._name}, which {why}; remove it")
+
+    def _model(self) -> nn.Module:
+        try:
+            model = self._own.model(self._seed)
+        except Exception as error:
+            raise ScenarioError.at("task.task", f"{self._name}.model raised {one_line(error)}") from error
+        return prepared(f"{self._name}.model", model)
+
+    def _steppers(self, model: nn.Module) -> Sequence[Stepper]:
+        try:
+            found = self._own.optimizer(model)
+        except Exception as error:
+            raise ScenarioError.at("task.task", f"{self._name}.optimizer raised {one_line(error)}") from error
+        steppers = list(found) if isinstance(found, list | tuple) else [found]
+        wrong = next((each for each in steppers if not isinstance(each, Stepper)), None)
+        if wrong is not None or not steppers or not isinstance(steppers[0], torch.optim.Optimizer):
+            what = "no optimizer" if wrong is None else type(wrong).__name__
+            message = f"{self._name}.optimizer returns {what}; it must be a torch.optim.Optimizer, or a list of"
+            raise ScenarioError.at("task.task", f"{message} optimizers with their schedulers behind them")
+        inside = {id(each) for each in model.parameters()}
+        for each in steppers:
+            if isinstance(each, torch.optim.Optimizer):
+                if (name := type(each).__name__) in REFUSED and not hasattr(self._own, "step"):
+                    raise ScenarioError.at("task.task", f"{self._name}.optimizer returns {name}, which {REFUSED[name]}")
+                if any(id(weight) not in inside for group in each.param_groups for weight in group["params"]):
+                    message = f"{self._name}.optimizer takes parameters that are not of the model that it is given"
+                    raise ScenarioError.at("task.task", message)
+        return steppers
+
+    def _step(self, model: nn.Module, steppers: Sequence[Stepper], batch: Any) -> tuple[Tensor, Metrics]:
+        found = returned(f"{self._name}.step", self._own.step(model, steppers, batch))
+        return found.total if found.weight is None else found.total / found.weight, found.metrics
+
+    def batches(self, worker: int, device: torch.device) -> Batches:
+        """The class's `batch`, or its `stream`."""
+        whose = (worker, self._workers, self._seed)
+        if worker < 0:  # a warm start
+            whose = (0, self._workers, key(self._seed, "warm start") % 2**31)
+        if hasattr(self._own, "stream"):
+            return Stream(functools.partial(self._own.stream, *whose), device)
+        return Called(functools.partial(self._own.batch, *whose), device)
+
+    def check(self, *, gradients: bool = False, device: torch.device = CPU) -> None:
+        """A `ScenarioError` if the class does not train as in a plain loop; two real minibatches are tried."""
+        if gradients and self.network.recipe.own_step is not None:
+            message = f"cannot be gradient: {self._name} has a step of its own; use push: delta"
+            raise ScenarioError.at("algorithm.push", message)
+        method = f"{self._name}.{'stream' if hasattr(self._own, 'stream') else 'batch'}"
+        check_batches(method, lambda worker: self.batches(worker, device))
+        with _blamed():
+            batches = self.batches(0, device)
+            minibatches = [batches(step) for step in range(2)]
+            self.has_error = "error" in check_network(self.network, self.name, minibatches, device)
+            learner, self.doubts = self.try_steps(gradients, device)
+            if gradients and self._make is not None:
+                self.doubts += step_doubts(self._make, learner.handles.values())
+            self._check_evaluations(learner, device)
+
+    def _check_evaluations(self, learner: NetworkLearner, device: torch.device) -> None:
+        """Try the first two minibatches of each split, with the parameters of the start and of the learner."""
+        seen: dict[str, list[Any]] = {}
+        for split, batches in self._evaluations():
+            first = [on(device, batch) for batch in itertools.islice(batches, 2)]
+            if split in seen or not first:
+                what = "twice" if split in seen else "without a minibatch"
+                raise RunFailed(f"{self._name}.evaluations yields {split} {what}")
+            seen[split] = first
+        if not seen:
+            self.doubts.append(f"task.task: {self._name} has no evaluations(), so nothing is evaluated")
+        for split, first in seen.items():
+            with preserving_generators(), torch.no_grad():
+                evaluated = Evaluated(self.network, device)
+                for params, buffers in ends(self.network, learner):
+                    try:
+                        evaluated(params, buffers, self._means_of(split, first))
+                    except Exception as error:
+                        said = str(error) if isinstance(error, RunFailed) else one_line(error)
+                        raise RunFailed(f"{self._name} cannot be evaluated on {split}: {said}") from error
+            self.doubts += hidden_state(self.network, self.name, learner, self._means_of(split, first))
+
+    def _means_of(self, split: str, batches: Iterable[Any]) -> Callable[[nn.Module], Mapping[str, float]]:
+        assert self._losses is not None
+        losses = self._losses
+        return lambda model: losses.means(split, model, map(cloned, batches))
+
+    def _evaluations(self) -> Iterator[tuple[str, Iterable[Any]]]:
+        if not hasattr(self._own, "evaluations"):
+            return
+        for found in self._own.evaluations():
+            if not isinstance(found, tuple) or len(found) != 2 or not isinstance(found[0], str):
+                what = f"{self._name}.evaluations yields {type(found).__name__}"
+                raise RunFailed(f"{what}; it must be a tuple of a split's name and an iterable of minibatches")
+            yield found
+
+    def batch(self, device: torch.device = CPU) -> Batch:
+        """Not for a class of the user's own."""
+        raise ScenarioError.at("backend.numerics", "cannot be batched: the task is own; use sequential")
+
+    def passes(self, device: torch.device) -> Iterator[Callable[[nn.Module], object]]:
+        """Training losses of worker 0's first minibatches."""
+        if self._losses is not None:
+            batches = self.batches(0, device)
+            for step in range(_PASSES):
+                yield functools.partial(_pass, self._losses, batches(step))
+
+    def measured(self, model: nn.Module, device: torch.device) -> Iterator[tuple[str, Mapping[str, float]]]:
+        """The metrics and the loss of each split, over all its minibatches."""
+        for split, batches in self._evaluations():
+            yield split, self._means_of(split, (on(device, batch) for batch in batches))(model)
+
+
+def _pass(losses: Losses, batch: Any, model: nn.Module) -> object:
+    return losses.returned(model, batch)
+
+
+def _made(config: OwnConfig, seed: int) -> Any:
+    """The instance of the user's class."""
+    found = imported("task.task", config.task, _METHODS)
+    check_options("task.options", config.task, found, config.options)
+    with preserving_generators(), preserving_settings():
+        seed_all(key(seed, "task"))
+        try:
+            return found(**config.options)
+        except Exception as error:
+            raise ScenarioError.at("task.task", f"{config.task} raised {one_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _blamed() -> Iterator[None]:
+    """Errors about a model or a loss are about the class, which has both."""
+    try:
+        yield
+    except ScenarioError as error:
+        if error.key in ("task.model", "task.loss"):
+            raise ScenarioError.at("task.task", str(error)) from error
+        raise
+    except RunFailed as error:
+        raise ScenarioError.at("task.task", str(error)) from error

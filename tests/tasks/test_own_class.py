@@ -1,0 +1,208 @@
+"""Task `own`: a user's class against a plain loop over the same class, its state, and its errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as parquet
+import pytest
+import torch
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+from asgd_lab import tasks
+from asgd_lab.backends.build import build_task
+from asgd_lab.backends.replay import repeat
+from asgd_lab.backends.run import execute
+from asgd_lab.cli import app
+from asgd_lab.errors import ScenarioError
+from asgd_lab.record.saved_model import final_params
+from asgd_lab.scenario import Scenario
+from asgd_lab.streams import key
+from tests.whole import sample
+
+from . import own_classes
+from .against_plain_pytorch import largest
+
+SEED, STEPS = 5, 9
+ADAM = {"name": "AdamW", "lr": 0.01}
+ASGD = {"name": "asgd", "n_sync": 3}
+
+
+def stated(kind: type[Any], backend: str = "inline", **parts: Any) -> Scenario:
+    task = {"name": "own", "task": f"{own_classes.__name__}:{kind.__name__}"}
+    if not hasattr(kind, "optimizer"):
+        task["optimizer"] = ADAM
+    task |= parts.pop("task", {})
+    return Scenario.model_validate({
+        "name": "own", "seed": SEED, "task": task, "algorithm": {"name": "sgd", "n_sync": STEPS},
+        "budget": {"minibatches": STEPS}, "backend": backend, "hardware": {"compute": {"step_s": 0.001}}, **parts,
+    })  # fmt: skip
+
+
+def plain(kind: type[Any]) -> tuple[list[Tensor], nn.Module]:
+    """The parameters before, and the model after, a loop that knows nothing of the lab but its seeds."""
+    own = kind()
+    torch.manual_seed(key(SEED, "initial"))
+    model: nn.Module = own.model(SEED)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    steppers = own.optimizer(model) if hasattr(own, "optimizer") else [torch.optim.AdamW(trained, lr=0.01)]
+    stream = own.stream(0, 1, SEED) if hasattr(own, "stream") else None
+    for step in range(STEPS):
+        batch = own.batch(0, 1, SEED, step) if stream is None else next(stream)
+        torch.manual_seed(key(SEED, "model", 0, step))
+        if hasattr(own, "step"):
+            own.step(model, steppers, batch)
+            continue
+        for each in steppers:
+            if isinstance(each, torch.optim.Optimizer):
+                each.zero_grad()
+        found = own.loss(model, batch)
+        loss = found[0] if isinstance(found, tuple) else found
+        (loss[0] / loss[1] if isinstance(loss, tuple) else loss).backward()
+        for each in steppers:
+            each.step()
+    return before, model
+
+
+CASES = [(kind, backend) for kind in own_classes.GOOD for backend in ("inline", "sim")]
+
+
+@pytest.mark.parametrize(("kind", "backend"), CASES)
+def test_a_class_of_ones_own_trains_as_in_a_plain_loop_to_the_bit(
+    tmp_path: Path, kind: type[Any], backend: str
+) -> None:
+    before, model = plain(kind)
+    summary = execute(stated(kind, backend), tmp_path / "run")
+    assert largest(before, [each.detach() for each in model.parameters()], final_params(tmp_path / "run")) == 0.0
+    evaluates = hasattr(kind(), "evaluations")
+    assert any(name.endswith("_loss") for name in summary["final"]) is evaluates
+
+
+def test_evaluations_have_every_metric_and_every_split_as_a_plain_loop_counts_them(tmp_path: Path) -> None:
+    _, model = plain(own_classes.Plain)
+    execute(stated(own_classes.Plain), tmp_path / "run")
+    own, expected = own_classes.Plain(), {}
+    model.eval()
+    for split, batches in own.evaluations():
+        with torch.no_grad():
+            found = [own.loss(model, batch) for batch in batches]
+        expected[split, "loss"] = sum(loss.item() for loss, _ in found) / len(found)
+        for name in ("accuracy", "error"):
+            expected[split, name] = sum(int(each[name][0]) for _, each in found) / (own_classes.B * len(found))
+    rows = parquet.read_table(tmp_path / "run" / "evals.parquet").to_pylist()
+    told = {(row["split"], row["metric"]): row["value"] for row in rows}
+    assert told == {name: pytest.approx(value, rel=1e-5) for name, value in expected.items()}
+
+
+@pytest.mark.parametrize("kind", sample(own_classes.GOOD, 3))
+def test_real_workers_of_a_class_replay_to_the_bit_and_resume(tmp_path: Path, kind: type[Any]) -> None:
+    backend = {"name": "process", "checkpoint": {"every_updates": 20}}
+    whole = stated(kind, backend, algorithm=ASGD, budget={"minibatches": 600})  # type: ignore[arg-type]
+
+    def until_a_checkpoint(progress: Any) -> None:
+        if progress.version >= 45:
+            raise KeyboardInterrupt
+
+    assert execute(whole, tmp_path / "run", until_a_checkpoint)["status"] == "interrupted"
+    assert execute(whole, tmp_path / "run", resume=True)["status"] == "done"
+    execute(whole, tmp_path / "at-once")
+    assert (final_params(tmp_path / "run") == final_params(tmp_path / "at-once")).all()
+    assert repeat(whole, tmp_path / "run").difference is None
+
+
+@pytest.mark.parametrize("kind", own_classes.GOOD)
+def test_a_restored_learner_of_a_class_goes_on_as_the_one_that_was_saved(kind: type[Any]) -> None:
+    task = build_task(stated(kind, algorithm=ASGD, workers=2))
+    task.check_resume()
+    before, vector = task.learner(1, (params := task.initial())), task.initial()
+    for step in range(4):
+        before.minibatch(step)
+    state = {name: value.clone() for name, value in before.state().items()}
+    vector.copy_(params)
+    after = task.learner(1, vector)
+    after.load(state)
+    assert [before.minibatch(step) for step in (4, 5)] == [after.minibatch(step) for step in (4, 5)]
+    assert torch.equal(params, vector)
+
+
+def test_a_restarted_worker_reads_its_stream_from_the_step_that_it_has_reached() -> None:
+    task = build_task(stated(own_classes.Streamed))
+    first, again = (task.learner(0, task.initial()) for _ in range(2))
+    losses = [first.minibatch(step) for step in range(5)]
+    again.params.copy_(task.initial())  # type: ignore[attr-defined]
+    assert torch.equal(again.batches(3)["inputs"], task.learner(0, task.initial()).batches(3)["inputs"])  # type: ignore[attr-defined]
+    assert again.batches(0)["inputs"].equal(task.learner(0, task.initial()).batches(0)["inputs"])  # type: ignore[attr-defined]
+    assert task.learner(0, task.initial()).minibatch(0) == losses[0]
+
+
+def test_momentum_that_is_reset_leaves_a_schedule_of_ones_own_where_it_was() -> None:
+    task = build_task(stated(own_classes.TwoOptimizers))
+    learner: Any = task.learner(0, task.initial())
+    for step in range(6):
+        learner.minibatch(step)
+    rate = learner.optimizer.param_groups[0]["lr"]
+    assert rate < 0.01
+    learner.reset_momentum()
+    assert learner.optimizer.param_groups[0]["lr"] == rate
+    learner.minibatch(6)
+    assert learner.optimizer.param_groups[0]["lr"] < rate
+
+
+@pytest.mark.parametrize(("kind", "message"), own_classes.WRONG)
+def test_a_wrong_class_is_told_in_one_line_with_its_name_before_the_start(kind: type[Any], message: str) -> None:
+    with pytest.raises(ScenarioError) as caught:
+        build_task(stated(kind))
+    assert caught.value.key == "task.task"
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert kind.__name__ in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "keys", "key", "message"),
+    [
+        (own_classes.Plain, {"options": {"hiden": 3}}, "task.options.hiden", "did you mean 'hidden'?"),
+        (own_classes.Gan, {"optimizer": ADAM}, "task.optimizer", "makes its own; remove it"),
+        (own_classes.Gan, {"clip": {"norm": 1.0}}, "task.clip", "has a step of its own, which may clip"),
+        (own_classes.Gan, {"precision": "bfloat16"}, "task.precision", "has a step of its own, which may cast"),
+        (own_classes.Plain, {"task": "tests.tasks.own_classes:Non"}, "task.task", "has no 'Non'"),
+        (own_classes.Plain, {"task": "no_such_module:Mine"}, "task.task", "no_such_module cannot be imported"),
+    ],
+)
+def test_keys_beside_a_class_that_contradict_it_are_refused(
+    kind: type[Any], keys: dict[str, Any], key: str, message: str
+) -> None:
+    with pytest.raises(ScenarioError, match=message) as caught:
+        build_task(stated(kind, task=keys))
+    assert caught.value.key == key
+
+
+def test_a_step_of_ones_own_has_no_gradients_to_push() -> None:
+    push = {"name": "asgd", "n_sync": 2, "push": "gradient", "rule": [{"name": "sgd", "lr": 0.1}]}
+    with pytest.raises(ScenarioError, match="has a step of its own; use push: delta"):
+        build_task(stated(own_classes.Gan, algorithm=push))
+
+
+def test_a_class_is_imported_and_run_only_if_it_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "stranger.py").write_text("open('ran', 'w').close()\nclass Task: pass\n")
+    (tmp_path / "own.yaml").write_text(
+        "name: own\ntask: {name: own, task: 'stranger:Task'}\nalgorithm: {name: asgd, n_sync: 2}\n"
+        "budget: {minibatches: 9}\nbackend: inline\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    found = CliRunner().invoke(app, ["run", "own.yaml"])
+    assert found.exit_code == 2
+    assert "own.yaml:2: task.task: stranger:Task (task.task) would be imported and run" in found.output
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_class_cannot_be_batched_and_auto_computes_it_one_by_one(tmp_path: Path) -> None:
+    backend = {"name": "sim", "numerics": "auto"}
+    summary = execute(stated(own_classes.Plain, backend, algorithm=ASGD, workers=2), tmp_path / "run")  # type: ignore[arg-type]
+    assert summary["numerics"]["mode"] == "sequential"
+    task = tasks.build(stated(own_classes.Plain).task, 0, {}, checked=True)
+    with pytest.raises(ScenarioError, match="cannot be batched: the task is own"):
+        task.batch()
