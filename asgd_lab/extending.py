@@ -9,14 +9,14 @@ from asgd_lab.algorithms.base import Links, Push
 from asgd_lab.algorithms.codecs import Compression
 from asgd_lab.protocol.algorithms import Algorithm, blocking
 from asgd_lab.protocol.codecs import Codec
-from asgd_lab.protocol.effects import Effect, Fetch, Program, Start, Train, Wait
+from asgd_lab.protocol.effects import Effect, Fetch, Program, Start, Train, Wait, lease
 from asgd_lab.protocol.effects import Push as PushEffect
 from asgd_lab.protocol.gates import APPLY, HOLD, KEEP, Action, Gate, Verdict, View, drop
 from asgd_lab.protocol.members import Member
 from asgd_lab.protocol.messages import PushRequest, Reason
 from asgd_lab.protocol.replica import Replica
 from asgd_lab.protocol.rules import Context, Rule, Scaled, State, Workspace, chain, weighing
-from asgd_lab.protocol.vectors import AnchoredDelta, Delta, GradientSum
+from asgd_lab.protocol.vectors import Anchored, AnchoredDelta, Delta, GradientSum
 
 __all__ = [
     "APPLY",
@@ -25,6 +25,7 @@ __all__ = [
     "Action",
     "Added",
     "Algorithm",
+    "Anchored",
     "AnchoredDelta",
     "Apart",
     "Codec",
@@ -59,5 +60,6 @@ __all__ = [
     "blocking",
     "chain",
     "drop",
+    "lease",
     "weighing",
 ]

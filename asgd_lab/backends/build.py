@@ -15,6 +15,9 @@ from asgd_lab.protocol.algorithms import Algorithm
 from asgd_lab.protocol.client import Client
 from asgd_lab.protocol.members import Budget
 from asgd_lab.protocol.parameters import Memory, Parameters
+from asgd_lab.protocol.parameters_in_parts import InParts
+from asgd_lab.protocol.parts import spans
+from asgd_lab.protocol.programs import in_parts
 from asgd_lab.protocol.replica import Replica
 from asgd_lab.protocol.server import Server
 from asgd_lab.record.saved_model import saved
@@ -134,8 +137,10 @@ def build_worker(
     If `params` are given it trains in them, and does not change their values before it adopts a center.
     """
     params = initial.clone() if params is None else params
+    parts = algorithm.parts
     if task.size:
-        vectors = algorithm.vectors(params, params, updates[0])
+        center = initial.clone() if parts else params  # parts are fetched into it
+        vectors = algorithm.vectors(params, center, updates[0])
         learner = task.learner(worker, params, vectors.gradients)
         resets = algorithm.momentum_at_fetch == "reset"
 
@@ -144,11 +149,12 @@ def build_worker(
             if resets:
                 learner.reset_momentum()
 
-        replica = Replica(worker, vectors, after_adopt, updates, task.size_bytes, algorithm.codec)
+        replica = Replica(worker, vectors, after_adopt, updates, task.size_bytes, algorithm.codec, parts)
     else:
         learner = task.learner(worker, params)
-        replica = Replica(worker, size_bytes=task.size_bytes, codec=algorithm.codec)
-    return Worker(replica, learner, Client(replica, algorithm.program(replica)))
+        replica = Replica(worker, size_bytes=task.size_bytes, codec=algorithm.codec, parts=parts)
+    program = algorithm.program(replica)
+    return Worker(replica, learner, Client(replica, in_parts(program, worker, parts) if parts else program))
 
 
 def build_server(
@@ -159,11 +165,17 @@ def build_server(
     mailboxes: Mapping[int, Tensor],
     memory: Memory | None = None,
     counting: bool = False,
+    workers: int = 1,
 ) -> Server:
     """The server; it only counts for a task without parameters, or if workers share the parameters.
 
-    See `Parameters` for the rest.
+    `workers` in the run; see `Parameters` for the rest.
     """
-    learns = task.size and not algorithm.shared
-    parameters = Parameters(initial, algorithm.rule, mailboxes, memory, counting) if learns else None
-    return Server(algorithm.gate, algorithm.n_fetch, budget, parameters)
+    parameters: Parameters | InParts | None = None
+    if task.size and not algorithm.shared:
+        if algorithm.parts:
+            each = spans(task.size, algorithm.parts)
+            parameters = InParts(initial, algorithm.rule, mailboxes, each, workers, memory, counting)
+        else:
+            parameters = Parameters(initial, algorithm.rule, mailboxes, memory, counting)
+    return Server(algorithm.gate, algorithm.n_fetch, budget, parameters, algorithm.parts)

@@ -112,7 +112,7 @@ class Row(NamedTuple):
     number: int = 0
     base: int = 0
     steps: int = 0  # of a push; for a fetch, of its immediate grant
-    detail: int = 0  # ahead, buffer, why, slot, or a digest
+    detail: int = 0  # of a fetch: 1 if ahead, and 2 more if without a lease; else buffer, why, slot, or a digest
     part: int = 0
     size_bytes: int = 0
     stopped: int = 0
@@ -143,8 +143,9 @@ class Row(NamedTuple):
                 worker,
                 incarnation,
                 number,
-                bool(self.detail),
+                bool(self.detail & 1),
                 self.part,
+                not self.detail & _NO_LEASE,
                 self.stopped,
                 self.wasted,
                 self.returned,
@@ -190,6 +191,7 @@ class Row(NamedTuple):
 FORMAT = f"{len(Row._fields) - 2}q2d"
 _VERSION_1 = "7q2d3q"
 _FETCH, _PUSH = int(Kind.FETCH), int(Kind.PUSH)  # plain integers are packed faster than members of an enumeration
+_NO_LEASE = 2  # in a fetch's detail
 _NOT_YET = UNKNOWN, UNKNOWN, 0
 
 
@@ -271,7 +273,8 @@ def _row(message: Logged, times: Times, own: Grant | Ack | None) -> tuple[float,
         ended = own.version, own.staleness, own.reason  # type: ignore[union-attr]
         return _PUSH, worker, incarnation, number, base, steps, buffer, *more, *ended, *times, loss, error
     if kind is FetchRequest:
-        worker, incarnation, number, ahead, part, *void = message  # type: ignore[misc]
+        worker, incarnation, number, ahead, part, lease, *void = message  # type: ignore[misc]
+        ahead = ahead if lease else ahead + _NO_LEASE
         version, steps = (UNKNOWN, 0) if own is None else (own.version, own.steps)
         return (
             _FETCH, worker, incarnation, number, 0, steps, ahead, part, 0, *void, version, UNKNOWN, 0, *times, 0.0, 0.0,

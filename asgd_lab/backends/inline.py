@@ -29,7 +29,19 @@ from asgd_lab.protocol.algorithms import Algorithm
 from asgd_lab.protocol.client import Step
 from asgd_lab.protocol.effects import Train
 from asgd_lab.protocol.members import Budget
-from asgd_lab.protocol.messages import DROPPED, KEPT, Ack, Answer, FetchRequest, Grant, Join, Leave, PushRequest, Why
+from asgd_lab.protocol.messages import (
+    ALL,
+    DROPPED,
+    KEPT,
+    Ack,
+    Answer,
+    FetchRequest,
+    Grant,
+    Join,
+    Leave,
+    PushRequest,
+    Why,
+)
 from asgd_lab.protocol.replica import Replica
 from asgd_lab.record.columns import KINDS
 from asgd_lab.record.run import RunDirectory
@@ -72,7 +84,7 @@ class Inline:
         self.initial = task.initial() if initial is None else initial
         self.mailboxes: dict[int, Tensor] = {}
         self._shared = self.initial.clone() if algorithm.shared else None
-        self.server = build_server(task, algorithm, budget, self.initial, self.mailboxes)
+        self.server = build_server(task, algorithm, budget, self.initial, self.mailboxes, workers=workers)
         self.workers: dict[int, Worker] = {}
         self.first: Learner | None = None  # of worker 0, even after it has left: evaluations use its buffers
         self.ready: set[int] = set()  # workers that may take a turn; the others wait for an answer
@@ -109,7 +121,9 @@ class Inline:
             raise ProtocolError(f"it is not worker {worker}'s turn: it waits for a grant, or has left")
         entry = self.workers[worker]
         step = entry.client.advance()
-        assert step is not None, "it is ready"
+        if step is None:  # it waits now
+            self.ready.discard(worker)
+            return
         self._observer.step(worker, step)
         if type(step) is Train:
             self._train(entry)
@@ -170,9 +184,14 @@ class Inline:
                 self.ready.add(answer.worker)
 
     def _point(self, entry: Worker, grant: Grant) -> None:
-        """Point the replica's center at its granted version."""
-        if entry.replica.vectors is not None and grant.steps and self.server.parameters is not None:
-            entry.replica.vectors.center = self.server.parameters.vector(grant.slot)
+        """Give the replica its granted version."""
+        replica, parameters = entry.replica, self.server.parameters
+        if replica.vectors is not None and grant.slot >= 0 and parameters is not None:
+            vector = parameters.vector(grant.slot, grant.part)
+            if grant.part == ALL:
+                replica.vectors.center = vector
+            else:
+                replica.receive(grant.part, vector)
 
 
 class _Book(Observer):

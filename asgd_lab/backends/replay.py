@@ -223,7 +223,7 @@ class Repetition:
         """Point the replica's center at its granted version."""
         if replica.vectors is not None and grant.steps:
             assert self.server.parameters is not None
-            replica.vectors.center = self.server.parameters.vector(grant.slot).to(self.device)
+            replica.vectors.center = self.server.parameters.vector(grant.slot, grant.part).to(self.device)
 
 
 @settled()

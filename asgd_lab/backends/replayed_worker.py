@@ -9,8 +9,7 @@ from typing import NamedTuple
 from asgd_lab.backends.build import Worker
 from asgd_lab.backends.event_log import Kind, Row
 from asgd_lab.backends.failing import minibatch_failed
-from asgd_lab.protocol.client import FETCH
-from asgd_lab.protocol.effects import Train
+from asgd_lab.protocol.effects import FETCH, Train
 from asgd_lab.protocol.messages import FetchRequest, Grant, Leave, PushRequest, Request, Stop
 from asgd_lab.protocol.replica import Replica
 

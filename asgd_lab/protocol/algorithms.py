@@ -36,6 +36,7 @@ class Algorithm:
     shared: bool = False  # do all workers train in one vector, so that the server only counts their rounds?
     overlaps: bool = False  # may an answer arrive before the program waits for it?
     codec: Codec | None = None  # between an update and its wire form
+    parts: int = 0  # of the parameters, with versions and messages of their own; 0: the vector is undivided
 
     def __post_init__(self) -> None:
         rules.check(self.rule, self.pushes, self.gate.collects)

@@ -19,12 +19,10 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from asgd_lab.errors import ProtocolError
-from asgd_lab.protocol.effects import Effect, Fetch, Program, Push, Start, Train, Wait
-from asgd_lab.protocol.messages import ALL, Ack, Answer, FetchRequest, Grant, Leave, PushRequest, Request, Stop, new
+from asgd_lab.protocol.effects import FETCH, Effect, Fetch, Program, Push, Start, Train, Wait, exchange_of
+from asgd_lab.protocol.messages import Ack, Answer, FetchRequest, Grant, Leave, PushRequest, Request, Stop, new
 from asgd_lab.protocol.replica import Replica
 
-FETCH = -1  # in place of a buffer: the fetch
-NOTHING = -2
 R = TypeVar("R", FetchRequest, PushRequest)
 Step = Train | FetchRequest | PushRequest | Grant | Ack | Wait | Leave
 
@@ -34,23 +32,31 @@ class Client:
 
     __slots__ = (
         "_answers", "_early", "_stopped", "_then", "_under_way", "_void", "awaits", "fetches",
-        "lease", "program", "replica", "stopping",
+        "lease", "program", "replica", "stopping", "taken",
     )  # fmt: skip
 
     def __init__(self, replica: Replica, program: Program) -> None:
         self.replica, self.program = replica, program
         self.fetches = 0  # the number of the last one
-        self.awaits: int | None = None  # FETCH, or the buffer of a push
+        self.awaits: int | None = None  # the exchange that the program waits for
+        self.taken = FETCH  # the exchange whose answer the program has taken last
         self.stopping = False  # has the current lease been stopped?
-        self._under_way: dict[int, Request] = {}  # requests without an answer, by FETCH or buffer, in the order sent
+        self._under_way: dict[int, Request] = {}  # requests without an answer, by exchange, in the order sent
         self._answers: dict[int, Grant | Ack] = {}  # heard, and not taken by the program yet
-        self._then = False  # does a fetch follow the push that the program waits for?
+        self._then: Fetch | None = None  # the fetch that follows the push that the program waits for, if known
         self._early = False  # has the next fetch been sent already?
         self.lease = 0  # the number of the fetch that the current minibatches were leased with
         self._stopped = 0  # the number of the last stopped lease
         self._void: tuple[int, int, int] | None = None  # of a stopped lease, for the next request
 
     # ------------------------------------------------------------------ for the carrier
+
+    @staticmethod
+    def key(request: Request) -> int:
+        """The exchange of a request, as `awaits` and `taken` state it; see `effects.exchange_of`."""
+        if type(request) is FetchRequest:
+            return exchange_of(True, request.part)
+        return exchange_of(False, request.part, request.buffer)  # type: ignore[union-attr]
 
     def begin(self, incarnation: int, pushes: int, minibatches: int, fetches: int = 0) -> None:
         """Begin this life as that incarnation, with the worker's counts so far."""
@@ -64,18 +70,23 @@ class Client:
             effect = next(self.program, None)
             kind = type(effect)
             if kind is Train:
+                if not self.replica.steps:
+                    continue
                 if not self.stopping:
                     return effect  # type: ignore[return-value]
                 self.trained(0.0, 0.0, 0)
             elif kind is Push:
-                self.awaits = effect.buffer  # type: ignore[union-attr]
-                self._then = effect.then is not None  # type: ignore[union-attr]
-                return self._push(self.awaits)
+                push = self._push(effect)  # type: ignore[arg-type]
+                self.awaits = effect.exchange  # type: ignore[union-attr]
+                self._then = effect.then  # type: ignore[union-attr]
+                return push
             elif kind is Fetch:
-                self.awaits = FETCH
                 if not self._early:
-                    return self._fetch(ahead=False)
+                    fetch = self._fetch(effect, ahead=False)  # type: ignore[arg-type]
+                    self.awaits = effect.exchange  # type: ignore[union-attr]
+                    return fetch
                 self._early = False
+                self.awaits = FETCH
                 if FETCH in self._answers:
                     return self._take(FETCH, self._answers.pop(FETCH))
             else:
@@ -89,18 +100,18 @@ class Client:
         """
         if answer.incarnation != self.replica.incarnation:
             return False
-        if type(answer) is Stop:
+        kind = type(answer)
+        if kind is Stop:
             self._stopped = answer.number
             self.stopping = self.stopping or answer.number == self.lease
             return False
-        if (awaits := self.awaits) is not None:
-            request = self._under_way[awaits]
-            if request.number == answer.number and type(answer) is (Grant if awaits == FETCH else Ack):
-                self._take(awaits, answer)
-                return True
-        which = FETCH if type(answer) is Grant else self._buffer_of(answer.number)
-        if which in self._under_way and self._under_way[which].number == answer.number:
-            self._answers[which] = answer  # type: ignore[assignment]
+        if (awaits := self.awaits) is not None and _answers(self._under_way[awaits], answer):  # type: ignore[arg-type]
+            self._take(awaits, answer)  # type: ignore[arg-type]
+            return True
+        for which, request in self._under_way.items():
+            if _answers(request, answer):  # type: ignore[arg-type]
+                self._answers[which] = answer  # type: ignore[assignment]
+                break
         return False
 
     def trained(self, loss_sum: float, error_sum: float, taken: int | None = None) -> None:
@@ -122,10 +133,10 @@ class Client:
 
     def early_fetch(self) -> FetchRequest | None:
         """The request of the fetch that follows the push the program waits for; None if none is known to follow."""
-        if not self._then or self._early or FETCH in self._under_way:
+        if self._then is None or self._early or FETCH in self._under_way:
             return None
         self._early = True
-        return self._fetch(ahead=False)
+        return self._fetch(self._then, ahead=False)
 
     def place(self) -> tuple[list[int], list[float]]:
         """The state of this life, without its tensors, while it waits for a fetch alone; the fetch counts as unsent."""
@@ -161,33 +172,37 @@ class Client:
         if not isinstance(effect, Start | Wait):
             raise ProtocolError(f"worker {self.replica.worker} yields {effect!r}, which is no effect")
         exchange = effect.effect
-        which = FETCH if type(exchange) is Fetch else exchange.buffer  # type: ignore[union-attr]
         if type(effect) is Start:
-            return self._fetch(ahead=True) if which == FETCH else self._push(which)
+            return self._fetch(exchange, ahead=True) if type(exchange) is Fetch else self._push(exchange)  # type: ignore[arg-type]
+        which = exchange.exchange
         if which not in self._under_way:
             return effect  # type: ignore[return-value]
         self.awaits = which
         answer = self._answers.pop(which, None)
         return None if answer is None else self._take(which, answer)
 
-    def _fetch(self, ahead: bool) -> FetchRequest:
-        if FETCH in self._under_way:
+    def _fetch(self, effect: Fetch, ahead: bool) -> FetchRequest:
+        which = effect.exchange
+        if which in self._under_way:
             raise self._started_twice("a fetch")
         self.fetches = number = self.fetches + 1
         replica = self.replica
-        request = new(FetchRequest, (replica.worker, replica.incarnation, number, ahead, ALL, 0, 0, 0))
+        request = new(
+            FetchRequest, (replica.worker, replica.incarnation, number, ahead, effect.part, effect.lease, 0, 0, 0)
+        )
         if self._void is not None:
             request, self._void = _with(request, self._void), None
-        self._under_way[FETCH] = request
+        self._under_way[which] = request
         return request
 
-    def _push(self, buffer: int) -> PushRequest:
-        if buffer in self._under_way:
-            raise self._started_twice(f"a push from buffer {buffer}")
-        request = self.replica.arriving()
+    def _push(self, effect: Push) -> PushRequest:
+        which = effect.exchange
+        if which in self._under_way:
+            raise self._started_twice(f"a push from buffer {effect.buffer}")
+        request = self.replica.arriving(effect.part)
         if self._void is not None:
             request, self._void = _with(request, self._void), None
-        self._under_way[buffer] = request
+        self._under_way[which] = request
         return request
 
     def _started_twice(self, what: str) -> ProtocolError:
@@ -195,19 +210,25 @@ class Client:
 
     def _take(self, which: int, answer: Grant | Ack) -> Grant | Ack:
         """Let the program continue with this answer."""
-        self.awaits, self._then = None, False
-        del self._under_way[which]
+        self.awaits = self._then = None
+        self.taken = which
+        request = self._under_way.pop(which)
         if type(answer) is Grant:
-            self.lease = answer.number
-            self.stopping = answer.number == self._stopped
-            self.replica.grant(answer.version, answer.steps)
+            if request.lease:  # type: ignore[union-attr]
+                self.lease = answer.number
+                self.stopping = answer.number == self._stopped
+            _, _, _, version, steps, _, part = answer
+            self.replica.grant(version, steps, part, request.lease)  # type: ignore[union-attr]
         return answer
 
-    def _buffer_of(self, number: int) -> int:
-        for which, request in self._under_way.items():
-            if which != FETCH and request.number == number:
-                return which
-        return NOTHING
+
+def _answers(request: Request, answer: Grant | Ack) -> bool:
+    """Whether this is the answer to the request."""
+    return (
+        request.number == answer.number
+        and request.part == answer.part
+        and (type(request) is FetchRequest) is (type(answer) is Grant)
+    )
 
 
 def _with(request: R, void: tuple[int, int, int]) -> R:

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from asgd_lab.protocol.messages import ALL, NO_PART
 from asgd_lab.protocol.replica import Replica
+
+FETCH = -1  # the exchange of a fetch of the whole vector
+_MANY = 2**20  # more than there are buffers
+
+
+def exchange_of(is_fetch: bool, part: int, buffer: int = 0) -> int:
+    """The number of an exchange, of which a worker has at most one under way: FETCH, or the buffer of a push.
+
+    A lease alone, and a fetch or a push of one part, have other numbers.
+    """
+    if is_fetch:
+        return part if part < 0 else NO_PART - 1 - part
+    return buffer if part == ALL else buffer + _MANY * (part + 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -13,10 +27,21 @@ class Fetch:
     """Ask the server for its parameters; done when `replica.center` holds one version of them.
 
     The grant sets `replica.version` and `replica.granted`, the minibatches until the next fetch; 0 means that no work
-    is left.
+    is left. A fetch of one `part`, or without a `lease`, leaves everything else as it is.
     """
 
     replica: Replica
+    part: int = ALL
+    lease: bool = True
+    exchange: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "exchange", exchange_of(True, self.part))
+
+
+def lease(replica: Replica) -> Fetch:
+    """Ask the server for minibatches alone; they are added to `replica.granted`, and 0 means that none is left."""
+    return Fetch(replica, NO_PART)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,6 +61,11 @@ class Push:
     replica: Replica
     buffer: int = 0  # the index of the replica's update
     then: Fetch | None = None
+    part: int = ALL
+    exchange: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "exchange", exchange_of(False, self.part, self.buffer))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

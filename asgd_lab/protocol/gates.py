@@ -19,12 +19,19 @@ from asgd_lab.protocol.messages import PushRequest, Reason
 
 
 class View(Protocol):
-    """The server as a gate sees it."""
+    """The server as a gate sees it; of a divided vector: the part that it is asked about."""
 
+    part: int  # ALL if the vector is undivided
     version: int
     version_ns: int  # when the newest version was made, on the run's clock
-    now_ns: int  # on the run's clock, when the current message was heard
-    n_fetch: int  # the default minibatches of a lease
+
+    @property
+    def now_ns(self) -> int:
+        """The time on the run's clock at which the current message was heard."""
+
+    @property
+    def n_fetch(self) -> int:
+        """The default minibatches of a lease."""
 
     @property
     def members(self) -> Collection[int]:

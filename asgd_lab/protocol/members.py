@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from asgd_lab.errors import ProtocolError
-from asgd_lab.protocol.messages import FetchRequest, PushRequest
+from asgd_lab.protocol.messages import ALL, FetchRequest, PushRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class Member:
 
     `incarnation`: its life, from 1. `sequence`: its pushes, and `taken`: the minibatches that it pushed or wasted, both
     over all its lives. `clock`: the rounds that it pushed; a new member starts at the slowest member's. `owed`: the
-    minibatches leased to it and not pushed. `fetches`: its fetches in this life. `fetching`, `pushing`: whether it
-    waits for a grant, or for a push that is held.
+    minibatches leased to it and not pushed. `fetches`: its fetches in this life. `fetching`: whether it waits for a
+    lease.
 
     Of its last lease, `lease` is the number of the fetch, `lease_version` the version, `lease_steps` the minibatches,
     `lease_ns` the time of the grant on the run's clock, and `trials` counts the leases from that version, this one
@@ -42,7 +42,6 @@ class Member:
     allotted: int = 0  # of a round: granted by the next fetch
     fetches: int = 0
     fetching: bool = False
-    pushing: bool = False
     lease: int = 0
     lease_version: int = 0
     lease_steps: int = 0
@@ -51,6 +50,10 @@ class Member:
     stopped: int = 0
     round_steps: int = 0
     round_ns: int = 0
+    # With several parts:
+    pushed: list[int] = field(default_factory=list)  # minibatches that each part has been pushed with, in this life
+    numbers: list[int] = field(default_factory=list)  # the last push of each part
+    first_applied: int = 0  # at the end of the run: the last push of which the first part had come
 
     @property
     def speed(self) -> float:
@@ -90,61 +93,62 @@ class Kept:
 
     def __init__(self, copies: int) -> None:
         self._most = copies
-        self.entries: dict[tuple[int, int], tuple[PushRequest, int]] = {}  # by worker and number
-
-    def __len__(self) -> int:
-        return len(self.entries)
+        self.entries: dict[tuple[int, int], tuple[PushRequest, int, int]] = {}  # by worker and number
 
     def pushes(self) -> list[PushRequest]:
         """The pushes in order of arrival."""
-        return [push for push, _ in self.entries.values()]
+        return [push for push, _, _ in self.entries.values()]
 
     def holds(self, worker: int) -> bool:
         """Whether a push of this worker, of any incarnation, is held in its mailbox."""
-        return any(whose == worker and copy == self.IN_MAILBOX for (whose, _), (_, copy) in self.entries.items())
+        return any(whose == worker and copy == self.IN_MAILBOX for (whose, _), (_, _, copy) in self.entries.items())
 
-    def hold(self, push: PushRequest) -> None:
-        """Hold the push in its mailbox."""
-        self.entries[push.worker, push.number] = push, self.IN_MAILBOX
+    def hold(self, push: PushRequest, count: int) -> None:
+        """Hold the push in its mailbox, with its count of minibatches."""
+        self.entries[push.worker, push.number] = push, count, self.IN_MAILBOX
 
-    def copy(self, push: PushRequest) -> int:
-        """Keep the push in a copy; return the number of a free copy."""
-        taken = {copy for _, copy in self.entries.values()}
+    def copy(self, push: PushRequest, count: int) -> int:
+        """Keep the push in a copy, with its count of minibatches; return the number of a free copy."""
+        taken = {copy for _, _, copy in self.entries.values()}
         number = next(number for number in range(len(self.entries) + 1) if number not in taken)
         if number >= self._most:
             raise ProtocolError(f"the gate keeps {number + 1} pushes, and says that it keeps {self._most} at most")
-        self.entries[push.worker, push.number] = push, number
+        self.entries[push.worker, push.number] = push, count, number
         return number
 
-    def sorted(self) -> list[tuple[PushRequest, int]]:
-        """The pushes by worker and number, with the numbers of their copies."""
+    def sorted(self) -> list[tuple[PushRequest, int, int]]:
+        """The pushes by worker and number, with their counts and the numbers of their copies."""
         return [self.entries[key] for key in sorted(self.entries)]
 
     def clear(self) -> None:
         self.entries.clear()
 
 
-def objection_to_fetch(member: Member, request: FetchRequest) -> str:
-    """The fault of a refused fetch."""
+def objection_to_fetch(member: Member, request: FetchRequest, held: bool) -> str:
+    """The fault of a refused fetch; a push of the worker is `held` or not."""
     worker, incarnation, number = request[:3]
     if incarnation != member.incarnation:
         return f"worker {worker} fetches as incarnation {incarnation}, not {member.incarnation}"
-    if member.fetching or member.pushing:
+    if member.fetching or held:
         return f"worker {worker} fetches while it waits for an answer"
-    if number != member.fetches + 1:
+    if number != member.fetches + 1 and not member.numbers:
         return f"worker {worker} sends fetch {number}, not {member.fetches + 1}"
     return f"worker {worker} fetches ahead, and this gate holds workers back"
 
 
-def objection_to_push(member: Member, push: PushRequest, version: int) -> str:
-    """The fault of a refused push, with `version` the newest."""
+def objection_to_push(member: Member, push: PushRequest, version: int, held: bool) -> str:
+    """The fault of a refused push, with `version` the newest, and a push of the worker `held` or not."""
     worker, incarnation, number, base, steps = push[:5]
     if incarnation != member.incarnation:
         return f"worker {worker} pushes as incarnation {incarnation}, not {member.incarnation}"
-    if member.fetching or member.pushing:
+    if member.fetching or held:
         return f"worker {worker} pushes while it waits for an answer"
-    if number != member.sequence + 1:
-        return f"worker {worker} sends push {number}, not {member.sequence + 1}"
-    if not 0 < steps <= member.owed - push.returned:
-        return f"worker {worker} pushes {steps} minibatches and owes {member.owed - push.returned}"
+    last = member.numbers[push.part] if member.numbers else member.sequence
+    if number != last + 1 if push.part == ALL else number <= last:
+        return f"worker {worker} sends push {number}, not {last + 1}"
+    owed = member.owed - push.returned
+    if member.numbers:
+        owed += min(member.pushed) - member.pushed[push.part]
+    if not 0 < steps <= owed:
+        return f"worker {worker} pushes {steps} minibatches and owes {owed}"
     return f"worker {worker} pushes work on version {base} of {version}"

@@ -4,8 +4,9 @@ A message is made once, by its sender, and the same object goes through the carr
 message holds a vector: updates and centers are in buffers, which messages name. Nor do messages hold times; the carrier
 knows when it sent and heard them.
 
-A *lease* is the number of minibatches that a granted fetch allows, numbered as the fetch is. `part` names a span of the
-parameters with versions of its own; `ALL` is the whole vector.
+A *lease* is a number of minibatches that a worker may take; it comes with a fetch, or alone, and has that request's
+number. `part` names a span of the parameters with versions of its own. An undivided vector has messages for `ALL` of
+the vector; if the vector is divided, each message is of one part, and those of one push have the same number.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ new = tuple.__new__
 """`new(Ack, (worker, ...))`, with all fields in order, takes a third of the time of `Ack(worker, ...)`: for the four
 messages of every round."""
 
-ALL = -1  # parts: the whole vector
+ALL = -1  # in place of a part: the whole vector
+NO_PART = -2  # in place of a part: a lease alone
+NOWHERE = -1  # in place of a slot: a grant without parameters
 DROPPED = -1  # in place of a version: the push went into none
 KEPT = -2  # in place of a version: the push is merged later, and its worker continues; another Ack ends it
 
@@ -61,13 +64,14 @@ class Leave(NamedTuple):
 
 
 class FetchRequest(NamedTuple):
-    """A worker asks for parameters and for minibatches to take with them."""
+    """A worker asks for parameters, for minibatches to take, or for both."""
 
     worker: int
     incarnation: int
     number: int  # of this life's fetches, from 1
     ahead: bool = False  # asked while it still trains: answered at once, with 0 minibatches if none is left
     part: int = ALL
+    lease: bool = True  # are minibatches asked for?
     stopped: int = 0  # the number of the lease that was stopped since its last message; 0: none
     wasted: int = 0  # minibatches that it had taken and not pushed when it heard the stop
     returned: int = 0  # minibatches leased to it that no push will carry because of the stop, the wasted ones included
@@ -80,7 +84,7 @@ class PushRequest(NamedTuple):
     incarnation: int
     number: int  # of the worker's pushes, over all its incarnations, from 1
     base: int  # version of the oldest center that contributed
-    steps: int  # minibatches in it
+    steps: int  # minibatches in it; they are counted once, when all parts have been pushed with them
     loss: float  # means over those minibatches, as the replica saw them before each step
     error: float
     buffer: int = 0  # the mailbox that holds the update
@@ -109,9 +113,9 @@ class Wake(NamedTuple):
 
 
 class Grant(NamedTuple):
-    """The answer to a fetch: the worker may read `version` and take `steps` minibatches.
+    """The answer to a fetch: the worker may read `version`, and take `steps` minibatches if it asked for them.
 
-    With 0 minibatches it pushes its remaining work, or leaves.
+    If it asked and gets none, it pushes its remaining work, or leaves.
     """
 
     worker: int
@@ -119,7 +123,7 @@ class Grant(NamedTuple):
     number: int  # of the fetch
     version: int
     steps: int
-    slot: int = 0  # the buffer that holds the version, if there are parameters and minibatches
+    slot: int = NOWHERE  # the buffer that holds the version
     part: int = ALL
 
 
@@ -131,7 +135,7 @@ class Ack(NamedTuple):
     number: int  # of the push
     version: int  # the one it went into, or DROPPED, or KEPT
     staleness: int  # versions made between the fetch of its oldest center and its application or drop
-    steps: int
+    steps: int  # minibatches that are counted with it
     reason: int = Reason.NONE
     part: int = ALL
 

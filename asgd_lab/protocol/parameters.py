@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from asgd_lab.protocol.messages import PushRequest
+from asgd_lab.protocol.messages import ALL, PushRequest
 from asgd_lab.protocol.rules import Context, Rule, Scaled, Workspace, chain
 
 
@@ -103,7 +103,12 @@ class Parameters:
         """The Euclidean distance between the newest version and the one that `worker` has pinned."""
         return float(torch.dist(self.current, self._slots[self._pinned[worker]]))
 
-    def vector(self, slot: int) -> Tensor:
+    @property
+    def parts(self) -> list[Parameters]:
+        """Itself: they are one part."""
+        return [self]
+
+    def vector(self, slot: int, part: int = ALL) -> Tensor:
         """(P,) the memory of a slot; read only."""
         return self._slots[slot]
 

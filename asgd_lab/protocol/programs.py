@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from asgd_lab.protocol.effects import Fetch, Program, Push, Start, Train, Wait
+from collections.abc import Iterator, Sequence
+
+from asgd_lab.protocol.effects import Effect, Fetch, Program, Push, Start, Train, Wait
+from asgd_lab.protocol.messages import ALL
 from asgd_lab.protocol.replica import Replica
 
 
@@ -85,3 +88,40 @@ def overlapped(replica: Replica, n_push: int, depth: int) -> Program:
             turn = (turn + 1) % depth
             replica.turn(turn)
         yield from frees  # a blocking fetch may wait long, and the server accepts no push of its worker meanwhile
+
+
+def in_parts(program: Program, worker: int, parts: int) -> Program:
+    """The program, with an exchange of each part in place of one of the whole vector.
+
+    The lease comes with part 0. Workers send their pushes from different parts on.
+    """
+    order = [(worker + index) % parts for index in range(parts)]
+    fetches: dict[Fetch, list[Fetch]] = {}
+    pushes: dict[Push, list[Push]] = {}
+    for effect in program:
+        exchange = effect.effect if isinstance(effect, Start | Wait) else effect
+        if isinstance(exchange, Fetch) and exchange.part == ALL:
+            if exchange not in fetches:
+                fetches[exchange] = [
+                    Fetch(exchange.replica, part, exchange.lease and not part) for part in reversed(range(parts))
+                ]
+            yield from _all(effect, fetches[exchange])
+        elif isinstance(exchange, Push) and exchange.part == ALL:
+            if exchange not in pushes:
+                pushes[exchange] = [Push(exchange.replica, exchange.buffer, part=part) for part in order]
+            yield from _all(effect, pushes[exchange])
+        else:
+            yield effect
+
+
+def _all(effect: Effect, each: Sequence[Fetch] | Sequence[Push]) -> Iterator[Effect]:
+    """The effects in the place of one: starts, waits, or both; the last of a blocking one blocks."""
+    if not isinstance(effect, Wait):
+        blocks = not isinstance(effect, Start)
+        for one in each[: len(each) - blocks]:
+            yield Start(one)
+        if blocks:
+            yield each[-1]
+    if not isinstance(effect, Start):
+        for one in each[:-1] if not isinstance(effect, Wait) else each:
+            yield Wait(one)

@@ -6,14 +6,42 @@ All arithmetic of a worker program is here and there. P is the length of the fla
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from asgd_lab.errors import ProtocolError
 from asgd_lab.protocol.codecs import Codec
-from asgd_lab.protocol.messages import ALL, PushRequest, new
+from asgd_lab.protocol.messages import ALL, NO_PART, PushRequest, new
+from asgd_lab.protocol.parts import spans
 from asgd_lab.protocol.vectors import Vectors
+
+
+@dataclass(slots=True, eq=False)
+class Place:
+    """A replica's place in one part of a divided vector."""
+
+    span: slice
+    size_bytes: int  # of the part on the wire, as it is
+    version: int = 0  # of the center
+    base: int = 0  # of the oldest center in the unpushed work
+    unpushed: int = 0  # minibatches since the last measure
+    loss_sum: float = 0.0
+    error_sum: float = 0.0
+    arriving: PushRequest | None = None
+
+    def trained(self, steps: int, loss_sum: float, error_sum: float) -> None:
+        """Count the minibatches of a Train."""
+        self.unpushed += steps
+        self.loss_sum += loss_sum
+        self.error_sum += error_sum
+
+    def pushed(self) -> None:
+        """Begin a new update."""
+        self.base, self.unpushed = self.version, 0
+        self.loss_sum = self.error_sum = 0.0
 
 
 class Replica:
@@ -32,6 +60,7 @@ class Replica:
         "granted",
         "incarnation",
         "minibatches",
+        "parts",
         "sequence",
         "size_bytes",
         "steps",
@@ -51,6 +80,7 @@ class Replica:
         updates: Sequence[Tensor] = (),
         size_bytes: int = 0,
         codec: Codec | None = None,
+        parts: int = 0,
     ) -> None:
         self.worker = worker
         self.vectors = vectors
@@ -61,6 +91,11 @@ class Replica:
         self.codec_state: list[Tensor] = []  # (P,) each, which the codec keeps
         if codec is not None and vectors is not None:
             self.codec_state = [torch.zeros_like(vectors.update) for _ in range(codec.vectors)]
+        self.parts: list[Place] = []  # the replica's place in each, if the vector is divided
+        if parts:
+            sizes = spans(size_bytes, parts)
+            found = sizes if vectors is None else spans(vectors.params.numel(), parts)
+            self.parts = [Place(span, size.stop - size.start) for span, size in zip(found, sizes, strict=True)]
         self.buffer = 0  # the index in `updates` of the next push
         self.incarnation = 1
         self.version = 0  # of the center
@@ -76,15 +111,27 @@ class Replica:
         self._error_sum = 0.0
         self._arriving: PushRequest | None = None
 
-    def grant(self, version: int, steps: int) -> None:
-        """A fetch is done: the center is `version`, and `steps` minibatches may follow."""
-        self.version = version
-        self.granted = self.steps = steps
+    def grant(self, version: int, steps: int, part: int = ALL, lease: bool = True) -> None:
+        """A fetch is done: its part of the center is `version`; with a `lease`, `steps` minibatches may follow."""
+        if part >= 0:
+            self.parts[part].version = version
+        if part == ALL or part == 0:
+            self.version = version
+        if lease:
+            self.granted = self.steps = steps if part != NO_PART else self.granted + steps
+
+    def receive(self, part: int, vector: Tensor) -> None:
+        """Center <- a granted version of one part, which is (its span)."""
+        if self.vectors is not None:
+            self.vectors.center[self.parts[part].span].copy_(vector)
 
     def adopt(self) -> None:
         """params <- center, keeping unpushed work."""
         if not self.unpushed:
             self.base, self.bases = self.version, self.versions
+        for place in self.parts:
+            if not place.unpushed:
+                place.base = place.version
         if self.vectors is not None:
             self.vectors.adopt(self.unpushed > 0)
         if self.after_adopt is not None:
@@ -92,11 +139,14 @@ class Replica:
 
     def trained(self, loss_sum: float, error_sum: float) -> None:
         """A Train is done, with the sums of the minibatches' losses and errors."""
-        self.granted -= self.steps
-        self.unpushed += self.steps
-        self.minibatches += self.steps
+        steps = self.steps
+        self.granted -= steps
+        self.unpushed += steps
+        self.minibatches += steps
         self._loss_sum += loss_sum
         self._error_sum += error_sum
+        for place in self.parts:
+            place.trained(steps, loss_sum, error_sum)
 
     def stopped(self, taken: int) -> tuple[int, int]:
         """The lease was stopped `taken` minibatches into this Train: unpushed work is void.
@@ -104,34 +154,86 @@ class Replica:
         The cursor of the data order and the local optimizer stay. Returns the wasted minibatches, and all leased ones
         that no push will carry.
         """
+        if any(place.unpushed != self.unpushed for place in self.parts):
+            raise ProtocolError(f"worker {self.worker} is stopped between pushes of single parts")
         wasted, returned = self.unpushed + taken, self.unpushed + self.granted
         self.minibatches += taken
         self.granted = self.steps = self.unpushed = 0
         self._loss_sum = self._error_sum = 0.0
+        for place in self.parts:
+            place.pushed()
         if self.vectors is not None:
             self.vectors.discard()
         return wasted, returned
 
-    def measure(self) -> None:
-        """update <- all work since the last push, which now counts as pushed."""
-        if not self.unpushed:
+    def measure(self, part: int = ALL) -> None:
+        """update <- all work since the last push, which now counts as pushed: of the whole vector, or of one part."""
+        if not (self.unpushed if part == ALL else self.parts[part].unpushed):
             raise ProtocolError(f"worker {self.worker} has nothing to push; after a stop its program fetches again")
-        size_bytes = self.size_bytes
+        self.sequence += 1
+        if part != ALL:
+            self._measure_part(part)
+            return
         if self.vectors is not None:
             self.vectors.measure()
+        if self.parts:
+            for index in range(len(self.parts)):
+                self._arriving_of(index)
+        else:
+            size_bytes, steps = self.size_bytes, self.unpushed
             if self.codec is not None:
-                size_bytes = self.codec.encode(self.vectors.update, self.codec_state)
-        elif self.codec is not None:
-            size_bytes = self.codec.size_bytes(size_bytes // 4)
-        self.sequence += 1
-        steps = self.unpushed
-        self._arriving = new(PushRequest, (
-            self.worker, self.incarnation, self.sequence, self.base, steps, self._loss_sum / steps,
-            self._error_sum / steps, self.buffer, ALL, size_bytes, 0, 0, 0, self.bases,
-        ))  # fmt: skip
+                size_bytes = self._encoded(slice(None), size_bytes)
+            self._arriving = new(PushRequest, (
+                self.worker, self.incarnation, self.sequence, self.base, steps, self._loss_sum / steps,
+                self._error_sum / steps, self.buffer, ALL, size_bytes, 0, 0, 0, self.bases,
+            ))  # fmt: skip
         self.unpushed = 0
         self.base, self.bases = self.version, self.versions
         self._loss_sum = self._error_sum = 0.0
+
+    def merge(
+        self,
+        part: int,
+        own: float,
+        center: float,
+        progress: float = 0.0,
+        anchor: Literal["center", "params"] = "center",
+    ) -> None:
+        """params <- own * params + center * center + progress * (params - params at the last push), in one part.
+
+        The next update of this part is measured against the `anchor`: the center as fetched, or the merged parameters.
+        The vectors must be `Anchored`.
+        """
+        place = self.parts[part]
+        place.base = place.version
+        if self.vectors is not None:
+            merging: Any = self.vectors
+            merging.merge(place.span, own, center, progress, anchor)
+
+    def _measure_part(self, part: int) -> None:
+        place = self.parts[part]
+        if self.vectors is not None:
+            measuring: Any = self.vectors
+            measuring.measure_span(place.span)
+        self._arriving_of(part)
+        self.unpushed = max(place.unpushed for place in self.parts)
+
+    def _arriving_of(self, part: int) -> None:
+        """Make the push request of one part."""
+        place, steps = self.parts[part], self.parts[part].unpushed
+        size_bytes = place.size_bytes if self.codec is None else self._encoded(place.span, place.size_bytes)
+        place.arriving = PushRequest(
+            self.worker, self.incarnation, self.sequence, place.base, steps, place.loss_sum / steps,
+            place.error_sum / steps, self.buffer, part, size_bytes,
+        )  # fmt: skip
+        place.pushed()
+
+    def _encoded(self, span: slice, size_bytes: int) -> int:
+        """The bytes of that span of the update on the wire, after the codec's loss."""
+        assert self.codec is not None
+        if self.vectors is None:
+            return self.codec.size_bytes(size_bytes // 4)
+        return self.codec.encode(self.vectors.update[span], [state[span] for state in self.codec_state])
 
     def turn(self, buffer: int) -> None:
         """Use another buffer for the next update."""
@@ -149,7 +251,8 @@ class Replica:
         self.incarnation, self.sequence, self.minibatches, self.unpushed, self.version, self.base = whole
         self._loss_sum, self._error_sum = sums
 
-    def arriving(self) -> PushRequest:
+    def arriving(self, part: int = ALL) -> PushRequest:
         """The push request of the last measured update."""
-        assert self._arriving is not None, "a program measures before it pushes"
-        return self._arriving
+        arriving = self._arriving if part == ALL else self.parts[part].arriving
+        assert arriving is not None, "a program measures before it pushes"
+        return arriving

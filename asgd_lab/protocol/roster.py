@@ -1,37 +1,35 @@
-"""The members of a server: their counts, the minibatches that they owe, and the answers that they wait for."""
+"""The members of a server, their leases of minibatches, and the budget that these come from."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
 from asgd_lab.errors import ProtocolError
-from asgd_lab.protocol.members import Clocks, Kept, Member
-from asgd_lab.protocol.messages import PushRequest
+from asgd_lab.protocol.members import Clocks, Member
+from asgd_lab.protocol.messages import FetchRequest, PushRequest
 
 
 class Roster:
-    """The server's books on its members. Gates read them."""
+    """The server's books on its members."""
 
-    def __init__(self, copies: int) -> None:
-        """`copies`: of pushes that are kept, at most."""
+    def __init__(self, n_fetch: int, minibatches: int | None) -> None:
+        """`minibatches`: of the budget, if it limits them."""
+        self.n_fetch = n_fetch  # the minibatches of a lease, unless the gate or the budget decides otherwise
+        self.wasted = 0  # minibatches taken in stopped leases
+        self._left = minibatches  # of the budget, not leased yet
+        self._round_open = False  # has a round been allotted, and is not over?
         self._members: dict[int, Member] = {}
         self._past: dict[int, tuple[int, int, int]] = {}  # a worker that left -> last incarnation, push, minibatches
         self._owing: set[int] = set()  # members that owe minibatches
         self._working: set[int] = set()  # members that owe minibatches and do not wait for a fetch
-        self._waiting: dict[int, None] = {}  # fetches not granted yet, in order of arrival
+        self._waiting: dict[int, tuple[int, int]] = {}  # worker -> number and part of a lease's request, as they came
         self._idle: set[int] = set()  # members that wait for an answer
-        self._kept = Kept(copies)
         self._clocks = Clocks()
 
     @property
     def members(self) -> frozenset[int]:
         """The workers that have joined and not left."""
         return frozenset(self._members)
-
-    @property
-    def kept(self) -> list[PushRequest]:
-        """The pushes that wait to be merged, in order of arrival."""
-        return self._kept.pushes()
 
     @property
     def owing(self) -> Collection[int]:
@@ -45,7 +43,7 @@ class Roster:
 
     @property
     def waiting(self) -> frozenset[int]:
-        """The workers that wait for a grant."""
+        """The workers that wait for a lease."""
         return frozenset(self._waiting)
 
     def standing(self, worker: int) -> tuple[int, int]:
@@ -69,7 +67,59 @@ class Roster:
             raise ProtocolError(f"worker {worker} is not a member")
         return member
 
+    # ------------------------------------------------------------------ inside
+
     def _wait(self, worker: int) -> None:
         """Mark a member as idle until it gets an answer."""
         self._working.discard(worker)
         self._idle.add(worker)
+
+    def _wait_no_more(self, worker: int, member: Member) -> None:
+        """Mark a member as not idle."""
+        self._idle.discard(worker)
+        if member.owed:
+            self._working.add(worker)
+
+    def _lease(self, worker: int, member: Member, steps: int) -> int:
+        """Lease minibatches, at most as many as the budget has left; return their number."""
+        if self._left is not None:
+            steps = min(steps, self._left)
+            self._left -= steps
+        member.owed += steps
+        self._owing.add(worker)
+        return steps
+
+    def _allot(self, worker: int, member: Member, steps: int) -> None:
+        """Lease minibatches of a round, which the member's next fetch grants."""
+        member.allotted = steps = self._lease(worker, member, steps)
+        if not steps:
+            self._settled(worker, member)
+        elif not member.fetching:
+            self._working.add(worker)
+
+    def _open_round(self) -> None:
+        """Allot a round to all members; a round that the budget shortens is divided evenly."""
+        self._round_open = True
+        members = sorted(self._members.items())
+        share, extra = self.n_fetch, 0
+        if self._left is not None and self._left < share * len(members):
+            share, extra = divmod(self._left, len(members))
+        for index, (worker, member) in enumerate(members):
+            self._allot(worker, member, share + (index < extra))
+
+    def _return(self, worker: int, member: Member, message: FetchRequest | PushRequest) -> None:
+        """Return the minibatches of a stopped lease to the budget: no push will carry them."""
+        if not 0 <= message.wasted <= message.returned <= member.owed:
+            raise ProtocolError(f"worker {worker} returns {message.returned} minibatches and owes {member.owed}")
+        member.taken += message.wasted
+        member.owed -= message.returned
+        self.wasted += message.wasted
+        if self._left is not None:
+            self._left += message.returned
+        self._settled(worker, member)
+
+    def _settled(self, worker: int, member: Member) -> None:
+        """Note a member that owes nothing any more."""
+        if not member.owed:
+            self._owing.discard(worker)
+            self._working.discard(worker)

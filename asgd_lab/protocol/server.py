@@ -13,6 +13,9 @@ The gate decides whether a fetch is granted, the fate of a push, the size of a l
 pushes are merged when the gate calls them complete, and when all members wait, so that no one waits for ever. With a
 gate of rounds, a round's minibatches are allotted to all members at its first fetch, in worker order, so that a
 lock-step run does not depend on the order of the fetches.
+
+In a run with several parts, each part has versions, collected pushes and waiting fetches of its own; leases, members
+and the budget are common. A minibatch is counted when all parts have been pushed with it.
 """
 
 from __future__ import annotations
@@ -21,51 +24,37 @@ from collections.abc import Sequence
 
 from asgd_lab.errors import ProtocolError
 from asgd_lab.protocol.gates import APPLY, Action, Gate
-from asgd_lab.protocol.members import Budget, Kept, Member, objection_to_fetch, objection_to_push
+from asgd_lab.protocol.granting import Granting
+from asgd_lab.protocol.members import Budget, Member, objection_to_push
 from asgd_lab.protocol.messages import (
-    ALL,
-    DROPPED,
-    KEPT,
-    Ack,
     Answer,
     FetchRequest,
-    Grant,
     Join,
     Leave,
     Message,
     PushRequest,
     Reason,
-    Stop,
     Wake,
-    new,
 )
 from asgd_lab.protocol.parameters import Parameters
-from asgd_lab.protocol.roster import Roster
+from asgd_lab.protocol.parameters_in_parts import InParts
+from asgd_lab.protocol.parts import Part
 from asgd_lab.protocol.window import ErrorWindow
 
 
-class Server(Roster):
+class Server(Granting):
     """A parameter server. Without `parameters` it only counts (timing-only tasks)."""
 
-    def __init__(self, gate: Gate, n_fetch: int, budget: Budget, parameters: Parameters | None = None) -> None:
-        super().__init__(gate.keeps)
-        self._any_kept = self._kept.entries  # looked at so often that it has a name
-        self.gate, self.n_fetch, self.budget, self.parameters = gate, n_fetch, budget, parameters
-        self.version = 0
-        self.version_ns = self.now_ns = 0  # when the newest version was made, and the current message heard
+    def __init__(
+        self, gate: Gate, n_fetch: int, budget: Budget, parameters: Parameters | InParts | None = None, parts: int = 0
+    ) -> None:
+        super().__init__(gate, n_fetch, budget.minibatches, parameters, parts)
+        self.budget = budget
+        self.version = 0  # of the first part
         self.minibatches = 0  # in versions
-        self.wasted = 0  # minibatches taken in stopped leases
-        self.wake_ns: int | None = None  # the time on the run's clock at which it wants a Wake; None: never
-        self.closed = False
         self.finished = False  # no push will make a version any more: closed, or all minibatches are pushed
         self._updates = budget.updates
-        self._left = budget.minibatches  # minibatches not leased yet
-        self._round_open = False  # has a round been allotted, and is not over?
-        # These methods are called only on gates that override them.
-        kind = type(gate)
-        self._stops, self._wakes = kind.stops is not Gate.stops, kind.wake_ns is not Gate.wake_ns
-        self._holds, self._leases = kind.may_fetch is not Gate.may_fetch, kind.lease is not Gate.lease
-        self._judges = kind.on_push is not Gate.on_push
+        self._judges = type(gate).on_push is not Gate.on_push
         self._window = ErrorWindow(budget.target_window, budget.target_error)
 
     def hear(self, message: Message, now_ns: int = 0) -> list[Answer]:
@@ -91,6 +80,13 @@ class Server(Roster):
         """Mean error over the last `target_window` minibatches pushed; NaN before the first."""
         return self._window.mean
 
+    @property
+    def kept(self) -> list[PushRequest]:
+        """The pushes that wait to be merged: in order of arrival, one part after the other."""
+        return [push for at in self.parts for push in at.kept]
+
+    # ------------------------------------------------------------------ messages
+
     def on_join(self, worker: int) -> list[Answer]:
         """`worker` joins, as a new incarnation if it was a member before; its pushes are numbered on."""
         if worker in self._members:
@@ -98,9 +94,11 @@ class Server(Roster):
         incarnation, sequence, taken = self._past.pop(worker, (0, 0, 0))
         clock = self._clocks.first
         member = self._members[worker] = Member(incarnation + 1, sequence, taken, clock)
+        if self._is_divided:
+            member.pushed, member.numbers = [0] * len(self.parts), [sequence] * len(self.parts)
         if self.gate.holds_back:
             self._clocks.move(None, clock)
-        if self._round_open and not self._kept.holds(worker):
+        if self._round_open and not self._first.merging.holds(worker):
             self._allot(worker, member, self.n_fetch)
         return []
 
@@ -117,16 +115,26 @@ class Server(Roster):
             self._left += member.owed
         if self.gate.holds_back:
             self._clocks.move(member.clock, None)
-        if self.parameters is not None and not self._kept.holds(worker):  # a rule may need the center of a held push
-            self.parameters.unpin(worker)
+        for at in self.parts:
+            at.waiting.pop(worker, None)
+            at.held.discard(worker)
+            at.unpin(worker)
         return self._release([])
 
     def close(self) -> list[Answer]:
-        """End the run: held and kept pushes are dropped, and every later fetch is granted 0 minibatches."""
+        """End the run: held and kept pushes are dropped, and every later lease is of 0 minibatches.
+
+        Of a push in several parts, the other parts are still applied if the first one was.
+        """
         self.closed = self.finished = True
         self.wake_ns = None
-        answers: list[Answer] = [self._dropped(push, Reason.OVER) for push in self.kept]
-        self._drain()
+        answers: list[Answer] = []
+        for at in self.parts:
+            pushes, dropped = at.drop_all()
+            self._drained(pushes, at)
+            answers += dropped
+        for member in self._members.values():
+            member.first_applied = member.numbers[0] if self._is_divided else 0
         return self._release(answers)
 
     def on_wake(self) -> list[Answer]:
@@ -134,227 +142,130 @@ class Server(Roster):
         self.wake_ns = None
         return self._release(self._stopped())
 
-    def on_fetch(self, request: FetchRequest) -> list[Answer]:
-        """A worker asks for parameters; a fetch `ahead` of its need never waits."""
-        worker, incarnation, number, ahead, _, stopped, _, _ = request
-        member = self._members.get(worker)
-        if (
-            member is None
-            or incarnation != member.incarnation
-            or number != member.fetches + 1
-            or member.fetching
-            or member.pushing
-            or (ahead and self.gate.holds_back)
-        ):
-            raise ProtocolError(objection_to_fetch(self.member(worker), request))
-        member.fetches = number
-        if stopped:
-            self._return(worker, member, request)
-        if ahead:
-            return [self._grant(worker, member)]
-        if not self._waiting and not self._any_kept and not self.gate.rounds and self._may_go(worker, member):
-            grant = self._grant(worker, member)
-            return self._release([grant]) if self._wakes else [grant]
-        member.fetching = True
-        self._waiting[worker] = None
-        self._wait(worker)
-        return self._release([])
-
     def on_push(self, push: PushRequest) -> list[Answer]:
         """An update has arrived in its worker's mailbox, which the worker does not write before the Ack."""
-        worker, incarnation, number, base, steps = push[:5]
+        worker, incarnation, number, base, steps, _, _, _, part = push[:9]
         member = self._members.get(worker)
+        at = self.parts[part]
         if (
             member is None
             or incarnation != member.incarnation
             or member.fetching
-            or member.pushing
-            or number != member.sequence + 1
-            or not 0 < steps <= member.owed - push.returned
-            or not 0 <= base <= self.version
+            or worker in at.held
+            or not 0 <= base <= at.version
+            or (
+                number <= member.numbers[part]
+                if self._is_divided
+                else number != member.sequence + 1 or not 0 < steps <= member.owed - push.returned
+            )
         ):
-            raise ProtocolError(objection_to_push(self.member(worker), push, self.version))
-        member.sequence = number
-        member.taken += steps
-        member.owed -= steps
+            raise ProtocolError(objection_to_push(self.member(worker), push, at.version, worker in at.held))
+        count = at.counted(member, push) if self._is_divided else steps
+        if number > member.sequence:
+            member.sequence = number
+            if self.gate.holds_back:
+                self._clocks.move(member.clock, member.clock + 1)
+            member.clock += 1
+        member.taken += count
+        member.owed -= count
         if push.stopped:
             self._return(worker, member, push)
-        if self.gate.holds_back:
-            self._clocks.move(member.clock, member.clock + 1)
-        member.clock += 1
         member.round_steps, member.round_ns = steps, self.now_ns - member.lease_ns
         if not member.owed:
             self._owing.discard(worker)
             self._working.discard(worker)
-        if self.closed:
-            return [self._dropped(push, Reason.OVER)]
-        action, reason, returns = self.gate.on_push(push, self) if self._judges else APPLY
-        if action is Action.APPLY:
-            if self.parameters is not None:
-                self.parameters.step((push,))
-            answers = self._count_version((push,))
+        if self.closed and (part <= 0 or number > member.first_applied):
+            return [at.dropped(push, count, Reason.OVER)]
+        action, reason, returns = self.gate.on_push(push, at) if self._judges else APPLY
+        if action is Action.APPLY or self.closed:
+            answers = self._applied(at, (push,), at.apply((push,), (count,)))
         elif action == Action.HOLD:
-            member.pushing = True
-            self._kept.hold(push)
-            self._wait(worker)
+            self._merging += 1
+            at.hold(push, count)
+            if self._is_divided:
+                self._idle.add(worker)  # or it trains; then it counts as idle until the push has ended
+            else:
+                self._wait(worker)
             answers = []
         elif action == Action.KEEP:
-            copy = self._kept.copy(push)
-            if self.parameters is not None:
-                self.parameters.keep(push, copy)
-            answers = [Ack(worker, incarnation, number, KEPT, self.version - base, steps)]
+            self._merging += 1
+            answers = [at.keep(push, count)]
         else:
-            answers = [self._dropped(push, reason)]
+            answers = [at.dropped(push, count, reason)]
             if returns and self._left is not None:
-                self._left += steps
-        if self._left == 0 and not self._owing and not self._any_kept:
+                self._left += count
+        if self._left == 0 and not self._owing and not self._merging:
             self.finished = True
-        return self._release(answers) if self._waiting or self._any_kept or self._wakes else answers
+        return self._release(answers) if self._waiting or self._merging or self._wakes or self._is_divided else answers
 
-    def _return(self, worker: int, member: Member, message: FetchRequest | PushRequest) -> None:
-        """Return the minibatches of a stopped lease to the budget: no push will carry them."""
-        if not 0 <= message.wasted <= message.returned <= member.owed:
-            raise ProtocolError(f"worker {worker} returns {message.returned} minibatches and owes {member.owed}")
-        member.taken += message.wasted
-        member.owed -= message.returned
-        self.wasted += message.wasted
-        if self._left is not None:
-            self._left += message.returned
-        if not member.owed:
-            self._owing.discard(worker)
-            self._working.discard(worker)
+    # ------------------------------------------------------------------ inside
 
-    def _drain(self) -> None:
-        """Forget all held and kept pushes; the workers of held pushes wait no more."""
-        for push, copy in self._kept.sorted():
+    def _drained(self, pushes: Sequence[PushRequest], at: Part) -> None:
+        """The held and kept pushes of a part have ended: the workers of held ones wait no more."""
+        self._merging -= len(pushes)
+        for push in pushes:
             member = self._members.get(push.worker)
             if member is None:
-                if self.parameters is not None:
-                    self.parameters.unpin(push.worker)
-            elif copy == Kept.IN_MAILBOX and member.incarnation == push.incarnation:
-                member.pushing = False
-                self._idle.discard(push.worker)
-                if member.owed:
-                    self._working.add(push.worker)
-        self._kept.clear()
-
-    def _stopped(self) -> list[Answer]:
-        """Stops for workers whose lease the gate ends now, each once."""
-        answers: list[Answer] = []
-        for worker in self.gate.stops(self) if self._stops and not self.closed else ():
-            member = self._members[worker]
-            if worker in self._owing and member.stopped != member.lease:
-                member.stopped = member.lease
-                answers.append(Stop(worker, member.incarnation, member.lease))
-        return answers
-
-    def _may_go(self, worker: int, member: Member) -> bool:
-        if self.closed or member.allotted:
-            return True
-        if self._left == 0:
-            return not self._working
-        if self.gate.rounds or (self._any_kept and self._kept.holds(worker)):
-            return False
-        return not self._holds or self.gate.may_fetch(worker, self)
-
-    def _grant(self, worker: int, member: Member) -> Grant:
-        if self.closed or (self._left == 0 and not member.allotted):
-            if member.owed:
-                self._working.add(worker)  # it pushes its remaining work, and fetches again
-            return Grant(worker, member.incarnation, member.fetches, self.version, 0)
-        if self.gate.rounds:
-            steps, member.allotted = member.allotted, 0
-        else:
-            steps = self.gate.lease(worker, self) if self._leases else self.n_fetch
-            if steps < 1:
-                raise ProtocolError(f"the gate leases {steps} minibatches to worker {worker}; it must be 1 at least")
-            if self._left is not None:
-                steps = min(steps, self._left)
-                self._left -= steps
-            member.owed += steps
-            self._owing.add(worker)
-        self._working.add(worker)
-        member.trials = member.trials + 1 if member.lease_version == self.version else 1
-        member.lease, member.lease_version, member.lease_steps = member.fetches, self.version, steps
-        member.lease_ns = self.now_ns
-        slot = 0 if self.parameters is None else self.parameters.pin(worker)
-        return new(Grant, (worker, member.incarnation, member.fetches, self.version, steps, slot, ALL))
-
-    def _allot(self, worker: int, member: Member, steps: int) -> None:
-        if self._left is not None:
-            steps = min(steps, self._left)
-            self._left -= steps
-        member.allotted = steps
-        member.owed += steps
-        if steps:
-            self._owing.add(worker)
-            if not member.fetching:
-                self._working.add(worker)
-
-    def _open_round(self) -> None:
-        """Allot a round to all members; a round that the budget shortens is divided evenly."""
-        self._round_open = True
-        members = sorted(self._members.items())
-        share, extra = self.n_fetch, 0
-        if self._left is not None and self._left < share * len(members):
-            share, extra = divmod(self._left, len(members))
-        for index, (worker, member) in enumerate(members):
-            self._allot(worker, member, share + (index < extra))
+                at.unpin(push.worker)
+            elif push.worker in at.held and member.incarnation == push.incarnation:
+                at.held.discard(push.worker)
+                self._go_on(push.worker, member)
 
     def _release(self, answers: list[Answer]) -> list[Answer]:
         """Merge and grant until nothing changes any more."""
         while True:
-            if self._any_kept and self.gate.complete(self):
-                answers += self._merge()
+            for at in self.parts if self._merging else ():
+                if at.merging.entries and self.gate.complete(at):
+                    answers += self._merge(at)
             if self.gate.rounds:
                 if self._round_open and not self._owing:
                     self._round_open = False
                 if self._waiting and not self._round_open and self._left != 0 and not self.closed:
                     self._open_round()
-            for worker in list(self._waiting):
+            for worker, (number, part) in list(self._waiting.items()):
                 member = self._members[worker]
-                if self._may_go(worker, member):
+                if self._may_go(worker, member, part):
                     del self._waiting[worker]
                     member.fetching = False
-                    self._idle.discard(worker)
-                    answers.append(self._grant(worker, member))
-            if not self._any_kept or len(self._idle) < len(self._members):
+                    if self._is_divided:
+                        self._go_on(worker, member)
+                    else:
+                        self._idle.discard(worker)
+                    answers.append(self._grant(worker, member, number, part))
+            for at in self.parts:
+                if at.waiting:
+                    answers += self._release_part(at)
+            if not self._merging or len(self._idle) < len(self._members):
                 break
-            answers += self._merge()  # all members wait, so no other push can come
+            for at in self.parts:  # all members wait, so no other push can come
+                if at.merging.entries:
+                    answers += self._merge(at)
         if self._wakes:
-            wake_ns = None if self.closed else self.gate.wake_ns(self)
+            wake_ns = None if self.closed else self.gate.wake_ns(self._first)
             # The gate has just been asked what is due by now: a time that has come would only be asked for again.
             self.wake_ns = wake_ns if wake_ns is not None and wake_ns > self.now_ns else None
         return answers
 
-    def _merge(self) -> list[Answer]:
-        """Make one version from all held and kept pushes, by worker and number."""
-        pushes, copies = zip(*self._kept.sorted(), strict=True)
-        if self.parameters is not None:
-            self.parameters.step(pushes, copies if max(copies) >= 0 else ())
-        self._drain()
-        return self._count_version(pushes)
+    def _merge(self, at: Part) -> list[Answer]:
+        """Make one version from all held and kept pushes of a part, by worker and number."""
+        pushes, answers = at.merge()
+        self._drained(pushes, at)
+        return self._applied(at, pushes, answers)
 
-    def _count_version(self, pushes: Sequence[PushRequest]) -> list[Answer]:
-        """Count a version made from these pushes, and acknowledge them."""
-        self.version = version = self.version + 1
-        self.version_ns = self.now_ns
-        answers: list[Answer] = []
-        for push in pushes:
-            worker, incarnation, number, base, steps, _, error = push[:7]
-            self.minibatches += steps
-            if error == error:  # a task without errors sends NaN
-                self._window.add(steps, error)
-            staleness = version - 1 - base
-            answers.append(new(Ack, (worker, incarnation, number, version, staleness, steps, Reason.NONE, ALL)))
-        if self._left == 0 and not self._owing and not self._any_kept:
+    def _applied(self, at: Part, pushes: Sequence[PushRequest], answers: list[Answer]) -> list[Answer]:
+        """Count a version made from these pushes, of which `answers` has the Acks; the run may be over now."""
+        for push, ack in zip(pushes, answers, strict=True):
+            self.minibatches += ack.steps  # type: ignore[union-attr]
+            if push.error == push.error:  # a task without errors sends NaN
+                self._window.add(ack.steps, push.error)  # type: ignore[union-attr]
+        if at is self._first:
+            self.version = at.version
+        if self._left == 0 and not self._owing and not self._merging:
             self.finished = True
-        if version == self._updates or (self._window.target is not None and self._window.reached):
+        if self.closed:
+            return answers
+        if self.version == self._updates or (self._window.target is not None and self._window.reached):
             answers += self.close()
         elif self._stops:
             answers += self._stopped()
         return answers
-
-    def _dropped(self, push: PushRequest, reason: Reason) -> Ack:
-        staleness = self.version - push.base
-        return Ack(push.worker, push.incarnation, push.number, DROPPED, staleness, push.steps, reason)

@@ -1,8 +1,9 @@
-"""A replica's flat vectors, and four ways to make an update of them, which share the methods `adopt` and `measure`.
+"""A replica's flat vectors, and five ways to make an update of them, which share the methods `adopt` and `measure`.
 
 - `Delta`: the change of the parameters since the fetch. The center itself is the anchor, so no third vector is needed.
 - `AnchoredDelta`: the same when n_fetch and n_push differ. The anchor marks the start of the work not yet pushed; a
   fetch in between folds the work so far into the update, so no work is pushed twice and none is lost.
+- `Anchored`: the change since an anchor that the program chooses, in single parts; for fetches that merge.
 - `GradientSum`: the sum of the minibatch gradients, which the learner accumulates while it trains (Downpour's
   "accrued gradients", Dean et al. 2012, Algorithm 1.1).
 - `Shared`: none; all workers change one vector.
@@ -13,7 +14,7 @@ The backend chooses their memory. P is the length of the flat parameter vector, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -124,6 +125,59 @@ class AnchoredDelta:
         else:
             torch.sub(self.params, self.anchor, out=self.update)
             self._folded = True
+
+
+class Anchored:
+    """update = params - anchor, in one part or in all. The anchor is kept apart from the parameters.
+
+    A push moves it to the parameters, and a merge to the center as fetched or to the merged parameters.
+    """
+
+    gradients = None
+    in_place = False
+    __slots__ = ("anchor", "center", "params", "update")
+
+    def __init__(self, params: Tensor, center: Tensor, update: Tensor) -> None:
+        self.params, self.center, self.update = params, center, update
+        self.anchor = torch.zeros_like(params)
+
+    def adopt(self, pending: bool) -> None:
+        """Continue from the center alone; params, anchor <- center."""
+        self.params.copy_(self.center)
+        self.anchor.copy_(self.center)
+
+    def measure(self) -> None:
+        """Update <- params - anchor; anchor <- params."""
+        self.measure_span(slice(None))
+
+    def measure_span(self, span: slice) -> None:
+        """The same for one span."""
+        torch.sub(self.params[span], self.anchor[span], out=self.update[span])
+        self.anchor[span].copy_(self.params[span])
+
+    def merge(
+        self, span: slice, own: float, center: float, progress: float, anchor: Literal["center", "params"]
+    ) -> None:
+        """See `Replica.merge`; the anchor is still at the parameters of the last push."""
+        params, fetched, before = self.params[span], self.center[span], self.anchor[span]
+        if progress:
+            torch.sub(params, before, out=before)
+        params.mul_(own).add_(fetched, alpha=center)
+        if progress:
+            params.add_(before, alpha=progress)
+        before.copy_(fetched if anchor == "center" else params)
+
+    def discard(self) -> None:
+        """Forget unpushed work: the next `adopt` overwrites it."""
+
+    def kept(self) -> list[Tensor]:
+        """Parameters and anchor."""
+        return [self.params, self.anchor]
+
+    def restore(self, kept: Sequence[Tensor]) -> None:
+        """Restore both."""
+        for mine, saved in zip((self.params, self.anchor), kept, strict=False):
+            mine.copy_(saved)
 
 
 class GradientSum:

@@ -29,8 +29,7 @@ from asgd_lab.backends.real.transport import (
 )
 from asgd_lab.hardware.costs import Costs
 from asgd_lab.protocol.algorithms import Algorithm
-from asgd_lab.protocol.client import FETCH
-from asgd_lab.protocol.effects import Train
+from asgd_lab.protocol.effects import FETCH, Train
 from asgd_lab.protocol.messages import Ack, FetchRequest, Grant, Leave, PushRequest, Stop
 from asgd_lab.record.rowfile import RowFile
 

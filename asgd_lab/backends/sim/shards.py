@@ -18,6 +18,7 @@ from asgd_lab.protocol.algorithms import Algorithm
 from asgd_lab.protocol.members import Budget
 from asgd_lab.protocol.messages import Answer, Join, Leave
 from asgd_lab.protocol.parameters import Parameters
+from asgd_lab.protocol.parameters_in_parts import InParts
 from asgd_lab.protocol.server import Server
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks import Task
@@ -88,5 +89,5 @@ class Shards:
         return self.first.hear(leave, now_ns)
 
 
-def _pinned(parameters: Parameters | None, worker: int) -> Tensor | None:
-    return None if parameters is None else parameters.vector(parameters.pinned(worker))
+def _pinned(parameters: Parameters | InParts | None, worker: int) -> Tensor | None:
+    return None if parameters is None else parameters.parts[0].vector(parameters.parts[0].pinned(worker))

@@ -15,8 +15,7 @@ from asgd_lab.backends.sim.push import Push
 from asgd_lab.backends.sim.training import NAN, Training
 from asgd_lab.backends.sim.world import World
 from asgd_lab.hardware.step_times import StepTimes
-from asgd_lab.protocol.client import FETCH
-from asgd_lab.protocol.effects import Train
+from asgd_lab.protocol.effects import FETCH, Train
 from asgd_lab.protocol.messages import Ack, FetchRequest, Grant, Leave, PushRequest, Stop
 from asgd_lab.tasks.base import Learner
 

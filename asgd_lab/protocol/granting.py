@@ -1,0 +1,143 @@
+"""The answers to fetches: grants of parameters and of leases, as the gate and the budget allow."""
+
+from __future__ import annotations
+
+from asgd_lab.errors import ProtocolError
+from asgd_lab.protocol.gates import Gate
+from asgd_lab.protocol.members import Member, objection_to_fetch
+from asgd_lab.protocol.messages import ALL, NO_PART, NOWHERE, Answer, FetchRequest, Grant, Stop, new
+from asgd_lab.protocol.parameters import Parameters
+from asgd_lab.protocol.parameters_in_parts import InParts
+from asgd_lab.protocol.parts import Part
+from asgd_lab.protocol.roster import Roster
+
+
+class Granting(Roster):
+    """The server's side of fetches. A server answers pushes too, and decides when the answers are due."""
+
+    def __init__(
+        self, gate: Gate, n_fetch: int, minibatches: int | None, parameters: Parameters | InParts | None, parts: int
+    ) -> None:
+        super().__init__(n_fetch, minibatches)
+        if gate.rounds and parts:
+            raise ProtocolError("a gate of rounds needs an undivided vector")
+        self.gate, self.parameters = gate, parameters
+        each = [None] * (parts or 1) if parameters is None else parameters.parts
+        # By the part of a message: ALL is the index of the last part, which is the only one.
+        self.parts = [Part(index if parts else ALL, self, one, gate.keeps) for index, one in enumerate(each)]
+        self._first, self._is_divided = self.parts[0], parts > 0
+        self.now_ns = 0  # when the current message was heard
+        self.wake_ns: int | None = None  # the time on the run's clock at which it wants a Wake; None: never
+        self.closed = False
+        self._merging = 0  # pushes that are held or kept
+        # These methods are called only on gates that override them.
+        kind = type(gate)
+        self._stops, self._wakes = kind.stops is not Gate.stops, kind.wake_ns is not Gate.wake_ns
+        self._holds, self._leases = kind.may_fetch is not Gate.may_fetch, kind.lease is not Gate.lease
+
+    def _release(self, answers: list[Answer]) -> list[Answer]:
+        """Merge and grant until nothing changes any more."""
+        raise NotImplementedError
+
+    def on_fetch(self, request: FetchRequest) -> list[Answer]:
+        """A worker asks for parameters, a lease, or both; a lease asked for `ahead` of its need never waits."""
+        worker, incarnation, number, ahead, part, lease, stopped, _, _ = request
+        member = self._members.get(worker)
+        if (
+            member is None
+            or incarnation != member.incarnation
+            or (number != member.fetches + 1 and not self._is_divided)
+            or member.fetching
+            or (not self._is_divided and worker in self._first.held)
+            or (ahead and lease and self.gate.holds_back)
+        ):
+            held = not self._is_divided and worker in self._first.held
+            raise ProtocolError(objection_to_fetch(self.member(worker), request, held))
+        if number > member.fetches:
+            member.fetches = number
+        if stopped:
+            self._return(worker, member, request)
+        if not lease:
+            return self._fetch_part(request, member)
+        if ahead:
+            return [self._grant(worker, member, number, part)]
+        if not self._waiting and not self._merging and not self.gate.rounds and self._may_go(worker, member, part):
+            grant = self._grant(worker, member, number, part)
+            return self._release([grant]) if self._wakes else [grant]
+        member.fetching = True
+        self._waiting[worker] = number, part
+        self._wait(worker)
+        return self._release([])
+
+    def _fetch_part(self, request: FetchRequest, member: Member) -> list[Answer]:
+        """A worker asks for parameters alone; they come when its push to that part, if it is held, has ended."""
+        worker, at = request.worker, self.parts[request.part]
+        if worker in at.waiting:
+            raise ProtocolError(f"worker {worker} fetches part {at.part} while it waits for it")
+        at.waiting[worker] = request.number, request.ahead
+        if not request.ahead:
+            self._wait(worker)
+        return self._release([])
+
+    def _go_on(self, worker: int, member: Member) -> None:
+        """Mark a member as not idle, unless it waits for something else too."""
+        if not member.fetching and not any(
+            worker in at.held or (worker in at.waiting and not at.waiting[worker][1]) for at in self.parts
+        ):
+            self._wait_no_more(worker, member)
+
+    def _may_go(self, worker: int, member: Member, part: int) -> bool:
+        """Whether a lease that waits, with the parameters of this part, is granted now."""
+        if self.closed or member.allotted:
+            return True
+        if self._left == 0:  # with a divided vector, all push their remaining work at the same time
+            return not self._working or (self._is_divided and member.owed > 0)
+        at = self._first if part == NO_PART else self.parts[part]
+        if self.gate.rounds or (self._merging and part != NO_PART and at.merging.holds(worker)):
+            return False
+        return not self._holds or self.gate.may_fetch(worker, at)
+
+    def _grant(self, worker: int, member: Member, number: int, part: int) -> Grant:
+        at = self._first if part == NO_PART else self.parts[part]
+        version = at.version
+        if self.closed or (self._left == 0 and not member.allotted):
+            if member.owed:
+                self._working.add(worker)  # it pushes its remaining work, and fetches again
+            return Grant(worker, member.incarnation, number, version, 0, part=part)
+        if self.gate.rounds:
+            steps, member.allotted = member.allotted, 0
+        else:
+            steps = self.gate.lease(worker, at) if self._leases else self.n_fetch
+            if steps < 1:
+                raise ProtocolError(f"the gate leases {steps} minibatches to worker {worker}; it must be 1 at least")
+            steps = self._lease(worker, member, steps)
+        self._working.add(worker)
+        member.trials = member.trials + 1 if member.lease_version == version else 1
+        member.lease, member.lease_version, member.lease_steps = number, version, steps
+        member.lease_ns = self.now_ns
+        slot = NOWHERE if part == NO_PART else at.pin(worker)
+        return new(Grant, (worker, member.incarnation, number, version, steps, slot, part))
+
+    def _release_part(self, at: Part) -> list[Answer]:
+        """Grant the fetches of one part that may go."""
+        answers: list[Answer] = []
+        for worker, (number, ahead) in list(at.waiting.items()):
+            held = at.merging.holds(worker) or (self._holds and not self.gate.may_fetch(worker, at))
+            if held and not self.closed:
+                continue
+            del at.waiting[worker]
+            member = self._members[worker]
+            if not ahead:
+                self._go_on(worker, member)
+            answers.append(Grant(worker, member.incarnation, number, at.version, 0, at.pin(worker), at.part))
+        return answers
+
+    def _stopped(self) -> list[Answer]:
+        """Stops for workers whose lease the gate ends now, each once."""
+        answers: list[Answer] = []
+        for worker in self.gate.stops(self._first) if self._stops and not self.closed else ():
+            member = self._members[worker]
+            if worker in self._owing and member.stopped != member.lease:
+                member.stopped = member.lease
+                answers.append(Stop(worker, member.incarnation, member.lease))
+        return answers
