@@ -30,12 +30,19 @@ class Optimizer(Part):
         """The keywords beside the name."""
         return dict(self.model_extra or {})
 
+    @property
+    def has_state(self) -> bool:
+        """Whether a step depends on earlier ones; of torch's optimizers only SGD without momentum has none."""
+        return self.name != "SGD" or bool(self.options.get("momentum"))
+
     @model_validator(mode="after")
     def _finite(self) -> Self:
         refuse(not_finite(self.options))
         return self
 
 
+TINY_GRADIENT = 1e-10  # a limit below it leaves steps that vanish beside 32-bit parameters
+_FALLING = ("linear", "cosine")
 SGD = Optimizer.model_validate({"name": "SGD", "lr": 0.1})
 
 
@@ -62,8 +69,9 @@ class Schedule(Part):
         needed = {"step": "every", "linear": "length", "cosine": "length"}.get(self.name)
         if needed is not None and getattr(self, needed) is None:
             refuse([(needed, f"is missing; {self.name} needs it")])
-        for key in ("every", "length"):
-            if getattr(self, key) is not None and key != needed:
+        for key, owners in (("every", ("step",)), ("factor", ("step",)), ("length", _FALLING), ("final", _FALLING)):
+            # Equal to its default it may be a written-out one.
+            if getattr(self, key) != type(self).model_fields[key].default and self.name not in owners:
                 refuse([(key, f"is not a key of {self.name}; remove it")])
         return self
 

@@ -153,7 +153,8 @@ class Faults(Part):
     """
 
     mean_time_between_failures_s: Seconds | None = None
-    """Mean seconds from a worker's start to its crash; exponential. Together with mean_time_to_repair_s."""
+    """Mean seconds from a worker's start to its crash; exponential. With on_death restart, together with
+    mean_time_to_repair_s."""
     mean_time_to_repair_s: Seconds | None = None
     """Mean seconds from a crash until the worker is started again; exponential."""
     detect_s: Delay = 0.0
@@ -175,7 +176,8 @@ class Faults(Part):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         up, down = "mean_time_between_failures_s", "mean_time_to_repair_s"
-        for key, other in ((up, down), (down, up)):
-            if getattr(self, key) is not None and getattr(self, other) is None:
+        restarts = self.on_death == "restart"  # else nothing is repaired
+        for key, other, is_needed in ((up, down, restarts), (down, up, True)):
+            if getattr(self, key) is not None and getattr(self, other) is None and is_needed:
                 refuse([(key, f"needs {other} beside it; give both, or neither")])
         return self

@@ -209,6 +209,11 @@ class Classification(Network):
     train_samples: Annotated[int, Field(ge=1, le=10**8)] | None = None
     """The number of training samples to use, the first ones; null: all, or a million pairs or triples."""
 
+    @property
+    def reads_folder(self) -> bool:
+        """Whether the data set is read from files of a folder."""
+        return self.dataset != "digits" and ":" not in self.dataset
+
     @model_validator(mode="after")
     def _finite(self) -> Self:
         refuse((*not_finite(self.model_options, "model_options"), *not_finite(self.dataset_options, "dataset_options")))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from asgd_lab.scenario.hardware import Hardware
+import asgd_lab.scenario.without_effect as without_effect
 from asgd_lab.scenario.points import Point
-from asgd_lab.scenario.running import Kill, ServerDown
 from asgd_lab.scenario.schema import Scenario
 
 
@@ -17,7 +16,7 @@ def before(scenario: Scenario) -> list[str]:
         *_rounds(scenario),
         *_never(scenario),
         *_learning(scenario),
-        *_ignored(scenario),
+        *without_effect.ignored(scenario),
     ]
     return [f"{key}: {sentence}" for key, sentence in found]
 
@@ -73,6 +72,8 @@ def _never(scenario: Scenario) -> Iterator[tuple[str, str]]:
     budget, backend, evaluate = scenario.budget, scenario.backend, scenario.evaluate
     minibatches, versions = budget.minibatches, _versions(scenario)
     if minibatches is not None:
+        if budget.updates is not None and budget.updates > (most := _most_pushes(scenario, minibatches)):
+            yield "budget.updates", f"is never reached: {minibatches:,} minibatches are at most {most:,} pushes"
         if evaluate is not None and evaluate.interval(scenario.workers) > minibatches:
             yield "evaluate", f"nothing is evaluated on the way: the budget is {minibatches:,} minibatches"
         if budget.target_error is not None and budget.target_window > minibatches:
@@ -117,38 +118,15 @@ def _learning(scenario: Scenario) -> Iterator[tuple[str, str]]:
         yield "task.optimizer.lr", "is 0: nothing is learned"
 
 
-def _ignored(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """Warnings on keys without effect beside others."""
-    backend, hardware, faults = scenario.backend, scenario.hardware, scenario.faults
-    if _moves_nothing(scenario):
-        yield (
-            "task.optimizer",
-            "changes nothing beside push: gradient where a fetch follows each minibatch: only the rule makes steps",
-        )
-    if backend.execution.measured and backend.device != "emulated" and hardware != Hardware():
-        yield "hardware", f"is for simulated and emulated runs; a real one on {backend.device} ignores it"
-    if len(hardware.speeds) > scenario.workers:
-        yield "hardware.speeds", f"has {len(hardware.speeds):,} for {scenario.workers:,} workers; the rest is ignored"
-    for index, each in enumerate(faults.schedule if faults is not None else ()):
-        if isinstance(each, Kill) and each.repair_s and faults is not None and faults.on_death != "restart":
-            yield f"faults.schedule.{index}.repair_s", f"is ignored: on_death is {faults.on_death}"
-        if not isinstance(each, ServerDown) and getattr(each, "factor", None) == 1:
-            yield f"faults.schedule.{index}.factor", "is 1: nothing is slower"
-
-
-def _moves_nothing(scenario: Scenario) -> bool:
-    """Whether a stated local optimizer's steps have no effect at all."""
-    task, algorithm, warm, evaluate = scenario.task, scenario.algorithm, scenario.warm_start, scenario.evaluate
-    sees = (warm is not None and warm.minibatches) or (evaluate is not None and "replicas" in evaluate.parameters)
-    stated = "optimizer" in task.model_fields_set
-    return stated and algorithm.push == "gradient" and algorithm.n_fetch == 1 and not sees
-
-
 def _versions(scenario: Scenario) -> int | None:
     """The most versions that the run can make; None if the budget does not limit them."""
     budget = scenario.budget
     counts = [budget.updates] if budget.updates is not None else []
     if budget.minibatches is not None:
-        # Each worker may push a shorter last round.
-        counts.append(budget.minibatches // scenario.algorithm.n_push + scenario.workers)
+        counts.append(_most_pushes(scenario, budget.minibatches))
     return min(counts, default=None)
+
+
+def _most_pushes(scenario: Scenario, minibatches: int) -> int:
+    # Each worker may push a shorter last round.
+    return minibatches // scenario.algorithm.n_push + scenario.workers

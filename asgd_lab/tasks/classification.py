@@ -152,6 +152,11 @@ class ClassificationTask(NetworkTask):
         self._whole = check_evaluation(self.network, self.name, self._objective, learner, tried, shorter)
         self.doubts += step_doubts(self._make, learner.handles.values()) if gradients else []
         self.doubts += doubts(self.network, self.name, self._objective, learner, minibatches[0], self._loss_name)
+        floating = [each for each in self.network.buffers.values() if each.is_floating_point()]
+        if self.network.recipe.shares_buffers and not floating:
+            self.doubts.append("task.batch_norm: changes nothing: the model has no statistics of its minibatches")
+        if self._shapes_matter and not learner.optimizer.param_groups[1]["params"]:
+            self.doubts.append("task.biases: changes nothing: no parameter has one dimension")
 
     def _extremes(self, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """For each split a minibatch of extreme samples, such as those with the greatest index into a table."""

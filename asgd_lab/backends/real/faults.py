@@ -88,8 +88,8 @@ class FaultSchedule:
 
     def _crash(self, worker: int) -> None:
         assert self._faults is not None
-        assert self._faults.mean_time_to_repair_s is not None
-        self._kill(worker, self._drawn(worker, self._faults.mean_time_to_repair_s))
+        mean_s = self._faults.mean_time_to_repair_s  # None where a dead worker is not restarted
+        self._kill(worker, 0 if mean_s is None else self._drawn(worker, mean_s))
 
     def _kill(self, worker: int, repair_ns: int) -> None:
         process = self._process(worker)

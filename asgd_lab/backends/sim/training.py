@@ -152,10 +152,11 @@ class Training(Alarm):
 
     def pause(self, until: int) -> None:
         """Pause until then: the current Train takes that much longer."""
-        self.paused_until = max(self.paused_until, until)
+        before = self.paused_until  # pauses may overlap
+        self.paused_until = max(before, until)
         if self.under_way:
             now = self._clock.now
-            late = max(0, until - max(self.begun, now))
+            late = max(0, until - max(self.begun, now, before))
             self._late += late
             if self.begun > now:
                 self.begun = max(self.begun, until)

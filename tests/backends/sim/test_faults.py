@@ -514,6 +514,8 @@ def test_a_worker_that_stands_still_goes_on_where_it_was() -> None:
     found = stated({"name": "stop", "worker": 1, "at_s": 1.5, "until_s": 3.25})
     assert ends(found, 1) == [1.0, 3.75, 4.75]
     assert found.outcome.facts["faults"]["lost_minibatches"] == 0
+    overlapping = [{"name": "stop", "worker": 1, "at_s": at, "until_s": 3.25} for at in (1.5, 1.5, 2.0)]
+    assert ends(stated(*overlapping), 1) == [1.0, 3.75, 4.75]
 
 
 def test_a_worker_that_stands_still_while_it_waits_begins_when_it_goes_on() -> None:
