@@ -79,13 +79,14 @@ class Exchange(Divided):
     """The server's answer, once it is released."""
 
     def __init__(
-        self, worker: Owner, machine: Machine, routes: Sequence[Route], client_ns: int,
+        self, worker: Owner, machine: Machine, routes: Sequence[Route], client_ns: int, service_ns: int,
         slice_served: Callable[[Slice], object],
     ) -> None:  # fmt: skip
         """`slice_served` is called when an independent server has served a slice."""
         self.worker, self.machine, self.route = worker, machine, routes[0]
         self.clock: Clock = machine.clock
         self.client_ns = client_ns  # cost of the worker's own software
+        self.service_ns = service_ns
         self.host, _ = machine.processors(worker.number)
         self.queue = machine.queues[0]
         self.slices = self._divided(routes, slice_served) if len(routes) > 1 else ()
@@ -165,7 +166,7 @@ class Slice(Piece):
 
     def __init__(self, of: Exchange, index: int, route: Route, served: Callable[[Slice], object]) -> None:
         self.of, self.index, self.route, self.serve = of, index, route, served
-        self.clock, self.queue = of.clock, of.machine.queues[index]
+        self.clock, self.queue, self.service_ns = of.clock, of.machine.queues[index], of.service_ns
         self.entry: list[Any] | None = None
         self.arrived = self.started = self.served = 0
         self.in_flight = False  # is it on its route?

@@ -26,7 +26,12 @@ class Fetch(Exchange):
     ) -> None:  # fmt: skip
         """`served` is called when the server may answer."""
         super().__init__(
-            worker, machine, machine.network.routes[DOWN][worker.number], machine.costs.client_fetch_ns, slice_served
+            worker,
+            machine,
+            machine.network.routes[DOWN][worker.number],
+            machine.costs.client_fetch_ns,
+            machine.costs.server_fetch_ns,
+            slice_served,
         )
         self.serve = served
         self._to_device_ns = machine.costs.to_device_ns
@@ -59,7 +64,7 @@ class Fetch(Exchange):
         elif self.slices:
             self.machine.submit(self, 0, True)
         else:
-            self.queue.submit(self, True)
+            self.queue.submit(self)
 
     def release_slice(self, server: int, grant: Grant) -> None:
         """Send an independent server's answer; the first server's states the minibatches."""

@@ -36,7 +36,7 @@ class Machine:
         self._devices = [self._processor(clock, f"device {device}", shared) for device in range(devices)]
         self.independent, self.one_sided = hardware.server.independent, hardware.server.one_sided_fetch
         count = hardware.server.count
-        services = [ServiceTimes(hardware.server, self.costs, scenario.seed, server) for server in range(count)]
+        services = [ServiceTimes(hardware.server, scenario.seed, server) for server in range(count)]
         self._ordered: Ordered | None = None
         self.queues: list[Queue]
         if count > 1 and not self.independent:
@@ -67,7 +67,7 @@ class Machine:
         if self._ordered is not None:
             self._ordered.submit(request, server, fetch)
         else:
-            self.queues[server].submit(request.slices[server], fetch)
+            self.queues[server].submit(request.slices[server])
 
     def give_up(self, request: Divided, servers: list[int]) -> None:
         """Tell the servers that slices of a push will never arrive."""

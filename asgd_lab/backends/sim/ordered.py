@@ -45,7 +45,7 @@ class Ordered:
             for index, queue in enumerate(self.queues):
                 if fetch or index == 0:
                     queue.arrive(request.slices[index])
-                queue.enqueue(request.slices[index], fetch)
+                queue.enqueue(request.slices[index])
             request.early.clear()
             return
         self.queues[server].arrive(request.slices[server])
@@ -73,7 +73,7 @@ class InOrder(Queue, Alarm):
     def __init__(self, clock: Clock, services: ServiceTimes) -> None:
         super().__init__(clock)
         self._services = services
-        self._waiting: deque[tuple[Piece, bool]] = deque()  # slices, with True for fetches
+        self._waiting: deque[Piece] = deque()
         self._serving: Piece | None = None
 
     def arrive(self, slice: Piece) -> None:
@@ -81,28 +81,28 @@ class InOrder(Queue, Alarm):
         slice.arrived = self.clock.now
         self.arrival(slice.arrived)
 
-    def enqueue(self, slice: Piece, fetch: bool) -> None:
+    def enqueue(self, slice: Piece) -> None:
         """Add the next slice in order; it may not have arrived."""
-        self._waiting.append((slice, fetch))
+        self._waiting.append(slice)
         self.serve_next()
 
     def skip(self, slice: Piece) -> bool:
         """Do not wait for a slice that has not arrived; return whether there was one to wait for."""
-        if slice.arrived != FAR or (slice, False) not in self._waiting:
+        if slice.arrived != FAR or slice not in self._waiting:
             return False
-        self._waiting.remove((slice, False))
+        self._waiting.remove(slice)
         self.serve_next()
         return True
 
     def serve_next(self) -> None:
         """Serve the next slice in order, if it has arrived and the server is free."""
-        if self._serving is not None or not self._waiting or self._waiting[0][0].arrived == FAR:
+        if self._serving is not None or not self._waiting or self._waiting[0].arrived == FAR:
             return
         if self.clock.now < self.down_until:
             return
-        slice, fetch = self._waiting.popleft()
+        slice = self._waiting.popleft()
         self._serving = slice
-        service_ns = self._services.next_ns(fetch)
+        service_ns = self._services.next_ns(slice.service_ns)
         slice.started = now = self.clock.now
         self.busy_sum += service_ns
         self.free_at = now + service_ns

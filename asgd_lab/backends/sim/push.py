@@ -34,7 +34,12 @@ class Push(Exchange):
     ) -> None:  # fmt: skip
         """`served` is called when the servers have served it."""
         super().__init__(
-            worker, machine, machine.network.routes[UP][worker.number], machine.costs.client_push_ns, slice_served
+            worker,
+            machine,
+            machine.network.routes[UP][worker.number],
+            machine.costs.client_push_ns,
+            machine.costs.server_push_ns,
+            slice_served,
         )
         self.serve = served
         self.distance = 0.0
@@ -113,7 +118,7 @@ class Push(Exchange):
     def arrive(self) -> None:
         """Enter the server's queue."""
         self.arrived = self.clock.now
-        self.queue.submit(self, False)
+        self.queue.submit(self)
 
     def slice_arrives(self, server: int) -> None:
         """A slice has arrived at one of several servers."""

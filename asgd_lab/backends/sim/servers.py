@@ -12,7 +12,6 @@ from typing import Any
 from asgd_lab import streams
 from asgd_lab.backends.sim.clock import FAR, Alarm, Clock
 from asgd_lab.backends.sim.sharing import Class, Sharing
-from asgd_lab.hardware.costs import Costs
 from asgd_lab.scenario.hardware import Server as ServerConfig
 
 BLOCK = 1024
@@ -21,10 +20,12 @@ BLOCK = 1024
 class Request(Alarm):
     """A request in a server's queue; as an alarm, it waits for the end of its service."""
 
-    __slots__ = ("arrived", "ends", "queue", "serve", "started")
+    __slots__ = ("arrived", "ends", "queue", "serve", "service_ns", "started")
     queue: Queue
     serve: Callable[[Any], object]
     """Called with the request when it has been served."""
+    service_ns: int
+    """The mean of its service, in nanoseconds."""
     arrived: int
     started: int
     """The start of its service, past or future; `FAR` if it is not known."""
@@ -35,26 +36,24 @@ class Request(Alarm):
 class ServiceTimes:
     """The time of each service, in order: constant, or exponential around its mean."""
 
-    __slots__ = ("_drawn", "_means", "_random")
+    __slots__ = ("_drawn", "_random")
 
-    def __init__(self, config: ServerConfig, costs: Costs, seed: int, server: int) -> None:
-        self._means = (costs.server_push_ns, costs.server_fetch_ns)
+    def __init__(self, config: ServerConfig, seed: int, server: int) -> None:
         self._random = streams.generator(seed, server, "service") if config.distribution == "exponential" else None
         self._drawn: list[float] = []
 
     @property
-    def constant(self) -> tuple[int, int] | None:
-        """Nanoseconds of a push and of a fetch, if they are constant."""
-        return self._means if self._random is None else None
+    def constant(self) -> bool:
+        """Whether each service takes as long as its mean."""
+        return self._random is None
 
-    def next_ns(self, fetch: bool) -> int:
-        """The nanoseconds of the next service."""
-        mean = self._means[fetch]
-        if self._random is None or not mean:
-            return mean
+    def next_ns(self, mean_ns: int) -> int:
+        """The nanoseconds of the next service, with this mean."""
+        if self._random is None or not mean_ns:
+            return mean_ns
         if not self._drawn:
             self._drawn = self._random.standard_exponential(BLOCK)[::-1].tolist()
-        return round(mean * self._drawn.pop())
+        return round(mean_ns * self._drawn.pop())
 
 
 class Queue:
@@ -78,7 +77,7 @@ class Queue:
         self.present -= 1
         self.present_sum += now
 
-    def submit(self, request: Request, fetch: bool) -> None:
+    def submit(self, request: Request) -> None:
         """Serve a request: its `serve` is called when that is done, with `started` set."""
         raise NotImplementedError
 
@@ -102,13 +101,15 @@ class Fcfs(Queue):
 
     def __init__(self, clock: Clock, services: ServiceTimes) -> None:
         super().__init__(clock)
-        self._services, self._steady = services, services.constant
+        self._services, self._is_constant = services, services.constant
         self.requests: dict[Request, None] = {}  # present requests, in order of arrival
 
-    def submit(self, request: Request, fetch: bool) -> None:
+    def submit(self, request: Request) -> None:
         """Serve a request: its `serve` is called when that is done, with `started` set."""
         now = self.clock.now
-        service_ns = self._steady[fetch] if self._steady is not None else self._services.next_ns(fetch)
+        service_ns = request.service_ns
+        if not self._is_constant:
+            service_ns = self._services.next_ns(service_ns)
         started = self.free_at
         if started <= now:
             if not service_ns and not self.requests:  # the last request may end now, and not have rung yet
@@ -156,7 +157,7 @@ class OnCores(Queue):
     def __init__(self, clock: Clock, services: ServiceTimes, cores: Sharing, one: Class) -> None:
         super().__init__(clock)
         self._services, self._cores, self._one = services, cores, one
-        self._waiting: deque[tuple[Request, bool]] = deque()
+        self._waiting: deque[Request] = deque()
         self._serving = False
         self._since = 0  # the start of the current service
 
@@ -165,19 +166,19 @@ class OnCores(Queue):
         """Until now."""
         return self.busy_sum + (self.clock.now - self._since if self._serving else 0)
 
-    def submit(self, request: Request, fetch: bool) -> None:
+    def submit(self, request: Request) -> None:
         """Serve a request in its turn."""
         request.started = FAR
         self.arrival(self.clock.now)
-        self._waiting.append((request, fetch))
+        self._waiting.append(request)
         if not self._serving:
             self._serve_next()
 
     def _serve_next(self) -> None:
         while self._waiting and not self._serving:
-            request, fetch = self._waiting.popleft()
+            request = self._waiting.popleft()
             request.started = self.clock.now
-            service_ns = self._services.next_ns(fetch)
+            service_ns = self._services.next_ns(request.service_ns)
             if not service_ns:
                 self._end(request)
                 continue

@@ -13,7 +13,6 @@ from asgd_lab.backends.sim.clock import Alarm, Clock, Timer
 from asgd_lab.backends.sim.ordered import Ordered
 from asgd_lab.backends.sim.servers import Fcfs, OnCores, Queue, ServiceTimes
 from asgd_lab.backends.sim.sharing import Capacity, Sharing
-from asgd_lab.hardware.costs import Costs
 from asgd_lab.scenario.hardware import Hardware
 from tests.backends.sim.laws import Floats, Ints, accept, batch_means_p, geometric_from_0, pooled_chi_square_p
 
@@ -27,10 +26,11 @@ class Stated(ServiceTimes):
         self._times = iter(times)
 
     @property
-    def constant(self) -> None:
+    def constant(self) -> bool:
         """They vary."""
+        return False
 
-    def next_ns(self, fetch: bool) -> int:
+    def next_ns(self, mean_ns: int) -> int:
         """The next service's nanoseconds."""
         return next(self._times)
 
@@ -41,10 +41,11 @@ class Asking(Alarm):
     def __init__(self, clock: Clock, queue: Queue, served: list[tuple[int, int, int]]) -> None:
         self._clock, self.queue, self._served = clock, queue, served
         self.arrived = self.started = -1
+        self.service_ns = MEAN_NS
 
     def arrive(self) -> None:
         self.arrived = self._clock.now
-        self.queue.submit(self, False)  # type: ignore[arg-type]
+        self.queue.submit(self)  # type: ignore[arg-type]
 
     def serve(self, _: object) -> None:
         self._served.append((self.started, self.started - self.arrived, self._clock.now))
@@ -95,7 +96,7 @@ def open_queue(distribution: str, load: float, count: int, seed: int) -> tuple[F
     """(waits in means of a service, numbers that arrivals found there) of Poisson arrivals at one server."""
     hardware = Hardware.model_validate({"server": {"push_s": MEAN_NS * 1e-9, "distribution": distribution}})
     clock = Clock()
-    queue = Fcfs(clock, ServiceTimes(hardware.server, Costs.of(hardware, 0), seed, 0))
+    queue = Fcfs(clock, ServiceTimes(hardware.server, seed, 0))
     arrivals = np.cumsum(np.random.default_rng(seed).exponential(MEAN_NS / load, count)).astype(np.int64)
     found = np.zeros(count, np.int64)
     served: list[tuple[int, int, int]] = []
@@ -141,6 +142,7 @@ class Part:
     def __init__(self, of: Sliced) -> None:
         self.of = of
         self.arrived = self.started = self.served = FAR
+        self.service_ns = MEAN_NS
 
 
 class Sliced:
