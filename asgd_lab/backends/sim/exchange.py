@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from asgd_lab.backends.sim.accounts import Account
 from asgd_lab.backends.sim.clock import FAR, Clock
-from asgd_lab.backends.sim.machine import Machine
+from asgd_lab.backends.sim.machine import Machine, Portion
 from asgd_lab.backends.sim.network import Route
 from asgd_lab.backends.sim.ordered import Divided, Piece
 from asgd_lab.backends.sim.sharing import Processor
@@ -71,6 +71,7 @@ class Exchange(Divided):
         "route",
         "sent",
         "served",
+        "size_bytes",
         "torn",
         "worker",
     )
@@ -79,11 +80,13 @@ class Exchange(Divided):
     """The server's answer, once it is released."""
 
     def __init__(
-        self, worker: Owner, machine: Machine, routes: Sequence[Route], client_ns: int, service_ns: int,
+        self, worker: Owner, machine: Machine, portion: Portion, client_ns: int, service_ns: int,
         slice_served: Callable[[Slice], object],
     ) -> None:  # fmt: skip
         """`slice_served` is called when an independent server has served a slice."""
+        routes = portion.routes
         self.worker, self.machine, self.route = worker, machine, routes[0]
+        self.size_bytes = portion.size_bytes  # of the parameters that it moves, as they are
         self.clock: Clock = machine.clock
         self.client_ns = client_ns  # cost of the worker's own software
         self.service_ns = service_ns
@@ -115,6 +118,10 @@ class Exchange(Divided):
 
     def slice_lands(self) -> None:
         """A slice from one of several servers has arrived at the worker's host."""
+        raise NotImplementedError
+
+    def begin(self, request: Any, local: int) -> None:
+        """Begin at the worker's own time `local`, now or later."""
         raise NotImplementedError
 
     @property

@@ -9,32 +9,27 @@ from asgd_lab.backends.sim.clock import FAR
 from asgd_lab.backends.sim.exchange import Exchange, Owner, Slice, Stages, slice_lands
 from asgd_lab.backends.sim.machine import Machine
 from asgd_lab.backends.sim.network import DOWN
-from asgd_lab.protocol.messages import FetchRequest, Grant
+from asgd_lab.protocol.messages import NOWHERE, FetchRequest, Grant
 
 
 class Fetch(Exchange):
     """The fetch of a worker's life, reused for one fetch after the other."""
 
-    __slots__ = ("_to_device_ns", "answer", "request", "versions")
+    __slots__ = ("answer", "request", "to_device_ns", "versions")
     request: FetchRequest
     answer: Grant
     versions: list[int]
 
     def __init__(
         self, worker: Owner, machine: Machine, served: Callable[[Fetch], object],
-        slice_served: Callable[[Slice], object],
+        slice_served: Callable[[Slice], object], size_bytes: int | None = None,
     ) -> None:  # fmt: skip
-        """`served` is called when the server may answer."""
-        super().__init__(
-            worker,
-            machine,
-            machine.network.routes[DOWN][worker.number],
-            machine.costs.client_fetch_ns,
-            machine.costs.server_fetch_ns,
-            slice_served,
-        )
+        """`served` is called when the server may answer; `size_bytes`: of a part of the vector, None: of all."""
+        portion = machine.portion(DOWN, worker.number, size_bytes)
+        costs = portion.costs
+        super().__init__(worker, machine, portion, costs.client_fetch_ns, costs.server_fetch_ns, slice_served)
         self.serve = served
-        self._to_device_ns = machine.costs.to_device_ns
+        self.to_device_ns = costs.to_device_ns
 
     def begin(self, request: FetchRequest, local: int) -> None:
         """Begin at the worker's own time `local`, now or later."""
@@ -88,7 +83,7 @@ class Fetch(Exchange):
         """Send the server's answer."""
         clock, route = self.clock, self.route
         self.answer, self.released = grant, clock.now
-        if not grant.steps:
+        if grant.slot == NOWHERE:
             self.left = 0
             self.landed = self.done = clock.now + route.latency_ns
             self.worker.finished(self)
@@ -116,7 +111,7 @@ class Fetch(Exchange):
             self._land_at(landed)
             return
         self.landed = landed  # inlined: `_land_at`
-        self.done = landed + self._to_device_ns + self.client_ns
+        self.done = landed + self.to_device_ns + self.client_ns
         self.worker.finished(self)
 
     def land(self) -> None:
@@ -135,9 +130,9 @@ class Fetch(Exchange):
         """Compute the end of the fetch: no shared resource is left, except perhaps the host."""
         self.landed = landed
         if self.host is not None and self.client_ns:
-            self.set(self.clock, landed + self._to_device_ns, _unpack)
+            self.set(self.clock, landed + self.to_device_ns, _unpack)
             return
-        self.done = landed + self._to_device_ns + self.client_ns
+        self.done = landed + self.to_device_ns + self.client_ns
         self.worker.finished(self)
 
     def unpack(self) -> None:
@@ -174,7 +169,7 @@ class Fetch(Exchange):
 
     def stages(self) -> Stages:
         """See the head of `exchange`."""
-        on_device = self.landed + self._to_device_ns if self.landed != FAR else FAR
+        on_device = self.landed + self.to_device_ns if self.landed != FAR else FAR
         return (
             (LINK, self.arrived), (QUEUE, self.served), (GATE, self.released), (LINK, self.landed),
             (STAGING, min(on_device, self.done)), (CLIENT, self.done),

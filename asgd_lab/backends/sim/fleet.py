@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import gc
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
@@ -17,6 +19,18 @@ from asgd_lab.protocol.messages import Ack
 from asgd_lab.record.summary import Statistics
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks import Task
+
+
+@contextlib.contextmanager
+def without_collections() -> Iterator[None]:
+    """For making many objects that live long: the garbage collector would look at them again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class Fleet:
@@ -43,14 +57,16 @@ class Fleet:
 
     def push_of(self, grant: Ack) -> Push:
         """The push that an answer is for."""
-        if not self._former and self._algorithm.depth == 1:
-            return self.workers[grant.worker].pushes[0]
-        former = self._former.pop((grant.worker, grant.incarnation), None)
-        pushes = (former or self.workers[grant.worker]).pushes
-        for push in pushes if len(pushes) > 1 else ():
-            if push.in_flight and push.request.number == grant.number:
-                return push
-        return pushes[0]
+        worker = self.workers[grant.worker]
+        if not self._former and len(worker.exchanges) == 2:  # one fetch and one push
+            return worker.pushes[0]
+        worker = self._former.get((grant.worker, grant.incarnation), worker)
+        for push in worker.exchanges.values():
+            if type(push) is Push and push.in_flight:
+                request = push.request
+                if request.number == grant.number and request.part == grant.part:
+                    return push
+        return worker.pushes[0]
 
     def crash(self, number: int) -> int:
         """Let a worker crash; return its minibatches so far, those of an unfinished round included."""
@@ -64,7 +80,8 @@ class Fleet:
         """Restart a crashed worker as a new incarnation: `standing` has its number, and the worker's pushes so far."""
         self.down.discard(number)
         former = self.workers[number]
-        if former.pushes[0].collected:  # the server will still apply it
+        if any(each.collected for each in former.exchanges.values() if type(each) is Push):
+            # The server will still apply them.
             self._former[number, former.replica.incarnation] = former
         self.workers[number] = worker = self._worker(number)
         worker.client.begin(*standing, minibatches)

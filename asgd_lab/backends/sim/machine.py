@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 from asgd_lab.backends.sim.accounts import Meters
 from asgd_lab.backends.sim.clock import Clock
-from asgd_lab.backends.sim.network import Network
+from asgd_lab.backends.sim.network import Network, Route
 from asgd_lab.backends.sim.ordered import Divided, Ordered
 from asgd_lab.backends.sim.servers import Fcfs, OnCores, Queue, ServiceTimes
 from asgd_lab.backends.sim.sharing import Capacity, Processor, Sharing
@@ -15,21 +17,30 @@ from asgd_lab.hardware.step_times import mean_step_s
 from asgd_lab.scenario import Scenario
 
 
+class Portion(NamedTuple):
+    """As much of the vector as an exchange moves."""
+
+    size_bytes: int
+    costs: Costs
+    routes: Sequence[Route]
+    """To or from each server."""
+
+
 class Machine:
     """The processors, network and servers of a run."""
 
-    def __init__(self, clock: Clock, scenario: Scenario, size_bytes: int, depth: int) -> None:
-        """`depth`: transfers that a worker may have in flight in one direction."""
+    def __init__(self, clock: Clock, scenario: Scenario, size_bytes: int, fetches: int, pushes: int) -> None:
+        """`fetches`, `pushes`: exchanges that a worker may have in flight at once."""
         hardware = scenario.hardware
         self._scenario = scenario
         self.clock = clock
         self.costs, self.size_bytes = Costs.of(hardware, size_bytes), size_bytes
-        self.network = Network(clock, hardware, scenario.workers, size_bytes, crowded=depth > 1)
+        self.network = Network(clock, hardware, scenario.workers, size_bytes, crowded=max(fetches, pushes) > 1)
         self.shared: list[Processor] = []
         self._node = self._processor(clock, "cores", hardware.cores)
         hosts, devices = -(-scenario.workers // hardware.host.workers), -(-scenario.workers // hardware.device.workers)
-        # A worker trains, fetches, and has `depth` pushes: with a core for each of these, none is ever short of cores.
-        is_short = (hardware.host.cores or 0) < hardware.host.workers * (depth + 2)
+        # A worker trains beside its exchanges: with a core for each of these, none is ever short of cores.
+        is_short = (hardware.host.cores or 0) < hardware.host.workers * (1 + fetches + pushes)
         cores = hardware.host.cores if is_short else None
         self._hosts = [self._processor(clock, f"host {host}", cores) for host in range(hosts)]
         shared = 1 if hardware.device.workers > 1 else None
@@ -61,6 +72,19 @@ class Machine:
         host = self._node or self._hosts[worker // hardware.host.workers]
         device = self._devices[worker // hardware.device.workers]
         return host, device or (host if self._scenario.backend.device == "cpu" else None)
+
+    def portion(self, direction: int, worker: int, size_bytes: int | None = None) -> Portion:
+        """The costs and routes of so many bytes of the vector; None: of all.
+
+        Each cost is the sum of a constant, which every message takes, and of a time by the byte. A message of a part
+        has that part's bytes on the link, in staging and at the server, and a message without parameters has none.
+        """
+        routes, whole = self.network.routes[direction][worker], self.size_bytes
+        if size_bytes is None:
+            return Portion(whole, self.costs, routes)
+        share = size_bytes / whole if whole else 0.0
+        scaled = [replace(route, bytes=route.bytes * share, alone_ns=round(route.alone_ns * share)) for route in routes]
+        return Portion(size_bytes, Costs.of(self._scenario.hardware, size_bytes), scaled)
 
     def submit(self, request: Divided, server: int, fetch: bool) -> None:
         """A slice has arrived at its server."""

@@ -15,37 +15,23 @@ from asgd_lab.protocol.messages import Ack, PushRequest
 class Push(Exchange):
     """The push from one buffer of a worker, reused for one push after the other."""
 
-    __slots__ = (
-        "_alone_ns",
-        "_full_bytes",
-        "_is_encoded",
-        "_to_host_ns",
-        "_to_send_ns",
-        "answer",
-        "distance",
-        "request",
-    )
+    __slots__ = ("_alone_ns", "_is_encoded", "_to_send_ns", "answer", "distance", "request", "to_host_ns")
     request: PushRequest
     answer: Ack
 
     def __init__(
         self, worker: Owner, machine: Machine, served: Callable[[Push], object],
-        slice_served: Callable[[Slice], object],
+        slice_served: Callable[[Slice], object], size_bytes: int | None = None,
     ) -> None:  # fmt: skip
-        """`served` is called when the servers have served it."""
-        super().__init__(
-            worker,
-            machine,
-            machine.network.routes[UP][worker.number],
-            machine.costs.client_push_ns,
-            machine.costs.server_push_ns,
-            slice_served,
-        )
+        """`served` is called when the servers have served it; `size_bytes`: of a part of the vector, None: of all."""
+        portion = machine.portion(UP, worker.number, size_bytes)
+        costs = portion.costs
+        super().__init__(worker, machine, portion, costs.client_push_ns, costs.server_push_ns, slice_served)
         self.serve = served
         self.distance = 0.0
         self._alone_ns = 0  # nanoseconds of the transfer on an unshared link
-        self._to_host_ns, self._full_bytes = machine.costs.to_host_ns, machine.size_bytes
-        self._to_send_ns = self.client_ns + self._to_host_ns  # with a core for its worker's software alone
+        self.to_host_ns = costs.to_host_ns
+        self._to_send_ns = self.client_ns + self.to_host_ns  # with a core for its worker's software alone
         self._is_encoded = worker.replica.codec is not None
 
     def begin(self, request: PushRequest, local: int) -> None:
@@ -75,7 +61,7 @@ class Push(Exchange):
 
     def _prepared(self) -> None:
         self.job = None
-        self.set(self.clock, self.clock.now + self._to_host_ns, _send)
+        self.set(self.clock, self.clock.now + self.to_host_ns, _send)
 
     def send(self) -> None:
         """Start the transfer from the host."""
@@ -104,7 +90,7 @@ class Push(Exchange):
 
     def _of_size(self, whole: float) -> float:
         """As much of what a whole update takes as this encoded one's bytes on the wire are."""
-        size_bytes, full_bytes = self.request.size_bytes, self._full_bytes
+        size_bytes, full_bytes = self.request.size_bytes, self.size_bytes
         return whole if size_bytes == full_bytes else whole * size_bytes / full_bytes
 
     def _transferred(self) -> None:
@@ -158,7 +144,7 @@ class Push(Exchange):
 
     def stages(self) -> Stages:
         """See the head of `exchange`."""
-        prepared = self.begun + self.client_ns if self.host is None else max(self.begun, self.sent - self._to_host_ns)
+        prepared = self.begun + self.client_ns if self.host is None else max(self.begun, self.sent - self.to_host_ns)
         return (
             (CLIENT, prepared), (STAGING, self.sent), (LINK, self.arrived), (QUEUE, self.served),
             (GATE, self.released), (LINK, self.done),

@@ -27,15 +27,16 @@ class PushOutcomes:
         self._services = rows.any and server_rows
         self._distances = rows.distances is not None
         self._writes = self._services or self._distances
-        self._kept: dict[tuple[int, int], Kept] = {}  # by worker and number
+        self._kept: dict[tuple[int, int, int], Kept] = {}  # by worker, number and part
 
     def keep(self, push: Push) -> None:
         """Note a push that the server keeps; a later answer ends it."""
-        self._kept[push.request.worker, push.request.number] = self._served(push)
+        request = push.request
+        self._kept[request.worker, request.number, request.part] = self._served(push)
 
     def was_kept(self, ack: Ack) -> bool:
         """Whether this answer ends a kept push, for which no worker waits; if so, it is counted here."""
-        served = self._kept.pop((ack.worker, ack.number), None) if self._kept else None
+        served = self._kept.pop((ack.worker, ack.number, ack.part), None) if self._kept else None
         if served is None:
             return False
         self._count(ack)

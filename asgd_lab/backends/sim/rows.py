@@ -8,8 +8,7 @@ from typing import NamedTuple
 from asgd_lab.backends.sim.exchange import Exchange, Slice
 from asgd_lab.backends.sim.fetch import Fetch
 from asgd_lab.backends.sim.push import Push
-from asgd_lab.hardware.costs import Costs
-from asgd_lab.protocol.messages import Ack
+from asgd_lab.protocol.messages import NOWHERE, Ack
 from asgd_lab.protocol.replica import Replica
 from asgd_lab.record.columns import KINDS
 from asgd_lab.record.run import RunDirectory
@@ -18,7 +17,7 @@ FETCH, TRAIN, PUSH, APPLY, GRANT, UP, DOWN, TO_HOST, TO_DEVICE = (
     KINDS.index(kind) for kind in ("fetch", "train", "push", "apply", "grant", "up", "down", "to_host", "to_device")
 )
 SERVER = -1  # the worker of a server's row
-NOT_OF_ONE = -1  # the shard in a worker's row
+NOT_OF_ONE = -1  # in place of a part: a worker's row of the whole vector
 
 
 class Service(NamedTuple):
@@ -34,12 +33,11 @@ class Service(NamedTuple):
 class Rows:
     """The rows of the rounds that the run directory keeps."""
 
-    def __init__(self, record: RunDirectory, costs: Costs, size_bytes: int) -> None:
+    def __init__(self, record: RunDirectory) -> None:
         self.keeps = record.recording.keep_round
         self.any = record.recording.every > 0
         self._add, self._minibatches = record.effects.add, record.minibatches
         self.distances = record.distances
-        self._costs, self._size = costs, size_bytes
 
     def train(self, replica: Replica, steps: int, begun: int, ended: int) -> None:
         """Write a counted Train of so many minibatches."""
@@ -68,21 +66,22 @@ class Rows:
         worker, round = replica.worker, replica.sequence + 1
         if not self.keeps(round):
             return
-        version, steps = fetch.answer.version, fetch.answer.steps
-        size, who = self._size if steps else 0, (NOT_OF_ONE, worker, replica.incarnation)
+        version, steps, part = fetch.answer.version, fetch.answer.steps, fetch.answer.part
+        moved = fetch.answer.slot != NOWHERE
+        size, who = fetch.size_bytes if moved else 0, (part if part >= 0 else NOT_OF_ONE, worker, replica.incarnation)
         waited = fetch.released - fetch.arrived - (fetch.served - fetch.started)
         self._add((worker, round, FETCH, fetch.begun, fetch.done, waited, version, -1, steps, size, *who))
-        landed, copy_ns = fetch.landed, self._costs.to_device_ns
-        if steps and landed > fetch.released + fetch.route.latency_ns:
+        landed, copy_ns = fetch.landed, fetch.to_device_ns
+        if moved and landed > fetch.released + fetch.route.latency_ns:
             self._add((worker, round, DOWN, fetch.released, landed, 0, version, -1, 0, size, *who))
-        if steps and copy_ns:
+        if moved and copy_ns:
             self._add((worker, round, TO_DEVICE, landed, landed + copy_ns, 0, version, -1, 0, size, *who))
 
     def push(self, push: Push) -> None:
         """Write a finished push and its stages."""
         grant, worker = push.answer, push.worker.number
         round, size, sent = grant.number, push.request.size_bytes, push.sent
-        who = (NOT_OF_ONE, worker, grant.incarnation)
+        who = (grant.part if grant.part >= 0 else NOT_OF_ONE, worker, grant.incarnation)
         if not self.keeps(round):
             return
         waited = push.released - push.arrived - (push.served - push.started)
@@ -90,14 +89,14 @@ class Rows:
         self._add((worker, round, *row))
         if push.arrived > sent + push.route.latency_ns:
             self._add((worker, round, UP, sent, push.arrived, 0, -1, -1, 0, size, *who))
-        if self._costs.to_host_ns:
-            self._add((worker, round, TO_HOST, sent - self._costs.to_host_ns, sent, 0, -1, -1, 0, size, *who))
+        if push.to_host_ns:
+            self._add((worker, round, TO_HOST, sent - push.to_host_ns, sent, 0, -1, -1, 0, size, *who))
 
     def services(self, push: Push) -> list[Service]:
         """The services of a push, one per server."""
         if push.slices:
             return [self.service(slice) for slice in push.slices]
-        return [Service(0, push.arrived, push.started, push.served, push.request.size_bytes)]
+        return [Service(max(0, push.request.part), push.arrived, push.started, push.served, push.request.size_bytes)]
 
     def service(self, slice: Slice) -> Service:
         """The service of a slice by one server."""
@@ -121,7 +120,7 @@ class Rows:
             for slice in fetch.slices:
                 self.grant_slice(slice)
         else:
-            self._grant(fetch, fetch, self._size, 0)
+            self._grant(fetch, fetch, fetch.size_bytes, max(0, fetch.request.part))
 
     def grant_slice(self, slice: Slice) -> None:
         """Write one server's row of its slice of a fetch."""

@@ -38,7 +38,9 @@ class Shards:
         self.servers: list[Server] = []
         for index, (span, mailboxes) in enumerate(zip(self._spans, self._mailboxes, strict=True)):
             budget = build_budget(scenario) if index == 0 else Budget()
-            self.servers.append(build_server(task, algorithm, budget, initial[span], mailboxes))
+            self.servers.append(
+                build_server(task, algorithm, budget, initial[span], mailboxes, workers=scenario.workers)
+            )
         self.first = self.servers[0]
         self.staleness: list[Counter[int]] = [Counter() for _ in self.servers] if count > 1 else []
         for worker in range(scenario.workers):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from asgd_lab.backends import devices, room
@@ -20,7 +20,7 @@ from asgd_lab.backends.sim.clock import Clock, StopSimulation, Timer
 from asgd_lab.backends.sim.exchange import Slice
 from asgd_lab.backends.sim.faults import Faults
 from asgd_lab.backends.sim.fetch import Fetch
-from asgd_lab.backends.sim.fleet import Fleet, deadlock, starvation
+from asgd_lab.backends.sim.fleet import Fleet, deadlock, starvation, without_collections
 from asgd_lab.backends.sim.independent import Independent
 from asgd_lab.backends.sim.machine import Machine
 from asgd_lab.backends.sim.numerics import chosen
@@ -30,10 +30,11 @@ from asgd_lab.backends.sim.push_outcomes import PushOutcomes
 from asgd_lab.backends.sim.rows import Rows
 from asgd_lab.backends.sim.shards import Shards
 from asgd_lab.backends.sim.world import Served
-from asgd_lab.errors import RunFailed
+from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.hardware.costs import check_memory, nanoseconds
+from asgd_lab.protocol.effects import exchange_of
 from asgd_lab.protocol.gates import Gate
-from asgd_lab.protocol.messages import KEPT, Ack, Answer, Leave, Stop, Wake, Why
+from asgd_lab.protocol.messages import ALL, KEPT, Ack, Answer, Grant, Leave, Stop, Wake, Why
 from asgd_lab.protocol.replica import Replica
 from asgd_lab.record.run import RunDirectory
 from asgd_lab.record.summary import Statistics
@@ -47,22 +48,10 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
     return Simulation(scenario, record, build_task(scenario)).run(watch)
 
 
-@contextlib.contextmanager
-def _without_collections() -> Iterator[None]:
-    """For making many objects that live long: the garbage collector would look at them again and again."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
 class Simulation:
     """One run, with everything that its workers share."""
 
-    @_without_collections()
+    @without_collections()
     def __init__(self, scenario: Scenario, record: RunDirectory, task: Task) -> None:
         check_memory(scenario.hardware, task.size_bytes)
         room.check(scenario, task.size)
@@ -70,11 +59,15 @@ class Simulation:
         self.algorithm = build_algorithm(scenario)
         gate = type(self.algorithm.gate)
         self.stops, self._wakes = gate.stops is not Gate.stops, gate.wake_ns is not Gate.wake_ns
-        self.machine = Machine(Clock(), scenario, task.size_bytes, self.algorithm.depth)
+        parts, depth = self.algorithm.parts, self.algorithm.depth
+        if parts and scenario.hardware.server.count > 1:
+            message = f"must be 1 with {self.algorithm.name}, which divides the vector itself"
+            raise ScenarioError.at("hardware.server.count", message)
+        self.machine = Machine(Clock(), scenario, task.size_bytes, max(1, parts), max(1, parts) * depth)
         self.clock = self.machine.clock
         self._initial = initial_parameters(scenario, task)
         record.begin()
-        self.rows = Rows(record, self.machine.costs, task.size_bytes)
+        self.rows = Rows(record)
         self.served = Served(self.push_served, self.fetch_served, self.slice_served)
         self.numerics = chosen(scenario, task, self._initial.device, self.stops)
         self.fleet = Fleet(self, scenario, task, self.algorithm, self._initial)
@@ -94,6 +87,7 @@ class Simulation:
         )
         self._observes = False  # is there anything to do for the observer after a push?
         self._is_plain = False  # is each push answered at once, without any other effect?
+        self._is_direct = not (self._wakes or parts)  # is one answer to a fetch's worker the answer to this fetch?
         self._wakes_at = -1  # the time of the pending alarm for the server
         self._failure: str | None = None
 
@@ -225,9 +219,10 @@ class Simulation:
             self.shards.take_from(request.worker, request.buffer)
         if self.record.distances is not None and server.parameters is not None:
             push.distance = server.parameters.moved(request.worker)
+        taken = server.taken(request.worker)
         answers = server.hear(request, now)
         if push.lost and self.faults is not None:  # lost at the crash, of which the server has not heard
-            self.faults.lost_minibatches -= request.steps
+            self.faults.lost_minibatches -= server.taken(request.worker) - taken
         self._pushed(answers)
 
     def _pushed(self, answers: list[Answer]) -> None:
@@ -261,7 +256,7 @@ class Simulation:
         if self._writes_grants:
             self.rows.grant(fetch)
         answers = server.on_fetch(fetch.request)
-        if len(answers) == 1 and answers[0].worker == fetch.worker.number and not self._wakes:
+        if len(answers) == 1 and answers[0].worker == fetch.worker.number and self._is_direct:
             fetch.release(answers[0])  # type: ignore[arg-type]
         else:
             self._answered(answers)
@@ -297,14 +292,20 @@ class Simulation:
             elif self.machine.independent:
                 worker.fetch.release_slice(0, answer)  # type: ignore[arg-type]
             else:
-                worker.fetch.release(answer)  # type: ignore[arg-type]
+                fetch: Any = worker.exchanges[exchange_of(True, answer.part)]  # type: ignore[union-attr]
+                fetch.release(answer)
 
-    def granted(self, replica: Replica) -> None:
-        """A fetch was granted minibatches: point the replica at the version, which is pinned until the next grant."""
-        if replica.vectors is not None:
+    def granted(self, replica: Replica, grant: Grant) -> None:
+        """A fetch was granted parameters: point the replica at the version, which is pinned until the next grant."""
+        if replica.vectors is None:
+            return
+        if grant.part == ALL:
             center = self.shards.center(replica.worker)
             assert center is not None
             replica.vectors.center = center
+        else:
+            assert self.server.parameters is not None
+            replica.receive(grant.part, self.server.parameters.vector(grant.slot, grant.part))
 
     def trained(self, replica: Replica, learner: Learner) -> None:
         """A worker has taken its minibatches."""

@@ -15,8 +15,8 @@ from asgd_lab.backends.sim.push import Push
 from asgd_lab.backends.sim.training import NAN, Training
 from asgd_lab.backends.sim.world import World
 from asgd_lab.hardware.step_times import StepTimes
-from asgd_lab.protocol.effects import FETCH, Train
-from asgd_lab.protocol.messages import Ack, FetchRequest, Grant, Leave, PushRequest, Stop
+from asgd_lab.protocol.effects import FETCH, Train, exchange_of
+from asgd_lab.protocol.messages import NO_PART, NOWHERE, Ack, FetchRequest, Grant, Leave, PushRequest, Stop
 from asgd_lab.tasks.base import Learner
 
 
@@ -35,6 +35,7 @@ class SimWorker(Alarm):
         "alive",
         "client",
         "clock",
+        "exchanges",
         "fetch",
         "host",
         "number",
@@ -56,15 +57,27 @@ class SimWorker(Alarm):
         self.clock = machine.clock
         self.host, device = machine.processors(number)
         self.training = Training(world, entry, times, account, device, self.trained)
-        served = world.served
-        self.pushes = [Push(self, machine, served.push, served.slice) for _ in range(depth)]
-        self.fetch = Fetch(self, machine, served.fetch, served.slice)
+        self.fetch, self.pushes = self._exchanges_of(None, depth)
+        self.exchanges: dict[int, Exchange] = {FETCH: self.fetch, **dict(enumerate(self.pushes))}
+        """The exchanges that may be under way together, by their number in the client."""
+        for part, place in enumerate(self.replica.parts):
+            fetch, pushes = self._exchanges_of(place.size_bytes, depth)
+            self.exchanges[exchange_of(True, part)] = fetch
+            self.exchanges |= {exchange_of(False, part, buffer): push for buffer, push in enumerate(pushes)}
+        if self.replica.parts:
+            self.exchanges[exchange_of(True, NO_PART)] = self._exchanges_of(0, 0)[0]
         self._unsettled: Exchange | None = None  # done, and not charged yet
         self._ahead: list[tuple[Stages, int]] = []  # stages of overlapping exchanges, to charge before it
         self.alive = True
         self._since = 0  # the worker's own time when it began to wait
         self._records, self._stops = self.rows.any, world.stops
         self._looks_at_fetches = self.replica.vectors is not None or self._records or self.fetch.independent
+
+    def _exchanges_of(self, size_bytes: int | None, depth: int) -> tuple[Fetch, list[Push]]:
+        """The fetch and the pushes of a part of so many bytes; None: of the whole vector."""
+        machine, served = self.world.machine, self.world.served
+        pushes = [Push(self, machine, served.push, served.slice, size_bytes) for _ in range(depth)]
+        return Fetch(self, machine, served.fetch, served.slice, size_bytes), pushes
 
     @property
     def learner(self) -> Learner:
@@ -90,27 +103,19 @@ class SimWorker(Alarm):
             if kind is Train:
                 self.training.begin(local)
                 return
-            if kind is FetchRequest:
-                fetch = self.fetch
-                if self._stops and step.stopped and not self.replica.unpushed:  # type: ignore[union-attr]
+            if kind is FetchRequest or kind is PushRequest:
+                if self._stops and step.stopped and kind is FetchRequest and not self.replica.unpushed:  # type: ignore[union-attr]
                     self.training.void()
-                if client.awaits is None:
+                which = client.awaits
+                if which is None:
                     self._set_aside()
-                    fetch.begin(step, local)  # type: ignore[arg-type]
+                    self.exchanges[client.key(step)].begin(step, local)  # type: ignore[arg-type]
                     continue
-                if self._ahead or self._unsettled is fetch:
+                exchange = self.exchanges[which]
+                if self._ahead or self._unsettled is exchange:
                     self._set_aside()
                 self._since = local
-                fetch.begin(step, local)  # type: ignore[arg-type]
-                return
-            if kind is PushRequest:
-                buffer = client.awaits
-                if buffer is None:
-                    self._set_aside()
-                    self.pushes[step.buffer].begin(step, local)  # type: ignore[union-attr,arg-type]
-                    continue
-                self._since = local
-                self.pushes[buffer].begin(step, local)  # type: ignore[arg-type]
+                exchange.begin(step, local)
                 return
             if step is None:
                 self._set_aside()
@@ -120,7 +125,7 @@ class SimWorker(Alarm):
                 self.set(self.clock, local, _leave)
                 return
             if kind is Grant or kind is Ack:
-                exchange = self._exchange(step)  # type: ignore[arg-type]
+                exchange = self.exchanges[client.taken]
                 self._set_aside()
                 local = max(local, exchange.done)
                 self._take(exchange)
@@ -136,11 +141,7 @@ class SimWorker(Alarm):
     def awaits(self) -> Exchange | None:
         """The exchange that the program waits for."""
         which = self.client.awaits
-        return None if which is None else self.fetch if which == FETCH else self.pushes[which]
-
-    def _exchange(self, answer: Grant | Ack) -> Exchange:
-        """The exchange that got this answer."""
-        return self.fetch if type(answer) is Grant else next(each for each in self.pushes if each.answer is answer)
+        return None if which is None else self.exchanges[which]
 
     def finished(self, exchange: Exchange) -> None:
         """All that others have to do with it is over; it is done at its own `done`, now or later."""
@@ -151,8 +152,8 @@ class SimWorker(Alarm):
             if self._unsettled is not None:
                 self._unsettled.charge(self.account)
             self._unsettled = exchange
-            if self._looks_at_fetches and exchange is self.fetch:
-                self._fetched(self.fetch)
+            if self._looks_at_fetches and type(exchange) is Fetch:
+                self._fetched(exchange)
             done, since = exchange.done, self._since
             self.resume(done if done > since else since)
 
@@ -162,16 +163,16 @@ class SimWorker(Alarm):
         if self._unsettled is not None:
             self._unsettled.charge(self.account)
         self._unsettled = exchange
-        if self._looks_at_fetches and exchange is self.fetch:
-            self._fetched(self.fetch)
+        if self._looks_at_fetches and type(exchange) is Fetch:
+            self._fetched(exchange)
 
     def _fetched(self, fetch: Fetch) -> None:
-        """Give the replica its new center, unless no minibatches were granted."""
+        """Give the replica the parameters that it was granted."""
         replica = self.replica
         if fetch.independent:
             replica.versions = tuple(fetch.versions[1:])
-        if replica.granted:
-            self.world.granted(replica)
+        if fetch.answer.slot != NOWHERE:
+            self.world.granted(replica, fetch.answer)
         if self.rows.any:
             self.rows.fetch(fetch)
 
@@ -249,7 +250,7 @@ class SimWorker(Alarm):
         self.alive = False
         self.cancel()
         self.training.crash()
-        for exchange in (self.fetch, *self.pushes):
+        for exchange in self.exchanges.values():
             if exchange.in_flight:
                 exchange.lose()
             exchange.cut(now)

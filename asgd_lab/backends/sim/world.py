@@ -11,7 +11,7 @@ from asgd_lab.backends.sim.machine import Machine
 from asgd_lab.backends.sim.numerics import Batched, Sequential
 from asgd_lab.backends.sim.push import Push
 from asgd_lab.backends.sim.rows import Rows
-from asgd_lab.protocol.messages import Leave
+from asgd_lab.protocol.messages import Grant, Leave
 from asgd_lab.protocol.replica import Replica
 from asgd_lab.tasks.base import Learner
 
@@ -50,8 +50,8 @@ class World(Protocol):
     def served(self) -> Served:
         """The calls of exchanges that have been served."""
 
-    def granted(self, replica: Replica) -> None:
-        """A fetch was granted minibatches: point the replica at the version, which is pinned until the next grant."""
+    def granted(self, replica: Replica, grant: Grant) -> None:
+        """A fetch was granted parameters: point the replica at the version, which is pinned until the next grant."""
 
     def trained(self, replica: Replica, learner: Learner) -> None:
         """A worker has taken its minibatches."""
