@@ -95,9 +95,10 @@ def _check(document: Document, point: Point, overrides: Mapping[str, Any]) -> No
     scenario = point.scenario
     if not scenario.backend.execution.measured:
         raise document.located(ScenarioError.at("backend", "compare measures: backend must be process"), overrides)
-    if scenario.budget.target_error is not None:
-        message = "a prediction of timing alone knows no error; use seconds, minibatches or updates"
-        raise document.located(ScenarioError.at("budget.target_error", message), overrides)
+    for key in ("target_error", "target"):
+        if getattr(scenario.budget, key) is not None:
+            message = "a prediction of timing alone knows no metric; use seconds, minibatches or updates"
+            raise document.located(ScenarioError.at(f"budget.{key}", message), overrides)
     anything = Calibration(Fitted(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, np.ones(1)), 1, 1.0)
     try:
         Scenario.model_validate(predicted(scenario, anything).model_dump(mode="json"))

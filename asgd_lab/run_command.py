@@ -72,7 +72,7 @@ class Request:
                 check_place(scenario)
             named = (
                 scenario.task, scenario.warm_start, scenario.hardware.compute, scenario.hardware.device,
-                scenario.algorithm.push, scenario.backend.checkpoint is None, scenario.budget.target_error is None,
+                scenario.algorithm.push, scenario.backend.checkpoint is None, scenario.budget.error_in_pushes is None,
                 scenario.backend.device, scenario.backend.deterministic,
             )  # fmt: skip
             known = next((size for other, size in seen if other == named), None)

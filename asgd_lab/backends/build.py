@@ -61,15 +61,18 @@ def check_task(scenario: Scenario, task: Task) -> None:
     task.check(gradients=scenario.algorithm.push == "gradient", device=device)
     if scenario.backend.checkpoint is not None:
         task.check_resume(device=device)
-    if scenario.budget.target_error is not None and not task.has_error:
+    budget = scenario.budget
+    if budget.error_in_pushes is not None and not task.has_error:
         message = "needs a task with an error: one class a label, and an output for each class; use minibatches"
-        raise ScenarioError.at("budget.target_error", message)
+        raise ScenarioError.at("budget.target" if budget.target_error is None else "budget.target_error", message)
 
 
 def build_budget(scenario: Scenario) -> Budget:
     """The part of the budget that the server checks."""
     budget = scenario.budget
-    return Budget(budget.minibatches, budget.updates, budget.target_error, budget.target_window)
+    return Budget(
+        budget.minibatches, budget.updates, budget.error_in_pushes, budget.loss_in_pushes, budget.target_window
+    )
 
 
 def initial_parameters(scenario: Scenario, task: Task) -> Tensor:

@@ -16,7 +16,8 @@ class Budget:
     minibatches: int | None = None  # over all workers, exactly
     updates: int | None = None  # versions
     target_error: float | None = None  # for the training error in the pushes,
-    target_window: int = 50  # averaged over at least so many minibatches
+    target_loss: float | None = None  # for the training loss in them,
+    target_window: int = 50  # both averaged over at least so many minibatches
 
 
 @dataclass(slots=True, eq=False)

@@ -39,7 +39,7 @@ from asgd_lab.protocol.messages import (
 from asgd_lab.protocol.parameters import Parameters
 from asgd_lab.protocol.parameters_in_parts import InParts
 from asgd_lab.protocol.parts import Part
-from asgd_lab.protocol.window import ErrorWindow
+from asgd_lab.protocol.window import Window
 
 
 class Server(Granting):
@@ -55,7 +55,9 @@ class Server(Granting):
         self.finished = False  # no push will make a version any more: closed, or all minibatches are pushed
         self._updates = budget.updates
         self._judges = type(gate).on_push is not Gate.on_push
-        self._window = ErrorWindow(budget.target_window, budget.target_error)
+        self._errors = Window(budget.target_window, budget.target_error)
+        self._losses = Window(budget.target_window, budget.target_loss)
+        self._targets = [each for each in (self._errors, self._losses) if each.target is not None]
 
     def hear(self, message: Message, now_ns: int = 0) -> list[Answer]:
         """Answers to a message heard at this time on the run's clock, including answers to other workers.
@@ -78,7 +80,7 @@ class Server(Granting):
     @property
     def training_error(self) -> float:
         """Mean error over the last `target_window` minibatches pushed; NaN before the first."""
-        return self._window.mean
+        return self._errors.mean
 
     @property
     def kept(self) -> list[PushRequest]:
@@ -257,14 +259,16 @@ class Server(Granting):
         for push, ack in zip(pushes, answers, strict=True):
             self.minibatches += ack.steps  # type: ignore[union-attr]
             if push.error == push.error:  # a task without errors sends NaN
-                self._window.add(ack.steps, push.error)  # type: ignore[union-attr]
+                self._errors.add(ack.steps, push.error)  # type: ignore[union-attr]
+            if self._targets and push.loss == push.loss:
+                self._losses.add(ack.steps, push.loss)  # type: ignore[union-attr]
         if at is self._first:
             self.version = at.version
         if self._left == 0 and not self._owing and not self._merging:
             self.finished = True
         if self.closed:
             return answers
-        if self.version == self._updates or (self._window.target is not None and self._window.reached):
+        if self.version == self._updates or any(each.reached for each in self._targets):
             answers += self.close()
         elif self._stops:
             answers += self._stopped()

@@ -10,6 +10,41 @@ from pydantic import Field, model_validator
 from asgd_lab.configuration import Count, Delay, Folder, Part, Seconds, Text, refuse
 
 
+class Target(Part):
+    """A value of a metric that ends the run: exactly one of below and above."""
+
+    split: Text
+    """train: the mean over minibatches that comes with the pushes, on every backend. Another split of the task's
+    evaluations, such as test: their values for the server's parameters, as often as `evaluate` says; only in a
+    simulation, since an evaluation within a real run would take the time that it measures."""
+    metric: Text
+    """The metric; with split train loss or error."""
+    below: float | None = None
+    """The run ends at this value, or a lower one."""
+    above: float | None = None
+    """The run ends at this value, or a higher one; not with split train."""
+
+    @property
+    def in_pushes(self) -> bool:
+        """Whether the metric comes with the pushes."""
+        return self.split == "train"
+
+    def is_met(self, value: float) -> bool:
+        """Whether this value ends the run; NaN does not."""
+        return (self.below is not None and value <= self.below) or (self.above is not None and value >= self.above)
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.below is None) == (self.above is None):
+            refuse([("", "give exactly one of below and above")])
+        if self.in_pushes and self.metric not in ("loss", "error"):
+            what = "must be loss or error with split train: no other comes with the pushes"
+            refuse([("metric", f"{what}; got {self.metric!r}")])
+        if self.in_pushes and self.below is None:
+            refuse([("above", "cannot stand beside split train, whose loss and error fall; give below")])
+        return self
+
+
 class Budget(Part):
     """The end of the run: the first of these limits that is reached; at least one is needed."""
 
@@ -21,15 +56,32 @@ class Budget(Part):
     """Seconds of the run's own clock (virtual in a simulation)."""
     target_error: Annotated[float, Field(gt=0, lt=1)] | None = None
     """The training error to reach, a share of 1; only with task classification."""
+    target: Target | None = None
+    """The value of a metric to reach, such as {split: test, metric: loss, below: 0.3}."""
     target_window: Count = 50
-    """Minibatches over which the training error in the pushes is averaged for target_error."""
+    """Minibatches over which the training error or loss in the pushes is averaged for target_error or a target."""
+
+    @property
+    def error_in_pushes(self) -> float | None:
+        """The target for the training error in the pushes."""
+        return self.target_error if self.target_error is not None else self._of_pushes("error")
+
+    @property
+    def loss_in_pushes(self) -> float | None:
+        """The target for the training loss in the pushes."""
+        return self._of_pushes("loss")
+
+    def _of_pushes(self, metric: str) -> float | None:
+        target = self.target
+        return target.below if target is not None and target.in_pushes and target.metric == metric else None
 
     @model_validator(mode="after")
     def _ends(self) -> Self:
-        if all(one is None for one in (self.minibatches, self.updates, self.seconds, self.target_error)):
-            refuse(
-                [("", "must say when the run ends; give at least one of minibatches, updates, seconds, target_error")]
-            )
+        limits = ("minibatches", "updates", "seconds", "target_error", "target")
+        if all(getattr(self, each) is None for each in limits):
+            refuse([("", f"must say when the run ends; give at least one of {', '.join(limits)}")])
+        if self.target_error is not None and self._of_pushes("error") is not None:
+            refuse([("target", "is a second target_error; remove one of the two")])
         return self
 
 

@@ -76,8 +76,10 @@ def _never(scenario: Scenario) -> Iterator[tuple[str, str]]:
             yield "budget.updates", f"is never reached: {minibatches:,} minibatches are at most {most:,} pushes"
         if evaluate is not None and evaluate.interval(scenario.workers) > minibatches:
             yield "evaluate", f"nothing is evaluated on the way: the budget is {minibatches:,} minibatches"
-        if budget.target_error is not None and budget.target_window > minibatches:
-            yield "budget.target_error", f"is never reached: its window is wider than {minibatches:,} minibatches"
+        of_pushes = (budget.error_in_pushes, budget.loss_in_pushes)
+        if of_pushes != (None, None) and budget.target_window > minibatches:
+            key = "budget.target" if budget.target_error is None else "budget.target_error"
+            yield key, f"is never reached: its window is wider than {minibatches:,} minibatches"
         bound = getattr(scenario.algorithm, "bound", None)
         if bound is not None and bound and bound * scenario.algorithm.n_fetch >= minibatches:
             yield "algorithm.bound", f"never holds a worker back within {minibatches:,} minibatches"

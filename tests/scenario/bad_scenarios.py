@@ -831,7 +831,7 @@ TOGETHER = [
         "empty budget",
         6,
         "budget",
-        "give at least one of minibatches, updates, seconds, target_error",
+        "give at least one of minibatches, updates, seconds, target_error, target",
         budget="budget: {}",
     ),
     bad(

@@ -11,9 +11,11 @@ from asgd_lab.backends.failing import evaluation_failed
 from asgd_lab.backends.outcome import Progress, Watch
 from asgd_lab.backends.sim.clock import Clock
 from asgd_lab.backends.sim.shards import Shards
+from asgd_lab.errors import ScenarioError
 from asgd_lab.protocol.replica import Replica
 from asgd_lab.record.run import RunDirectory
 from asgd_lab.scenario import Scenario
+from asgd_lab.scenario.running import Target
 from asgd_lab.tasks import Task
 from asgd_lab.tasks.base import Learner
 
@@ -35,6 +37,9 @@ class Observer:
         self._at_server = evaluate is not None and "server" in evaluate.parameters
         self._at_replicas = evaluate is not None and "replicas" in evaluate.parameters
         self._next = 0
+        target = scenario.budget.target
+        self._target = target if target is not None and not target.in_pushes else None
+        self.is_met = False  # has an evaluation of the server reached the budget's target?
         self._next_of = [0.0] * scenario.workers
         self._watched_s = 0.0
 
@@ -76,3 +81,13 @@ class Observer:
         for split, metric, value in found:
             row = (self._clock.now, version, self._shards.first.minibatches, whose, split, metric, value)
             self._record.evals.add(row)
+        if self._target is not None and not of_replica:
+            self._compare(self._target, found)
+
+    def _compare(self, target: Target, found: list[tuple[str, str, float]]) -> None:
+        values = [value for split, metric, value in found if (split, metric) == (target.split, target.metric)]
+        if not values:
+            known = ", ".join(f"{split} {metric}" for split, metric, _ in found) or "none"
+            message = f"has no metric of the evaluations, {target.split} {target.metric}; they have: {known}"
+            raise ScenarioError.at("budget.target", message)
+        self.is_met = self.is_met or target.is_met(values[0])

@@ -229,6 +229,8 @@ class Simulation:
         self.pushes += 1
         if self._observes:
             self._observer.at_server(self.pushes)
+            if self._observer.is_met and not self.server.closed:
+                answers = [*answers, *self.server.close()]
         self._answered(answers)
 
     def _answered(self, answers: list[Answer]) -> None:
