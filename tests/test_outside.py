@@ -13,6 +13,7 @@ import pytest
 from asgd_lab.backends.replay import repeat
 from asgd_lab.backends.run import execute
 from asgd_lab.record import tables
+from asgd_lab.record.saved_model import final_params
 from asgd_lab.scenario import Scenario
 from tests.backends.scenarios import QUADRATIC, scenario
 
@@ -27,9 +28,10 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "top-k": {"name": "asgd", "n_sync": 2, "codec": {"name": f"{OUTSIDE}.top_k:TopK", "share": 0.3}},
     "dylu": {"name": f"{OUTSIDE}.dylu:DyLU", "n_sync": 6},
 }
+STREAMING = {"name": f"{OUTSIDE}.streaming:Streaming", "n_sync": 3, "rule": ["mean"]}
 LINES = {  # of a module, at most
     "ringmaster": 28, "ringmaster_stops": 40, "k_sync": 28, "fedbuff": 28, "delay_compensated": 30, "dylu": 25,
-    "top_k": 60,
+    "top_k": 60, "streaming": 60,
 }  # fmt: skip
 BUDGET = 120
 
@@ -60,6 +62,31 @@ def test_a_users_algorithm_keeps_the_properties_of_all(name: str, backend: str, 
     if backend == "process":
         verdict = repeat(stated(name, backend, workers), tmp_path / "run")
         assert verdict.difference is None
+
+
+def _final(tmp_path: Path, algorithm: dict[str, Any], workers: int) -> list[float]:
+    name, minibatches = f"{len(list(tmp_path.iterdir()))}", 30 * workers
+    keys = {"algorithm": algorithm, "backend": "inline", "workers": workers, "budget": {"minibatches": minibatches}}
+    summary = execute(scenario(**keys, task=TASK), tmp_path / name)
+    assert summary["minibatches"] == minibatches
+    return final_params(tmp_path / name).tolist()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("rule", [["mean"], ["mean", {"name": "momentum", "beta": 0.9, "nesterov": True}]])
+def test_streaming_one_fragment_without_delay_and_mixing_is_diloco(
+    rule: list[Any], workers: int, tmp_path: Path
+) -> None:
+    """Douillard et al. 2025, section 2: P = 1, tau = 0, alpha = 0 is DiLoCo (2023, Algorithm 1), here in lock-step."""
+    whole = STREAMING | {"parts": 1, "delay": 0, "alpha": 0.0, "rule": rule}
+    lock_step = {"name": "sync_sgd", "n_sync": 3, "rule": rule}
+    assert _final(tmp_path, whole, workers) == _final(tmp_path, lock_step, workers)
+
+
+def test_streaming_with_one_worker_is_its_local_optimizer(tmp_path: Path) -> None:
+    """The sum of its updates is what the replica is already."""
+    streamed = _final(tmp_path, STREAMING | {"delay": 0, "alpha": 0.0}, 1)
+    assert streamed == pytest.approx(_final(tmp_path, {"name": "asgd", "n_sync": 3, "rule": ["add"]}, 1), abs=1e-5)
 
 
 @pytest.mark.parametrize("module", LINES)

@@ -86,6 +86,11 @@ class Configuration(Choice):
             """The content of a push."""
 
     @property
+    def divides(self) -> int:
+        """The parts that it divides the parameters into, its key or property `parts`; 0: the vector is undivided."""
+        return getattr(self, "parts", 0)
+
+    @property
     def encoding(self) -> Compression | None:
         """The codec, of those that have the key."""
         return getattr(self, "codec", None)
@@ -101,11 +106,13 @@ class Configuration(Choice):
             message = f"{self.name} needs one server that knows all workers; use asgd or downpour"
             yield "hardware.server.independent", message
         if backend.distances and backend.execution.measures_distances and scenario.task.learns:
-            if self.overlaps or self.shared or self.n_fetch != self.n_push:
-                message = "needs an update to have one center: n_sync, and not downpour or hogwild"
+            if self.overlaps or self.shared or self.divides or self.n_fetch != self.n_push:
+                message = "needs an update to have one center: n_sync, and not downpour, hogwild or parts"
                 yield "backend.distances", message
             elif scenario.hardware.server.independent:
                 yield "backend.distances", "cannot stand beside independent servers; remove it"
+        if self.divides and scenario.hardware.server.independent:
+            yield "hardware.server.independent", f"cannot stand beside {self.name}, which divides the parameters itself"
         if self.shared:
             yield from self._without_copies(backend)
         if self.encoding is not None and scenario.hardware.server.count > 1:
@@ -152,10 +159,12 @@ class Configuration(Choice):
 
         if not isinstance(said, Algorithm):
             raise TypeError(f"sentence must return a protocol.algorithms.Algorithm, not a {type(said).__name__}")
-        facts = (self.collects, self.overlaps, self.shared)
-        does = (said.gate.collects, said.overlaps, said.shared)
+        facts = (self.collects, self.overlaps, self.shared, self.divides)
+        does = (said.gate.collects, said.overlaps, said.shared, said.parts)
         if facts != does:
-            raise ValueError(f"its class says collects, overlaps and shared are {facts}, and its sentence {does}")
+            raise ValueError(f"its class says collects, overlaps, shared and parts are {facts}, its sentence {does}")
+        if said.parts and said.gate.rounds:
+            raise ValueError("a gate of rounds cannot stand beside parts")
 
         if getattr(said.program, "func", said.program).__module__ == programs.__name__:
             return said  # a program of ours

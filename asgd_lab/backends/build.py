@@ -142,6 +142,8 @@ def build_worker(
     params = initial.clone() if params is None else params
     parts = algorithm.parts
     if task.size:
+        if parts > task.size:
+            raise ScenarioError.at("algorithm", f"cannot divide {task.size} parameters into {parts} parts")
         center = initial.clone() if parts else params  # parts are fetched into it
         vectors = algorithm.vectors(params, center, updates[0])
         learner = task.learner(worker, params, vectors.gradients)

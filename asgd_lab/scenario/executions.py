@@ -102,6 +102,8 @@ class SimulatedExecution(Execution):
             yield "backend", _needs_times("sim")
         if faults is None:
             return
+        if scenario.hardware.server.independent:
+            yield "faults", "cannot stand beside independent servers with backend sim; remove one of the two"
         if faults.silent_s is not None:
             yield "faults.silent_s", "cannot stand beside backend sim, whose workers never hang; remove it"
         if faults.on_not_finite != "ignore":
@@ -135,6 +137,11 @@ class RealExecution(Execution):
         if scenario.faults is not None and scenario.faults.detect_s:
             message = "must be 0 with backend process: a real server hears of a death at once"
             yield "faults.detect_s", message
+        if scenario.parts:
+            if scenario.backend.device != "cpu":
+                yield "backend.device", f"must be cpu where the parameters are divided; got {scenario.backend.device}"
+            if scenario.backend.checkpoint is not None:
+                yield "backend.checkpoint", "cannot stand beside parts of the parameters or independent servers"
         if scenario.backend.device == "emulated":  # else hardware is for the simulation of the same file
             yield from self._only_simulated(scenario.hardware)
 

@@ -71,6 +71,11 @@ class Scenario(Part):
     )
     """Dotted keys of this scenario, each with a list of values; their product is run, the first key slowest."""
 
+    @property
+    def parts(self) -> int:
+        """The parts that the parameters are divided into, by the algorithm or by independent servers; 0: none."""
+        return self.algorithm.divides or (self.hardware.server.count if self.hardware.server.independent else 0)
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         refuse(_contradictions(self))
@@ -97,8 +102,6 @@ def _contradictions(scenario: Scenario) -> Iterator[tuple[str, str]]:
     yield from scaling.contradictions(scenario)
     if server.count > 1 and scenario.hardware.cores is not None:
         yield "hardware.server.count", "must be 1 where cores make one node of all; remove cores"
-    if server.independent and scenario.faults is not None:
-        yield "faults", "cannot stand beside independent servers; remove one of the two"
     if host.workers > 1 and host.workers % scenario.hardware.device.workers:
         yield "hardware.device.workers", "must divide hardware.host.workers: a device belongs to one host"
 

@@ -251,7 +251,7 @@ def test_a_changed_source_is_told_when_a_run_is_repeated(folder: Path) -> None:
         ("{name: 'broken:Keyless'}", "algorithm.name: its class must have n_fetch, n_push, rule, push"),
         ("{name: 'broken:Nothing', n_sync: 1}", "sentence must return a protocol.algorithms.Algorithm, not a NoneType"),
         ("{name: 'broken:Raising', n_sync: 1}", "algorithm.name: broken:Raising cannot be built: ZeroDivisionError"),
-        ("{name: 'broken:Collecting', n_sync: 1}", "are (False, False, False), and its sentence (True,"),
+        ("{name: 'broken:Collecting', n_sync: 1}", "are (False, False, False, 0), its sentence (True,"),
         (
             "{name: 'broken:Failing', n_sync: 1}",
             "broken:Failing fails when it is tried: worker 0: the program",

@@ -20,7 +20,7 @@ class AllTogether(lab.Gate):
 class Streaming(lab.Ruled):
     """A fragment is pushed every n_sync minibatches; `delay` later, own <- alpha own + (1 - alpha) global."""
 
-    fragments: int = 2
+    parts: int = 2
     delay: int = 1
     alpha: float = 0.5
     collects = True
@@ -31,18 +31,18 @@ class Streaming(lab.Ruled):
 
     def sentence(self, rule: lab.Rule) -> lab.Algorithm:
         said = lab.blocking(self, AllTogether(), rule)
-        return replace(said, program=self.program, vectors=lab.Anchored, parts=self.fragments)
+        return replace(said, program=self.program, vectors=lab.Anchored, parts=self.parts)
 
     def program(self, replica: lab.Replica) -> lab.Program:
         train, places = lab.Train(replica), replica.parts
-        pushes = [lab.PushEffect(replica, part=part) for part in range(self.fragments)]
-        fetches = [lab.Fetch(replica, part, lease=False) for part in range(self.fragments)]
+        pushes = [lab.PushEffect(replica, part=part) for part in range(self.parts)]
+        fetches = [lab.Fetch(replica, part, lease=False) for part in range(self.parts)]
         yield lab.Fetch(replica)
         replica.adopt()
         while replica.granted:
             replica.steps = replica.granted  # of which the merge of the last fragment has left so many
             yield train
-            part = min(range(self.fragments), key=lambda part: places[part].version)
+            part = min(range(self.parts), key=lambda part: places[part].version)
             replica.measure(part)
             yield from (lab.Start(pushes[part]), lab.Start(fetches[part]), lab.lease(replica))
             replica.steps = min(self.delay, replica.granted)

@@ -276,6 +276,8 @@ def scenarios(draw: st.DrawFn) -> Data:
         hardware.get("server", {}).pop("independent", None)
     backend = data.get("backend", "process")
     real = "process" in (backend, backend["name"] if isinstance(backend, dict) else "")
+    if real and isinstance(backend, dict) and backend.get("device", "cpu") != "cpu":
+        hardware.get("server", {}).pop("independent", None)
     if real and not hardware.get("server", {}).get("independent") and draw(st.booleans()):
         data["faults"] = draw(faults(data.get("workers", 1), simulated=False))
     if backend == "sim":
