@@ -70,13 +70,13 @@ def either(values: Iterable[str]) -> str:
     return ", ".join(quoted[:-1]) + " or " + quoted[-1] if len(quoted) > 1 else quoted[0]
 
 
-def meant(word: object, allowed: Iterable[str]) -> str:
+def meant(word: object, allowed: Iterable[str], nearness: float = 0.7) -> str:
     """`; did you mean ...?` if one of the allowed words is near enough, else ""."""
     plain = {one.casefold().replace("-", "_"): one for one in allowed}
     text = str(word)
     if len(text) > 100:
         return ""
-    near = difflib.get_close_matches(text.casefold().replace("-", "_"), plain, n=1, cutoff=0.7)
+    near = difflib.get_close_matches(text.casefold().replace("-", "_"), plain, n=1, cutoff=nearness)
     return f"; did you mean {plain[near[0]]!r}?" if near else ""
 
 

@@ -82,7 +82,9 @@ def _found(key: str, name: str, what: str) -> Callable[..., Any]:
     try:
         found = operator.attrgetter(attribute)(module)
     except AttributeError as error:
-        raise ScenarioError.at(key, f"{module_name} has no '{attribute}'{meant(attribute, vars(module))}") from error
+        raise ScenarioError.at(
+            key, f"{module_name} has no '{attribute}'{meant(attribute, vars(module), 0.6)}"
+        ) from error
     if not callable(found):
         raise ScenarioError.at(key, f"{name} is not callable; {what}")
     callable_: Callable[..., Any] = found
