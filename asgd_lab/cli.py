@@ -147,6 +147,25 @@ def replay(
         repeat(run_dir)
 
 
+@app.command(short_help="Write a run's trained model as a state_dict.")
+def export(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", show_default=False, help="The directory of a run.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", show_default=False, help="A new file, such as model.pt.")],
+    trust: Trust = False,
+) -> None:
+    """Write the final model of a run, or that of its last checkpoint, as a state_dict: torch.load reads it anywhere.
+
+    Buffers are those that the server's parameters are evaluated with. The model is built again to name its tensors, so
+    the code and the data that the scenario names must be there. `asgd_lab.export_command.trained(RUN_DIR)` returns the
+    module itself.
+    """
+    with _reported(trust=trust):
+        from asgd_lab import export_command
+
+        interrupts.heed()
+        typer.echo(export_command.export(run_dir, file))
+
+
 @app.command(short_help="Write runs and sweeps for TensorBoard.")
 def tensorboard(
     paths: Annotated[

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,43 +14,16 @@ from asgd_lab.backends.replay import repeat
 from asgd_lab.backends.run import execute
 from asgd_lab.backends.verification import Contradiction, check_gpus, real_run, sealed, simulated_run, summary_of
 from asgd_lab.errors import RunFailed, ScenarioError
-from asgd_lab.record import code_sources, machine
-from asgd_lab.record.provenance import recorded_here
-from asgd_lab.record.run import read_manifest, read_summary
+from asgd_lab.record import machine
+from asgd_lab.record.run import read_summary
+from asgd_lab.recorded_code import as_recorded
 from asgd_lab.scenario import Document, Scenario, anchored, values_sha256
-from asgd_lab.trust import is_trusted, trusting
 
 
 def replay(run_dir: Path) -> None:
-    """Repeat the run in `run_dir`; RunFailed if any bit differs, ScenarioError if it cannot be repeated.
-
-    Code that the user's own record names is imported from its recorded folder, not from the current directory.
-    """
-    manifest = read_manifest(run_dir)
-    recorded = manifest.get("inputs") or {}
-    with trusting(is_trusted() or recorded_here(run_dir, values_sha256)), contextlib.ExitStack() as stack:
-        run_dir = Path(os.path.abspath(run_dir)) if recorded.get("code") else run_dir
-        if is_trusted() and recorded.get("code"):
-            stack.enter_context(_as_there(recorded))
-        try:
-            _replay(run_dir, manifest, recorded)
-        finally:
-            for line in code_sources.changed(recorded.get("code", {})):
-                display.say(display.console(), f"{run_dir}: {line}")
-
-
-@contextlib.contextmanager
-def _as_there(recorded: Mapping[str, Any]) -> Iterator[None]:
-    """Import as the recorded run did, in its folder: options of the user's code may be relative paths."""
-    path, here = list(sys.path), os.getcwd()
-    sys.path[:] = [*code_sources.roots(recorded["code"]), *path, *([] if here in path else [here])]
-    try:
-        with contextlib.suppress(OSError):
-            os.chdir(recorded["folder"])
-        yield
-    finally:
-        os.chdir(here)
-        sys.path[:] = path
+    """Repeat the run in `run_dir`; RunFailed if any bit differs, ScenarioError if it cannot be repeated."""
+    with as_recorded(run_dir) as (there, manifest):
+        _replay(there, manifest, manifest.get("inputs") or {})
 
 
 def _replay(run_dir: Path, manifest: dict[str, Any], recorded: Mapping[str, Any]) -> None:

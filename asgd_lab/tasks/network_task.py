@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import key
 from asgd_lab.tasks.base import CPU, START, Batch, Data
-from asgd_lab.tasks.bound_module import BoundModule, Buffers
+from asgd_lab.tasks.bound_module import BoundModule
 from asgd_lab.tasks.evaluation import estimated
 from asgd_lab.tasks.global_generators import generators_of, preserving_generators, seed_with
 from asgd_lab.tasks.gradient_pushes import check_groups
@@ -131,21 +131,34 @@ class NetworkTask(ABC):
         device = params.device
         with torch.no_grad(), preserving_generators(), self._examined(device) as bound:
             seed_with(generators_of(device), key(0, "evaluate"))
-            vector, here = params.clone(), {**self.network.buffers, **(buffers or {})}
-            bound.bind(bound.place(vector, here))
-            if statistics := self._estimated(bound, device, of_replica):
-                bound.bind(bound.place(vector, here | statistics))
-            bound.model.eval()
+            self._place(bound, params, buffers, of_replica)
             return [
                 (split, metric, value)
                 for split, metrics in self.measured(bound.model, device)
                 for metric, value in metrics.items()
             ]
 
-    def _estimated(self, bound: BoundModule, device: torch.device, of_replica: bool) -> Buffers:
-        if of_replica or self.network.recipe.shares_buffers:
-            return {}
-        return estimated(bound, self.passes(device))
+    def module(self, params: Tensor, buffers: Mapping[str, Tensor]) -> nn.Module:
+        """The module that `evaluate` evaluates for the server's parameters; it has tensors of its own."""
+        with torch.no_grad(), preserving_generators():
+            bound = self.network.fresh(params.device)
+            seed_with(generators_of(params.device), key(0, "evaluate"))
+            self._place(bound, params, buffers, of_replica=False)
+        for parameter in bound.model.parameters():
+            parameter.data = parameter.data.clone()  # each was a view of the vector
+            parameter.grad = None
+        return bound.model
+
+    def _place(
+        self, bound: BoundModule, params: Tensor, buffers: Mapping[str, Tensor] | None, of_replica: bool
+    ) -> None:
+        """Put parameters and buffers into the module, for evaluation."""
+        vector, here = params.clone(), {**self.network.buffers, **(buffers or {})}
+        bound.bind(bound.place(vector, here))
+        estimates = not (of_replica or self.network.recipe.shares_buffers)
+        if estimates and (statistics := estimated(bound, self.passes(params.device))):
+            bound.bind(bound.place(vector, here | statistics))
+        bound.model.eval()
 
     @contextlib.contextmanager
     def _examined(self, device: torch.device) -> Iterator[BoundModule]:

@@ -1,0 +1,99 @@
+"""The trained model leaves the lab as a plain state_dict, and is what the run evaluated."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from asgd_lab.backends.run import execute
+from asgd_lab.cli import app
+from asgd_lab.export_command import trained
+from asgd_lab.tasks.datasets import read
+from tests.backends.scenarios import DIGITS, QUADRATIC, scenario
+from tests.tasks import own_classes
+
+LENET = {**DIGITS, "model": "lenet"}
+LOAD = """
+import sys, torch
+model = torch.nn.Sequential(
+    torch.nn.Flatten(), torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 10)
+)
+model.load_state_dict(torch.load(sys.argv[1], weights_only=True))
+assert not any(name.startswith("asgd_lab") for name in sys.modules)
+print(sum(each.double().sum() for each in model.state_dict().values()).item())
+"""
+
+
+def exported(*arguments: Any) -> Any:
+    return CliRunner().invoke(app, ["export", *map(str, arguments)])
+
+
+@pytest.mark.parametrize("backend", ["sim", "process"])
+def test_a_program_without_this_package_loads_the_model(tmp_path: Path, backend: str) -> None:
+    stated = scenario(task=DIGITS, backend=backend, workers=2)
+    execute(stated, tmp_path / "run")
+    found = exported(tmp_path / "run", tmp_path / "model.pt")
+    assert found.exit_code == 0, found.output
+    assert "4 tensors, 9,610 numbers" in found.output
+    told = subprocess.run(
+        [sys.executable, "-c", LOAD, str(tmp_path / "model.pt")], capture_output=True, text=True, check=True
+    )
+    expected = sum(each.double().sum() for each in trained(tmp_path / "run").state_dict().values())
+    assert float(told.stdout) == expected.item()
+
+
+def test_the_module_errs_as_the_run_told(tmp_path: Path) -> None:
+    stated = scenario(task=LENET, backend="sim", workers=2)
+    summary = execute(stated, tmp_path / "run")
+    model, data = trained(tmp_path / "run"), read(stated.task)  # type: ignore[arg-type]
+    assert not model.training
+    with torch.no_grad():
+        wrong = model(data["test_images"]).argmax(1).ne(data["test_labels"]).double().mean().item()
+    assert wrong == pytest.approx(summary["final"]["test_error"])
+
+
+@pytest.mark.parametrize("kind", [own_classes.Normed, own_classes.Compiled, own_classes.Tokens, own_classes.Averaged])
+@pytest.mark.parametrize("warm", [None, {"minibatches": 5}])
+def test_the_module_of_a_class_of_ones_own_has_the_told_loss_with_its_buffers(
+    tmp_path: Path, kind: type[Any], warm: Any
+) -> None:
+    task = {"name": "own", "task": f"{own_classes.__name__}:{kind.__name__}"}
+    summary = execute(scenario(task=task, backend="sim", workers=2, warm_start=warm), tmp_path / "run")
+    model, own = trained(tmp_path / "run"), kind()
+    for split, batches in own.evaluations():
+        with torch.no_grad():
+            found = [own.loss(model, batch) for batch in batches]
+        losses = [each[0] if isinstance(each, tuple) else each for each in found]
+        means = [each[0] / each[1] if isinstance(each, tuple) else each for each in losses]
+        assert float(sum(means)) / len(means) == pytest.approx(summary["final"][f"{split}_loss"], rel=1e-6)
+
+
+def test_an_interrupted_run_gives_the_model_of_its_last_checkpoint(tmp_path: Path) -> None:
+    backend = {"name": "process", "checkpoint": {"every_updates": 10}}
+
+    def until_a_checkpoint(progress: Any) -> None:
+        if progress.version >= 25:
+            raise KeyboardInterrupt
+
+    stated = scenario(task=DIGITS, backend=backend, budget={"minibatches": 3000})
+    assert execute(stated, tmp_path / "run", until_a_checkpoint)["status"] == "interrupted"
+    assert exported(tmp_path / "run", tmp_path / "model.pt").exit_code == 0
+    assert torch.load(tmp_path / "model.pt", weights_only=True)["1.weight"].shape == (128, 64)
+
+
+def test_what_cannot_be_exported_is_told_in_a_line(tmp_path: Path) -> None:
+    execute(scenario(task=QUADRATIC), tmp_path / "bowl")
+    found = exported(tmp_path / "bowl", tmp_path / "model.pt")
+    assert (found.exit_code, "task quadratic trains no network" in found.output) == (2, True)
+    (tmp_path / "model.pt").touch()
+    found = exported(tmp_path / "bowl", tmp_path / "model.pt")
+    assert (found.exit_code, "exists; give the name of a new file" in found.output) == (2, True)
+    found = exported(tmp_path / "nowhere", tmp_path / "other.pt")
+    assert found.exit_code == 2
+    assert len(found.output.strip().splitlines()) == 1
