@@ -258,7 +258,12 @@ def _own(message: FetchRequest | PushRequest, answers: Sequence[Answer]) -> tupl
     """The answer to this request, wherever it is among these, and the others."""
     kind = Grant if type(message) is FetchRequest else Ack
     for place, answer in enumerate(answers):
-        if type(answer) is kind and answer.number == message.number and answer.worker == message.worker:
+        if (
+            type(answer) is kind
+            and answer.number == message.number
+            and answer.worker == message.worker
+            and answer.part == message.part
+        ):
             return answer, [*answers[:place], *answers[place + 1 :]] if len(answers) > 1 else ()
     return None, answers
 

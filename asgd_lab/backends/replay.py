@@ -34,6 +34,7 @@ from asgd_lab.backends.settings import settled
 from asgd_lab.backends.verification import FINAL, Made, check_gpus
 from asgd_lab.errors import ProtocolError, ScenarioError
 from asgd_lab.protocol.messages import (
+    ALL,
     DROPPED,
     KEPT,
     Ack,
@@ -82,7 +83,12 @@ class Repetition:
         self.device = self.initial.device  # of the replicas; a real run's server computes on the host
         self.mailboxes: dict[int, Tensor] = {}
         self.server = build_server(
-            self.task, self.algorithm, build_budget(scenario), self.initial.cpu().clone(), self.mailboxes
+            self.task,
+            self.algorithm,
+            build_budget(scenario),
+            self.initial.cpu().clone(),
+            self.mailboxes,
+            workers=scenario.workers,
         )
         self.lives: dict[int, ReplayedWorker] = {}
         self.pushes = self.digests = 0
@@ -185,7 +191,14 @@ class Repetition:
     def _check(self, row: Row, answers: list[Answer]) -> None:
         """Compare a request's immediate answer with the record; logs of version 1 have none."""
         kind = Grant if row.kind == Kind.FETCH else Ack if row.kind == Kind.PUSH else None
-        own = next((answer for answer in answers if type(answer) is kind and answer[:3] == row[1:4]), None)
+        own = next(
+            (
+                answer
+                for answer in answers
+                if type(answer) is kind and answer[:3] == row[1:4] and answer.part == row.part
+            ),
+            None,
+        )
         self._late = [answer for answer in answers if answer is not own]
         here, there = _said(own), _said(row.answer)
         if kind is not None and row.heard_ns != UNKNOWN and here != there:
@@ -220,10 +233,15 @@ class Repetition:
                 self._point(life.replica, answer)
 
     def _point(self, replica: Replica, grant: Grant) -> None:
-        """Point the replica's center at its granted version."""
-        if replica.vectors is not None and grant.steps:
-            assert self.server.parameters is not None
-            replica.vectors.center = self.server.parameters.vector(grant.slot, grant.part).to(self.device)
+        """Give the replica its granted version."""
+        if replica.vectors is None or grant.slot < 0:
+            return
+        assert self.server.parameters is not None
+        vector = self.server.parameters.vector(grant.slot, grant.part)
+        if grant.part == ALL:
+            replica.vectors.center = vector.to(self.device)
+        else:
+            replica.receive(grant.part, vector)
 
 
 @settled()

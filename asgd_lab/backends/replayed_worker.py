@@ -59,11 +59,13 @@ class ReplayedWorker:
         self.learner, self.replica, self.client = worker.learner, worker.replica, worker.client
         self.stops: dict[int, Stop] = {}
         self._stopped, self._point, self._minibatch = stopped, point, minibatch
-        self._sent: dict[tuple[type, int], Request] = {}  # not met in the record yet: requests may overtake each other
+        self._sent: dict[
+            tuple[type, int, int], Request
+        ] = {}  # not met in the record yet: requests may overtake each other
 
     def run_until(self, recorded: Request) -> Request:
         """Advance until this request is sent; return the repeated request."""
-        key = type(recorded), recorded.number
+        key = type(recorded), recorded.number, recorded.part
         while key not in self._sent:
             self._advance(f"the record has {name(recorded)}")
         return self._sent.pop(key)
@@ -88,13 +90,13 @@ class ReplayedWorker:
         if step is None:
             if waited is None:  # the program has just begun to wait; the caller decides
                 return
-            raise Differs(f"it waits for {'fetch' if waited == FETCH else 'push'}, and {expected}")
+            raise Differs(f"it waits for {'fetch' if waited < 0 else 'push'}, and {expected}")
         if type(step) is Leave:
             raise Differs(f"its program ends, and {expected}")
         if type(step) is Train:
             self._train()
         elif type(step) is FetchRequest or type(step) is PushRequest:
-            self._sent[type(step), step.number] = step
+            self._sent[type(step), step.number, step.part] = step
         elif type(step) is Grant:
             self._point(self.replica, step)
 

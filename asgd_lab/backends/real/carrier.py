@@ -30,7 +30,7 @@ from asgd_lab.backends.real.transport import (
 from asgd_lab.hardware.costs import Costs
 from asgd_lab.protocol.algorithms import Algorithm
 from asgd_lab.protocol.effects import FETCH, Train
-from asgd_lab.protocol.messages import Ack, FetchRequest, Grant, Leave, PushRequest, Stop
+from asgd_lab.protocol.messages import ALL, Ack, FetchRequest, Grant, Leave, PushRequest, Stop
 from asgd_lab.record.rowfile import RowFile
 
 STOP, STATE, SHOWN = Words.STOP, Words.STATE, Words.SHOWN
@@ -124,11 +124,11 @@ class Carrier:
                 if client.awaits is not None:
                     last, kind = self._await(begun), Grant
             elif step is None:
-                kind = Grant if client.awaits == FETCH else Ack
+                kind = Grant if client.awaits < 0 else Ack  # type: ignore[operator]
                 last = self._await(begun)
             elif kind is Grant or kind is Ack:  # it had come before
-                waited_ns, released_ns = self._kept.pop((kind, step.number))
-                last = self._taken(self._exchange_of(step), step, begun, waited_ns, released_ns)
+                waited_ns, released_ns = self._kept.pop((kind, step.number, step.part))
+                last = self._taken(client.taken, step, begun, waited_ns, released_ns)
             elif kind is Leave:
                 self.end.send(step)
                 self.end.flush()
@@ -144,11 +144,12 @@ class Carrier:
 
     def _begin(self) -> None:
         self._received_ns = 0
-        # By FETCH or buffer: when the program came to the exchange that is under way (0: not yet), its round and bytes,
-        # and the times of its request.
+        # By exchange: when the program came to the one that is under way (0: not yet), its round and bytes, and the
+        # times of its request.
         self._asked: dict[int, tuple[int, int, int, int, int]] = {}
         self._to_save: Save | None = None
-        self._kept: dict[tuple[type, int], tuple[int, int]] = {}  # of answers that are not waited for yet: their times
+        # Of answers that are not waited for yet, by type, number and part: their times.
+        self._kept: dict[tuple[type, int, int], tuple[int, int]] = {}
 
     def _train(self, begun: int) -> int:
         self.words[STATE] = TRAINING
@@ -173,13 +174,14 @@ class Carrier:
         ahead = request.ahead
         self.words[STATE] = TRAINING if ahead else FETCHING
         sent = self._arrival(begun, self._latency_ns, ahead) if self._emulated else now_ns()
-        received = self._received_ns
-        self._asked[FETCH] = begun, self._replica.sequence + 1, 0, sent, received
+        received, which = self._received_ns, FETCH if request.part == ALL else self._client.key(request)
+        self._asked[which] = begun, self._replica.sequence + 1, 0, sent, received
         self.end.send(request, sent, received)
 
     def _push(self, request: PushRequest, begun: int) -> None:
         self.words[STATE] = PUSHING
-        buffer, client = request.buffer, self._client
+        client = self._client
+        which = request.buffer if request.part == ALL else client.key(request)
         if self._emulated:
             overlaps = self._algorithm.depth > 1 or client.is_under_way(FETCH)
             share = request.size_bytes / self._size if self._size else 1.0
@@ -187,7 +189,7 @@ class Carrier:
         else:
             sent = now_ns()
         received = self._received_ns
-        self._asked[buffer] = begun, request.number, request.size_bytes, sent, received
+        self._asked[which] = begun, request.number, request.size_bytes, sent, received
         self.end.send(request, sent, received)
         if self._eager:
             early = client.early_fetch()
@@ -200,10 +202,9 @@ class Carrier:
         """Wait for the program's answer; return the time at which the program took it."""
         client, hear, which = self._client, self.end.hear, self._client.awaits
         assert which is not None
-        is_fetch = which == FETCH
-        self.words[STATE] = FETCHING if is_fetch else PUSHING
+        self.words[STATE] = FETCHING if which < 0 else PUSHING
         while True:
-            if is_fetch and self._to_save is not None and len(client.unanswered()) == 1:
+            if which == FETCH and self._to_save is not None and len(client.unanswered()) == 1:
                 told, self._to_save = self._to_save, None
                 if self._save(told.checkpoint):
                     self.end.send(Saved(self.number, told.incarnation, told.checkpoint, told.told))
@@ -226,7 +227,7 @@ class Carrier:
 
     def _keep(self, message: Grant | Ack, waited_ns: int, released_ns: int) -> None:
         if message.incarnation == self._replica.incarnation:
-            self._kept[type(message), message.number] = waited_ns, released_ns
+            self._kept[type(message), message.number, message.part] = waited_ns, released_ns
 
     def _obey(self, message: Any) -> None:
         """Handle a message that answers no request."""
@@ -242,26 +243,20 @@ class Carrier:
         elif isinstance(message, NewServer):
             self.end.send(Resending(self.number))
             for request in client.unanswered():
-                which = request.buffer if isinstance(request, PushRequest) else FETCH
-                self.end.send(request, *self._asked[which][3:])
-
-    def _exchange_of(self, answer: Grant | Ack) -> int:
-        if type(answer) is Grant:
-            return FETCH
-        return next(which for which, (_, round, *_) in self._asked.items() if which != FETCH and round == answer.number)
+                self.end.send(request, *self._asked[client.key(request)][3:])
 
     def _taken(self, which: int, answer: Grant | Ack, begun: int, waited_ns: int, released_ns: int) -> int:
         """Write the row of an answer that the program has taken; return its time."""
         replica, start = self._replica, self.start_ns
         began, round, size, _, _ = self._asked[which]
         if type(answer) is Grant:
-            _, _, _, version, steps, _, _ = answer
-            if steps and replica.vectors is not None:
-                replica.vectors.center = self.end.center(answer)
+            _, _, _, version, steps, slot, part = answer
+            if slot >= 0:
+                size = self._received_vector(answer)
             ended = self._received(released_ns, self._receive_ns) if self._emulated else now_ns()
-            kind, staleness, size = FETCH_ROW, -1, self._size if steps else 0
+            kind, staleness = FETCH_ROW, -1
         else:
-            _, _, _, version, staleness, steps, _, _ = answer  # type: ignore[misc]
+            _, _, _, version, staleness, steps, _, part = answer  # type: ignore[misc]
             ended = self._received(released_ns, self._latency_ns) if self._emulated else now_ns()
             kind = PUSH_ROW
         self._received_ns = ended
@@ -269,10 +264,22 @@ class Carrier:
             began, round = begun, replica.sequence + 1
         number = self.number
         self.effects.add(
-            number, round, kind, began - start, ended - start, waited_ns, version, staleness, steps, size, -1,
-            number, replica.incarnation,
+            number, round, kind, began - start, ended - start, waited_ns, version, staleness, steps, size,
+            part if part >= 0 else -1, number, replica.incarnation,
         )  # fmt: skip
         return ended
+
+    def _received_vector(self, grant: Grant) -> int:
+        """Give the replica its granted version; return the bytes."""
+        replica, part = self._replica, grant.part
+        if part == ALL:
+            if replica.vectors is not None:
+                replica.vectors.center = self.end.center(grant)
+            return self._size
+        place = replica.parts[part]
+        if replica.vectors is not None:
+            replica.receive(part, self.end.center(grant)[place.span])
+        return place.size_bytes
 
     def _arrival(self, begun: int, way_ns: int, overlaps: bool) -> int:
         """The arrival time of an emulated request: an idle worker sends it then, else the server delays it."""

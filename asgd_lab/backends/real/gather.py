@@ -13,7 +13,8 @@ from typing import Any
 from asgd_lab.backends import event_log
 from asgd_lab.backends.build import build_algorithm, build_budget
 from asgd_lab.backends.real.plan import DISTANCE_ROW, EFFECT_ROW, KIND, MINIBATCH_ROW, Plan
-from asgd_lab.protocol.messages import DROPPED, KEPT, Ack, FetchRequest, Message, PushRequest
+from asgd_lab.protocol.messages import ALL, DROPPED, KEPT, NO_PART, Ack, FetchRequest, Message, PushRequest
+from asgd_lab.protocol.parts import spans
 from asgd_lab.protocol.server import Server
 from asgd_lab.record.rowfile import read_rows
 from asgd_lab.record.run import RunDirectory
@@ -52,26 +53,27 @@ def gather(plan: Plan, record: RunDirectory, statistics: Statistics, end_ns: int
 
 def _counting(plan: Plan) -> Server:
     algorithm = build_algorithm(plan.scenario)
-    return Server(algorithm.gate, algorithm.n_fetch, build_budget(plan.scenario))
+    return Server(algorithm.gate, algorithm.n_fetch, build_budget(plan.scenario), parts=algorithm.parts)
 
 
 def _served(plan: Plan, server: Server, statistics: Statistics, record: RunDirectory) -> Iterator[Row]:
     """The server's rows: one per fetch, at its request; one per push, at its end."""
-    size = plan.size_bytes
+    sizes = _sizes(plan)
     far: dict[tuple[int, int], float] = {}
     if record.distances is not None:
         far = {(worker, number): moved for worker, number, moved in read_rows(plan.distances, DISTANCE_ROW).tolist()}
-    pushes: dict[tuple[int, int], tuple[int, int, int, int]] = {}  # by worker and number: sent, begun, ended, bytes
+    pushes: dict[tuple[int, ...], tuple[int, int, int, int]] = {}  # by worker, number, part: sent, begun, ended, bytes
     for row in event_log.read(plan.events) if plan.events.exists() else []:
         message, worker = row.message, row.worker
         if not isinstance(message, Message):
             continue
         sent, begun, ended = row.sent_ns, row.begun_ns, row.ended_ns
         if isinstance(message, PushRequest):
-            pushes[worker, message.number] = (sent, begun, ended, message.size_bytes)
+            pushes[worker, message.number, message.part] = (sent, begun, ended, message.size_bytes)
         elif isinstance(message, FetchRequest):
             incarnation, sequence = server.standing(worker)
-            yield SERVER, sequence + 1, GRANT, begun, ended, begun - sent, -1, -1, 0, size, 0, worker, incarnation
+            size, who = sizes[message.part], (max(0, message.part), worker, incarnation)
+            yield SERVER, sequence + 1, GRANT, begun, ended, begun - sent, -1, -1, 0, size, *who
         for grant in server.hear(message, begun):
             if not isinstance(grant, Ack) or grant.version == KEPT:
                 continue
@@ -80,12 +82,18 @@ def _served(plan: Plan, server: Server, statistics: Statistics, record: RunDirec
             else:
                 statistics.applied(grant.staleness, grant.steps)
             push = (grant.worker, grant.number)
-            sent, begun, ended, carried = pushes.pop(push)
+            sent, begun, ended, carried = pushes.pop((*push, grant.part))
             if record.distances is not None and grant.version != DROPPED:
                 record.distances.add((ended, grant.worker, grant.version, grant.staleness, far[push]))
             what = (grant.version, grant.staleness, grant.steps)
-            who = (grant.worker, grant.incarnation)
-            yield SERVER, grant.number, APPLY, begun, ended, begun - sent, *what, carried, 0, *who
+            who = (max(0, grant.part), grant.worker, grant.incarnation)
+            yield SERVER, grant.number, APPLY, begun, ended, begun - sent, *what, carried, *who
+
+
+def _sizes(plan: Plan) -> dict[int, int]:
+    """The bytes that a fetch brings, by its part."""
+    each = spans(plan.size_bytes, build_algorithm(plan.scenario).parts)
+    return {ALL: plan.size_bytes, NO_PART: 0} | {part: span.stop - span.start for part, span in enumerate(each)}
 
 
 def _minibatches(parts: Path) -> list[Row]:

@@ -63,7 +63,8 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
         scenario, task.size, task.size_bytes,
         SharedMemory(
             scenario.workers, task.size, depth=algorithm.depth, shared=algorithm.shared,
-            states=algorithm.rule.all_states(scenario.workers), scalars=algorithm.rule.all_scalars(scenario.workers),
+            states=algorithm.rule.all_states(scenario.workers),
+            scalars=max(1, algorithm.parts) * algorithm.rule.all_scalars(scenario.workers),
             copies=algorithm.gate.keeps,
             tensors=data | task.start(),
         ),

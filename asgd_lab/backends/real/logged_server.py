@@ -82,6 +82,7 @@ class LoggedServer:
             self._mailboxes,
             _InMemory(memory),
             counting=bool(past),
+            workers=workers,
         )
         self._log = EventLog(plan.events, existing=True)
         self.end_ns = 0  # the time of the last push in time, or of the run's close

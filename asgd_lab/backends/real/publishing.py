@@ -39,12 +39,14 @@ class Publisher:
 
     def look(self, clock_ns: int) -> None:
         """Copy the parameters if that is due; record their hash then, and when the scenario asks for it."""
-        server, params = self._server, self._params()
-        if params is None:
+        server = self._server
+        if self._shared is None and server.parameters is None:
             return
         looks = self._every is not None and server.version % self._every == 0
         if self._snapshots is not None and self._snapshots.due(server.minibatches):
             self._heartbeat.at_disk()
+            params = self._params()
+            assert params is not None
             self._snapshots.take(clock_ns, server.version, server.minibatches, params)
             looks = server.version > 0 and self._shared is None
         if looks:
