@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -31,8 +31,14 @@ _warmed: dict[Hashable, tuple[Tensor, dict[str, Tensor]]] = {}
 
 
 def build_algorithm(scenario: Scenario) -> Algorithm:
-    """The scenario's algorithm."""
-    return scenario.algorithm.build(scenario.workers)
+    """The scenario's algorithm; the vector has a part for each independent server, unless these are simulated."""
+    algorithm, server = scenario.algorithm.build(scenario.workers), scenario.hardware.server
+    if not server.independent or scenario.backend.execution.simulated:
+        return algorithm
+    if algorithm.parts:
+        message = f"cannot stand beside {algorithm.name}, which divides the vector itself; remove it"
+        raise ScenarioError.at("hardware.server.independent", message)
+    return replace(algorithm, parts=server.count)
 
 
 def build_task(

@@ -80,7 +80,7 @@ def arrows(effects: pd.DataFrame) -> tuple[Indices, Indices]:
     is missing because its worker crashed. Of several independent servers, workers know only the first one's versions.
     """
     kind = kinds(effects)
-    pushes = _made_versions(effects, kind == PUSH)
+    pushes = _made_versions(effects, (kind == PUSH) & (effects["shard"].to_numpy() <= 0))
     applies = _made_versions(effects, (kind == APPLY) & (effects["shard"].to_numpy() <= 0))
     pairs = pushes.merge(applies, on=["round", "version", "together", "nth"])
     return _sender(kind)[pairs["row_x"].to_numpy()], pairs["row_y"].to_numpy()

@@ -92,7 +92,8 @@ def _served(plan: Plan, server: Server, statistics: Statistics, record: RunDirec
 
 def _sizes(plan: Plan) -> dict[int, int]:
     """The bytes that a fetch brings, by its part."""
-    each = spans(plan.size_bytes, build_algorithm(plan.scenario).parts)
+    parts = build_algorithm(plan.scenario).parts
+    each = spans(plan.size_bytes, parts) if parts else []
     return {ALL: plan.size_bytes, NO_PART: 0} | {part: span.stop - span.start for part, span in enumerate(each)}
 
 
