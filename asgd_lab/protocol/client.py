@@ -105,11 +105,14 @@ class Client:
             self._stopped = answer.number
             self.stopping = self.stopping or answer.number == self.lease
             return False
-        if (awaits := self.awaits) is not None and _answers(self._under_way[awaits], answer):  # type: ignore[arg-type]
-            self._take(awaits, answer)  # type: ignore[arg-type]
-            return True
+        is_grant = kind is Grant
+        if (awaits := self.awaits) is not None:
+            request = self._under_way[awaits]
+            if request.number == answer.number and request.part == answer.part and is_grant is (awaits < 0):  # type: ignore[union-attr]
+                self._take(awaits, answer)  # type: ignore[arg-type]
+                return True
         for which, request in self._under_way.items():
-            if _answers(request, answer):  # type: ignore[arg-type]
+            if request.number == answer.number and request.part == answer.part and is_grant is (which < 0):  # type: ignore[union-attr]
                 self._answers[which] = answer  # type: ignore[assignment]
                 break
         return False
@@ -213,22 +216,16 @@ class Client:
         self.awaits = self._then = None
         self.taken = which
         request = self._under_way.pop(which)
-        if type(answer) is Grant:
+        if which < 0:
+            _, _, number, version, steps, _, part = answer  # type: ignore[misc]
             if request.lease:  # type: ignore[union-attr]
-                self.lease = answer.number
-                self.stopping = answer.number == self._stopped
-            _, _, _, version, steps, _, part = answer
-            self.replica.grant(version, steps, part, request.lease)  # type: ignore[union-attr]
+                self.lease = number
+                self.stopping = number == self._stopped
+                if which == FETCH:
+                    self.replica.grant(version, steps)
+                    return answer
+            self.replica.grant_part(part, version, steps, request.lease)  # type: ignore[union-attr]
         return answer
-
-
-def _answers(request: Request, answer: Grant | Ack) -> bool:
-    """Whether this is the answer to the request."""
-    return (
-        request.number == answer.number
-        and request.part == answer.part
-        and (type(request) is FetchRequest) is (type(answer) is Grant)
-    )
 
 
 def _with(request: R, void: tuple[int, int, int]) -> R:

@@ -15,7 +15,7 @@ _MANY = 2**20  # more than there are buffers
 def exchange_of(is_fetch: bool, part: int, buffer: int = 0) -> int:
     """The number of an exchange, of which a worker has at most one under way: FETCH, or the buffer of a push.
 
-    A lease alone, and a fetch or a push of one part, have other numbers.
+    A lease alone, and a fetch or a push of one part, have other numbers; those of fetches and leases are below 0.
     """
     if is_fetch:
         return part if part < 0 else NO_PART - 1 - part

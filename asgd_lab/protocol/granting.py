@@ -15,6 +15,22 @@ from asgd_lab.protocol.roster import Roster
 class Granting(Roster):
     """The server's side of fetches. A server answers pushes too, and decides when the answers are due."""
 
+    __slots__ = (
+        "_first",
+        "_holds",
+        "_is_divided",
+        "_leases",
+        "_merging",
+        "_stops",
+        "_wakes",
+        "closed",
+        "gate",
+        "now_ns",
+        "parameters",
+        "parts",
+        "wake_ns",
+    )
+
     def __init__(
         self, gate: Gate, n_fetch: int, minibatches: int | None, parameters: Parameters | InParts | None, parts: int
     ) -> None:
@@ -46,9 +62,8 @@ class Granting(Roster):
         if (
             member is None
             or incarnation != member.incarnation
-            or (number != member.fetches + 1 and not self._is_divided)
             or member.fetching
-            or (not self._is_divided and worker in self._first.held)
+            or (not self._is_divided and (number != member.fetches + 1 or worker in self._first.held))
             or (ahead and lease and self.gate.holds_back)
         ):
             held = not self._is_divided and worker in self._first.held
@@ -92,13 +107,13 @@ class Granting(Roster):
             return True
         if self._left == 0:  # with a divided vector, all push their remaining work at the same time
             return not self._working or (self._is_divided and member.owed > 0)
-        at = self._first if part == NO_PART else self.parts[part]
+        at = self._first if part < 0 else self.parts[part]
         if self.gate.rounds or (self._merging and part != NO_PART and at.merging.holds(worker)):
             return False
         return not self._holds or self.gate.may_fetch(worker, at)
 
     def _grant(self, worker: int, member: Member, number: int, part: int) -> Grant:
-        at = self._first if part == NO_PART else self.parts[part]
+        at = self._first if part < 0 else self.parts[part]
         version = at.version
         if self.closed or (self._left == 0 and not member.allotted):
             if member.owed:

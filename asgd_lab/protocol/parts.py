@@ -21,6 +21,9 @@ def spans(size: int, parts: int) -> list[slice]:
     return [slice(start, end) for start, end in itertools.pairwise(part * size // parts for part in range(parts + 1))]
 
 
+_NONE = Reason.NONE  # a name that is looked up for every push
+
+
 class Books(Protocol):
     """The server, as far as a part needs it."""
 
@@ -111,8 +114,11 @@ class Part:
         before = self.version
         self.version = version = before + 1
         self.version_ns = self._books.now_ns
+        if len(pushes) == 1:
+            worker, incarnation, number, base = pushes[0][:4]
+            return [new(Ack, (worker, incarnation, number, version, before - base, counts[0], _NONE, self.part))]
         return [
-            new(Ack, (worker, incarnation, number, version, before - base, count, Reason.NONE, self.part))
+            new(Ack, (worker, incarnation, number, version, before - base, count, _NONE, self.part))
             for (worker, incarnation, number, base, *_), count in zip(pushes, counts, strict=True)
         ]
 

@@ -111,8 +111,13 @@ class Replica:
         self._error_sum = 0.0
         self._arriving: PushRequest | None = None
 
-    def grant(self, version: int, steps: int, part: int = ALL, lease: bool = True) -> None:
-        """A fetch is done: its part of the center is `version`; with a `lease`, `steps` minibatches may follow."""
+    def grant(self, version: int, steps: int) -> None:
+        """A fetch is done: the center is `version`, and `steps` minibatches may follow."""
+        self.version = version
+        self.granted = self.steps = steps
+
+    def grant_part(self, part: int, version: int, steps: int, lease: bool) -> None:
+        """The same for a lease alone, for the whole vector without a lease, and for one part."""
         if part >= 0:
             self.parts[part].version = version
         if part == ALL or part == 0:
@@ -168,25 +173,22 @@ class Replica:
 
     def measure(self, part: int = ALL) -> None:
         """update <- all work since the last push, which now counts as pushed: of the whole vector, or of one part."""
-        if not (self.unpushed if part == ALL else self.parts[part].unpushed):
-            raise ProtocolError(f"worker {self.worker} has nothing to push; after a stop its program fetches again")
-        self.sequence += 1
-        if part != ALL:
-            self._measure_part(part)
+        if self.parts:
+            self._measure_parts(part)
             return
+        steps = self.unpushed
+        if not steps:
+            raise self._nothing()
+        size_bytes = self.size_bytes
         if self.vectors is not None:
             self.vectors.measure()
-        if self.parts:
-            for index in range(len(self.parts)):
-                self._arriving_of(index)
-        else:
-            size_bytes, steps = self.size_bytes, self.unpushed
-            if self.codec is not None:
-                size_bytes = self._encoded(slice(None), size_bytes)
-            self._arriving = new(PushRequest, (
-                self.worker, self.incarnation, self.sequence, self.base, steps, self._loss_sum / steps,
-                self._error_sum / steps, self.buffer, ALL, size_bytes, 0, 0, 0, self.bases,
-            ))  # fmt: skip
+        if self.codec is not None:
+            size_bytes = self._encoded(slice(None), size_bytes)
+        self.sequence += 1
+        self._arriving = new(PushRequest, (
+            self.worker, self.incarnation, self.sequence, self.base, steps, self._loss_sum / steps,
+            self._error_sum / steps, self.buffer, ALL, size_bytes, 0, 0, 0, self.bases,
+        ))  # fmt: skip
         self.unpushed = 0
         self.base, self.bases = self.version, self.versions
         self._loss_sum = self._error_sum = 0.0
@@ -210,13 +212,25 @@ class Replica:
             merging: Any = self.vectors
             merging.merge(place.span, own, center, progress, anchor)
 
-    def _measure_part(self, part: int) -> None:
-        place = self.parts[part]
+    def _measure_parts(self, part: int) -> None:
+        """Measure one part, or all of them."""
+        if not (self.unpushed if part == ALL else self.parts[part].unpushed):
+            raise self._nothing()
+        self.sequence += 1
         if self.vectors is not None:
-            measuring: Any = self.vectors
-            measuring.measure_span(place.span)
-        self._arriving_of(part)
+            if part == ALL:
+                self.vectors.measure()
+            else:
+                measuring: Any = self.vectors
+                measuring.measure_span(self.parts[part].span)
+        for each in range(len(self.parts)) if part == ALL else (part,):
+            self._arriving_of(each)
         self.unpushed = max(place.unpushed for place in self.parts)
+        if not self.unpushed:
+            self.base = self.version
+
+    def _nothing(self) -> ProtocolError:
+        return ProtocolError(f"worker {self.worker} has nothing to push; after a stop its program fetches again")
 
     def _arriving_of(self, part: int) -> None:
         """Make the push request of one part."""

@@ -12,6 +12,20 @@ from asgd_lab.protocol.messages import FetchRequest, PushRequest
 class Roster:
     """The server's books on its members."""
 
+    __slots__ = (
+        "_clocks",
+        "_idle",
+        "_left",
+        "_members",
+        "_owing",
+        "_past",
+        "_round_open",
+        "_waiting",
+        "_working",
+        "n_fetch",
+        "wasted",
+    )
+
     def __init__(self, n_fetch: int, minibatches: int | None) -> None:
         """`minibatches`: of the budget, if it limits them."""
         self.n_fetch = n_fetch  # the minibatches of a lease, unless the gate or the budget decides otherwise

@@ -41,9 +41,24 @@ from asgd_lab.protocol.parameters_in_parts import InParts
 from asgd_lab.protocol.parts import Part
 from asgd_lab.protocol.window import Window
 
+_APPLY = Action.APPLY  # a name that is looked up for every push
+
 
 class Server(Granting):
     """A parameter server. Without `parameters` it only counts (timing-only tasks)."""
+
+    __slots__ = (
+        "_errors",
+        "_judges",
+        "_losses",
+        "_releases",
+        "_targets",
+        "_updates",
+        "budget",
+        "finished",
+        "minibatches",
+        "version",
+    )
 
     def __init__(
         self, gate: Gate, n_fetch: int, budget: Budget, parameters: Parameters | InParts | None = None, parts: int = 0
@@ -55,6 +70,7 @@ class Server(Granting):
         self.finished = False  # no push will make a version any more: closed, or all minibatches are pushed
         self._updates = budget.updates
         self._judges = type(gate).on_push is not Gate.on_push
+        self._releases = self._wakes or self._is_divided  # after every message
         self._errors = Window(budget.target_window, budget.target_error)
         self._losses = Window(budget.target_window, budget.target_loss)
         self._targets = [each for each in (self._errors, self._losses) if each.target is not None]
@@ -179,7 +195,7 @@ class Server(Granting):
         if self.closed and (part <= 0 or number > member.first_applied):
             return [at.dropped(push, count, Reason.OVER)]
         action, reason, returns = self.gate.on_push(push, at) if self._judges else APPLY
-        if action is Action.APPLY or self.closed:
+        if action is _APPLY or self.closed:
             answers = self._applied(at, (push,), at.apply((push,), (count,)))
         elif action == Action.HOLD:
             self._merging += 1
@@ -198,7 +214,7 @@ class Server(Granting):
                 self._left += count
         if self._left == 0 and not self._owing and not self._merging:
             self.finished = True
-        return self._release(answers) if self._waiting or self._merging or self._wakes or self._is_divided else answers
+        return self._release(answers) if self._waiting or self._merging or self._releases else answers
 
     # ------------------------------------------------------------------ inside
 
@@ -256,19 +272,21 @@ class Server(Granting):
 
     def _applied(self, at: Part, pushes: Sequence[PushRequest], answers: list[Answer]) -> list[Answer]:
         """Count a version made from these pushes, of which `answers` has the Acks; the run may be over now."""
-        for push, ack in zip(pushes, answers, strict=True):
-            self.minibatches += ack.steps  # type: ignore[union-attr]
-            if push.error == push.error:  # a task without errors sends NaN
-                self._errors.add(ack.steps, push.error)  # type: ignore[union-attr]
-            if self._targets and push.loss == push.loss:
-                self._losses.add(ack.steps, push.loss)  # type: ignore[union-attr]
+        for index, push in enumerate(pushes):
+            count: int = answers[index].steps  # type: ignore[union-attr]
+            loss, error = push[5:7]
+            self.minibatches += count
+            if error == error:  # a task without errors sends NaN
+                self._errors.add(count, error)
+            if self._targets and loss == loss:
+                self._losses.add(count, loss)
         if at is self._first:
             self.version = at.version
         if self._left == 0 and not self._owing and not self._merging:
             self.finished = True
         if self.closed:
             return answers
-        if self.version == self._updates or any(each.reached for each in self._targets):
+        if self.version == self._updates or (self._targets and any(each.reached for each in self._targets)):
             answers += self.close()
         elif self._stops:
             answers += self._stopped()
