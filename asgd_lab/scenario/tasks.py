@@ -164,6 +164,10 @@ class Network(Learned):
     that training changes are each replica's own too; the server's parameters are evaluated with those of worker 0.
     server: they are parameters like the others, fetched, pushed and evaluated, as are all floating-point buffers; only
     with push: delta."""
+    local: list[Text] = Field(default=[], examples=[["head.*"]])
+    """Patterns of names of parameters that are trained and stay with each replica: they are neither pushed nor fetched,
+    and the server's parameters are evaluated with those of worker 0. Frozen parameters, which need no gradient, always
+    stay: only what is trained moves, and counts as bytes."""
     size_bytes: Annotated[Size, Field(ge=1)] | None = None
     """Bytes of one push or one fetch, if a small network stands for a large one; null: those of its own vector. Only
     with backend sim."""

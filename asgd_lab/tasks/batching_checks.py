@@ -89,7 +89,7 @@ def examine(network: Network, images: Tensor, labels: Tensor) -> tuple[Stack, in
 def check_steps(
     network: Network, learner: Callable[[BoundModule, int, Tensor], NetworkLearner], batch: Batch, device: torch.device
 ) -> None:
-    """A `ScenarioError` if vectors, frozen parameters included, differ after real steps taken alone and batched.
+    """A `ScenarioError` if vectors differ after real steps taken alone and batched.
 
     `learner` makes a learner of a module, a worker and a vector.
     """

@@ -104,7 +104,7 @@ def _compared(
 
     def write() -> None:
         bound.settle()
-        move(network.layout.views(vector)[: len(bound.parameters)])
+        move(each.data for each in bound.parameters.values())  # views of the vector, or a replica's own
 
     with preserving_generators(), repeatable(device):
         expected, found = (

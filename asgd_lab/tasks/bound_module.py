@@ -1,13 +1,15 @@
 """One module over many vectors: its parameters' data are views of the vector of the replica that computes now.
 
 The module is never copied: a list of its parameters or a closure over them, in the user's code, stays valid and sees
-the vector. Each replica has its own buffers, which are put in place with its vector, unless the scenario makes buffers
-the server's: then they lie in the vector, behind the parameters.
+the vector. Only what is trained and synchronised lies in the vector. Each replica has its own buffers, frozen
+parameters and parameters that the scenario keeps local; they are put in place with its vector. If the scenario makes
+buffers the server's, they lie in the vector, behind the parameters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from fnmatch import fnmatchcase
 from typing import final
 
 import torch
@@ -17,18 +19,32 @@ from asgd_lab.errors import RunFailed
 from asgd_lab.tasks.flat import Layout
 
 Buffers = dict[str, Tensor]
-"""A replica's buffers by their names in the module, such as BatchNorm's running statistics."""
+"""A replica's tensors outside of the vector, by their names in the module, such as BatchNorm's running statistics."""
 
 
-def layout_of(model: nn.Module, shares_buffers: bool) -> Layout:
-    """Parameters in the module's order, then its floating-point buffers if they are shared."""
+def in_vector(model: nn.Module, shares_buffers: bool, local: Sequence[str]) -> tuple[list[str], list[Tensor]]:
+    """Names of the parameters in the vector, and all tensors in it.
+
+    These are the trained parameters, except those whose names match a pattern of `local`, in the module's order; then
+    the floating-point buffers, if they are shared.
+    """
+    found = {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and not any(fnmatchcase(name, pattern) for pattern in local)
+    }
     shared = [buffer for buffer in model.buffers() if buffer.is_floating_point()] if shares_buffers else []
-    return Layout.of(each.shape for each in (*model.parameters(), *shared))
+    return list(found), [*found.values(), *shared]
+
+
+def layout_of(model: nn.Module, shares_buffers: bool, local: Sequence[str] = ()) -> Layout:
+    """The layout of the tensors in the vector."""
+    return Layout.of(each.shape for each in in_vector(model, shares_buffers, local)[1])
 
 
 @final
 class ReplicaTensors:
-    """One replica's tensors for a module: views of its vector, and its buffers."""
+    """One replica's tensors for a module: its parameters, most of them views of its vector, and its buffers."""
 
     __slots__ = ("buffers", "views")
 
@@ -40,10 +56,14 @@ class ReplicaTensors:
 class BoundModule:
     """A module and the replica tensors that it is bound to now. Binding it to others takes some microseconds."""
 
-    def __init__(self, model: nn.Module, layout: Layout, shares_buffers: bool) -> None:
+    def __init__(self, model: nn.Module, layout: Layout, shares_buffers: bool, local: Sequence[str] = ()) -> None:
         self.model, self._layout = model, layout
         self.parameters: dict[str, nn.Parameter] = dict(model.named_parameters())
         self._parameters = list(self.parameters.values())
+        self.synchronised = in_vector(model, shares_buffers, local)[0]
+        """Names of the parameters in the vector."""
+        self.outside = frozenset(self.parameters) - frozenset(self.synchronised)
+        """Names of the parameters that are a replica's own: frozen or local ones."""
         self._trained = [each.requires_grad for each in self._parameters]
         parts, parted = dict(model.named_modules()), [(*name.rpartition(".")[::2], name) for name in self.parameters]
         self._homes = [(parts[prefix], attribute, name) for prefix, attribute, name in parted]
@@ -58,8 +78,8 @@ class BoundModule:
         """For each place of a buffer, the canonical name of the buffer."""
         self._known = {*self.canonical, *(name for name, _ in model.named_parameters(remove_duplicate=False))}
         self._names = {name: self._same.index(name) for name in dict.fromkeys(self._same)}
-        self.names = frozenset(self._names)
-        """Canonical names of its buffers, also of those that are empty now."""
+        self.names = frozenset(self._names) | self.outside
+        """Canonical names of its tensors outside of the vector, also of buffers that are empty now."""
         floating = [index for index in self._names.values() if _is_floating(self._slots[index])]
         self._shared = floating if shares_buffers else []
         self.shared = frozenset(name for name, index in self._names.items() if index in self._shared)
@@ -67,16 +87,23 @@ class BoundModule:
         self._place: ReplicaTensors | None = None
 
     def place(self, vector: Tensor, buffers: Mapping[str, Tensor]) -> ReplicaTensors:
-        """Replica tensors over `vector`, with clones of these buffers; shared buffers are views of the vector."""
+        """Replica tensors over `vector`, with clones of `buffers`, which has all parameters outside of the vector.
+
+        Shared buffers are views of the vector.
+        """
         views = self._layout.views(vector)
-        count = len(self._parameters)
+        count = len(self.synchronised)
+        homes = dict(zip(self.synchronised, views, strict=False))
         found = {name: self._typed(name, each).to(vector.device, copy=True) for name, each in buffers.items()}
         names = {index: name for name, index in self._names.items()}
         found |= {names[index]: views[count + number] for number, index in enumerate(self._shared)}
-        return ReplicaTensors(views[:count], [found.get(name) for name in self._same])
+        parameters = [homes[name] if name in homes else found[name] for name in self.parameters]
+        return ReplicaTensors(parameters, [found.get(name) for name in self._same])
 
     def _typed(self, name: str, value: Tensor) -> Tensor:
         """The value in the type of the module's buffer: files lack some types."""
+        if name in self.parameters:
+            return value.detach()
         owner, attribute, _ = self._slots[self._names[name]]
         now = owner[attribute]
         return value.detach() if now is None else value.detach().to(now.dtype)
@@ -146,17 +173,22 @@ class BoundModule:
         return [name for name in now if name not in self._known]
 
     def buffers(self, place: ReplicaTensors) -> Buffers:
-        """The replica's buffers, by name; read from the module while it is bound to them."""
+        """The replica's tensors outside of the vector, by name; buffers are read from the module while it is bound."""
         if self._place is place:
             found = {full: self._slots[index][0][self._slots[index][1]] for full, index in self._names.items()}
         else:
             found = {full: place.buffers[index] for full, index in self._names.items()}
-        return {full: buffer for full, buffer in found.items() if buffer is not None}
+        own = {name: home for name, home in zip(self.parameters, place.views, strict=True) if name in self.outside}
+        return {full: buffer for full, buffer in found.items() if buffer is not None} | own
 
     def load(self, place: ReplicaTensors, buffers: Mapping[str, Tensor]) -> None:
-        """Copy these values into the replica's buffers."""
+        """Copy these values into the replica's tensors outside of the vector."""
         self.bind(place)
+        homes = dict(zip(self.parameters, place.views, strict=True))
         for full, value in buffers.items():
+            if full in homes:
+                homes[full].copy_(value)
+                continue
             owner, name, _ = self._slots[self._names[full]]
             here = owner[name]
             if here is not None and here.shape == value.shape:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, final
 
 import torch
@@ -63,6 +63,11 @@ class ClassificationConfig(Protocol):
     @property
     def biases(self) -> Any:
         """See `optimizers.grouped`."""
+        ...
+
+    @property
+    def local(self) -> Sequence[str]:
+        """Patterns of names of parameters that stay with each replica."""
         ...
 
     @property
@@ -135,7 +140,7 @@ class ClassificationTask(NetworkTask):
         recipe = Recipe(
             functools.partial(models.build, config.model, config.model_options, shape, num_classes),
             self._objective, trained_by(self._make), adjuster(config.schedule, config.clip), seed,
-            config.batch_norm == "server", config.precision,
+            config.batch_norm == "server", config.precision, config.local,
         )  # fmt: skip
         super().__init__(config.model, recipe, data, config.size_bytes)
         self.device_bytes = self._data.bytes  # inputs and labels
@@ -186,6 +191,7 @@ class ClassificationTask(NetworkTask):
         parts = {
             "a loss": self._objective.own is not None,
             "a key biases": self._shapes_matter,
+            "a key local": bool(self.network.recipe.local),
             "a folder of images": self._data.source(CPU).of_files,
             f"precision {self._precision}": self._precision != "float32",
             "a fused optimizer, and computes on a GPU": self._is_fused and device.type == "cuda",

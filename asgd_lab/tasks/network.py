@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any, final
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import key
-from asgd_lab.tasks.bound_module import BoundModule, Buffers, layout_of
+from asgd_lab.tasks.bound_module import BoundModule, Buffers, in_vector, layout_of
 from asgd_lab.tasks.global_generators import generators_of, preserving_generators, seed_all, seed_with
 from asgd_lab.tasks.optimizer_state import Stepper, load_state, state_of
 from asgd_lab.tasks.precision import casting
@@ -52,8 +53,7 @@ class NetworkLearner:
         self.handles = bound.parameters  # the module's own parameters, as the optimizer has them
         self._weights = [weight for weight in self.handles.values() if weight.requires_grad]
         views = network.layout.views(gradients) if gradients is not None else []
-        named = zip(self.handles.items(), views, strict=False)
-        self.sums = {name: view for (name, parameter), view in named if parameter.requires_grad}
+        self.sums = dict(zip(bound.synchronised, views, strict=False))
         self._steppers: Sequence[Stepper]
         self._make_optimizers()
         self._generators = generators_of(params.device)
@@ -126,14 +126,16 @@ class NetworkLearner:
         return loss, metrics
 
     def watched(self, step: int) -> tuple[Tensor, bool]:
-        """The first half of a minibatch: its loss, and whether it alone changed any bit of the vector."""
-        before = self.params.clone()
+        """The first half of a minibatch: its loss, and whether it alone changed any bit of a parameter."""
+        here = [self.params, *(self.parameters[name] for name in self._bound.outside)]
+        before = [each.clone() for each in here]
         loss, _ = self.backward(step)
         self._bound.settle()
-        return loss, not torch.equal(self.params.view(torch.int32), before.view(torch.int32))
+        pairs = zip(here, before, strict=True)
+        return loss, not all(torch.equal(now.view(torch.int32), then.view(torch.int32)) for now, then in pairs)
 
     def _gather(self) -> None:
-        pairs = [(total, weight.grad) for total, weight in zip(self.sums.values(), self._weights, strict=True)]
+        pairs = [(total, self.handles[name].grad) for name, total in self.sums.items()]
         totals = [total for total, gradient in pairs if gradient is not None]
         torch._foreach_add_(totals, [gradient for _, gradient in pairs if gradient is not None])
 
@@ -154,24 +156,32 @@ class NetworkLearner:
                     new.load_state_dict(old.state_dict())
 
     def buffers(self) -> Buffers:
-        """Its buffers that differ from the start's, such as BatchNorm's statistics; no copies are made."""
-        start, shared = self._network.buffers, self._bound.shared
-        found = self._bound.buffers(self._place)
-        return {
-            name: buffer
-            for name, buffer in found.items()
-            if name not in shared and not (name in start and torch.equal(buffer.cpu(), start[name]))
-        }
+        """Its buffers and own parameters that differ from the start's, such as BatchNorm's statistics; no copies."""
+        shared = self._bound.shared
+        found = self._bound.buffers(self._place).items()
+        return {name: buffer for name, buffer in found if name not in shared and self._differs(name, buffer)}
+
+    def _differs(self, name: str, buffer: Tensor) -> bool:
+        """Whether it differs from the start's."""
+        start = self._network.buffers
+        return not (name in start and torch.equal(buffer.cpu(), start[name]))
 
     def state(self) -> dict[str, Tensor]:
-        """The local optimizers' state, the model's buffers, and the state of a stream of minibatches."""
+        """The local optimizers' state, the model's buffers, its own parameters if they differ from the start's, and the
+        state of a stream of minibatches.
+        """
         found = {
             name + (f"@{number}" if number else ""): value
             for number, each in enumerate(self._steppers)
             for name, value in state_of(each).items()
         }
-        buffers = self._bound.buffers(self._place)
-        return found | {_MODEL + name: plain(buffer) for name, buffer in buffers.items()} | self.batches.state()
+        outside = self._bound.outside
+        buffers = {
+            name: each
+            for name, each in self._bound.buffers(self._place).items()
+            if name not in outside or self._differs(name, each)
+        }
+        return found | {_MODEL + name: plain(each) for name, each in buffers.items()} | self.batches.state()
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Restore all of `state`."""
@@ -202,6 +212,20 @@ def _behind(suffix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removesuffix(suffix): value for name, value in state.items() if name.endswith(suffix)}
 
 
+def _check_local(model: nn.Module, local: Sequence[str]) -> None:
+    """A `ScenarioError` for a pattern that matches no trained parameter, or if nothing is left to synchronise."""
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    for index, pattern in enumerate(local):
+        if not any(fnmatchcase(name, pattern) for name in trained):
+            raise ScenarioError.at(f"task.local.{index}", f"matches no trained parameter; these are {_few(trained)}")
+    if not in_vector(model, False, local)[0]:
+        raise ScenarioError.at("task.local", f"leaves no parameter to synchronise; all are {_few(trained)}")
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
 @final
 class Network:
     """The module at its initial parameters, the layout of its vector, and modules for learners."""
@@ -209,17 +233,18 @@ class Network:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         model = self._built()
-        self.layout = layout_of(model, recipe.shares_buffers)
+        _check_local(model, recipe.local)
+        self.layout = layout_of(model, recipe.shares_buffers, recipe.local)
         self._initial = torch.zeros(self.layout.size, dtype=torch.float32)
-        floating = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
-        values = [*model.parameters(), *(floating if recipe.shares_buffers else [])]
+        values = in_vector(model, recipe.shares_buffers, recipe.local)[1]
         for view, value in zip(self.layout.views(self._initial), values, strict=True):
             view.copy_(value.detach())
-        self.buffers: Buffers = {name: buffer.detach().cpu().clone() for name, buffer in model.named_buffers()}
-        """Initial buffers of every replica, on the host; shared ones are in the vector as well."""
-        bound = BoundModule(model, self.layout, recipe.shares_buffers)
+        bound = BoundModule(model, self.layout, recipe.shares_buffers, recipe.local)
+        outside = [*model.named_buffers(), *((name, bound.parameters[name]) for name in sorted(bound.outside))]
+        self.buffers: Buffers = {name: each.detach().cpu().clone() for name, each in outside}
+        """A replica's buffers and own parameters at the start, on the host; shared buffers are in the vector too."""
         self.buffer_names = bound.names
-        """Names of its buffers, also of those that are empty at the start."""
+        """Their names, also of buffers that are empty at the start."""
         self._unused: list[BoundModule] = [bound]
         self._training: dict[torch.device, BoundModule] = {}
         self.separate = False
@@ -241,10 +266,10 @@ class Network:
         bound = self._unused.pop() if self._unused else None
         if bound is None:
             model = self._built()
-            if layout_of(model, self.recipe.shares_buffers) != self.layout:
+            if layout_of(model, self.recipe.shares_buffers, self.recipe.local) != self.layout:
                 message = "its factory returns another model the second time: parameters of other shapes"
                 raise ScenarioError.at("task.model", message)
-            bound = BoundModule(model, self.layout, self.recipe.shares_buffers)
+            bound = BoundModule(model, self.layout, self.recipe.shares_buffers, self.recipe.local)
         bound.model.to(device)
         return bound
 

@@ -88,6 +88,11 @@ class OwnConfig(Protocol):
         ...
 
     @property
+    def local(self) -> Sequence[str]:
+        """Patterns of names of parameters that stay with each replica."""
+        ...
+
+    @property
     def size_bytes(self) -> int | None:
         """Stated bytes of a push; None: the vector's own."""
         ...
@@ -109,6 +114,7 @@ class OwnTask(NetworkTask):
         recipe = Recipe(
             self._model, self._losses, self._steppers if self._make is None else trained_by(self._make),
             adjuster(config.schedule, config.clip), seed, config.batch_norm == "server", config.precision,
+            config.local,
             self._step if hasattr(self._own, "step") else None,
         )  # fmt: skip
         with _blamed():

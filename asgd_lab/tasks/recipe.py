@@ -68,6 +68,8 @@ class Recipe:
     """Whether buffers of floating point lie in the vector."""
     precision: str = "float32"
     """The precision of a minibatch's forward pass and loss, see `precision.casting`."""
+    local: Sequence[str] = ()
+    """Patterns of names of parameters that are trained, and stay with each replica."""
     own_step: OwnStep | None = None
     """In place of the objective's gradient and the optimizers' steps."""
 

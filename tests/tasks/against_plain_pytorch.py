@@ -54,12 +54,12 @@ CASES = [
 
 
 def plain(case: Case) -> tuple[list[Tensor], list[Tensor]]:
-    """The parameters before and after a loop that knows nothing of the lab but its order of samples and its seeds."""
+    """The trained parameters before and after a loop that knows of the lab only its order of samples and its seeds."""
     data = real_models.data(case.data)
     torch.manual_seed(key(SEED, "initial"))
     model: nn.Module = getattr(real_models, case.model)(num_classes=4)
     model.train()
-    before = [parameter.detach().clone() for parameter in model.parameters()]
+    before = [parameter.detach().clone() for parameter in model.parameters() if parameter.requires_grad]
     loss_of: Any = nn.functional.cross_entropy if case.loss is None else getattr(real_models, case.loss)
     options = {name: value for name, value in case.optimizer.items() if name != "name"}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -73,7 +73,7 @@ def plain(case: Case) -> tuple[list[Tensor], list[Tensor]]:
             loss = loss_of(model(data["train_images"][chosen]), data["train_labels"][chosen])
         loss.backward()
         optimizer.step()
-    return before, [parameter.detach() for parameter in model.parameters()]
+    return before, [parameter.detach() for parameter in trained]
 
 
 def lab(case: Case, backend: str, out: Path) -> np.ndarray[Any, Any]:

@@ -53,6 +53,7 @@ class Classification:
     batch_norm: str = "local"
     biases: Any = None
     precision: str = "float32"
+    local: list[str] = field(default_factory=list)
     size_bytes: int | None = None
     name: str = "classification"
 

@@ -453,7 +453,8 @@ def test_what_cannot_be_batched_is_refused_in_one_line(model: str, optimizer: st
             task.batch()
     assert caught.value.key == "backend.numerics"
     assert torch.equal(torch.get_rng_state(), noise)
-    fresh = dict(task.network.fresh(torch.device("cpu")).model.named_buffers())
+    model = task.network.fresh(torch.device("cpu")).model
+    fresh = {**dict(model.named_buffers()), **dict(model.named_parameters())}
     assert all(torch.equal(fresh[name], buffer) for name, buffer in buffers.items())
 
 

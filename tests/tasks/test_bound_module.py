@@ -391,9 +391,11 @@ def test_replicas_that_take_turns_train_as_a_plain_loop_each(name: str) -> None:
     for worker, learner in enumerate(learners):
         expected, model = plain_loop(TRAINED[name], worker, steps)
         assert [each[worker] for each in losses] == pytest.approx(expected, rel=rounding["rtol"], abs=0.0)
-        for parameter, view in zip(model.parameters(), task.network.layout.views(vectors[worker]), strict=False):
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        for parameter, view in zip(trained, task.network.layout.views(vectors[worker]), strict=False):
             assert torch.allclose(parameter.detach(), view, **rounding)
         theirs, ours = dict(model.named_buffers()), {**task.network.buffers, **learner.buffers()}
+        theirs |= {each: value for each, value in model.named_parameters() if not value.requires_grad}
         assert theirs.keys() == ours.keys()
         assert all(torch.equal(theirs[buffer], ours[buffer]) for buffer in theirs)
 

@@ -45,12 +45,13 @@ def stated(model: str, loss: str | None, optimizer: str, backend: str, **others:
 
 
 def plain(model: str, loss: str | None, optimizer: str) -> tuple[list[Tensor], list[Tensor]]:
-    """Parameters before and after a loop that anybody would write."""
+    """Trained parameters before and after a loop that anybody would write."""
     data = hostile.data()
     seed_all(key(SEED, "initial"))
     network: nn.Module = getattr(hostile, model)(num_classes=4)
     network.train()
-    before = [each.detach().clone() for each in network.parameters()]
+    trained = [each for each in network.parameters() if each.requires_grad]
+    before = [each.detach().clone() for each in trained]
     loss_of: Any = cross_entropy if loss is None else getattr(hostile, loss)
     made: Any = getattr(torch.optim, optimizer, None) or getattr(hostile, optimizer)
     stepper, order = made(network.parameters(), lr=0.05), walk(SEED, 0, 48, BATCH, torch.device("cpu"), None)
@@ -59,7 +60,7 @@ def plain(model: str, loss: str | None, optimizer: str) -> tuple[list[Tensor], l
         stepper.zero_grad()
         loss_of(network(data["train_images"][order(step)]), data["train_labels"][order(step)]).backward()
         stepper.step()
-    return before, [each.detach() for each in network.parameters()]
+    return before, [each.detach() for each in trained]
 
 
 @pytest.mark.parametrize(
