@@ -100,6 +100,9 @@ class SimulatedExecution(Execution):
             yield "algorithm.name", message
         if scenario.backend.device != "emulated" and not _states_times(scenario):
             yield "backend", _needs_times("sim")
+        if algorithm.divides and scenario.hardware.server.count > 1 and not scenario.hardware.server.independent:
+            message = f"must be 1 with {algorithm.name}, which divides the parameters itself, on backend sim"
+            yield "hardware.server.count", message
         if faults is None:
             return
         if scenario.hardware.server.independent:

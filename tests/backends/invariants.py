@@ -88,7 +88,7 @@ def under_way(sim: Simulation) -> Iterator[Exchange]:
     """What nobody has had back, of the incarnations that are there."""
     for worker in sim.workers:
         if worker.alive:
-            yield from (each for each in (worker.fetch, *worker.pushes) if each.in_flight and each.released == FAR)
+            yield from (each for each in worker.exchanges.values() if each.in_flight and each.released == FAR)
 
 
 # ---------------------------------------------------------------- the invariants
@@ -321,7 +321,7 @@ def _waiting(sim: Simulation, queue: Queue) -> Iterator[Exchange | Slice]:
 
 def _unreported(worker: SimWorker) -> int:
     """Minibatches of stopped leases that the server has not been told of."""
-    void, sent = worker.client._void, [each for each in (worker.fetch, *worker.pushes) if each.in_flight]
+    void, sent = worker.client._void, [each for each in worker.exchanges.values() if each.in_flight]
     return (void[1] if void is not None else 0) + sum(each.request.wasted for each in sent if each.served == FAR)
 
 

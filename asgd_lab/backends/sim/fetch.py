@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from asgd_lab.backends.sim.accounts import CLIENT, GATE, LINK, QUEUE, STAGING, Account
 from asgd_lab.backends.sim.clock import FAR
 from asgd_lab.backends.sim.exchange import Exchange, Owner, Slice, Stages, slice_lands
 from asgd_lab.backends.sim.machine import Machine
 from asgd_lab.backends.sim.network import DOWN
+from asgd_lab.backends.sim.push import Push
 from asgd_lab.protocol.messages import NOWHERE, FetchRequest, Grant
 
 
@@ -174,6 +175,33 @@ class Fetch(Exchange):
             (LINK, self.arrived), (QUEUE, self.served), (GATE, self.released), (LINK, self.landed),
             (STAGING, min(on_device, self.done)), (CLIENT, self.done),
         )  # fmt: skip
+
+
+class PartFetch(Fetch):
+    """The fetch of a single part. It is served after the worker's earlier pushes of that part: the server is first-in
+    first-out for each part, though an update takes longer on the link than a request.
+    """
+
+    __slots__ = ("_earlier", "pushes")
+    pushes: Sequence[Push]
+    """The pushes of the same part, from all buffers."""
+
+    def begin(self, request: FetchRequest, local: int) -> None:
+        """Begin at the worker's own time `local`, now or later."""
+        self._earlier = [push for push in self.pushes if push.in_flight and push.served == FAR]
+        if not self._earlier:
+            super().begin(request, local)
+            return
+        self.in_flight, self.begun, self.request = True, local, request
+        self.arrived = self.served = self.released = self.landed = self.done = FAR
+        for push in self._earlier:
+            push.behind.append(self)
+
+    def follow(self, push: Push) -> None:
+        """One of the earlier pushes has been served."""
+        self._earlier.remove(push)
+        if not self._earlier:
+            self.set(self.clock, max(self.clock.now, self.begun + self.route.latency_ns), _arrive)
 
 
 _arrive, _land, _unpack = Fetch.arrive, Fetch.land, Fetch.unpack

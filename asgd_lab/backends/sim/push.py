@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from asgd_lab.backends.sim.accounts import CLIENT, GATE, LINK, QUEUE, STAGING, Account
 from asgd_lab.backends.sim.clock import FAR
@@ -15,9 +16,11 @@ from asgd_lab.protocol.messages import Ack, PushRequest
 class Push(Exchange):
     """The push from one buffer of a worker, reused for one push after the other."""
 
-    __slots__ = ("_alone_ns", "_is_encoded", "_to_send_ns", "answer", "distance", "request", "to_host_ns")
+    __slots__ = ("_alone_ns", "_is_encoded", "_to_send_ns", "answer", "behind", "distance", "request", "to_host_ns")
     request: PushRequest
     answer: Ack
+    behind: list[Any]
+    """Fetches of the same part that are served after it."""
 
     def __init__(
         self, worker: Owner, machine: Machine, served: Callable[[Push], object],
@@ -27,7 +30,7 @@ class Push(Exchange):
         portion = machine.portion(UP, worker.number, size_bytes)
         costs = portion.costs
         super().__init__(worker, machine, portion, costs.client_push_ns, costs.server_push_ns, slice_served)
-        self.serve = served
+        self.serve, self.behind = served, []
         self.distance = 0.0
         self._alone_ns = 0  # nanoseconds of the transfer on an unshared link
         self.to_host_ns = costs.to_host_ns

@@ -30,7 +30,7 @@ from asgd_lab.backends.sim.push_outcomes import PushOutcomes
 from asgd_lab.backends.sim.rows import Rows
 from asgd_lab.backends.sim.shards import Shards
 from asgd_lab.backends.sim.world import Served
-from asgd_lab.errors import RunFailed, ScenarioError
+from asgd_lab.errors import RunFailed
 from asgd_lab.hardware.costs import check_memory, nanoseconds
 from asgd_lab.protocol.effects import exchange_of
 from asgd_lab.protocol.gates import Gate
@@ -60,9 +60,6 @@ class Simulation:
         gate = type(self.algorithm.gate)
         self.stops, self._wakes = gate.stops is not Gate.stops, gate.wake_ns is not Gate.wake_ns
         parts, depth = self.algorithm.parts, self.algorithm.depth
-        if parts and scenario.hardware.server.count > 1:
-            message = f"must be 1 with {self.algorithm.name}, which divides the vector itself"
-            raise ScenarioError.at("hardware.server.count", message)
         self.machine = Machine(Clock(), scenario, task.size_bytes, max(1, parts), max(1, parts) * depth)
         self.clock = self.machine.clock
         self._initial = initial_parameters(scenario, task)
@@ -105,7 +102,8 @@ class Simulation:
         gate = self.algorithm.gate
         waits = gate.collects or gate.keeps or self._wakes
         looks = self._observes or self.record.distances is not None
-        self._is_plain = not (waits or looks or self.faults is not None or self.algorithm.depth > 1)
+        takes_turns = self.algorithm.depth > 1 or self.algorithm.parts > 0
+        self._is_plain = not (waits or looks or takes_turns or self.faults is not None)
         for worker in self.workers:
             self.shards.join(worker.number, 0)
         self._observer.at_server(self.pushes)
@@ -224,6 +222,8 @@ class Simulation:
         if push.lost and self.faults is not None:  # lost at the crash, of which the server has not heard
             self.faults.lost_minibatches -= server.taken(request.worker) - taken
         self._pushed(answers)
+        while push.behind:
+            push.behind.pop(0).follow(push)
 
     def _pushed(self, answers: list[Answer]) -> None:
         self.pushes += 1

@@ -10,7 +10,7 @@ from asgd_lab.backends.build import Worker
 from asgd_lab.backends.sim.accounts import COMPUTE, DOWN, IDLE, Account
 from asgd_lab.backends.sim.clock import Alarm, Timer
 from asgd_lab.backends.sim.exchange import Exchange, Stages
-from asgd_lab.backends.sim.fetch import Fetch
+from asgd_lab.backends.sim.fetch import Fetch, PartFetch
 from asgd_lab.backends.sim.push import Push
 from asgd_lab.backends.sim.training import NAN, Training
 from asgd_lab.backends.sim.world import World
@@ -57,15 +57,13 @@ class SimWorker(Alarm):
         self.clock = machine.clock
         self.host, device = machine.processors(number)
         self.training = Training(world, entry, times, account, device, self.trained)
-        self.fetch, self.pushes = self._exchanges_of(None, depth)
+        served = world.served
+        self.pushes = [Push(self, machine, served.push, served.slice) for _ in range(depth)]
+        self.fetch = Fetch(self, machine, served.fetch, served.slice)
         self.exchanges: dict[int, Exchange] = {FETCH: self.fetch, **dict(enumerate(self.pushes))}
         """The exchanges that may be under way together, by their number in the client."""
-        for part, place in enumerate(self.replica.parts):
-            fetch, pushes = self._exchanges_of(place.size_bytes, depth)
-            self.exchanges[exchange_of(True, part)] = fetch
-            self.exchanges |= {exchange_of(False, part, buffer): push for buffer, push in enumerate(pushes)}
         if self.replica.parts:
-            self.exchanges[exchange_of(True, NO_PART)] = self._exchanges_of(0, 0)[0]
+            self._divide(depth)
         self._unsettled: Exchange | None = None  # done, and not charged yet
         self._ahead: list[tuple[Stages, int]] = []  # stages of overlapping exchanges, to charge before it
         self.alive = True
@@ -73,11 +71,17 @@ class SimWorker(Alarm):
         self._records, self._stops = self.rows.any, world.stops
         self._looks_at_fetches = self.replica.vectors is not None or self._records or self.fetch.independent
 
-    def _exchanges_of(self, size_bytes: int | None, depth: int) -> tuple[Fetch, list[Push]]:
-        """The fetch and the pushes of a part of so many bytes; None: of the whole vector."""
+    def _divide(self, depth: int) -> None:
+        """Make the exchanges of single parts, and of a lease alone."""
         machine, served = self.world.machine, self.world.served
-        pushes = [Push(self, machine, served.push, served.slice, size_bytes) for _ in range(depth)]
-        return Fetch(self, machine, served.fetch, served.slice, size_bytes), pushes
+        self.exchanges[exchange_of(True, NO_PART)] = Fetch(self, machine, served.fetch, served.slice, 0)
+        for part, place in enumerate(self.replica.parts):
+            size_bytes = place.size_bytes
+            pushes = [Push(self, machine, served.push, served.slice, size_bytes) for _ in range(depth)]
+            fetch = PartFetch(self, machine, served.fetch, served.slice, size_bytes)
+            fetch.pushes = pushes
+            self.exchanges[exchange_of(True, part)] = fetch
+            self.exchanges |= {exchange_of(False, part, buffer): push for buffer, push in enumerate(pushes)}
 
     @property
     def learner(self) -> Learner:
@@ -152,8 +156,8 @@ class SimWorker(Alarm):
             if self._unsettled is not None:
                 self._unsettled.charge(self.account)
             self._unsettled = exchange
-            if self._looks_at_fetches and type(exchange) is Fetch:
-                self._fetched(exchange)
+            if self._looks_at_fetches and type(exchange) is not Push:
+                self._fetched(exchange)  # type: ignore[arg-type]
             done, since = exchange.done, self._since
             self.resume(done if done > since else since)
 
@@ -163,8 +167,8 @@ class SimWorker(Alarm):
         if self._unsettled is not None:
             self._unsettled.charge(self.account)
         self._unsettled = exchange
-        if self._looks_at_fetches and type(exchange) is Fetch:
-            self._fetched(exchange)
+        if self._looks_at_fetches and type(exchange) is not Push:
+            self._fetched(exchange)  # type: ignore[arg-type]
 
     def _fetched(self, fetch: Fetch) -> None:
         """Give the replica the parameters that it was granted."""
