@@ -258,7 +258,7 @@ def _reported(options: Mapping[str, Any] | None = None, *, trust: bool = False) 
     except RunFailed as error:
         _end(FAILED, str(error))
     except KeyboardInterrupt as error:
-        _end(INTERRUPTED, f"interrupted{error}")
+        _end(INTERRUPTED, f"interrupted{interrupts.cause()}{error}")
     except Exception as error:
         if (line := refusal(error)) is None:
             raise

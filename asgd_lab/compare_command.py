@@ -11,7 +11,7 @@ import pandas as pd
 from asgd_lab import compare, display
 from asgd_lab.figures import speedup, style
 from asgd_lab.record import atomic_files
-from asgd_lab.record.directory_locks import check_empty, made_and_locked
+from asgd_lab.record.directory_locks import check_empty, made_and_locked, without_locks
 from asgd_lab.record.removal import remove_if_empty
 from asgd_lab.record.run import default_directory
 from asgd_lab.scenario import Document
@@ -24,6 +24,7 @@ def run(documents: Sequence[Document], overrides: Mapping[str, Any], out: Path |
     rows: list[dict[str, Any]] = []
     with made_and_locked(folder, "--out") as made:
         check_empty(folder, "--out")
+        display.warn(without_locks(folder, "--out"))
         try:
             for row in compare.compare(documents, overrides, folder, repeats, lambda line: display.say(console, line)):
                 rows.append(row)

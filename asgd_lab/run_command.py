@@ -29,7 +29,7 @@ from asgd_lab.errors import RunFailed, ScenarioError, refusal
 from asgd_lab.hardware.costs import check_memory
 from asgd_lab.record.checkpoints import all_of, usable
 from asgd_lab.record.code_sources import roots
-from asgd_lab.record.directory_locks import made_and_locked
+from asgd_lab.record.directory_locks import made_and_locked, without_locks
 from asgd_lab.record.removal import remove_if_empty
 from asgd_lab.record.run import default_directory, file_names, read_manifest
 from asgd_lab.scenario import Document, Point, Scenario, warnings
@@ -119,7 +119,9 @@ class Request:
         console = display.console()
         folder = out or default_directory(self.points[0].scenario.name)
         failures: list[str] = []
-        with made_and_locked(folder, "--resume" if resume else "--out") as made:
+        option = "--resume" if resume else "--out"
+        with made_and_locked(folder, option) as made:
+            display.warn(without_locks(folder, option))
             try:
                 if self.points[0].name:
                     failures = _Sweep(console, self, folder, resume).run(jobs)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from asgd_lab.errors import ScenarioError
+from asgd_lab.errors import ScenarioError, shortened
 from asgd_lab.record.machine import free_memory_bytes
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks.base import CPU
@@ -21,9 +21,11 @@ STAND_IN = "ASGD_LAB_GPUS_STAND_IN"
 
 
 def stand_in() -> int:
-    """The number of GPUs that the CPU stands in for; 0: none."""
-    text = os.environ.get(STAND_IN, "")
-    return int(text) if text.isascii() and text.isdigit() else 0
+    """The number of GPUs that the CPU stands in for; 0: none. A `ScenarioError` names a variable that is no number."""
+    text = os.environ.get(STAND_IN) or "0"
+    if not (text.isascii() and text.isdigit() and len(text) < 5):
+        raise ScenarioError(f"{STAND_IN}: must be a number of GPUs, at most 9999; got {shortened(text, 40)!r}")
+    return int(text)
 
 
 def imagine(gpus: int) -> None:

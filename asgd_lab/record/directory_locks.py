@@ -14,12 +14,20 @@ import weakref
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
+from typing import NamedTuple
 
 from asgd_lab.errors import ScenarioError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # from a file system without locks
-_Held = dict[tuple[int, int], int]  # by device and inode: the descriptor that has the lock
+
+
+class _Lock(NamedTuple):
+    descriptor: int
+    excludes: bool  # False on a file system without locks
+
+
+_Held = dict[tuple[int, int], _Lock]  # by device and inode
 _NONE: _Held = {}
 _HELD: ContextVar[_Held] = ContextVar("held", default=_NONE)
 
@@ -54,6 +62,7 @@ def locked(path: Path, option: str) -> Iterator[None]:
         if place in _HELD.get():
             yield
             return
+        excludes = True
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -62,9 +71,10 @@ def locked(path: Path, option: str) -> Iterator[None]:
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
+            excludes = False
         if not os.path.samestat(about, os.stat(path)):
             raise FileNotFoundError(path)
-        token = _HELD.set(_HELD.get() | {place: descriptor})
+        token = _HELD.set(_HELD.get() | {place: _Lock(descriptor, excludes)})
         try:
             yield
         finally:
@@ -101,7 +111,17 @@ class OpenDirectory:
 def lock_descriptor(path: Path) -> int | None:
     """The descriptor of this command's lock, for child processes to inherit; None if it has none on this directory."""
     about = os.stat(path)
-    return _HELD.get().get((about.st_dev, about.st_ino))
+    found = _HELD.get().get((about.st_dev, about.st_ino))
+    return None if found is None else found.descriptor
+
+
+def without_locks(path: Path, option: str) -> list[str]:
+    """A warning if this command's lock on the directory excludes nobody, else none."""
+    about = os.stat(path)
+    found = _HELD.get().get((about.st_dev, about.st_ino))
+    if found is None or found.excludes:
+        return []
+    return [f"{option}: the file system of {path} has no locks: no other command may use it before this one has ended"]
 
 
 def unusable(path: Path, option: str, error: Exception) -> Exception:

@@ -1,14 +1,15 @@
 """The SHA-256 of each of a run's files: the manifest holds them from the end of the run on, and readers check them.
 
 A checksum inside a file reveals changed bytes; these hashes also reveal a missing file and another run's file of the
-same name. The scenario is not among them: it is compared by its values, and may be commented. Nothing reads trace.json
-and the logs.
+same name. The scenario is not among them: it is compared by its values, and may be commented. The logs are not either:
+nothing reads them. The sizes are kept too: a file of another size is not read at all, however long it is.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record import atomic_files, json_schemas
@@ -21,18 +22,20 @@ HASHED = (
     "evals.parquet",
     "distances.parquet",
     "events.rows",
+    "trace.json",
     "checkpoints/final.npz",
 )
 
 
-def hashes(run_dir: Path) -> dict[str, str]:
-    """SHA-256 of each existing file of a run, by its name in the run directory; each file is synced to disk first."""
-    found = {}
-    for name in HASHED:
-        if (run_dir / name).is_file():
-            atomic_files.sync(run_dir / name)
-            found[name] = atomic_files.sha256(run_dir / name)
-    return found
+def seals(run_dir: Path) -> dict[str, dict[str, Any]]:
+    """For the manifest, SHA-256 and size of each existing file of a run, by its name; each is synced to disk first."""
+    there = [name for name in HASHED if (run_dir / name).is_file()]
+    for name in there:
+        atomic_files.sync(run_dir / name)
+    return {
+        "files": {name: atomic_files.sha256(run_dir / name) for name in there},
+        "sizes": {name: (run_dir / name).stat().st_size for name in there},
+    }
 
 
 def check(run_dir: Path | str, name: str) -> bool:
@@ -43,13 +46,15 @@ def check(run_dir: Path | str, name: str) -> bool:
     path = Path(run_dir) / name
     if not os.path.lexists(Path(run_dir) / MANIFEST):
         return False
-    known = json_schemas.read_manifest(Path(run_dir) / MANIFEST).get("files", {}).get(name)
+    manifest = json_schemas.read_manifest(Path(run_dir) / MANIFEST)
+    known, size = manifest.get("files", {}).get(name), manifest.get("sizes", {}).get(name)
     if known is None:
         return False
     if not os.path.lexists(path):
         raise ScenarioError(f"{path}: is missing, and the run wrote it")
     try:
-        found = atomic_files.sha256(path)
+        other_size = size is not None and path.is_file() and path.stat().st_size != size
+        found = None if other_size else atomic_files.sha256(path)
     except OSError as error:
         raise atomic_files.damaged(path, error) from error
     if found != known:

@@ -47,6 +47,7 @@ class _Manifest(TypedDict):
     status: Literal["running", "done", "interrupted", "failed"]
     inputs: NotRequired[_Inputs]
     files: NotRequired[dict[Text, Text]]
+    sizes: NotRequired[dict[Text, int]]
     scenario_sha256: NotRequired[Text]
     signature: NotRequired[Text | None]
     versions: NotRequired[dict[Text, Text | None]]

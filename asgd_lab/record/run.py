@@ -199,7 +199,7 @@ def mark(run_dir: Path, status: Status, **facts: Any) -> None:
     manifest = read_manifest(run_dir)
     ended = {"status": status, **facts, "finished": _now()}
     try:
-        atomic_files.write_json(run_dir / "manifest.json", {**manifest, **ended, "files": file_hashes.hashes(run_dir)})
+        atomic_files.write_json(run_dir / "manifest.json", {**manifest, **ended, **file_hashes.seals(run_dir)})
     except OSError:  # a full disk: without indentation the text fits into the space of the running run's manifest
         atomic_files.overwrite_json(run_dir / "manifest.json", {**manifest, **ended, "status": "failed"})
         raise

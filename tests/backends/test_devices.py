@@ -99,6 +99,22 @@ def test_without_a_gpu_there_is_one_line(command: str, tmp_path: Path, monkeypat
     )
 
 
+@pytest.mark.parametrize("text", ["two", "-1", "1.5", "٢", " 2", "1" * 40])
+@pytest.mark.parametrize("command", ["validate", "run"])
+def test_a_number_of_gpus_to_stand_in_for_that_is_none_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, command: str
+) -> None:
+    monkeypatch.setenv(devices.STAND_IN, text)
+    monkeypatch.chdir(tmp_path)
+    Path("it.yaml").write_text(
+        "name: it\ntask: {name: quadratic, curvature: [1.0]}\nalgorithm: {name: asgd, n_sync: 2}\n"
+        "budget: {minibatches: 4}\nbackend: {name: process, device: cuda}\n"
+    )
+    said = asgd_lab(command, "it.yaml")
+    assert (said.status, said.err.count("\n")) == (2, 1)
+    assert f"{devices.STAND_IN}: must be a number of GPUs, at most 9999; got '" in said.err
+
+
 def test_a_gpu_that_has_no_memory_left_fails_the_run_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

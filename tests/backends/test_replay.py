@@ -80,7 +80,7 @@ def test_a_simulated_run_repeats_too(tmp_path: Path, backend: str) -> None:
 
 def sealed(out: Path) -> dict[str, Any]:
     """Make the manifest vouch for what is there: what is left to find is a record that contradicts itself."""
-    manifest = atomic_files.read_json(out / "manifest.json") | {"files": file_hashes.hashes(out)}
+    manifest = atomic_files.read_json(out / "manifest.json") | file_hashes.seals(out)
     atomic_files.write_json(out / "manifest.json", manifest)
     return manifest
 

@@ -97,7 +97,7 @@ CLAIMS: dict[str, Callable[[Path], None]] = {
 def changed(record: Path, out: Path, change: Callable[[Path], None]) -> Said:
     shutil.copytree(record, out)
     change(out)
-    manifest = atomic_files.read_json(out / "manifest.json") | {"files": file_hashes.hashes(out)}
+    manifest = atomic_files.read_json(out / "manifest.json") | file_hashes.seals(out)
     atomic_files.write_json(out / "manifest.json", manifest)
     return asgd_lab("replay", out)
 

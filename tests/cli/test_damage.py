@@ -316,9 +316,9 @@ PARTS = [
 ]  # fmt: skip
 FILES = {
     "real": ["manifest.json", "scenario.yaml", "summary.json", "effects.parquet", "minibatches.parquet",
-             "evals.parquet", "events.rows", "checkpoints/final.npz"],
+             "evals.parquet", "events.rows", "trace.json", "checkpoints/final.npz"],
     "simulated": ["manifest.json", "scenario.yaml", "summary.json", "effects.parquet", "minibatches.parquet",
-                  "evals.parquet", "checkpoints/final.npz"],
+                  "evals.parquet", "trace.json", "checkpoints/final.npz"],
     "sweep": [f"algorithm.n_sync=1/{name}" for name in (
         "manifest.json", "scenario.yaml", "summary.json", "effects.parquet", "evals.parquet")],
     "interrupted": ["manifest.json", "scenario.yaml", "summary.json", "effects.parquet", "events.rows",
@@ -363,4 +363,4 @@ def test_the_files_of_a_run_are_all_tried(runs: dict[str, tuple[Path, Path]]) ->
     for kind in ("real", "simulated"):
         found = {str(path.relative_to(runs[kind][0])) for path in runs[kind][0].rglob("*") if path.is_file()}
         untried = {name for name in found - {*FILES[kind]} if not name.startswith("checkpoints/0")}
-        assert untried <= {"trace.json", *(name for name in found if name.startswith("logs/"))}, untried
+        assert untried <= {name for name in found if name.startswith("logs/")}, untried

@@ -147,7 +147,27 @@ def test_a_signal_ends_a_simulated_sweep_with_status_130(
     assert_nobody_is_left(program.pid)
 
 
-@pytest.mark.parametrize("number", interrupts.SIGNALS)
+@pytest.mark.parametrize("whose", ["the program's", "the program's, twice", "a simulating process's"])
+def test_a_limit_of_processor_time_ends_a_run_as_a_signal_does(endless: Path, tmp_path: Path, whose: str) -> None:
+    """The kernel sends SIGXCPU at the soft limit of each process, and again after each further second."""
+    apart = whose == "a simulating process's"
+    sweep = ["--set", "backend=sim", "--set", "budget={seconds: 1000000}", "--set", "sweep.seed=[1, 2]"]
+    program = start("run", endless, "--out", "out", "--jobs", "2" if apart else "1", *sweep, folder=tmp_path)
+    await_line(program, "running: " if apart else "minibatches/s")
+    number = crew(program)[0].pid if apart else program.pid
+    for _ in range(2 if whose.endswith("twice") else 1):
+        os.kill(number, signal.SIGXCPU)
+    said = finish(program)
+    assert said.status == 130
+    cause = "the limit of processor time is reached (ulimit -t)"
+    assert said.err.startswith(f"interrupted: {cause}; what was recorded is in out, and --resume")
+    assert said.err.count("\n") == 1
+    ended = [read_summary(path)["status"] for path in (tmp_path / "out").iterdir()]
+    assert ended == ["interrupted"] * (2 if apart else 1)
+    assert_nobody_is_left(program.pid)
+
+
+@pytest.mark.parametrize("number", [*interrupts.SIGNALS, signal.SIGXCPU])
 @pytest.mark.parametrize("command", ["validate", "run", "replay"])
 def test_a_signal_while_python_imports_ends_the_program_with_one_line(
     endless: Path, tmp_path: Path, number: signal.Signals, command: str

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -123,6 +125,17 @@ def test_a_warning_is_said_once_and_kept_in_the_summary(plain: Path, tmp_path: P
     (line,) = told("run", plain, ["algorithm.n_sync=40"], "--out", str(tmp_path / "out"))
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert [f"warning: {each}" for each in summary["warnings"]] == [line]
+
+
+def test_a_file_system_without_locks_is_told(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    (line,) = told("run", plain, [], "--out", str(tmp_path / "out"))
+    assert line.startswith(f"warning: --out: the file system of {tmp_path / 'out'} has no locks")
+    (line,) = told("run", plain, ["sweep={seed: [1, 2]}"], "--jobs", "1", "--out", str(tmp_path / "sweep"))
+    assert "has no locks" in line
 
 
 @pytest.mark.parametrize("rate", [0.1, 1e5])

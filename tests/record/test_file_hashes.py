@@ -11,7 +11,7 @@ import pytest
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.hardware.fit import step_times_s
-from asgd_lab.record import file_hashes, tables
+from asgd_lab.record import atomic_files, file_hashes, tables
 from asgd_lab.record.run import read_manifest, read_summary
 from asgd_lab.record.saved_model import final_params, saved
 from tests.backends.scenarios import QUADRATIC, run
@@ -49,6 +49,22 @@ def test_another_runs_file_and_a_missing_one_are_found(runs: tuple[Path, Path], 
     if name.endswith("npz"):
         with pytest.raises(ScenarioError, match="is missing, and the run wrote it"):
             saved(out)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_file_of_another_size_is_found_without_reading_it(
+    runs: tuple[Path, Path], tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Path(shutil.copytree(runs[0], tmp_path / "run"))
+    with (out / name).open("r+b") as file:
+        file.truncate(20 * 2**30)  # sparse
+
+    def never(path: Path) -> str:
+        raise AssertionError(f"{path} is read")
+
+    monkeypatch.setattr(atomic_files, "sha256", never)
+    with pytest.raises(ScenarioError, match="is damaged: it is not the file that the run wrote"):
+        READERS[name](out)
 
 
 def test_of_a_folder_without_a_manifest_nothing_is_known(runs: tuple[Path, Path], tmp_path: Path) -> None:

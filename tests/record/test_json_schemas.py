@@ -82,7 +82,7 @@ def test_a_key_of_another_type_is_refused_in_a_line_or_does_not_matter(
         atomic_files.write_json(run / file, facts)
         if file == "summary.json":  # let the manifest vouch for it
             manifest = atomic_files.read_json(run / "manifest.json")
-            atomic_files.write_json(run / "manifest.json", {**manifest, "files": file_hashes.hashes(run)})
+            atomic_files.write_json(run / "manifest.json", {**manifest, **file_hashes.seals(run)})
         said = asgd_lab(*commands(record, run)[command])
         assert said.status in (0, 1, 2), (path, wrong, said)
         assert said.err.count("\n") == (said.status != 0), (path, wrong, said)

@@ -116,7 +116,7 @@ class Pool:
 
     def _hear(self, line: Connection, job: Job) -> Word:
         try:
-            word: Word = line.recv()
+            word: Word | KeyboardInterrupt = line.recv()
         except (EOFError, OSError):
             process = self._lines.pop(line)
             line.close()
@@ -126,6 +126,9 @@ class Pool:
             failure = f"its process {cause}"
             abandoned(job.path, failure)
             return RunFailed(failure)
+        if isinstance(word, KeyboardInterrupt):
+            interrupts.note_limit()
+            raise word
         return word
 
 
@@ -144,12 +147,14 @@ def main(line: Connection) -> None:
     with contextlib.suppress(KeyboardInterrupt, OSError):
         while (job := jobs.get()) is not None:
             signal.signal(signal.SIGTERM, _interrupt)
+            interrupts.heed_limit()
             try:
                 if not jobs.empty():  # the connection broke before the listener could interrupt anything
                     return
                 word = _run(job, line)
             finally:
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                interrupts.ignore_limit()
             line.send(word)
             gc.collect()  # the run has left reference cycles
 
@@ -173,7 +178,7 @@ def _listen(line: Connection, jobs: SimpleQueue[Job | None]) -> None:
         signal.pthread_kill(runner, signal.SIGTERM)
 
 
-def _run(job: Job, line: Connection) -> Word:
+def _run(job: Job, line: Connection) -> Word | KeyboardInterrupt:
     def watch(progress: Progress) -> None:
         with contextlib.suppress(OSError):  # the listener handles a broken connection
             line.send(progress)
@@ -187,4 +192,6 @@ def _run(job: Job, line: Connection) -> Word:
         failure = RunFailed(one_line(error))
         failure.__cause__ = error
         return RunFailed(logged(job.path, failure))
-    return summary if summary["status"] == "done" else RunFailed("its process was told to end")
+    if summary["status"] == "done":
+        return summary
+    return KeyboardInterrupt() if interrupts.cause() else RunFailed("its process was told to end")
