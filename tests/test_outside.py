@@ -19,6 +19,7 @@ from tests.backends.scenarios import QUADRATIC, scenario
 
 OUTSIDE = "tests.outside"
 DC = [{"name": f"{OUTSIDE}.delay_compensated:DelayCompensated"}, {"name": "sgd", "lr": 0.02}]
+STREAMING = {"name": f"{OUTSIDE}.streaming:Streaming", "n_sync": 3, "rule": ["mean"]}
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "ringmaster": {"name": f"{OUTSIDE}.ringmaster:Ringmaster", "n_sync": 2, "limit": 2},
     "ringmaster with stops": {"name": f"{OUTSIDE}.ringmaster_stops:RingmasterStops", "n_sync": 4, "limit": 1},
@@ -27,8 +28,8 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "delay-compensated": {"name": "asgd", "n_sync": 1, "push": "gradient", "rule": DC},
     "top-k": {"name": "asgd", "n_sync": 2, "codec": {"name": f"{OUTSIDE}.top_k:TopK", "share": 0.3}},
     "dylu": {"name": f"{OUTSIDE}.dylu:DyLU", "n_sync": 6},
+    "streaming": STREAMING,
 }
-STREAMING = {"name": f"{OUTSIDE}.streaming:Streaming", "n_sync": 3, "rule": ["mean"]}
 LINES = {  # of a module, at most
     "ringmaster": 28, "ringmaster_stops": 40, "k_sync": 28, "fedbuff": 28, "delay_compensated": 30, "dylu": 25,
     "top_k": 60, "streaming": 60,
