@@ -35,9 +35,6 @@ def build_algorithm(scenario: Scenario) -> Algorithm:
     algorithm, server = scenario.algorithm.build(scenario.workers), scenario.hardware.server
     if not server.independent or scenario.backend.execution.simulated:
         return algorithm
-    if algorithm.parts:
-        message = f"cannot stand beside {algorithm.name}, which divides the vector itself; remove it"
-        raise ScenarioError.at("hardware.server.independent", message)
     return replace(algorithm, parts=server.count)
 
 

@@ -203,8 +203,9 @@ class _Book(Observer):
         self.now = self.end = 0
         self._begun: dict[tuple[int, str], int] = {}
         self._pushes: dict[int, int] = {}  # each worker's last push
-        self._sizes: dict[tuple[int, int], int] = {}  # bytes of pushes that have not ended, by worker and number
-        self._kept: set[tuple[int, ...]] = set()  # pushes that are kept, by worker, incarnation and number
+        # Bytes of pushes that have not ended, and the pushes that are kept, by worker, number and part.
+        self._sizes: dict[tuple[int, ...], int] = {}
+        self._kept: set[tuple[int, ...]] = set()
 
     def step(self, worker: int, step: Step) -> None:
         """Note the start of an effect."""
@@ -220,7 +221,7 @@ class _Book(Observer):
         elif isinstance(step, PushRequest):
             self._begun[worker, "push"] = self.now
             self._pushes[worker] = step.number
-            self._sizes[worker, step.number] = step.size_bytes
+            self._sizes[worker, step.number, step.part] = step.size_bytes
 
     def answered(self, worker: int, answer: Answer) -> None:
         """Note the end of a fetch or a push."""
@@ -228,12 +229,13 @@ class _Book(Observer):
             size = self.size_bytes if answer.steps else 0
             self._note(answer, "fetch", self._pushes.get(worker, 0) + 1, answer.version, -1, answer.steps, size)
         elif isinstance(answer, Ack):
+            push = worker, answer.number, answer.part
             if answer.version == KEPT:
-                size = self._sizes[worker, answer.number]
+                size = self._sizes[push]
                 self._note(answer, "push", answer.number, KEPT, answer.staleness, answer.steps, size)
-                self._kept.add(answer[:3])
+                self._kept.add(push)
                 return
-            size = self._sizes.pop((worker, answer.number))
+            size = self._sizes.pop(push)
             if answer.version == DROPPED:
                 self.statistics.dropped(answer.steps)
             else:
@@ -241,9 +243,9 @@ class _Book(Observer):
             self.end = self.now
             row = (-1, answer.number, APPLY, self.now, self.now, 0, answer.version, answer.staleness, answer.steps)
             if self.record.recording.keep_round(answer.number):
-                self.record.effects.add((*row, size, 0, worker, answer.incarnation))
-            if answer[:3] in self._kept:  # its worker did not wait for this
-                self._kept.remove(answer[:3])
+                self.record.effects.add((*row, size, max(0, answer.part), worker, answer.incarnation))
+            if push in self._kept:  # its worker did not wait for this
+                self._kept.remove(push)
                 return
             self._note(answer, "push", answer.number, answer.version, answer.staleness, answer.steps, size)
 
@@ -257,8 +259,9 @@ class _Book(Observer):
     ) -> None:
         if self.record.recording.keep_round(round):
             begun, worker = self._begun[whose.worker, what], whose.worker
-            row = (worker, round, KINDS.index(what), begun, self.now, 0, version, staleness, steps, size, -1)
-            self.record.effects.add((*row, worker, whose.incarnation))
+            row = (worker, round, KINDS.index(what), begun, self.now, 0, version, staleness, steps, size)
+            part = -1 if isinstance(whose, Replica) else max(-1, whose.part)
+            self.record.effects.add((*row, part, worker, whose.incarnation))
 
 
 def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) -> Outcome:
@@ -280,6 +283,8 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
     failure = None
     try:
         lab.run()
+        if lab.server.failure is not None:
+            status, failure = "failed", lab.server.failure
     except KeyboardInterrupt:
         status = "interrupted"
     except RunFailed as error:

@@ -41,6 +41,11 @@ from asgd_lab.protocol.parameters_in_parts import InParts
 from asgd_lab.protocol.parts import Part
 from asgd_lab.protocol.window import Window
 
+# A run fails after so many drops and stops a member, and at least ten times as many, without a minibatch in a version
+# in between. No sound gate gets there: of pushes that are too old there is one a member on end, since their workers go
+# on from the newest version; and a gate that lets one of a hundred through, by chance, drops 10,000 on end once in
+# 10^43 times.
+IN_VAIN = 1_000
 _APPLY = Action.APPLY  # a name that is looked up for every push
 
 
@@ -48,13 +53,16 @@ class Server(Granting):
     """A parameter server. Without `parameters` it only counts (timing-only tasks)."""
 
     __slots__ = (
+        "_counted",
         "_errors",
+        "_in_vain",
         "_judges",
         "_losses",
         "_releases",
         "_targets",
         "_updates",
         "budget",
+        "failure",
         "finished",
         "minibatches",
         "version",
@@ -68,6 +76,10 @@ class Server(Granting):
         self.version = 0  # of the first part
         self.minibatches = 0  # in versions
         self.finished = False  # no push will make a version any more: closed, or all minibatches are pushed
+        self.failure: str | None = None  # the reason, if it has closed a run that makes no progress
+        self._counted = self._in_vain = (
+            0  # minibatches in versions at the last drop or stop, and the drops and stops since
+        )
         self._updates = budget.updates
         self._judges = type(gate).on_push is not Gate.on_push
         self._releases = self._wakes or self._is_divided  # after every message
@@ -158,7 +170,8 @@ class Server(Granting):
     def on_wake(self) -> list[Answer]:
         """The time `wake_ns` has come."""
         self.wake_ns = None
-        return self._release(self._stopped())
+        stopped = self._stopped()
+        return self._release(stopped + self._end_if_in_vain(len(stopped)))
 
     def on_push(self, push: PushRequest) -> list[Answer]:
         """An update has arrived in its worker's mailbox, which the worker does not write before the Ack."""
@@ -212,11 +225,25 @@ class Server(Granting):
             answers = [at.dropped(push, count, reason)]
             if returns and self._left is not None:
                 self._left += count
+            answers += self._end_if_in_vain(1)
         if self._left == 0 and not self._owing and not self._merging:
             self.finished = True
         return self._release(answers) if self._waiting or self._merging or self._releases else answers
 
     # ------------------------------------------------------------------ inside
+
+    def _end_if_in_vain(self, more: int) -> list[Answer]:
+        """Count drops or stops; end a run that makes no progress."""
+        if self._counted != self.minibatches:
+            self._counted, self._in_vain = self.minibatches, 0
+        self._in_vain += more
+        if self.closed or self._in_vain < IN_VAIN * max(10, len(self._members)):
+            return []
+        self.failure = (
+            f"the gate has dropped or stopped {self._in_vain:,} pushes or leases on end, and no minibatch went into a "
+            "version meanwhile; a gate must promise progress"
+        )
+        return self.close()
 
     def _drained(self, pushes: Sequence[PushRequest], at: Part) -> None:
         """The held and kept pushes of a part have ended: the workers of held ones wait no more."""

@@ -84,8 +84,10 @@ class Scenario(Part):
 
 def _contradictions(scenario: Scenario) -> Iterator[tuple[str, str]]:
     """The refusals of each choice, and the contradictions between other keys."""
-    yield from scenario.algorithm.refuses(scenario)
-    yield from scenario.task.refuses(scenario)
+    # A user's class may replace `refuses`; what its base refuses stays refused.
+    algorithm, task = scenario.algorithm, scenario.task
+    yield from dict.fromkeys([*Configuration.refuses(algorithm, scenario), *algorithm.refuses(scenario)])
+    yield from dict.fromkeys([*Learned.refuses(task, scenario), *task.refuses(scenario)])
     yield from scenario.backend.execution.refuses(scenario)
     if scenario.algorithm.push == "gradient" and scenario.task.learns:
         yield from _gradients(scenario)

@@ -100,13 +100,38 @@ def test_parts_apply_the_same_pushes_in_orders_of_their_own(tmp_path: Path) -> N
 @pytest.mark.parametrize("fragments", [2, 3])
 def test_fragments_at_different_times_keep_the_budget_and_repeat_to_the_bit(tmp_path: Path, fragments: int) -> None:
     stated = scenario(
-        algorithm={**STREAMING, "fragments": fragments}, workers=3, task=PLAIN, budget={"minibatches": 121},
+        algorithm={**STREAMING, "parts": fragments}, workers=3, task=PLAIN, budget={"minibatches": 121},
         backend={"name": "process", "digest_every_updates": 3},
     )  # fmt: skip
     summary = execute(stated, tmp_path / "run")
     assert (summary["status"], summary["minibatches"]) == ("done", 121)
     versions_grow_by_one(tmp_path / "run", fragments)
     repeats(stated, tmp_path / "run")
+
+
+GATES: dict[str, dict[str, Any]] = {
+    "stops": {"name": "tests.backends.for_each_part:Stops", "n_fetch": 8, "n_push": 3, "patience": 1},
+    "stops ahead": {
+        "name": "tests.backends.for_each_part:StopsAhead", "n_fetch": 8, "n_push": 3, "depth": 2, "patience": 3,
+    },
+    "keeps": {"name": "tests.backends.for_each_part:Keeps", "n_sync": 2, "k": 3, "rule": ["add"]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", ["inline", "process"])
+@pytest.mark.parametrize("gate", GATES)
+def test_a_users_gate_is_asked_for_each_part(tmp_path: Path, gate: str, backend: str) -> None:
+    faults = {"faults": {"schedule": [{"name": "slow", "worker": 1, "at_s": 0.0, "until_s": 60.0, "factor": 5.0}]}}
+    stated = scenario(
+        algorithm=GATES[gate], workers=3, task=DIGITS, budget={"minibatches": 600}, backend=backend, **APART,
+        **(faults if backend == "process" else {}),
+    )  # fmt: skip
+    summary = execute(stated, tmp_path / "run")
+    assert (summary["status"], summary["minibatches"]) == ("done", 600)
+    versions_grow_by_one(tmp_path / "run", PARTS)
+    if backend == "process":
+        assert gate == "keeps" or summary["wasted_minibatches"] > 0
+        repeats(stated, tmp_path / "run")
 
 
 # ---------------------------------------------------------------------- deaths
@@ -195,41 +220,21 @@ def acknowledged(stated: Scenario, out: Path) -> list[list[tuple[int, int]]]:
 # ---------------------------------------------------------------------- refusals
 
 
-REFUSED = [
-    ("backend.checkpoint", {"checkpoint": {"every_updates": 5}}),
-    ("backend.distances", {"distances": True}),
-    ("backend.device", {"device": "emulated"}),
-]
-
-
-@pytest.mark.parametrize(("key", "backend"), REFUSED)
-def test_keys_that_need_an_undivided_vector_are_refused_in_one_line(
-    tmp_path: Path, key: str, backend: dict[str, Any]
+@pytest.mark.parametrize("divided", [{"algorithm": STREAMING}, APART], ids=["fragments", "servers"])
+@pytest.mark.parametrize(
+    ("key", "backend"),
+    [
+        ("backend.checkpoint", {"checkpoint": {"every_updates": 5}}),
+        ("backend.distances", {"distances": True}),
+        ("backend.device", {"device": "emulated"}),
+        ("backend.device", {"device": "cuda"}),
+    ],
+)
+def test_keys_that_need_an_undivided_vector_are_refused(
+    key: str, backend: dict[str, Any], divided: dict[str, Any]
 ) -> None:
-    stated = scenario(
-        algorithm=STREAMING, backend={"name": "process", **backend}, hardware={"compute": {"step_s": 0.001}}
-    )
-    with pytest.raises(ScenarioError, match="where the vector has several parts") as found:
-        execute(stated, tmp_path / "run")
-    assert found.value.key == key
-    assert "\n" not in str(found.value)
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(("key", "backend"), REFUSED)
-def test_keys_that_cannot_stand_beside_independent_servers_are_refused(
-    tmp_path: Path, key: str, backend: dict[str, Any]
-) -> None:
-    with pytest.raises((ScenarioError, ValueError)) as found:
-        execute(scenario(backend={"name": "process", **backend}, **APART), tmp_path / "run")
-    told = getattr(found.value, "key", None) or str(found.value)
-    assert key in told or "hardware.server" in told, told
-    assert not (tmp_path / "run").exists()
-
-
-def test_an_algorithm_with_parts_of_its_own_takes_no_independent_servers(tmp_path: Path) -> None:
-    with pytest.raises((ScenarioError, ValueError), match=r"one server|divides the vector itself"):
-        execute(scenario(algorithm=STREAMING, backend="process", **APART), tmp_path / "run")
+    with pytest.raises(ValueError, match=key.replace(".", r"\.")):
+        scenario(**{"hardware": {"compute": {"step_s": 0.001}}, **divided}, backend={"name": "process", **backend})
 
 
 def test_more_parts_than_parameters_are_refused(tmp_path: Path) -> None:
@@ -237,4 +242,4 @@ def test_more_parts_than_parameters_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ScenarioError, match="must be at most the 4 parameters"):
         execute(scenario(backend="process", hardware=many), tmp_path / "a")
     with pytest.raises(ScenarioError, match="has 5 parts, and the task has 4 parameters"):
-        execute(scenario(backend="process", algorithm={**STREAMING, "fragments": 5}), tmp_path / "b")
+        execute(scenario(backend="process", algorithm={**STREAMING, "parts": 5}), tmp_path / "b")

@@ -118,21 +118,6 @@ def check(scenario: Scenario) -> None:
         )
         raise ScenarioError.at("workers", message)
     devices.check(scenario)
-    if build_algorithm(scenario).parts:
-        _check_divided(scenario)
-
-
-def _check_divided(scenario: Scenario) -> None:
-    """A `ScenarioError` for keys that need an undivided vector."""
-    backend = scenario.backend
-    for key, is_asked, instead in (
-        ("device", backend.device != "cpu", "must be cpu"),
-        ("checkpoint", backend.checkpoint is not None, "cannot stand"),
-        ("distances", backend.distances, "cannot stand"),
-    ):
-        if is_asked:
-            message = f"{instead} where the vector has several parts, with versions of their own, on backend process"
-            raise ScenarioError.at(f"backend.{key}", message)
 
 
 def _join(plan: Plan, record: RunDirectory, interrupted: bool, supervisor: Supervisor, began_ns: int) -> Outcome:
@@ -164,6 +149,7 @@ def _join(plan: Plan, record: RunDirectory, interrupted: bool, supervisor: Super
         facts["wasted_minibatches"] = server.wasted
     if scenario.faults is not None:
         facts["faults"] = asdict(supervisor.losses)
+    failure = supervisor.failure or server.failure
     return Outcome(
         statistics=statistics,
         makespan_ns=end_ns,
@@ -171,8 +157,8 @@ def _join(plan: Plan, record: RunDirectory, interrupted: bool, supervisor: Super
         params=params if plan.size else None,
         final={},
         facts=facts,
-        status="failed" if supervisor.failure else "interrupted" if interrupted else "done",
-        failure=supervisor.failure,
+        status="failed" if failure else "interrupted" if interrupted else "done",
+        failure=failure,
     )
 
 

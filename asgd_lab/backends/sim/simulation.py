@@ -127,6 +127,7 @@ class Simulation:
             self._stop_workers(self.clock.now)
         finally:
             gc.unfreeze()
+        self._failure = self._failure or self.server.failure
         parameters = self.shards.current
         outcome = Outcome(
             statistics=self.statistics,
