@@ -98,21 +98,22 @@ class Client:
 
         Otherwise the answer is kept until the program waits for it, or ignored if it is for another life or repeated.
         """
-        if answer.incarnation != self.replica.incarnation:
+        _, incarnation, number = answer[:3]
+        if incarnation != self.replica.incarnation:
             return False
         kind = type(answer)
         if kind is Stop:
-            self._stopped = answer.number
-            self.stopping = self.stopping or answer.number == self.lease
+            self._stopped = number
+            self.stopping = self.stopping or number == self.lease
             return False
         is_grant = kind is Grant
         if (awaits := self.awaits) is not None:
             request = self._under_way[awaits]
-            if request.number == answer.number and request.part == answer.part and is_grant is (awaits < 0):  # type: ignore[union-attr]
+            if request.number == number and is_grant is (awaits < 0) and request.part == answer.part:  # type: ignore[union-attr]
                 self._take(awaits, answer)  # type: ignore[arg-type]
                 return True
         for which, request in self._under_way.items():
-            if request.number == answer.number and request.part == answer.part and is_grant is (which < 0):  # type: ignore[union-attr]
+            if request.number == number and is_grant is (which < 0) and request.part == answer.part:  # type: ignore[union-attr]
                 self._answers[which] = answer  # type: ignore[assignment]
                 break
         return False

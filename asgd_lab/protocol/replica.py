@@ -134,9 +134,10 @@ class Replica:
         """params <- center, keeping unpushed work."""
         if not self.unpushed:
             self.base, self.bases = self.version, self.versions
-        for place in self.parts:
-            if not place.unpushed:
-                place.base = place.version
+        if self.parts:
+            for place in self.parts:
+                if not place.unpushed:
+                    place.base = place.version
         if self.vectors is not None:
             self.vectors.adopt(self.unpushed > 0)
         if self.after_adopt is not None:
@@ -150,8 +151,9 @@ class Replica:
         self.minibatches += steps
         self._loss_sum += loss_sum
         self._error_sum += error_sum
-        for place in self.parts:
-            place.trained(steps, loss_sum, error_sum)
+        if self.parts:
+            for place in self.parts:
+                place.trained(steps, loss_sum, error_sum)
 
     def stopped(self, taken: int) -> tuple[int, int]:
         """The lease was stopped `taken` minibatches into this Train: unpushed work is void.

@@ -175,7 +175,7 @@ class Server(Granting):
 
     def on_push(self, push: PushRequest) -> list[Answer]:
         """An update has arrived in its worker's mailbox, which the worker does not write before the Ack."""
-        worker, incarnation, number, base, steps, _, _, _, part = push[:9]
+        worker, incarnation, number, base, steps, _, _, _, part, _, stopped, _, returned, _ = push
         member = self._members.get(worker)
         at = self.parts[part]
         if (
@@ -187,7 +187,7 @@ class Server(Granting):
             or (
                 number <= member.numbers[part]
                 if self._is_divided
-                else number != member.sequence + 1 or not 0 < steps <= member.owed - push.returned
+                else number != member.sequence + 1 or not 0 < steps <= member.owed - returned
             )
         ):
             raise ProtocolError(objection_to_push(self.member(worker), push, at.version, worker in at.held))
@@ -199,7 +199,7 @@ class Server(Granting):
             member.clock += 1
         member.taken += count
         member.owed -= count
-        if push.stopped:
+        if stopped:
             self._return(worker, member, push)
         member.round_steps, member.round_ns = steps, self.now_ns - member.lease_ns
         if not member.owed:
