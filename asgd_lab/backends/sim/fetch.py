@@ -36,15 +36,15 @@ class Fetch(Exchange):
         """Begin at the worker's own time `local`, now or later."""
         self.in_flight, self.begun = True, local
         self.arrived = self.served = self.released = self.landed = self.done = FAR
+        self.request = request
         if self.slices:
             self._reset_slices()
-        self.request = request
-        if self.independent:
-            self.left = len(self.slices)
-            self.versions = [0] * self.left
-            for slice in self.slices:
-                slice.ask(local)
-            return
+            if self.independent:
+                self.left = len(self.slices)
+                self.versions = [0] * self.left
+                for slice in self.slices:
+                    slice.ask(local)
+                return
         at = local + self.route.latency_ns
         if at > self.clock.now:
             self.set(self.clock, at, _arrive)

@@ -45,10 +45,11 @@ class PushOutcomes:
 
     def ended(self, push: Push, ack: Ack) -> None:
         """Count a push that has ended, by its answer."""
-        if ack.version == DROPPED:  # inlined: `_count`
-            self.statistics.dropped(ack.steps)
+        _, _, _, version, staleness, steps, _, _ = ack  # faster than attributes, for every push
+        if version == DROPPED:
+            self.statistics.dropped(steps)
         else:
-            self.statistics.applied(ack.staleness, ack.steps)
+            self.statistics.applied(staleness, steps)
         if self._writes:
             self._write(self._served(push), ack)
 

@@ -63,18 +63,18 @@ class Queue:
         self.clock = clock
         self.free_at = 0  # the end of the service of all arrived requests
         self.busy_sum = 0  # the service time of all arrived requests
-        self.present = 0
+        self._present = 0
         self.present_sum = 0
         self.down_until = 0
 
     def arrival(self, now: int) -> None:
         """Count a request that has arrived."""
-        self.present += 1
+        self._present += 1
         self.present_sum -= now
 
     def departure(self, now: int) -> None:
         """Count a request that has been served or withdrawn."""
-        self.present -= 1
+        self._present -= 1
         self.present_sum += now
 
     def submit(self, request: Request) -> None:
@@ -84,6 +84,11 @@ class Queue:
     def go_down(self, until: int) -> None:
         """Stop until then; an interrupted service is repeated."""
         raise NotImplementedError
+
+    @property
+    def present(self) -> int:
+        """The number of requests, including those in service."""
+        return self._present
 
     @property
     def busy_ns(self) -> int:
@@ -104,6 +109,11 @@ class Fcfs(Queue):
         self._services, self._is_constant = services, services.constant
         self.requests: dict[Request, None] = {}  # present requests, in order of arrival
 
+    @property
+    def present(self) -> int:
+        """The number of requests, including those in service."""
+        return len(self.requests)
+
     def submit(self, request: Request) -> None:
         """Serve a request: its `serve` is called when that is done, with `started` set."""
         now = self.clock.now
@@ -121,8 +131,7 @@ class Fcfs(Queue):
         self.free_at = request.ends = end = started + service_ns
         self.busy_sum += service_ns
         self.requests[request] = None
-        self.present += 1
-        self.present_sum -= now
+        self.present_sum -= now  # inlined: `arrival`
         request.set(self.clock, end, _served)
 
     def go_down(self, until: int) -> None:
@@ -140,8 +149,7 @@ class Fcfs(Queue):
 
 def _served(request: Request) -> None:
     queue: Fcfs = request.queue  # type: ignore[assignment]
-    queue.present -= 1
-    queue.present_sum += queue.clock.now
+    queue.present_sum += queue.clock.now  # inlined: `departure`
     del queue.requests[request]
     request.serve(request)
 

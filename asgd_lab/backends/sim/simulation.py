@@ -208,7 +208,6 @@ class Simulation:
                 self._pushed(answers)
                 return
             ack: Ack = answers[0]  # type: ignore[assignment]
-            self.pushes += 1
             self._outcomes.ended(push, ack)
             push.release(ack)
             return
@@ -259,7 +258,7 @@ class Simulation:
         if self._writes_grants:
             self.rows.grant(fetch)
         answers = server.on_fetch(fetch.request)
-        if len(answers) == 1 and answers[0].worker == fetch.worker.number and self._is_direct:
+        if self._is_direct and len(answers) == 1 and answers[0][0] == fetch.worker.number:  # its worker
             fetch.release(answers[0])  # type: ignore[arg-type]
         else:
             self._answered(answers)

@@ -27,6 +27,7 @@ class SimWorker(Alarm):
         "_ahead",
         "_entry",
         "_looks_at_fetches",
+        "_push",
         "_records",
         "_since",
         "_stops",
@@ -59,7 +60,7 @@ class SimWorker(Alarm):
         self.training = Training(world, entry, times, account, device, self.trained)
         served = world.served
         self.pushes = [Push(self, machine, served.push, served.slice) for _ in range(depth)]
-        self.fetch = Fetch(self, machine, served.fetch, served.slice)
+        self.fetch, self._push = Fetch(self, machine, served.fetch, served.slice), self.pushes[0]
         self.exchanges: dict[int, Exchange] = {FETCH: self.fetch, **dict(enumerate(self.pushes))}
         """The exchanges that may be under way together, by their number in the client."""
         if self.replica.parts:
@@ -67,7 +68,7 @@ class SimWorker(Alarm):
         self._unsettled: Exchange | None = None  # done, and not charged yet
         self._ahead: list[tuple[Stages, int]] = []  # stages of overlapping exchanges, to charge before it
         self.alive = True
-        self._since = 0  # the worker's own time when it began to wait
+        self._since = 0  # the worker's own time when it began to wait for an exchange that had begun before
         self._records, self._stops = self.rows.any, world.stops
         self._looks_at_fetches = self.replica.vectors is not None or self._records or self.fetch.independent
 
@@ -115,10 +116,10 @@ class SimWorker(Alarm):
                     self._set_aside()
                     self.exchanges[client.key(step)].begin(step, local)  # type: ignore[arg-type]
                     continue
-                exchange = self.exchanges[which]
+                # Most workers have these two exchanges: a dictionary would be more memory to look at.
+                exchange = self.fetch if which == FETCH else self._push if which == 0 else self.exchanges[which]
                 if self._ahead or self._unsettled is exchange:
                     self._set_aside()
-                self._since = local
                 exchange.begin(step, local)
                 return
             if step is None:
@@ -153,9 +154,9 @@ class SimWorker(Alarm):
             self.rows.push(exchange)
         if self.client.hear(exchange.answer):
             exchange.in_flight = False  # inlined: `_take`
-            if self._unsettled is not None:
-                self._unsettled.charge(self.account)
-            self._unsettled = exchange
+            unsettled, self._unsettled = self._unsettled, exchange
+            if unsettled is not None:
+                unsettled.charge(self.account)
             if self._looks_at_fetches and type(exchange) is not Push:
                 self._fetched(exchange)  # type: ignore[arg-type]
             done, since = exchange.done, self._since
@@ -200,7 +201,7 @@ class SimWorker(Alarm):
             account.spent_ns[COMPUTE] += now - account.until
             account.until = now
         if self.training.bare:
-            self.client.trained(NAN, NAN)
+            self.replica.trained(NAN, NAN)  # and not the client, which has to look for stops
         else:
             self.training.learn(now)
         self.resume(now)
