@@ -184,7 +184,8 @@ class Server(Part):
     count: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Servers, each with an equal slice of the vector; the first one decides the order of the versions for all."""
     independent: bool = False
-    """Whether each server makes versions of its own slice, as DistBelief's shards do."""
+    """Whether each server makes versions of its own slice, as DistBelief's shards do; also in real runs, where one
+    process serves all slices, each in an order of its own."""
     bandwidth_bytes_per_s: Rate | None = None
     """Bandwidth of each server's network card in one direction, bytes a second, shared by all; null: unlimited."""
 

@@ -107,7 +107,8 @@ def _hardware(scenario: Scenario) -> Found:
     if not execution.simulated and backend.device != "emulated":
         if hardware != Hardware():
             what = f"a real one on {backend.device}" if execution.has_clock else f"backend {execution.name}"
-            yield "hardware", f"is for simulated and emulated runs; {what} ignores it"
+            but = " except for independent servers" if hardware.server.independent else ""
+            yield "hardware", f"is for simulated and emulated runs; {what} ignores it{but}"
         return
     server, device, host = hardware.server, hardware.device, hardware.host
     if len(hardware.speeds) > scenario.workers:
