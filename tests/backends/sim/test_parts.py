@@ -172,3 +172,31 @@ def test_a_part_takes_its_share_of_the_time_and_a_lease_none_of_it() -> None:
 def test_fragments_need_one_server() -> None:
     with pytest.raises(ValidationError, match=r"hardware.server.count: must be 1 with"):
         stated({"compute": {"step_s": 1.0}, "server": {"count": 2}})
+
+
+@pytest.mark.parametrize("servers", [2, 3])
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        {"name": "asgd", "n_sync": 2},
+        {"name": "asgd", "n_fetch": 3, "n_push": 2},
+        {"name": "asgd", "n_sync": 2, "push": "gradient", "rule": [{"name": "sgd", "lr": 0.05}]},
+    ],
+)
+def test_independent_servers_have_the_parameters_of_parts_without_a_clock(
+    servers: int, algorithm: dict[str, Any]
+) -> None:
+    """Of one worker, to the bit, at budgets that cut its last round short; here servers, there parts of one server."""
+    task = QUADRATIC | {"optimizer": {"name": "SGD", "lr": 0.1}}
+    hardware = {
+        "compute": {"step_s": 1.0},
+        "link": {"latency_s": 0.1},
+        "server": {"count": servers, "independent": True, "push_s": 0.2},
+    }
+    algorithm = {"rule": ["scale", {"name": "momentum", "beta": 0.5}], **algorithm}
+    said = scenario(task, algorithm, 1, {"minibatches": 41}, hardware)
+    found = attempt(said)
+    without = Inline(build_task(said), replace(build_algorithm(said), parts=servers), build_budget(said), 1)
+    without.run()
+    assert found.outcome.params is not None
+    assert found.outcome.params.tolist() == without.parameters.tolist()
