@@ -58,11 +58,12 @@ class Schedule(Part):
     factor: Annotated[float, Field(gt=0, le=1)] = 0.1
     """For step: the factor of each change."""
     length: Count | None = None
-    """For linear and cosine: the length of the decrease, in units of the clock."""
+    """For linear and cosine: the time from which on the factor is `final`, in units of the clock."""
     final: Annotated[float, Field(ge=0, le=1)] = 0.0
     """For linear and cosine: the factor at the end."""
     warmup: Annotated[int, Field(ge=0)] = 0
-    """The length of a linear rise of the factor at the start, in units of the clock."""
+    """The length of a linear rise of the factor to 1 at the start, in units of the clock; linear and cosine fall after
+    it."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -73,6 +74,8 @@ class Schedule(Part):
             # Equal to its default it may be a written-out one.
             if getattr(self, key) != type(self).model_fields[key].default and self.name not in owners:
                 refuse([(key, f"is not a key of {self.name}; remove it")])
+        if self.length is not None and self.warmup >= self.length:
+            refuse([("warmup", f"must be less than length, {self.length}; got {self.warmup}")])
         return self
 
 

@@ -52,7 +52,7 @@ def digest_of(config: Any) -> str | None:
 
 
 def _source(config: Any) -> str:
-    keys = ("name", "dataset", "data_folder", "dataset_options", "train_samples")
+    keys = ("name", "dataset", "data_folder", "dataset_options", "train_samples", "corpus_bytes", "context")
     return repr([getattr(config, key, None) for key in keys])
 
 

@@ -27,7 +27,7 @@ def rate_factor(schedule: Any, time: int) -> float:
         return float(warm * schedule.factor ** (time // schedule.every))
     if schedule.name == "constant":
         return warm
-    share = min(1.0, time / schedule.length)
+    share = min(1.0, max(0, time - schedule.warmup) / (schedule.length - schedule.warmup))
     down = 1.0 - share if schedule.name == "linear" else 0.5 * (1.0 + math.cos(math.pi * share))
     return float(warm * (schedule.final + (1.0 - schedule.final) * down))
 

@@ -50,17 +50,7 @@ _METHODS = "it is a class with the methods model, batch or stream, and loss or s
 
 
 class OwnConfig(Protocol):
-    """The scenario's part for this task."""
-
-    @property
-    def task(self) -> str:
-        """The class, as package.module:Class."""
-        ...
-
-    @property
-    def options(self) -> Mapping[str, Any]:
-        """Keywords for the class."""
-        ...
+    """The scenario's part for this task, without the class and its keywords."""
 
     @property
     def optimizer(self) -> OptimizerConfig | None:
@@ -102,10 +92,11 @@ class OwnConfig(Protocol):
 class OwnTask(NetworkTask):
     """A user's class, and the network that it makes."""
 
-    def __init__(self, config: OwnConfig, sgd: OptimizerConfig, seed: int, data: Data, workers: int = 1) -> None:
-        """`sgd` is the optimizer where neither the scenario nor the class has one."""
-        self._name, self._seed, self._workers = config.task, seed, workers
-        self._own = _made(config, seed)
+    def __init__(
+        self, own: Any, name: str, config: OwnConfig, sgd: OptimizerConfig, seed: int, data: Data, workers: int = 1
+    ) -> None:
+        """`own` is an instance of the class `name`; `sgd` is the optimizer if neither it nor the scenario has one."""
+        self._own, self._name, self._seed, self._workers = own, name, seed, workers
         self._check_methods(config)
         self._losses = Losses(self._name, self._own.loss) if hasattr(self._own, "loss") else None
         self._make: MakeOptimizer | None = None
@@ -259,16 +250,16 @@ def _pass(losses: Losses, batch: Any, model: nn.Module) -> object:
     return losses.returned(model, batch)
 
 
-def _made(config: OwnConfig, seed: int) -> Any:
-    """The instance of the user's class."""
-    found = imported("task.task", config.task, _METHODS)
-    check_options("task.options", config.task, found, config.options)
+def brought(name: str, options: Mapping[str, Any], seed: int) -> Any:
+    """The instance of a user's class package.module:Class."""
+    found = imported("task.task", name, _METHODS)
+    check_options("task.options", name, found, options)
     with preserving_generators(), preserving_settings():
         seed_all(key(seed, "task"))
         try:
-            return found(**config.options)
+            return found(**options)
         except Exception as error:
-            raise ScenarioError.at("task.task", f"{config.task} raised {one_line(error)}") from error
+            raise ScenarioError.at("task.task", f"{name} raised {one_line(error)}") from error
 
 
 @contextlib.contextmanager

@@ -188,7 +188,7 @@ KEYS = [
         "give exactly one of every_minibatches and every_steps",
         evaluate="evaluate: {every_minibatches: 3, every_steps: 3}",
     ),
-    bad("task missing", 1, "task", "is missing", "'classification', 'own', 'quadratic' or 'timing'", task=""),
+    bad("task missing", 1, "task", "is missing", "'classification', 'own', 'quadratic', 'text' or 'timing'", task=""),
     bad("budget missing", 1, "budget", "is missing", "minibatches, updates, seconds", budget=""),
     bad(
         "curvature missing",
@@ -211,7 +211,7 @@ KEYS = [
         3,
         "task.name",
         "is missing",
-        "'classification', 'own', 'quadratic' or 'timing'",
+        "'classification', 'own', 'quadratic', 'text' or 'timing'",
         task="task: {dataset: digits}",
     ),
     bad(
@@ -267,7 +267,7 @@ NAMES = [
         "misspelt task",
         4,
         "task.name",
-        "'classification', 'own', 'quadratic' or 'timing'",
+        "'classification', 'own', 'quadratic', 'text' or 'timing'",
         "got 'quadratik'; did you mean 'quadratic'?",
         task="task:\n  name: quadratik",
     ),
@@ -275,7 +275,7 @@ NAMES = [
         "number as task name",
         3,
         "task.name",
-        "'classification', 'own', 'quadratic' or 'timing'; got 3",
+        "'classification', 'own', 'quadratic', 'text' or 'timing'; got 3",
         task="task: {name: 3}",
     ),
     bad(
