@@ -20,6 +20,9 @@ class Budget:
     target_window: int = 50  # both averaged over at least so many minibatches
 
 
+_EMPTY: list[int] = []  # one for all members of an undivided vector
+
+
 @dataclass(slots=True, eq=False)
 class Member:
     """A worker that has joined and not left, as the server and its gate see it; a gate reads it and changes nothing.
@@ -52,8 +55,10 @@ class Member:
     round_steps: int = 0
     round_ns: int = 0
     # With several parts:
-    pushed: list[int] = field(default_factory=list)  # minibatches that each part has been pushed with, in this life
-    numbers: list[int] = field(default_factory=list)  # the last push of each part
+    pushed: list[int] = field(
+        default_factory=lambda: _EMPTY
+    )  # minibatches that each part has been pushed with, in this life
+    numbers: list[int] = field(default_factory=lambda: _EMPTY)  # the last push of each part
     first_applied: int = 0  # at the end of the run: the last push of which the first part had come
 
     @property

@@ -44,6 +44,9 @@ class Place:
         self.loss_sum = self.error_sum = 0.0
 
 
+_UNDIVIDED: list[Place] = []  # one for all replicas of an undivided vector
+
+
 class Replica:
     """One worker's copy of the model, and its counts. Without `vectors` it only counts (timing-only tasks)."""
 
@@ -91,7 +94,7 @@ class Replica:
         self.codec_state: list[Tensor] = []  # (P,) each, which the codec keeps
         if codec is not None and vectors is not None:
             self.codec_state = [torch.zeros_like(vectors.update) for _ in range(codec.vectors)]
-        self.parts: list[Place] = []  # the replica's place in each, if the vector is divided
+        self.parts = _UNDIVIDED  # the replica's place in each, if the vector is divided
         if parts:
             sizes = spans(size_bytes, parts)
             found = sizes if vectors is None else spans(vectors.params.numel(), parts)
