@@ -257,13 +257,9 @@ def _converted(rows: Iterable[tuple[float, ...]]) -> Iterator[Row]:
 def _own(message: FetchRequest | PushRequest, answers: Sequence[Answer]) -> tuple[Grant | Ack | None, Sequence[Answer]]:
     """The answer to this request, wherever it is among these, and the others."""
     kind = Grant if type(message) is FetchRequest else Ack
+    exchange = message[:3], message.part
     for place, answer in enumerate(answers):
-        if (
-            type(answer) is kind
-            and answer.number == message.number
-            and answer.worker == message.worker
-            and answer.part == message.part
-        ):
+        if type(answer) is kind and (answer[:3], answer.part) == exchange:
             return answer, [*answers[:place], *answers[place + 1 :]] if len(answers) > 1 else ()
     return None, answers
 

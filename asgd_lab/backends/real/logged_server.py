@@ -31,6 +31,7 @@ from asgd_lab.protocol.messages import (
     PushRequest,
     Stop,
     Why,
+    new,
 )
 from asgd_lab.protocol.parameters import Memory
 from asgd_lab.tasks.base import CPU
@@ -72,6 +73,7 @@ class LoggedServer:
         algorithm = build_algorithm(scenario)
         past = event_log.read(plan.events) if plan.events.exists() else []
         self._depth = depth = algorithm.depth
+        self._many = depth > 1 or algorithm.parts > 1  # may a worker have several pushes under way?
         self._buffers = [[memory.mailbox(worker, buffer) for buffer in range(depth)] for worker in range(workers)]
         self._mailboxes = {worker: buffers[0] for worker, buffers in enumerate(self._buffers)}
         self.server = build_server(
@@ -125,7 +127,8 @@ class LoggedServer:
         ended_ns = clock()
         sent_ns = begun_ns if sent_ns is None else sent_ns
         heard_ns = begun_ns if heard_ns is None else heard_ns
-        self._log.add(message, Times(sent_ns, heard_ns, begun_ns, ended_ns, received_ns, of_clock), answers)
+        times = new(Times, (sent_ns, heard_ns, begun_ns, ended_ns, received_ns, of_clock))
+        self._log.add(message, times, answers)
         if self.server.wake_ns != self._wake_ns:
             self._wake_ns = self.server.wake_ns
             self._log.add(WakeAt(-1 if self._wake_ns is None else self._wake_ns), Times.at(ended_ns))
@@ -205,10 +208,14 @@ class LoggedServer:
         if type(answer) is Grant:
             self._grants[worker][answer.part] = answer
         elif type(answer) is Ack:
-            acks = self._acks[worker]
-            acks[answer.number, answer.part] = answer
-            if len(acks) > self._depth * len(self.pushes[worker]):  # more than can be without an answer at the worker
-                del acks[next(iter(acks))]
+            key = answer.number, answer.part
+            if self._many:
+                acks = self._acks[worker]
+                acks[key] = answer
+                if len(acks) > self._depth * len(self.pushes[worker]):  # more than its worker can be without
+                    del acks[next(iter(acks))]
+            else:
+                self._acks[worker] = {key: answer}
         else:
             assert isinstance(answer, Stop)
             self.stops[worker] = answer
