@@ -199,7 +199,7 @@ def test_a_version_is_mapped_so_that_nobody_here_can_write_it() -> None:
     code = (
         "import torch; from asgd_lab.backends.real.transports.memory import Stack; "
         "from asgd_lab.backends.real.transports.staged import Staged; from asgd_lab.protocol.messages import Grant; "
-        "slots = Stack('versions', 1, 3); owner = slots.vector(0, writable=True); grant = Grant(0, 1, 1, 0, 1); "
+        "slots = Stack('versions', 1, 3); owner = slots.vector(0, writable=True); grant = Grant(0, 1, 1, 0, 1, 0); "
         "line = Staged(None, torch.device('cpu'), 3, lambda slot: slots.vector(slot, writable=True), False, None); "
         "owner.fill_(1); print(line.center(grant).tolist()); owner.fill_(2); "
         "print(line.center(grant).tolist(), flush=True); line._mapped[0].fill_(3)"

@@ -38,7 +38,7 @@ class Instant:
             self.version += 1
             self.inbox.append((Ack(*message[:3], self.version, 0, 1), 0, 0))
         elif type(message) is FetchRequest:
-            self.inbox.append((Grant(*message[:3], self.version, 1), 0, 0))
+            self.inbox.append((Grant(*message[:3], self.version, 1, 0), 0, 0))
         elif type(message) is Join:
             self.inbox.append((Welcome(0, 1, message.life, 0, 0, 0, now_ns()), 0, 0))
 

@@ -251,8 +251,12 @@ class Carrier:
         began, round, size, _, _ = self._asked[which]
         if type(answer) is Grant:
             _, _, _, version, steps, slot, part = answer
-            if slot >= 0:
-                size = self._received_vector(answer)
+            if slot >= 0 and part == ALL:
+                size = self._size
+                if replica.vectors is not None:
+                    replica.vectors.center = self.end.center(answer)
+            elif slot >= 0:
+                size = self._received_part(answer)
             ended = self._received(released_ns, self._receive_ns) if self._emulated else now_ns()
             kind, staleness = FETCH_ROW, -1
         else:
@@ -269,16 +273,11 @@ class Carrier:
         )  # fmt: skip
         return ended
 
-    def _received_vector(self, grant: Grant) -> int:
-        """Give the replica its granted version; return the bytes."""
-        replica, part = self._replica, grant.part
-        if part == ALL:
-            if replica.vectors is not None:
-                replica.vectors.center = self.end.center(grant)
-            return self._size
-        place = replica.parts[part]
+    def _received_part(self, grant: Grant) -> int:
+        """Copy a granted version of one part to the replica's center; return the bytes."""
+        replica, place = self._replica, self._replica.parts[grant.part]
         if replica.vectors is not None:
-            replica.receive(part, self.end.center(grant)[place.span])
+            replica.receive(grant.part, self.end.center(grant)[place.span])
         return place.size_bytes
 
     def _arrival(self, begun: int, way_ns: int, overlaps: bool) -> int:
