@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from asgd_lab.configuration import Count, NonNegative, Part, Positive, Text, not_finite, refuse
+from asgd_lab.errors import meant
 
 
 class Optimizer(Part):
@@ -42,15 +43,24 @@ class Optimizer(Part):
 
 
 TINY_GRADIENT = 1e-10  # a limit below it leaves steps that vanish beside 32-bit parameters
+_SCHEDULES = ("constant", "step", "linear", "cosine")
 _FALLING = ("linear", "cosine")
 SGD = Optimizer.model_validate({"name": "SGD", "lr": 0.1})
+
+
+def _known_or_own(name: str) -> str:
+    if ":" not in name and name not in _SCHEDULES:
+        allowed = ", ".join(repr(each) for each in _SCHEDULES)
+        refuse([("", f"must be {allowed} or package.module:function; got {name!r}{meant(name, _SCHEDULES)}")])
+    return name
 
 
 class Schedule(Part):
     """The schedule of the learning rate: the optimizer's own lr, times a factor that follows a clock."""
 
-    name: Literal["constant", "step", "linear", "cosine"]
-    """constant; step: times `factor` after each `every`; linear or cosine: from 1 to `final` within `length`."""
+    name: Annotated[Text, AfterValidator(_known_or_own), Field(examples=["cosine", "my_package.my_module:my_factor"])]
+    """constant; step: times `factor` after each `every`; linear or cosine: from 1 to `final` within `length`; or
+    package.module:function, a function of the clock's time, from 0 on, that returns the factor."""
     clock: Literal["steps", "versions"] = "steps"
     """steps: the worker's own minibatches; versions: the version of the parameters that it fetched last."""
     every: Count | None = None

@@ -80,8 +80,8 @@ def check_rest(config: Any, seed: int, left: Named, workers: int = 1) -> None:
     if "task.dataset" in keys:
         optimizer(chosen)
         return
-    plain: dict[str, Any] = {"optimizer": chosen}
-    if keys - {"task.loss", "task.optimizer.name"}:
+    plain: dict[str, Any] = {"optimizer": chosen} | ({"schedule": None} if "task.schedule.name" in keys else {})
+    if keys - {"task.loss", "task.optimizer.name", "task.schedule.name"}:
         plain |= {"model": "mlp", "model_options": {}, "loss": None}
     elif "task.loss" in keys:
         plain["loss"] = None

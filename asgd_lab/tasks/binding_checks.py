@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from asgd_lab.errors import ScenarioError
+from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.streams import key
 from asgd_lab.tasks.base import one_line
 from asgd_lab.tasks.bound_module import BoundModule
@@ -129,6 +129,8 @@ def _minibatches(
         if recipe.own_step is not None:
             try:
                 loss, metrics = recipe.own_step(model, steppers, batch)
+            except RunFailed:
+                raise
             except Exception as error:
                 raise ScenarioError.at("task.model", f"{name} cannot learn: {one_line(error)}") from error
             changes = {each: parameter.detach().clone() for each, parameter in model.named_parameters()}

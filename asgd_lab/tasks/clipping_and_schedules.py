@@ -6,13 +6,19 @@ function of its clock, so resume, replay and restart need no saved state of it.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
+from numbers import Number
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+
+from asgd_lab.errors import RunFailed, ScenarioError
+from asgd_lab.tasks.base import one_line
+from asgd_lab.tasks.code_imports import imported
 
 Adjust = Callable[[Sequence[torch.optim.Optimizer], Sequence[Tensor], int, int], None]
 """(optimizers, weights, the worker's minibatches so far, the version it works on), called before each step."""
@@ -27,13 +33,40 @@ def rate_factor(schedule: Any, time: int) -> float:
         return float(warm * schedule.factor ** (time // schedule.every))
     if schedule.name == "constant":
         return warm
+    if ":" in schedule.name:
+        return warm * _factor(schedule.name, time)
     share = min(1.0, max(0, time - schedule.warmup) / (schedule.length - schedule.warmup))
     down = 1.0 - share if schedule.name == "linear" else 0.5 * (1.0 + math.cos(math.pi * share))
     return float(warm * (schedule.final + (1.0 - schedule.final) * down))
 
 
+def _factor(name: str, time: int) -> float:
+    """The value of the user's function; a RunFailed if it is no finite number."""
+    found = _function(name)(time)
+    if not isinstance(found, Number) or not math.isfinite(found):  # type: ignore[arg-type]
+        raise RunFailed(f"the schedule {name} returns {found!r} at {time}; it must return a finite factor")
+    return float(found)  # type: ignore[arg-type]
+
+
+@functools.cache
+def _function(name: str) -> Callable[[int], Any]:
+    return imported("task.schedule.name", name, "it takes the time of the clock and returns a factor of the rate")
+
+
+def check_schedule(schedule: Any) -> None:
+    """A `ScenarioError` if a schedule is a user's function that cannot be imported, or that fails at 0."""
+    if schedule is not None and ":" in schedule.name:
+        _function(schedule.name)
+        try:
+            _factor(schedule.name, 0)
+        except Exception as error:
+            said = str(error) if isinstance(error, RunFailed) else f"{schedule.name} raised {one_line(error)}"
+            raise ScenarioError.at("task.schedule.name", said) from error
+
+
 def adjuster(schedule: Any, clip: Any) -> Adjust | None:
     """The function that clips and sets the rate as the scenario says; None if it says nothing."""
+    check_schedule(schedule)
     if schedule is None and clip is None:
         return None
 

@@ -53,7 +53,9 @@ def untrusted(config: Any) -> Named:
     if is_trusted():
         return []
     named = [(f"task.{key}", getattr(config, key, None)) for key in ("dataset", "model", "loss", "task")]
-    named.append(("task.optimizer.name", getattr(getattr(config, "optimizer", None), "name", None)))
+    named += [
+        (f"task.{key}.name", getattr(getattr(config, key, None), "name", None)) for key in ("optimizer", "schedule")
+    ]
     found = [
         (key, name)
         for key, name in named

@@ -232,6 +232,7 @@ class Network:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
+        self._first: dict[int, Tensor] = {}  # the parameters of the first module, by their identities
         model = self._built()
         _check_local(model, recipe.local)
         self.layout = layout_of(model, recipe.shares_buffers, recipe.local)
@@ -276,4 +277,10 @@ class Network:
     def _built(self) -> nn.Module:
         with preserving_generators(), preserving_settings():
             seed_all(key(self.recipe.seed, "initial"))
-            return self.recipe.factory()
+            model = self.recipe.factory()
+        for name, parameter in model.named_parameters():
+            if id(parameter) in self._first:
+                message = f"its factory returns the same parameter {name} again; each call must make new ones"
+                raise ScenarioError.at("task.model", message)
+        self._first = self._first or {id(parameter): parameter for parameter in model.parameters()}
+        return model

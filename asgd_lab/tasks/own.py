@@ -108,7 +108,7 @@ class OwnTask(NetworkTask):
             config.local,
             self._step if hasattr(self._own, "step") else None,
         )  # fmt: skip
-        with _blamed():
+        with self._blamed():
             super().__init__(self._name, recipe, data, config.size_bytes)
 
     def _check_methods(self, config: OwnConfig) -> None:
@@ -135,6 +135,22 @@ class OwnTask(NetworkTask):
         for where, (is_so, why) in beside.items():
             if is_so:
                 raise ScenarioError.at(f"task.{where}", f"cannot stand beside {self._name}, which {why}; remove it")
+
+    @contextlib.contextmanager
+    def _blamed(self) -> Iterator[None]:
+        """Errors about a model, a loss or an optimizer are about the class, if that has them."""
+        keys = ("task.model", "task.loss", *(("task.optimizer",) if self._make is None else ()))
+        try:
+            yield
+        except ScenarioError as error:
+            if error.key not in keys:
+                raise
+            said = str(error) if self._name in str(error) else f"{self._name}: {error}"
+            raise ScenarioError.at("task.task", said) from error
+        except RunFailed as error:
+            raise ScenarioError.at("task.task", str(error)) from error
+        except SystemExit as error:
+            raise ScenarioError.at("task.task", f"{self._name} ends the program: SystemExit {error}") from error
 
     def _model(self) -> nn.Module:
         try:
@@ -182,13 +198,15 @@ class OwnTask(NetworkTask):
         if gradients and self.network.recipe.own_step is not None:
             message = f"cannot be gradient: {self._name} has a step of its own; use push: delta"
             raise ScenarioError.at("algorithm.push", message)
-        method = f"{self._name}.{'stream' if hasattr(self._own, 'stream') else 'batch'}"
-        check_batches(method, lambda worker: self.batches(worker, device))
-        with _blamed():
+        with self._blamed():
+            method = f"{self._name}.{'stream' if hasattr(self._own, 'stream') else 'batch'}"
+            check_batches(method, lambda worker: self.batches(worker, device))
             batches = self.batches(0, device)
             minibatches = [batches(step) for step in range(2)]
             self.has_error = "error" in check_network(self.network, self.name, minibatches, device)
             learner, self.doubts = self.try_steps(gradients, device)
+            if torch.equal(learner.params.cpu(), self.initial()):
+                self.doubts.append(f"task.task: {self._name} changes no parameter in two minibatches")
             if gradients and self._make is not None:
                 self.doubts += step_doubts(self._make, learner.handles.values())
             self._check_evaluations(learner, device)
@@ -196,12 +214,17 @@ class OwnTask(NetworkTask):
     def _check_evaluations(self, learner: NetworkLearner, device: torch.device) -> None:
         """Try the first two minibatches of each split, with the parameters of the start and of the learner."""
         seen: dict[str, list[Any]] = {}
-        for split, batches in self._evaluations():
-            first = [on(device, batch) for batch in itertools.islice(batches, 2)]
-            if split in seen or not first:
-                what = "twice" if split in seen else "without a minibatch"
-                raise RunFailed(f"{self._name}.evaluations yields {split} {what}")
-            seen[split] = first
+        try:
+            for split, batches in self._evaluations():
+                first = [on(device, batch) for batch in itertools.islice(batches, 2)]
+                if split in seen or not first:
+                    what = "twice" if split in seen else "without a minibatch"
+                    raise RunFailed(f"{self._name}.evaluations yields {split} {what}")
+                seen[split] = first
+        except Exception as error:
+            if isinstance(error, RunFailed):
+                raise
+            raise RunFailed(f"{self._name}.evaluations raised {one_line(error)}") from error
         if not seen:
             self.doubts.append(f"task.task: {self._name} has no evaluations(), so nothing is evaluated")
         for split, first in seen.items():
@@ -260,16 +283,3 @@ def brought(name: str, options: Mapping[str, Any], seed: int) -> Any:
             return found(**options)
         except Exception as error:
             raise ScenarioError.at("task.task", f"{name} raised {one_line(error)}") from error
-
-
-@contextlib.contextmanager
-def _blamed() -> Iterator[None]:
-    """Errors about a model or a loss are about the class, which has both."""
-    try:
-        yield
-    except ScenarioError as error:
-        if error.key in ("task.model", "task.loss"):
-            raise ScenarioError.at("task.task", str(error)) from error
-        raise
-    except RunFailed as error:
-        raise ScenarioError.at("task.task", str(error)) from error

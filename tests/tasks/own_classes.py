@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -197,7 +199,38 @@ class Averaged(Plain):
         return functional.cross_entropy(model["ema"](batch["inputs"]), batch["classes"])
 
 
-GOOD = [Plain, TwoOptimizers, Normed, Compiled, Cast, Streamed, Tokens, Packed, Gan, Averaged]
+@dataclasses.dataclass
+class Pair:
+    """A minibatch of arrays."""
+
+    inputs: np.ndarray[Any, Any]
+    classes: Tensor
+
+
+class Arrays(Plain):
+    """A dataclass with an array of numpy's; metrics of numpy's numbers."""
+
+    def batch(self, worker: int, workers: int, seed: int, step: int) -> Any:
+        found = super().batch(worker, workers, seed, step)
+        return Pair(found["inputs"].numpy(), found["classes"])
+
+    def loss(self, model: nn.Module, batch: Any) -> Any:
+        found, _ = super().loss(model, {"inputs": torch.from_numpy(batch.inputs), "classes": batch.classes})
+        return found, {"largest": (np.float64(batch.inputs.max()), np.int64(1))}
+
+
+class Contrastive(Plain):
+    """InfoNCE over two views of a minibatch (van den Oord et al. 2018)."""
+
+    def model(self, seed: int) -> nn.Module:
+        return nn.Linear(WIDTH, 5)
+
+    def loss(self, model: nn.Module, batch: Any) -> Any:
+        one, other = (model(batch["inputs"] + 0.1 * torch.randn(B, WIDTH)) for _ in range(2))
+        return functional.cross_entropy(one @ other.T, torch.arange(B))
+
+
+GOOD = [Plain, TwoOptimizers, Normed, Compiled, Cast, Streamed, Tokens, Packed, Gan, Averaged, Arrays, Contrastive]
 
 
 # ---------------------------------------------------------------- wrong ones
@@ -318,6 +351,52 @@ class NoSplit(Plain):
         yield self.batch(9, 1, 0, 0)
 
 
+class SameModule(Plain):
+    """A module that was made once."""
+
+    def __init__(self) -> None:
+        self.made = Plain().model(0)
+
+    def model(self, seed: int) -> nn.Module:
+        return self.made
+
+
+class SharedBody(Plain):
+    """A frozen body that was loaded once, under a new head."""
+
+    def __init__(self) -> None:
+        self.body = nn.Linear(WIDTH, 12).requires_grad_(False)
+
+    def model(self, seed: int) -> nn.Module:
+        return nn.Sequential(self.body, nn.Linear(12, 3))
+
+
+class Leaves(Plain):
+    def batch(self, worker: int, workers: int, seed: int, step: int) -> Any:
+        raise SystemExit(3)
+
+
+class NoTestData(Plain):
+    def evaluations(self) -> Iterator[tuple[str, Any]]:
+        raise ValueError("no test data")
+
+
+class NoMinibatches(Plain):
+    def evaluations(self) -> Iterator[tuple[str, Any]]:
+        yield "test", 3
+
+
+class Plateau(Plain):
+    def optimizer(self, model: nn.Module) -> Any:
+        made = torch.optim.SGD(model.parameters(), lr=0.1)
+        return made, torch.optim.lr_scheduler.ReduceLROnPlateau(made)
+
+
+class StepOfNoTensor(Gan):
+    def step(self, model: Any, optimizers: Any, batch: Tensor) -> Any:
+        return 1.0
+
+
 WRONG: list[tuple[type[Any], str]] = [
     (NoModel, "has no method model; it is a class with the methods model, batch or stream, and loss or step"),
     (NoTensor, "NoTensor.loss returns float as its loss; it must be the mean, a tensor () that has a gradient"),
@@ -338,4 +417,11 @@ WRONG: list[tuple[type[Any], str]] = [
     (OtherMetricsLater, "for a minibatch of test, none for another"),
     (TwiceTest, "evaluations yields test twice"),
     (NoSplit, "evaluations yields dict; it must be a tuple of a split's name and an iterable of minibatches"),
+    (SameModule, "returns the same parameter 0.weight again; each call must make new ones"),
+    (SharedBody, "returns the same parameter 0.weight again"),
+    (Leaves, "ends the program: SystemExit 3"),
+    (NoTestData, "NoTestData.evaluations raised ValueError: no test data"),
+    (NoMinibatches, "NoMinibatches.evaluations raised TypeError: 'int' object is not iterable"),
+    (Plateau, "the first step with tests.tasks.own_classes:Plateau fails: TypeError: ReduceLROnPlateau.step()"),
+    (StepOfNoTensor, "StepOfNoTensor.step returns float as its loss"),
 ]

@@ -207,3 +207,43 @@ def test_a_class_cannot_be_batched_and_auto_computes_it_one_by_one(tmp_path: Pat
     task = tasks.build(stated(own_classes.Plain).task, 0, {}, checked=True)
     with pytest.raises(ScenarioError, match="cannot be batched: the task is own"):
         task.batch()
+
+
+class Idle(own_classes.Plain):
+    """A step that forgets its optimizer."""
+
+    def step(self, model: nn.Module, optimizers: Any, batch: Any) -> Any:
+        return self.loss(model, batch)
+
+
+def test_a_step_that_changes_nothing_is_a_warning() -> None:
+    task = {"name": "own", "task": f"{__name__}:Idle"}
+    built = build_task(stated(own_classes.Plain, task=task))
+    assert built.doubts == [f"task.task: {__name__}:Idle changes no parameter in two minibatches"]
+
+
+def halves(time: int) -> float:
+    return 0.5 ** (time // 3)
+
+
+def not_a_number(time: int) -> float:
+    return float("nan")
+
+
+@pytest.mark.parametrize("backend", ["inline", "sim"])
+def test_a_schedule_of_ones_own_is_that_of_the_same_values(tmp_path: Path, backend: str) -> None:
+    own = {"schedule": {"name": f"{__name__}:halves"}}
+    ours = {"schedule": {"name": "step", "every": 3, "factor": 0.5}}
+    for name, task in (("own", own), ("ours", ours)):
+        execute(stated(own_classes.Plain, backend, task=task), tmp_path / name)
+    assert (final_params(tmp_path / "own") == final_params(tmp_path / "ours")).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("not_a_number", "returns nan at 0; it must return a finite factor"), ("none", "has no 'none'")],
+)
+def test_a_schedule_that_is_none_is_told_before_the_start(name: str, message: str) -> None:
+    with pytest.raises(ScenarioError, match=message) as caught:
+        build_task(stated(own_classes.Plain, task={"schedule": {"name": f"{__name__}:{name}"}}))
+    assert caught.value.key == "task.schedule.name"
