@@ -25,15 +25,20 @@ def evaluation_failed(error: Exception) -> Exception:
     return error if isinstance(error, ProtocolError | RunFailed) else RunFailed(f"evaluation failed: {one_line(error)}")
 
 
-def logged(run_dir: Path, failure: RunFailed) -> str:
-    """Write the traceback of the failure's cause into the run's log; return the failure's line."""
-    if failure.__cause__ is None:
+def logged(run_dir: Path, failure: RunFailed | ProtocolError) -> str:
+    """Write the traceback of the failure's cause into the run's log; return the failure's line.
+
+    A violation of the protocol is its own cause: a program and a gate do not fit together, or a backend has a bug.
+    """
+    cause = failure if isinstance(failure, ProtocolError) else failure.__cause__
+    if cause is None:
         return str(failure)
+    line = f"the protocol was violated: {failure}" if cause is failure else str(failure)
     log = run_dir / "logs" / "run.log"
     try:
         log.parent.mkdir(exist_ok=True)
         with log.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.writelines(traceback.format_exception(failure.__cause__))
+            file.writelines(traceback.format_exception(cause))
     except OSError as error:
-        return f"{failure}; the traceback could not be written: {one_line(error)}"
-    return f"{failure}; the traceback is in {log}"
+        return f"{line}; the traceback could not be written: {one_line(error)}"
+    return f"{line}; the traceback is in {log}"

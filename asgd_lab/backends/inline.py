@@ -287,7 +287,7 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
             status, failure = "failed", lab.server.failure
     except KeyboardInterrupt:
         status = "interrupted"
-    except RunFailed as error:
+    except (RunFailed, ProtocolError) as error:
         status, failure = "failed", logged(record.path, error)
     params = lab.parameters.cpu().numpy() if task.size else None
     facts = {"clock": "effects", **devices.facts(scenario)}

@@ -69,6 +69,17 @@ class Failing(Plain):
                     raise LookupError("no program")
                 yield effect
         return dataclasses.replace(plain, program=program)
+class Greedy(Plain):
+    after: int = 0
+    def sentence(self, rule):
+        plain = super().sentence(rule)
+        def program(replica):
+            for effect in plain.program(replica):
+                if replica.minibatches >= self.after and isinstance(effect, effects.Train):
+                    replica.granted += 5
+                    replica.steps += 5
+                yield effect
+        return dataclasses.replace(plain, program=program)
 class Grumpy(gates.Gate):
     def on_push(self, push, server):
         if server.version >= 50:
@@ -312,6 +323,7 @@ def test_one_that_never_ends_is_not_tried_for_ever(folder: Path) -> None:
             "{name: 'broken:Failing', n_sync: 1, after: 22}",
             "the program of broken:Failing failed: LookupError: no program",
         ),
+        ("{name: 'broken:Greedy', n_sync: 1, after: 22}", "pushes 6 minibatches and owes 1"),
         (
             "{name: asgd, n_sync: 1, rule: [{name: 'broken:Stumbling', after: 50}]}",
             "the rule broken:Stumbling failed: LookupError: no step",

@@ -30,7 +30,7 @@ from asgd_lab.backends.sim.push_outcomes import PushOutcomes
 from asgd_lab.backends.sim.rows import Rows
 from asgd_lab.backends.sim.shards import Shards
 from asgd_lab.backends.sim.world import Served
-from asgd_lab.errors import RunFailed
+from asgd_lab.errors import ProtocolError, RunFailed
 from asgd_lab.hardware.costs import check_memory, nanoseconds
 from asgd_lab.protocol.effects import exchange_of
 from asgd_lab.protocol.gates import Gate
@@ -121,9 +121,9 @@ class Simulation:
             with self.clock.interruptible(), contextlib.suppress(StopSimulation):
                 self.clock.run()
                 self.deadlock()  # a run that ends in another way does not get here
-        except (KeyboardInterrupt, RunFailed) as error:
+        except (KeyboardInterrupt, RunFailed, ProtocolError) as error:
             status = "interrupted"
-            self._failure = logged(self.record.path, error) if isinstance(error, RunFailed) else None
+            self._failure = None if isinstance(error, KeyboardInterrupt) else logged(self.record.path, error)
             self._stop_workers(self.clock.now)
         finally:
             gc.unfreeze()
