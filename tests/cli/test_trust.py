@@ -37,7 +37,6 @@ algorithm: {{name: asgd, n_sync: 2}}
 budget: {{minibatches: 8}}
 workers: 1
 backend: {backend}
-hardware: {{compute: {{step_s: 0.001}}}}
 """
 KEYS = {
     "dataset": "dataset: 'trap:data'",
@@ -59,6 +58,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def written(own: str, backend: str = "inline") -> Path:
     text = SCENARIO.format(own=own, backend=backend)
+    if backend == "sim":
+        text += "hardware: {compute: {step_s: 0.001}}\n"
     for key in ("dataset", "model"):  # the later one of a key that is given twice
         if text.count(f" {key}: ") == 2:
             text = text.replace({"dataset": " dataset: digits,", "model": " model: mlp,"}[key], "", 1)
