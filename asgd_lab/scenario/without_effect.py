@@ -104,7 +104,7 @@ def _run(scenario: Scenario) -> Found:
 def _hardware(scenario: Scenario) -> Found:
     backend, hardware = scenario.backend, scenario.hardware
     execution = backend.execution
-    if not execution.simulated and backend.device != "emulated":
+    if (execution.measured or not execution.has_clock) and backend.device != "emulated":
         if hardware != Hardware():
             what = f"a real one on {backend.device}" if execution.has_clock else f"backend {execution.name}"
             but = " except for independent servers" if hardware.server.independent else ""

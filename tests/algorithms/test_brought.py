@@ -26,8 +26,8 @@ algorithm: {algorithm}
 workers: {workers}
 budget: {{minibatches: 60}}
 backend: {backend}
-hardware: {{compute: {{step_s: 0.001, distribution: lognormal}}}}
 """
+SIMULATED = "hardware: {compute: {step_s: 0.001, distribution: lognormal}}\n"
 CHOSEN = {
     "around one of ours": "{name: 'brought:Patient', n_fetch: 4, n_push: 2}",
     "a program of its own": "{name: 'brought:Growing', n_sync: 4}",
@@ -153,7 +153,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def written(algorithm: str, backend: str = "inline", workers: int = 2) -> Path:
     path = Path("mine.yaml")
-    path.write_text(SCENARIO.format(algorithm=algorithm, backend=backend, workers=workers))
+    text = SCENARIO.format(algorithm=algorithm, backend=backend, workers=workers)
+    path.write_text(text + (SIMULATED if backend == "sim" else ""))
     return path
 
 

@@ -66,11 +66,11 @@ def test_a_fork_server_that_is_killed_is_named_and_the_run_has_failed(tmp_path: 
 
 
 def test_a_run_that_restarts_who_dies_survives_its_fork_server(tmp_path: Path) -> None:
-    program = begun(tmp_path, "--set", "faults={on_death: restart}", "--set", "budget={minibatches: 20000}")
+    program = begun(tmp_path, "--set", "faults={on_death: restart}", "--set", "budget={minibatches: 5000}")
     fork_server(program).kill()
     assert finish(program).status == 0
     summary = read_summary(tmp_path / "out")
-    assert (summary["status"], summary["minibatches"]) == ("done", 20000)
+    assert (summary["status"], summary["minibatches"]) == ("done", 5000)
     assert (summary["faults"]["servers"], summary["faults"]["workers"]) == (1, 2)
     assert asgd_lab("replay", tmp_path / "out").status == 0
     assert_nobody_is_left(program.pid)

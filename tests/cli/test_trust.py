@@ -229,7 +229,8 @@ def test_processes_inherit_the_decision(folder: Path, backend: str) -> None:
     path = written(KEYS["model"], backend)
     path.write_text(path.read_text() + "sweep: {seed: [0, 1]}\n")
     command = ("run", path, "--out", "out", "--jobs", "2")
-    refused, trusted = (finish(start(*command, *more, folder=folder)) for more in ([], ["--trust"]))
+    refused = asgd_lab(*command)  # before any process is started
+    trusted = finish(start(*command, "--trust", folder=folder))
     assert (refused.status, trusted.status) == (2, 0), f"{refused}, {trusted}"
 
 
