@@ -28,7 +28,7 @@ from asgd_lab.scenario import Document, Scenario
 from asgd_lab.sweep_display import SweepDisplay
 from tests.cli.harness import QUADRATIC, Said, asgd_lab, assert_nobody_is_left, await_line, crew, finish, start
 
-INLINE = ("--backend", "inline")
+INLINE = ("--backend", "inline", "--set", "hardware={}")
 DIGITS = """\
 name: digits
 seed: 3
