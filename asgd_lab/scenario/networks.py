@@ -112,9 +112,10 @@ class Classification(Network):
     """The images: digits (8 x 8, comes with scikit-learn), fashion-mnist (28 x 28, read from data_folder), two or three
     of these at a time at 14 x 14, of 100 or 1,000 classes and without limit (fashion-mnist-pairs, -triples),
     image-folder (files in train/CLASS and val/CLASS of data_folder, such as ILSVRC 2012), or
-    package.module:factory, a function that returns a dict of tensors train_images, train_labels, test_images,
+    package.module:factory, a function that returns a dict of tensors or arrays train_images, train_labels, test_images,
     test_labels, with samples in their first dimension. Integer and boolean inputs keep their type (but pixels, uint8 of
-    (N, C, H, W), become float32); floating point becomes float32; integer labels become int64."""
+    (N, C, H, W), become float32); floating point becomes float32; integer labels become int64. This happens to each
+    minibatch: arrays over memory-mapped files stay in their files, which all processes map."""
     dataset_options: dict[str, Any] = Field(default={})
     """Keywords for the data set's factory; for image-folder: resize, crop, flip, colours, ten_crops, test_samples,
     statistics_samples, threads, ahead."""

@@ -20,11 +20,11 @@ from asgd_lab.errors import ProtocolError
 from asgd_lab.tasks.base import Data, Learner, Taken
 from asgd_lab.tasks.batching_checks import examine, memories
 from asgd_lab.tasks.clipping_and_schedules import AdjustRows
-from asgd_lab.tasks.datasets import pick
 from asgd_lab.tasks.feeds import Indexed, Order
 from asgd_lab.tasks.network import Network, NetworkLearner
 from asgd_lab.tasks.optimizers import MakeOptimizer
 from asgd_lab.tasks.replica_stack import Stack
+from asgd_lab.tasks.samples import labels_of, pick
 
 _HIGHEST = 32  # replicas in a stack: more gain nothing
 _KEPT_BYTES = 2**25  # saved by a stack between the passes: two stacks are faster than one that exceeds the caches
@@ -63,7 +63,7 @@ class ClassificationBatch:
         self._data, self._batch_size, self._make, self._adjust = data, batch_size, make, adjust
         self._memories, self._device = memories(make), labels.device
         index = torch.arange(2 * batch_size, device=self._device).remainder(len(labels)).view(batch_size, 2)
-        self._stack, kept_bytes = examine(network, _pictures(data, index), labels[index])
+        self._stack, kept_bytes = examine(network, _pictures(data, index), _classes(labels, index))
         most_bytes = _KEPT_BYTES if self._device.type == "cpu" else _KEPT_ON_GPU_BYTES
         height = max(1, min(_HIGHEST, most_bytes // kept_bytes))
         self._params, self._sums = (_Rows(height, self._stack, self._device) for _ in range(2))
@@ -121,7 +121,7 @@ class ClassificationBatch:
             self._params.matrix[: len(rounds)],
             [other[: len(rounds)] for other in self._others],
             _pictures(self._data, index),
-            labels.index_select(0, index.flatten()).view(index.shape),
+            _classes(labels, index),
         )
 
     # ------------------------------------------------------------------ between learners and rows
@@ -206,6 +206,12 @@ def _order(learner: NetworkLearner) -> Order:
 def _pictures(data: Data, index: Tensor) -> Tensor:
     """The inputs (B, R, ...) of the samples (B, R)."""
     found = pick(data, "train", index.flatten())
+    return found.view(*index.shape, *found.shape[1:])
+
+
+def _classes(labels: Tensor, index: Tensor) -> Tensor:
+    """The labels (B, R, ...) of the samples (B, R)."""
+    found = labels_of(labels, index.flatten())
     return found.view(*index.shape, *found.shape[1:])
 
 

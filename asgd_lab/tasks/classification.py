@@ -30,6 +30,7 @@ from asgd_lab.tasks.network_task import ALL_OF_TRAINING, NetworkTask
 from asgd_lab.tasks.objective import Objective, check_classes
 from asgd_lab.tasks.optimizers import grouped, optimizer
 from asgd_lab.tasks.recipe import Recipe, trained_by
+from asgd_lab.tasks.samples import chunks
 
 
 class ClassificationConfig(Protocol):
@@ -125,7 +126,10 @@ class ClassificationTask(NetworkTask):
                 raise ScenarioError.at("task.loss", "is missing: labels that are no classes need a loss of their own")
             classes, num_classes = None, math.prod(labels.shape[1:])
         else:
-            seen = data.get("classes", 1 + max(labels.max(), data["test_labels"].max()))
+            seen = data.get(
+                "classes",
+                1 + max(int(each.max()) for split in ("train", "test") for each in chunks(data[f"{split}_labels"])),
+            )
             classes = num_classes = int(seen)
             if own is None:
                 for split in ("train", "test"):
@@ -135,7 +139,7 @@ class ClassificationTask(NetworkTask):
         self._make = grouped(optimizer(config.optimizer), config.biases)
         self._shapes_matter, self._is_fused = config.biases is not None, bool(config.optimizer.options.get("fused"))
         self._adjust_rows = row_adjuster(config.schedule, config.clip)
-        self._parts = divided(config.data, labels.numpy(), workers, config.batch_size, seed)
+        self._parts = divided(config.data, labels, workers, config.batch_size, seed)
         self._precision, self._loss_name, self._whole = config.precision, config.loss, False
         recipe = Recipe(
             functools.partial(models.build, config.model, config.model_options, shape, num_classes),

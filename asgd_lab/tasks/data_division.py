@@ -6,14 +6,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import generator
+from asgd_lab.tasks.samples import chunks
 
 Indices = npt.NDArray[np.int64]
 
 
-def divided(config: Any, labels: Indices, workers: int, batch_size: int, seed: int) -> list[Indices] | None:
+def divided(config: Any, labels: Tensor, workers: int, batch_size: int, seed: int) -> list[Indices] | None:
     """Each worker's samples, a partition of all of them; None where every worker uses all.
 
     `sharded` splits a permutation evenly. `dirichlet` splits every class by shares drawn from a symmetric Dirichlet
@@ -26,9 +29,10 @@ def divided(config: Any, labels: Indices, workers: int, batch_size: int, seed: i
         for worker, part in enumerate(np.array_split(generator(seed, "parts").permutation(len(labels)), workers)):
             parts[worker].append(part)
     else:
-        for label in np.unique(labels).tolist():
+        classes = torch.cat(list(chunks(labels))).numpy()
+        for label in np.unique(classes).tolist():
             random = generator(seed, "parts", label)
-            mine = random.permutation(np.flatnonzero(labels == label))
+            mine = random.permutation(np.flatnonzero(classes == label))
             shares = random.dirichlet(np.full(workers, config.alpha))
             cuts = np.rint(np.cumsum(shares)[:-1] * len(mine)).astype(np.int64)
             for worker, part in enumerate(np.split(mine, cuts)):

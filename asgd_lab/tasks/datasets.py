@@ -1,8 +1,8 @@
 """Images and labels as tensors, read once and then only indexed; no file is copied on disk.
 
-Images are float32 (N, C, H, W), standardised. The order of samples belongs to the learners. In a composed data set each
-sample is K images of one channel, stacked as channels: `train_members` (N, K) holds their indices, and the decimal
-digits of the sample's class are theirs.
+Images are bytes (N, C, H, W), which minibatches standardise, or float32. The order of samples belongs to the learners.
+In a composed data set each sample is K images of one channel, stacked as channels: `train_members` (N, K) holds their
+indices, and the decimal digits of the sample's class are theirs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import importlib.util
 import io
 import os
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -30,6 +31,7 @@ from asgd_lab.tasks.base import Data, one_line
 from asgd_lab.tasks.code_imports import imported
 from asgd_lab.tasks.free_memory import check_free_memory
 from asgd_lab.tasks.global_generators import preserving_generators, seed_all
+from asgd_lab.tasks.samples import chunks
 from asgd_lab.tasks.torch_settings import preserving_settings
 from asgd_lab.tasks.torchvision_import import torchvision
 
@@ -91,26 +93,15 @@ def read(config: DatasetConfig) -> Data:
     return _standardised(config.dataset, arrays)
 
 
-def pick(data: Data, split: str, index: Tensor) -> Tensor:
-    """The inputs (B, ...) of the samples (B,) of "train" or "test"."""
-    images = data[f"{split}_images"]
-    members = data.get(f"{split}_members")
-    if members is None:
-        return images.index_select(0, index)
-    chosen = members.index_select(0, index)
-    return images.index_select(0, chosen.flatten()).view(*chosen.shape, *images.shape[2:])
-
-
 def _standardised(name: str, arrays: dict[str, Pixels]) -> Data:
-    mean, deviation = _STANDARDS[name]
-
-    def images(pixels: Pixels) -> Tensor:
-        return torch.from_numpy(pixels).unsqueeze(1).to(torch.float32).sub_(mean).div_(deviation)
+    """Pixels as they are, (N, 1, H, W), and int64 labels; `samples.pick` standardises each minibatch."""
 
     def tensor(part: str, values: Pixels) -> Tensor:
-        return images(values) if part.endswith("images") else torch.from_numpy(values).to(torch.int64)
+        found = torch.from_numpy(values)
+        return found.unsqueeze(1) if part.endswith("images") else found.to(torch.int64)
 
-    return {part: tensor(part, values) for part, values in arrays.items()}
+    found = {part: tensor(part, values) for part, values in arrays.items()}
+    return found | {"standard": torch.tensor(_STANDARDS[name]).view(2, 1)}
 
 
 def _composed(config: DatasetConfig, count: int) -> Data:
@@ -121,9 +112,12 @@ def _composed(config: DatasetConfig, count: int) -> Data:
     samples = {"train": config.train_samples or _COMPOSED_TRAINING, "test": _COMPOSED_TEST}
     check_free_memory("task.train_samples", "are too many: their members take", samples["train"] * (24 * count + 16))
     data = _standardised("fashion-mnist", _fashion_mnist(config))
+    mean, deviation = data.pop("standard")
     for split, number in samples.items():
         classes = data[f"{split}_labels"]
-        data[f"{split}_images"] = torch.nn.functional.avg_pool2d(data[f"{split}_images"], 2)
+        data[f"{split}_images"] = torch.nn.functional.avg_pool2d(
+            data[f"{split}_images"].to(torch.float32).sub_(mean).div_(deviation), 2
+        )
         members = generator(0, "composed", split, count).integers(len(classes), size=(number, count))
         data[f"{split}_members"] = torch.from_numpy(members)
         digits = 10 ** torch.arange(count - 1, -1, -1)
@@ -147,9 +141,12 @@ def _users(config: DatasetConfig) -> Data:
             made = factory(**config.dataset_options)
     except Exception as error:
         raise ScenarioError.at("task.dataset", f"{name} raised {one_line(error)}") from error
+    if isinstance(made, dict):
+        arrays = {part: from_numpy(name, value) for part, value in made.items() if isinstance(value, np.ndarray)}
+        made = {**made, **arrays}
     if not isinstance(made, dict) or set(made) != set(_FILES) or not all(isinstance(v, Tensor) for v in made.values()):
         found = sorted(map(str, made)) if isinstance(made, dict) else type(made).__name__
-        message = f"{name} returned {found}; it must be a dict of tensors {', '.join(_FILES)}"
+        message = f"{name} returned {found}; it must be a dict of tensors or arrays {', '.join(_FILES)}"
         raise ScenarioError.at("task.dataset", message)
     for part, value in made.items():
         if value.layout != torch.strided or value.is_quantized:
@@ -166,29 +163,35 @@ def _users(config: DatasetConfig) -> Data:
 
 _ROUNDING = 1e-3  # of a number's standard deviation over the samples
 _NOISE = 1e-12  # of a number's size
-# torch has no arithmetic for the types on the left.
-_WIDER = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
 
 
 def _kept(part: str, value: Tensor) -> Tensor:
-    """The tensor in the task's type. Floating point becomes float32 like the parameters (seven digits of a float64).
+    """The tensor as it is stored: in the user's own memory if its type allows; `samples.pick` converts minibatches.
 
-    Pixels, uint8 of (N, C, H, W), become float32 too. Complex numbers stay. Other inputs keep their type and all
-    values; labels become int64.
+    float64 becomes float32 like the parameters (seven digits), uint64 becomes int64.
     """
     value = value.detach().cpu()
-    if value.is_complex():
-        return value.contiguous()
-    is_input = part.endswith("images")
-    if value.is_floating_point() or (is_input and value.dtype == torch.uint8 and value.dim() == 4):
+    if value.dtype == torch.float64:
         kept = value.to(torch.float32)
-        if value.dtype == torch.float64:
-            _check_rounding(part, value, kept)
+        _check_rounding(part, value, kept)
         return kept.contiguous()
-    kept = value.to(_WIDER.get(value.dtype, value.dtype) if is_input else torch.int64)
-    if value.dtype == torch.uint64 and bool((kept < 0).any()):
-        raise ScenarioError.at("task.dataset", f"{part} has integers beyond 2**63 - 1, which torch has no type for")
-    return kept.contiguous()
+    if value.dtype == torch.uint64:
+        value = value.view(torch.int64)
+        if any(bool((each < 0).any()) for each in chunks(value)):
+            message = f"{part} has integers beyond 2**63 - 1, which torch has no type for"
+            raise ScenarioError.at("task.dataset", message)
+    return value.contiguous()
+
+
+def from_numpy(name: str, array: npt.NDArray[Any]) -> Tensor:
+    """A tensor over the array's own memory, which may be a file's and read-only."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        try:
+            return torch.from_numpy(array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("=")))
+        except (TypeError, ValueError) as error:
+            message = f"{name} has an array of {array.dtype}, which torch has no type for"
+            raise ScenarioError.at("task.dataset", message) from error
 
 
 def _check_rounding(part: str, value: Tensor, kept: Tensor) -> None:

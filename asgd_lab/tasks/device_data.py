@@ -10,8 +10,10 @@ from torch import Tensor
 
 from asgd_lab.tasks.base import CPU, Data
 from asgd_lab.tasks.feeds import Source, source_of
+from asgd_lab.tasks.samples import labels_of
 
-_MOVED = ("_images", "_members", "_labels")  # suffixes of tensors that minibatches index; files stay on the host
+# Suffixes of tensors that minibatches index or compute with; files stay on the host.
+_MOVED = ("_images", "_members", "_labels", "standard")
 
 
 @final
@@ -38,7 +40,7 @@ class DeviceData:
 
     def labels(self, split: str, index: Tensor) -> Tensor:
         """The labels (B, ...) of these samples (B,), on the device of the index."""
-        return self.on(index.device)[f"{split}_labels"].index_select(0, index)
+        return labels_of(self.on(index.device)[f"{split}_labels"], index)
 
     def source(self, device: torch.device) -> Source:
         """The source of inputs for minibatches on that device."""

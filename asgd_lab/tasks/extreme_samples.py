@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from asgd_lab.tasks.base import Data
+from asgd_lab.tasks.samples import chunks
 
 
 def extreme_samples(data: Data, split: str) -> Tensor | None:
@@ -14,13 +15,19 @@ def extreme_samples(data: Data, split: str) -> Tensor | None:
     An index beyond a table, or a class beyond the outputs, is in one of these samples.
     """
     found = {
-        int(flat.amin(1).argmin() if least else flat.amax(1).argmax())
+        _extreme(values, least)
         for part in ("images", "labels")
         if (values := data.get(f"{split}_{part}")) is not None and _is_whole(values)
-        for flat in [values.flatten(1) if values.dim() > 1 else values.unsqueeze(1)]
         for least in (True, False)
     }
     return torch.tensor(sorted(found)) if found else None
+
+
+def _extreme(values: Tensor, least: bool) -> int:
+    """The first sample with the least or the greatest integer."""
+    flat = (each.reshape(len(each), -1) for each in chunks(values))
+    ends = torch.cat([each.amin(1) if least else each.amax(1) for each in flat])
+    return int(ends.argmin() if least else ends.argmax())
 
 
 def _is_whole(values: Tensor) -> bool:

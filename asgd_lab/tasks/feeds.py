@@ -15,8 +15,8 @@ from torch import Tensor
 from asgd_lab.streams import generator
 from asgd_lab.tasks.base import Data
 from asgd_lab.tasks.data_division import Indices
-from asgd_lab.tasks.datasets import pick
 from asgd_lab.tasks.image_folders import ImageFolders, Options
+from asgd_lab.tasks.samples import labels_of, pick
 
 Order = Callable[[int], Tensor]
 """Maps a step to the indices (B,) of its minibatch."""
@@ -55,7 +55,7 @@ class Indexed:
         self.order, self._feed, self._labels = order, feed, labels
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        labels = self._labels.index_select(0, self.order(step))
+        labels = labels_of(self._labels, self.order(step))
         return self._feed(step), labels
 
     def state(self) -> dict[str, Tensor]:

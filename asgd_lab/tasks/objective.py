@@ -26,6 +26,7 @@ from asgd_lab.streams import generator
 from asgd_lab.tasks.base import one_line
 from asgd_lab.tasks.global_generators import preserving_generators
 from asgd_lab.tasks.recipe import Metrics
+from asgd_lab.tasks.samples import chunks, labels_of
 
 Loss = Callable[[Any, Tensor], Any]
 """Maps a model's outputs and labels to the mean over a minibatch, or to (sum, weight)."""
@@ -49,10 +50,12 @@ class Objective:
     def __init__(self, own: Loss | None, labels: Tensor, classes: int | None) -> None:
         """`labels` (N, ...) are all labels of the data; `classes` is their number of classes, None without classes."""
         self.own, self.classes = own, classes
-        self._some_ignored = classes is not None and bool((labels < 0).any())
+        self._some_ignored = classes is not None and any(bool((each < 0).any()) for each in chunks(labels))
         # Labels -1 and 1 of a margin loss are no class indices.
-        self._has_signs = self._some_ignored and not bool(((labels == 0) | (labels == IGNORED)).any())
-        self._probed = labels[:_PROBED]
+        self._has_signs = self._some_ignored and not any(
+            bool(((each == 0) | (each == IGNORED)).any()) for each in chunks(labels)
+        )
+        self._probed = labels_of(labels, torch.arange(min(_PROBED, len(labels)), device=labels.device))
         self._has_error: bool | None = None  # not known before the first outputs
 
     def __call__(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Metrics]:
@@ -141,8 +144,10 @@ class Objective:
 
 def check_classes(split: str, labels: Tensor) -> None:
     """A `ScenarioError` for a negative label other than torch's ignored one."""
-    wrong = labels[(labels < 0) & (labels != IGNORED)]
-    if len(wrong):
+    for each in chunks(labels):
+        wrong = each[(each < 0) & (each != IGNORED)]
+        if not len(wrong):
+            continue
         message = f"{split}_labels has {int(wrong[0])}; classes are 0 or more, and {IGNORED} where there is none"
         raise ScenarioError.at("task.dataset", message)
 

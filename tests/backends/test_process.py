@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from asgd_lab.backends.outcome import Progress
-from asgd_lab.backends.real.transports.memory import SharedTensors, Stack
+from asgd_lab.backends.real.transports.memory import Stack
+from asgd_lab.backends.real.transports.shared_tensors import SharedTensors
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.record import tables

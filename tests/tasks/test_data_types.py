@@ -24,6 +24,7 @@ from asgd_lab.tasks.classification import ClassificationTask
 from asgd_lab.tasks.evaluation import measure
 from asgd_lab.tasks.feeds import Stored
 from asgd_lab.tasks.objective import Objective
+from asgd_lab.tasks.samples import pick
 from tests.backends.scenarios import run, scenario
 from tests.tasks.configs import Classification
 from tests.whole import sample
@@ -132,8 +133,10 @@ def inputs_of(dtype: torch.dtype) -> Tensor:
 
 def test_pixels_are_numbers_to_compute_with_and_other_bytes_stay_bytes() -> None:
     pixels = torch.arange(2 * 3 * 4 * 4, dtype=torch.uint8)
-    assert chosen(pixels.view(2, 3, 4, 4), torch.arange(2))["train_images"].dtype == torch.float32
-    assert chosen(pixels.view(2, 48), torch.arange(2))["train_images"].dtype == torch.uint8
+    for shape, dtype in (((2, 3, 4, 4), torch.float32), ((2, 48), torch.uint8)):
+        kept = chosen(pixels.view(shape), torch.arange(2))
+        assert kept["train_images"].dtype == torch.uint8
+        assert pick(kept, "train", torch.arange(2)).dtype == dtype
 
 
 @pytest.mark.parametrize("dtype", INPUTS)

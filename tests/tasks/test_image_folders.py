@@ -22,9 +22,10 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.record import tables
 from asgd_lab.record.saved_model import final_params
 from asgd_lab.scenario import Document, Scenario
-from asgd_lab.tasks import build, datasets, load
+from asgd_lab.tasks import build, load
 from asgd_lab.tasks.image_folders import ImageFolders, Options
 from asgd_lab.tasks.krizhevsky import krizhevsky
+from asgd_lab.tasks.samples import pick
 from asgd_lab.tasks.torchvision_import import torchvision
 from tests.tasks.configs import Classification, Optimizer, write_fashion
 
@@ -453,7 +454,7 @@ def test_composed_samples_have_their_members_and_their_digits(
     data = load(stated)
     single = load(Classification(dataset="fashion-mnist", data_folder=str(tmp_path)))
     index = torch.tensor([3, 0, 499])
-    picked = datasets.pick(data, "train", index)
+    picked = pick(data, "train", index)
     assert picked.shape == (3, count, 2, 2)
     for sample, picture in zip(index.tolist(), picked, strict=True):
         members = data["train_members"][sample]

@@ -179,12 +179,12 @@ def test_every_sample_belongs_to_one_worker(
 ) -> None:
     labels = np.arange(samples, dtype=np.int64) % classes
     config = Sharded(name="sharded") if alpha is None else Dirichlet(name="dirichlet", alpha=alpha)
-    parts = divided(config, labels, workers, 0, seed)  # a part may be empty
+    parts = divided(config, torch.from_numpy(labels), workers, 0, seed)  # a part may be empty
     assert parts is not None
     assert sorted(np.concatenate(parts).tolist()) == list(range(samples))
     if alpha is None:
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
-    again = divided(config, labels, workers, 0, seed)
+    again = divided(config, torch.from_numpy(labels), workers, 0, seed)
     assert again is not None
     assert all(np.array_equal(one, other) for one, other in zip(parts, again, strict=True))
 
@@ -194,7 +194,7 @@ def test_a_small_alpha_skews_the_labels_and_a_large_one_does_not() -> None:
     labels = np.arange(10_000) % 10
 
     def commonest(alpha: float) -> float:
-        parts = divided(Dirichlet(name="dirichlet", alpha=alpha), labels, 10, 1, 1)
+        parts = divided(Dirichlet(name="dirichlet", alpha=alpha), torch.from_numpy(labels), 10, 1, 1)
         assert parts is not None
         return float(np.mean([np.bincount(labels[part]).max() / len(part) for part in parts]))
 
@@ -204,7 +204,7 @@ def test_a_small_alpha_skews_the_labels_and_a_large_one_does_not() -> None:
 def test_a_worker_walks_through_its_own_part_alone() -> None:
     data = pictures(60)
     task = ClassificationTask(Classification(batch_size=5, data=Sharded(name="sharded")), 3, data, workers=3)
-    parts = divided(Sharded(name="sharded"), data["train_labels"].numpy(), 3, 5, 3)
+    parts = divided(Sharded(name="sharded"), data["train_labels"], 3, 5, 3)
     assert parts is not None
     for worker in range(3):
         order = task.learner(worker, task.initial()).batches.order

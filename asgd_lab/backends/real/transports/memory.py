@@ -10,7 +10,6 @@ import ctypes
 import mmap
 import os
 import warnings
-from dataclasses import dataclass
 from multiprocessing import reduction
 
 import torch
@@ -84,39 +83,3 @@ def protect(vector: Tensor) -> None:
     address, size_bytes = ctypes.c_void_p(vector.data_ptr()), ctypes.c_size_t(whole_pages(vector.nbytes))
     if library.mprotect(address, size_bytes, mmap.PROT_READ):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-    offset: int
-
-
-class SharedTensors:
-    """Named tensors, copied once into shared memory: a data set that all workers read, without copies of their own."""
-
-    def __init__(self, tensors: dict[str, Tensor]) -> None:
-        self._entries: dict[str, _Entry] = {}
-        end = 0
-        for name, value in tensors.items():
-            self._entries[name] = _Entry(value.dtype, tuple(value.shape), end)
-            end += whole_pages(value.nbytes)
-        self._buffer = Buffer("asgd-lab-data", end)
-        mapping = self._buffer.map(writable=True)
-        for name, value in tensors.items():
-            self._view(mapping, self._entries[name]).copy_(value)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The tensors, mapped read-only."""
-        mapping = self._buffer.map()
-        return {name: self._view(mapping, entry) for name, entry in self._entries.items()}
-
-    def close(self) -> None:
-        """Give the descriptor back; mapped tensors stay."""
-        self._buffer.close()
-
-    @staticmethod
-    def _view(mapping: mmap.mmap, entry: _Entry) -> Tensor:
-        count = torch.Size(entry.shape).numel()
-        return tensor(mapping, entry.dtype, count, entry.offset).view(entry.shape)

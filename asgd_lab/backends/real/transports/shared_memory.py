@@ -10,7 +10,8 @@ from torch import Tensor
 
 from asgd_lab.backends.real.progress_words import Words
 from asgd_lab.backends.real.transport import ServerEnd, Switchboard, WorkerEnd
-from asgd_lab.backends.real.transports.memory import Buffer, SharedTensors, Stack
+from asgd_lab.backends.real.transports.memory import Buffer, Stack
+from asgd_lab.backends.real.transports.shared_tensors import SharedTensors
 from asgd_lab.backends.real.transports.sockets import ServerPlace, SocketEnd, Sockets, SocketsEnd
 from asgd_lab.backends.real.transports.staged import Staged
 
