@@ -30,6 +30,7 @@ NAMES = {SERVER: "server", OWN_CURVE: "replicas"}
 
 
 def a4(tables: Tables) -> Verdict:
+    """Clients and the cold start."""
     runs = tables.runs[tables.runs["experiment"] == "figure-2"]
     several = sorted(runs["workers"].unique())
     fits = [fit for fit in FITS if fit in set(runs["costs"])]

@@ -74,6 +74,7 @@ def a7(tables: Tables) -> Verdict:
 
 
 def a8(tables: Tables) -> Verdict:
+    """More clients at every n_sync."""
     workers = sorted(tables.runs.loc[tables.runs["experiment"] == "figures-3-and-4", "workers"].unique())
 
     def steps(whose: str, lr: float) -> tuple[int, int, int, int]:
