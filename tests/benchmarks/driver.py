@@ -29,6 +29,7 @@ class Instant:
     def __init__(self, end: WorkerEnd) -> None:
         self.end, self.version = end, 0
         self.inbox: deque[Told] = deque()
+        self.center = end.center  # without the way through `__getattr__`
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.end, name)
