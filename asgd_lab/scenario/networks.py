@@ -49,11 +49,20 @@ class Dirichlet(Part):
     """The smaller, the more skewed: at 100 all workers are similar, at 0.1 most have a few classes."""
 
 
-Division = Annotated[SharedData | Sharded | Dirichlet, Field(discriminator="name"), BareName()]
+class ByKey(Part):
+    """Every worker owns whole keys of the data, such as users: all samples of one are one worker's."""
+
+    name: Literal["by_key"]
+    """The division of the samples. Keys are the column `key` of a CSV file, or the entry train_keys (N,) of whole
+    numbers that a function package.module:factory returns beside the others. They are dealt to the workers from the
+    one with the most samples on, each to the worker with the fewest; the seed decides among equals."""
+
+
+Division = Annotated[SharedData | Sharded | Dirichlet | ByKey, Field(discriminator="name"), BareName()]
 
 
 def _known_or_own(name: str) -> str:
-    known = ("digits", "fashion-mnist", "fashion-mnist-pairs", "fashion-mnist-triples", "image-folder")
+    known = ("digits", "fashion-mnist", "fashion-mnist-pairs", "fashion-mnist-triples", "image-folder", "csv")
     if ":" not in name and name not in known:
         allowed = ", ".join(repr(each) for each in known)
         refuse([("", f"must be {allowed} or package.module:factory; got {name!r}{meant(name, known)}")])
@@ -111,14 +120,16 @@ class Classification(Network):
     dataset: Annotated[Text, AfterValidator(_known_or_own), Field(examples=["digits", "my_package.data:make"])]
     """The images: digits (8 x 8, comes with scikit-learn), fashion-mnist (28 x 28, read from data_folder), two or three
     of these at a time at 14 x 14, of 100 or 1,000 classes and without limit (fashion-mnist-pairs, -triples),
-    image-folder (files in train/CLASS and val/CLASS of data_folder, such as ILSVRC 2012), or
+    image-folder (files in train/CLASS and val/CLASS of data_folder, such as ILSVRC 2012), csv (a table of numbers in
+    data_folder), or
     package.module:factory, a function that returns a dict of tensors or arrays train_images, train_labels, test_images,
     test_labels, with samples in their first dimension. Integer and boolean inputs keep their type (but pixels, uint8 of
     (N, C, H, W), become float32); floating point becomes float32; integer labels become int64. This happens to each
     minibatch: arrays over memory-mapped files stay in their files, which all processes map."""
     dataset_options: dict[str, Any] = Field(default={})
     """Keywords for the data set's factory; for image-folder: resize, crop, flip, colours, ten_crops, test_samples,
-    statistics_samples, threads, ahead."""
+    statistics_samples, threads, ahead; for csv: file, label (a column's name, or its position from 0; default: the
+    last), key (a column, see data: by_key), test_file, or test_share and seed, header (default: true), delimiter."""
     data_folder: Annotated[Text | None, Folder()] = None
     """The folder of the data set's files; null: the default folders."""
     model: Annotated[Text, Field(examples=["mlp", "lenet", "resnet18", "my_package.my_module:make_model"])] = "mlp"
@@ -149,7 +160,7 @@ class Classification(Network):
     @model_validator(mode="after")
     def _finite(self) -> Self:
         refuse((*not_finite(self.model_options, "model_options"), *not_finite(self.dataset_options, "dataset_options")))
-        if self.dataset_options and ":" not in self.dataset and self.dataset != "image-folder":
+        if self.dataset_options and ":" not in self.dataset and self.dataset not in ("image-folder", "csv"):
             refuse([("dataset_options", f"cannot stand beside {self.dataset}, which takes none; remove it")])
         return self
 

@@ -139,7 +139,7 @@ class ClassificationTask(NetworkTask):
         self._make = grouped(optimizer(config.optimizer), config.biases)
         self._shapes_matter, self._is_fused = config.biases is not None, bool(config.optimizer.options.get("fused"))
         self._adjust_rows = row_adjuster(config.schedule, config.clip)
-        self._parts = divided(config.data, labels, workers, config.batch_size, seed)
+        self._parts = divided(config.data, labels, workers, config.batch_size, seed, data.get("train_keys"))
         self._precision, self._loss_name, self._whole = config.precision, config.loss, False
         recipe = Recipe(
             functools.partial(models.build, config.model, config.model_options, shape, num_classes),

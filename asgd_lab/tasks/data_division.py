@@ -1,7 +1,8 @@
-"""Division of the training samples among workers: shared, in equal parts, or in parts skewed by label."""
+"""Division of the training samples among workers: shared, in equal parts, skewed by label, or by a key."""
 
 from __future__ import annotations
 
+import heapq
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from asgd_lab.tasks.samples import chunks
 Indices = npt.NDArray[np.int64]
 
 
-def divided(config: Any, labels: Tensor, workers: int, batch_size: int, seed: int) -> list[Indices] | None:
+def divided(
+    config: Any, labels: Tensor, workers: int, batch_size: int, seed: int, keys: Tensor | None = None
+) -> list[Indices] | None:
     """Each worker's samples, a partition of all of them; None where every worker uses all.
 
     `sharded` splits a permutation evenly. `dirichlet` splits every class by shares drawn from a symmetric Dirichlet
@@ -28,6 +31,8 @@ def divided(config: Any, labels: Tensor, workers: int, batch_size: int, seed: in
     if config.name == "sharded":
         for worker, part in enumerate(np.array_split(generator(seed, "parts").permutation(len(labels)), workers)):
             parts[worker].append(part)
+    elif config.name == "by_key":
+        _deal(parts, keys, seed)
     else:
         classes = torch.cat(list(chunks(labels))).numpy()
         for label in np.unique(classes).tolist():
@@ -44,3 +49,20 @@ def divided(config: Any, labels: Tensor, workers: int, batch_size: int, seed: in
             hint = "; give a larger alpha, fewer workers or another seed" if config.name == "dirichlet" else ""
             raise ScenarioError.at("task.data", message + hint)
     return found
+
+
+def _deal(parts: list[list[Indices]], keys: Tensor | None, seed: int) -> None:
+    """Whole keys for every worker: the largest first, each to the worker with the fewest samples."""
+    if keys is None:
+        message = "by_key needs keys: the column dataset_options.key of csv, or an entry train_keys of the factory"
+        raise ScenarioError.at("task.data", message)
+    _, inverse, counts = np.unique(keys.numpy(), return_inverse=True, return_counts=True)
+    if len(parts) > len(counts):
+        raise ScenarioError.at("workers", f"{len(parts)} is more than the {len(counts)} keys of task.data")
+    drawn = generator(seed, "parts").permutation(len(counts))
+    samples = np.split(np.argsort(inverse, kind="stable"), np.cumsum(counts)[:-1])
+    sizes = [(0, worker) for worker in range(len(parts))]
+    for key in drawn[np.argsort(-counts[drawn], kind="stable")].tolist():
+        size, worker = heapq.heappop(sizes)
+        parts[worker].append(samples[key])
+        heapq.heappush(sizes, (size + len(samples[key]), worker))

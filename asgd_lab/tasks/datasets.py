@@ -24,6 +24,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+import asgd_lab.tasks.csv_files as csv_files
 import asgd_lab.tasks.image_folders as image_folders
 from asgd_lab.errors import ScenarioError, meant
 from asgd_lab.streams import generator, key
@@ -47,6 +48,7 @@ _FILES = {
 # Mean and deviation of a training pixel. Constants, because the last bits of a sum depend on the number of threads.
 _STANDARDS = {"digits": (4.885, 6.012), "fashion-mnist": (72.94, 90.02)}
 _COMPOSED_TRAINING, _COMPOSED_TEST = 1_000_000, 2_000
+KEYS = "train_keys"  # an optional entry of a user's data
 _DIGITS_TRAINING = 1437  # four fifths of the 1,797
 
 
@@ -78,10 +80,12 @@ def read(config: DatasetConfig) -> Data:
     """Tensors train_images, train_labels, test_images, test_labels; our own data have int64 labels from 0."""
     if ":" in config.dataset:
         return _users(config)
-    known = [*DATASETS, *COMPOSED, FOLDER]
+    known = [*DATASETS, *COMPOSED, FOLDER, CSV]
     if config.dataset not in known:
         message = f"unknown dataset '{config.dataset}'{meant(config.dataset, known)}; allowed: {', '.join(known)}"
         raise ScenarioError.at("task.dataset", message)
+    if config.dataset == CSV:
+        return csv_files.read(config.data_folder, config.dataset_options, config.train_samples)
     if config.dataset == FOLDER:
         return image_folders.read(config.data_folder, config.dataset_options, config.train_samples)
     if config.dataset in COMPOSED:
@@ -144,7 +148,11 @@ def _users(config: DatasetConfig) -> Data:
     if isinstance(made, dict):
         arrays = {part: from_numpy(name, value) for part, value in made.items() if isinstance(value, np.ndarray)}
         made = {**made, **arrays}
-    if not isinstance(made, dict) or set(made) != set(_FILES) or not all(isinstance(v, Tensor) for v in made.values()):
+    if (
+        not isinstance(made, dict)
+        or set(made) - {KEYS} != set(_FILES)
+        or not all(isinstance(v, Tensor) for v in made.values())
+    ):
         found = sorted(map(str, made)) if isinstance(made, dict) else type(made).__name__
         message = f"{name} returned {found}; it must be a dict of tensors or arrays {', '.join(_FILES)}"
         raise ScenarioError.at("task.dataset", message)
@@ -156,11 +164,16 @@ def _users(config: DatasetConfig) -> Data:
         if not images.dim() or not labels.dim() or not len(labels) or len(images) != len(labels):
             message = f"{name} has {split}_images of {tuple(images.shape)} for labels of {tuple(labels.shape)}"
             raise ScenarioError.at("task.dataset", f"{message}; both must have samples in their first dimension")
+    keys = made.get(KEYS)
+    if keys is not None and (keys.shape != made["train_labels"].shape[:1] or keys.dtype not in _WHOLE):
+        message = f"{name} has {KEYS} of {tuple(keys.shape)} {keys.dtype}; it must be a whole number for each sample"
+        raise ScenarioError.at("task.dataset", message)
     _check_samples(config, len(made["train_labels"]))
     kept = {part: value[: config.train_samples] if part.startswith("train") else value for part, value in made.items()}
     return {part: _kept(part, value) for part, value in kept.items()}
 
 
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _ROUNDING = 1e-3  # of a number's standard deviation over the samples
 _NOISE = 1e-12  # of a number's size
 
@@ -308,4 +321,5 @@ def _idx(path: Path) -> Pixels:
 
 DATASETS = {"digits": _digits, "fashion-mnist": _fashion_mnist}
 FOLDER = "image-folder"
+CSV = "csv"
 COMPOSED = {"fashion-mnist-pairs": 2, "fashion-mnist-triples": 3}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,10 +26,9 @@ from asgd_lab.trust import refusal
 
 
 def mlp(shape: Sequence[int], num_classes: int, hidden: Sequence[int] = (128,)) -> nn.Module:
-    """Pixels, hidden layers of these widths with ReLU, classes."""
-    channels, height, width = shape
+    """Pixels or columns, hidden layers of these widths with ReLU, classes."""
     layers: list[nn.Module] = [nn.Flatten()]
-    features = channels * height * width
+    features = math.prod(shape)
     for units in hidden:
         layers += [nn.Linear(features, units), nn.ReLU()]
         features = units

@@ -49,7 +49,7 @@ schedules = st.one_of(
         st.sampled_from(["linear", "cosine"]), mapping(None, {"final": shares}, length=counts),
     ),
 )  # fmt: skip
-divisions = st.sampled_from(["shared", "sharded"]) | mapping("dirichlet", alpha=positive)
+divisions = st.sampled_from(["shared", "sharded", "by_key"]) | mapping("dirichlet", alpha=positive)
 quadratics = mapping(
     "quadratic",
     {

@@ -1,0 +1,173 @@
+"""Tables of numbers in CSV files: a sample a line, one column of labels, and if stated one of keys such as user ids.
+
+Inputs are float32 (N, columns). Labels that are all whole numbers are classes; others are float32, for a loss of one's
+own. Keys are any text.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asgd_lab.errors import ScenarioError, meant
+from asgd_lab.streams import generator
+from asgd_lab.tasks.base import Data, one_line
+
+_KINDS = {"file": (str,), "test_file": (str, type(None)), "label": (str, int), "key": (str, int, type(None)),
+          "header": (bool,), "delimiter": (str,), "test_share": (int, float), "seed": (int,)}  # fmt: skip
+_WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    file: str = ""
+    label: str | int = -1  # a name of the header, or a position; negative ones count from the last column
+    key: str | int | None = None
+    test_file: str | None = None
+    test_share: float = 0.2  # of the lines of `file`, drawn by `seed`, where there is no test_file
+    seed: int = 0
+    header: bool = True
+    delimiter: str = ","
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> _Options:
+        known = [each.name for each in fields(cls)]
+        for name, value in given.items():
+            where = f"task.dataset_options.{name}"
+            if name not in known:
+                raise ScenarioError.at(where, f"csv takes no '{name}'{meant(name, known)}; allowed: {', '.join(known)}")
+            if type(value) not in _KINDS[name]:
+                allowed = " or ".join(_WORDS[kind] for kind in _KINDS[name])
+                raise ScenarioError.at(where, f"must be {allowed}; got {value!r}")
+        found = cls(**given)
+        if not found.file:
+            raise ScenarioError.at("task.dataset_options", "file is missing: the CSV file, relative to data_folder")
+        if len(found.delimiter) != 1 or found.delimiter in '\r\n"':
+            raise ScenarioError.at("task.dataset_options.delimiter", "must be one character, such as ',' or ';'")
+        if not 0 < found.test_share < 1:
+            message = f"must be between 0 and 1; got {found.test_share}"
+            raise ScenarioError.at("task.dataset_options.test_share", message)
+        if found.seed < 0:
+            raise ScenarioError.at("task.dataset_options.seed", f"must be at least 0; got {found.seed}")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    inputs: Tensor  # (N, columns) float32
+    labels: Tensor  # (N,) float64
+    keys: list[str]
+
+
+def read(folder: str | None, given: Mapping[str, Any], train_samples: int | None) -> Data:
+    """The data of the file, or of a training and a test file."""
+    if folder is None:
+        raise ScenarioError.at("task.data_folder", "is missing: the folder of the CSV files")
+    options, root = _Options.of(given), Path(folder).expanduser()
+    table = _read(root / options.file, options)
+    count = len(table.labels)
+    if options.test_file is not None:
+        test, train, chosen = _read(root / options.test_file, options), torch.arange(count), None
+        if test.inputs.shape[1] != table.inputs.shape[1]:
+            message = f"has {test.inputs.shape[1]} input columns, and {options.file} has {table.inputs.shape[1]}"
+            raise ScenarioError.at("task.dataset_options.test_file", message)
+    else:
+        order = torch.from_numpy(generator(options.seed, "csv").permutation(count))
+        held = max(1, round(options.test_share * count))
+        if held >= count:
+            message = f"leaves nothing to train on: {options.file} has {count} samples"
+            raise ScenarioError.at("task.dataset_options.test_share", message)
+        test, train, chosen = table, order[held:].sort().values, order[:held].sort().values
+    if train_samples is not None:
+        if train_samples > len(train):
+            message = f"{train_samples} is more than the {len(train)} training samples of {options.file}"
+            raise ScenarioError.at("task.train_samples", message)
+        train = train[:train_samples]
+    labels, test_labels = table.labels[train], test.labels if chosen is None else test.labels[chosen]
+    whole = all(bool((each == each.round()).all()) for each in (labels, test_labels))
+    kind = torch.int64 if whole else torch.float32
+    data = {
+        "train_images": table.inputs[train],
+        "train_labels": labels.to(kind),
+        "test_images": test.inputs if chosen is None else test.inputs[chosen],
+        "test_labels": test_labels.to(kind),
+    }
+    if table.keys:
+        numbers = {key: number for number, key in enumerate(sorted(set(table.keys)))}
+        data["train_keys"] = torch.tensor([numbers[table.keys[each]] for each in train.tolist()])
+    return data
+
+
+def _read(path: Path, options: _Options) -> _Table:
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as opened:
+            return _parsed(path, options, csv.reader(opened, delimiter=options.delimiter, strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ScenarioError.at("task.dataset_options", f"{path} cannot be read: {one_line(error)}") from error
+
+
+def _parsed(path: Path, options: _Options, reader: Any) -> _Table:
+    names: list[str] | None = None
+    inputs, labels, keys, width = array("f"), array("d"), list[str](), 0
+    label = key = -1
+    for row in reader:
+        if not row:
+            continue
+        if not width:
+            width = len(row)
+            names = [each.strip() for each in row] if options.header else None
+            label = _column(path, "label", options.label, names, width)
+            key = -1 if options.key is None else _column(path, "key", options.key, names, width)
+            if label == key:
+                raise ScenarioError.at("task.dataset_options.key", "is the column of the labels")
+            if width < 2 + (key >= 0):
+                raise ScenarioError.at("task.dataset_options", f"{path} has no column beside labels and keys")
+            if options.header:
+                continue
+        if len(row) != width:
+            message = f"{path}:{reader.line_num}: has {len(row)} cells; the first line has {width}"
+            raise ScenarioError.at("task.dataset_options", message)
+        for column, cell in enumerate(row):
+            if column == key:
+                keys.append(cell.strip())
+                continue
+            number = _number(cell)
+            if number is None or (column != label and abs(number) > 3.4e38) or abs(number) > 2**63 - 1025:
+                what = f"column {column + 1}" + (f" ({names[column]})" if names else "")
+                message = f"{path}:{reader.line_num}: {what}: {cell[:40]!r} is no finite number"
+                raise ScenarioError.at("task.dataset_options", message)
+            (labels if column == label else inputs).append(number)
+    if not labels:
+        raise ScenarioError.at("task.dataset_options", f"{path} is empty: it has no line of numbers")
+    values = torch.frombuffer(inputs, dtype=torch.float32).view(len(labels), -1)
+    return _Table(values, torch.frombuffer(labels, dtype=torch.float64), keys)
+
+
+def _number(cell: str) -> float | None:
+    try:
+        found = float(cell)
+    except ValueError:
+        return None
+    return found if math.isfinite(found) else None
+
+
+def _column(path: Path, option: str, stated: str | int, names: list[str] | None, width: int) -> int:
+    where = f"task.dataset_options.{option}"
+    if isinstance(stated, int):
+        if not -width <= stated < width:
+            raise ScenarioError.at(where, f"{path} has {width} columns, 0 to {width - 1}; got {stated}")
+        return stated % width
+    if names is None:
+        raise ScenarioError.at(where, "must be a position, since header is false")
+    if names.count(stated) != 1:
+        message = f"{path} has {names.count(stated)} columns {stated!r}{meant(stated, names)}"
+        raise ScenarioError.at(where, f"{message}; its header is {', '.join(names)}")
+    return names.index(stated)

@@ -1,0 +1,100 @@
+"""CSV files are learned from, divided by a key, and refused in one line where a cell or an option is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from asgd_lab.errors import ScenarioError
+from asgd_lab.scenario.networks import ByKey
+from asgd_lab.tasks import build, load
+from tests.cli.harness import asgd_lab
+from tests.tasks.configs import Classification
+
+LINES = [f"u{i % 5},{i / 8},{i % 3}" for i in range(40)]
+SCENARIO = """\
+name: table
+task: {name: classification, dataset: csv, data_folder: FOLDER, batch_size: 2, data: by_key, dataset_options: {OPTIONS}}
+algorithm: {name: asgd, n_sync: 2}
+workers: WORKERS
+budget: {minibatches: 8}
+backend: inline
+"""
+
+
+def written(folder: Path, options: str = "file: t.csv, label: y, key: user", workers: int = 2) -> Path:
+    (folder / "t.csv").write_text("\n".join(["user,x,y", *LINES]))
+    path = folder / "table.yaml"
+    path.write_text(
+        SCENARIO.replace("FOLDER", str(folder)).replace("OPTIONS", options).replace("WORKERS", str(workers))
+    )
+    return path
+
+
+def test_a_table_is_learned_from_and_every_worker_owns_whole_users(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    said = asgd_lab("run", path, "--out", tmp_path / "out")
+    assert said.status == 0, said
+    options = {"file": "t.csv", "label": "y", "key": "user"}
+    config = Classification("csv", str(tmp_path), batch_size=2, dataset_options=options, data=ByKey(name="by_key"))
+    data = load(config)
+    assert data["train_images"].shape == (32, 1)
+    assert len(data["test_labels"]) == 8
+    task = build(config, 0, data, workers=2)
+    users = []
+    for worker in range(2):
+        order = task.learner(worker, task.initial()).batches.order  # type: ignore[attr-defined]
+        users.append({int(data["train_keys"][each]) for step in range(5) for each in order(step)})
+    assert not users[0] & users[1]
+
+
+def test_lines_without_a_header_and_a_second_file(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("1;0.5;2\n0;0.25;3\n")
+    (tmp_path / "b.csv").write_text("1;4;5\n")
+    options = {"file": "a.csv", "test_file": "b.csv", "label": 0, "header": False, "delimiter": ";"}
+    data = load(Classification("csv", str(tmp_path), dataset_options=options))
+    assert data["train_images"].tolist() == [[0.5, 2.0], [0.25, 3.0]]
+    assert data["train_labels"].tolist() == [1, 0]
+    assert data["test_images"].tolist() == [[4.0, 5.0]]
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "words"),
+    [
+        ("user,x,y\nu,1,two\n", {}, r"t.csv:2: column 3 \(y\): 'two' is no finite number"),
+        ("user,x,y\nu,nan,2\n", {}, r"t.csv:2: column 2 \(x\): 'nan' is no finite number"),
+        ("user,x,y\nu,,2\n", {}, r"t.csv:2: column 2 \(x\): '' is no finite number"),
+        ("user,x,y\nu,1\n", {}, "t.csv:2: has 2 cells; the first line has 3"),
+        ("", {}, "is empty"),
+        ("user,x,y\n", {}, "is empty"),
+        ("user,x,y\nu,1,2\n", {"label": "z"}, "has 0 columns 'z'"),
+        ("user,x,y\nu,1,2\n", {"label": 3}, "has 3 columns, 0 to 2; got 3"),
+        ("user,x,y\nu,1,2\n", {"label": "user"}, "is the column of the labels"),
+        ("user,x,y\nu,1,2\n", {"lable": 1}, "csv takes no 'lable'"),
+        ("user,x,y\nu,1,2\n", {"test_share": 1.5}, "must be between 0 and 1"),
+        ("user,x,y\nu,1,2\n", {"test_file": "none.csv"}, "none.csv cannot be read"),
+        ("user,x,y\nu,1,2\n", {}, "leaves nothing to train on"),
+    ],
+)
+def test_a_wrong_cell_or_option_is_told_in_one_line(
+    tmp_path: Path, content: str, options: dict[str, object], words: str
+) -> None:
+    (tmp_path / "t.csv").write_text(content)
+    stated = {"file": "t.csv", "label": "y", "key": "user", **options}
+    with pytest.raises(ScenarioError, match=words) as caught:
+        load(Classification("csv", str(tmp_path), dataset_options=stated))
+    assert "\n" not in str(caught.value)
+
+
+def test_more_workers_than_users_and_users_without_a_key_are_refused(tmp_path: Path) -> None:
+    for options, workers, words in (
+        ("file: t.csv, label: y, key: user", 6, "6 is more than the 5 keys of task.data"),
+        ("file: t.csv, label: y, key: 0, header: false", 2, "must be a position"),
+        ("file: t.csv, label: z, key: user", 2, "has 0 columns 'z'"),
+        ("file: u.csv, label: 2", 2, "by_key needs keys"),
+    ):
+        (tmp_path / "u.csv").write_text("1,2,0\n" * 20)
+        said = asgd_lab("validate", written(tmp_path, options, workers))
+        assert (said.status, said.err.count("\n")) == (2, 1), said
+        assert words in said.err
