@@ -11,9 +11,22 @@ from asgd_lab.protocol.algorithms import Algorithm, blocking
 from asgd_lab.protocol.codecs import Codec
 from asgd_lab.protocol.effects import Effect, Fetch, Program, Start, Train, Wait, lease
 from asgd_lab.protocol.effects import Push as PushEffect
-from asgd_lab.protocol.gates import APPLY, HOLD, KEEP, Action, Gate, Verdict, View, drop
+from asgd_lab.protocol.gates import (
+    APPLY,
+    HOLD,
+    KEEP,
+    Action,
+    Asynchronous,
+    BoundedStaleness,
+    Gate,
+    LockStep,
+    Verdict,
+    View,
+    drop,
+)
 from asgd_lab.protocol.members import Member
 from asgd_lab.protocol.messages import PushRequest, Reason
+from asgd_lab.protocol.programs import coupled, overlapped, uncoupled
 from asgd_lab.protocol.replica import Replica
 from asgd_lab.protocol.rules import Context, Rule, Scaled, State, Workspace, chain, weighing
 from asgd_lab.protocol.vectors import Anchored, AnchoredDelta, Delta, GradientSum
@@ -28,6 +41,8 @@ __all__ = [
     "Anchored",
     "AnchoredDelta",
     "Apart",
+    "Asynchronous",
+    "BoundedStaleness",
     "Codec",
     "Compression",
     "Configuration",
@@ -39,6 +54,7 @@ __all__ = [
     "GradientSum",
     "Link",
     "Links",
+    "LockStep",
     "Member",
     "Program",
     "Push",
@@ -59,7 +75,10 @@ __all__ = [
     "Workspace",
     "blocking",
     "chain",
+    "coupled",
     "drop",
     "lease",
+    "overlapped",
+    "uncoupled",
     "weighing",
 ]

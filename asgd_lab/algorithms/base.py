@@ -144,6 +144,9 @@ class Configuration(Choice):
     def build(self, workers: int) -> Algorithm:
         """The algorithm for a run of so many workers."""
         rule = rules.chained(self.rule, workers)
+        if rule.needs_center and (self.overlaps or self.divides or self.n_fetch != self.n_push):
+            what = "needs the center that a push started from, which is kept until the next fetch alone"
+            raise ScenarioError.at("algorithm.rule", f"{rule.name} {what}: use n_sync, without overlap and parts")
         with blaming(self, "algorithm.name"):
             said = self.sentence(rule)
             said = said if is_ours(self) else self._of_somebody(said)

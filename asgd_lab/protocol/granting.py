@@ -123,8 +123,8 @@ class Granting(Roster):
             steps, member.allotted = member.allotted, 0
         else:
             steps = self.gate.lease(worker, at) if self._leases else self.n_fetch
-            if steps < 1:
-                raise ProtocolError(f"the gate leases {steps} minibatches to worker {worker}; it must be 1 at least")
+            if type(steps) is not int or steps < 1:
+                raise ProtocolError(f"lease of {self.gate!r} must be a whole number, 1 at least; got {steps!r}")
             steps = self._lease(worker, member, steps)
         self._working.add(worker)
         member.trials = member.trials + 1 if member.lease_version == version else 1
@@ -151,6 +151,8 @@ class Granting(Roster):
         """Stops for workers whose lease the gate ends now, each once."""
         answers: list[Answer] = []
         for worker in self.gate.stops(self._first) if self._stops and not self.closed else ():
+            if worker not in self._members:
+                raise ProtocolError(f"stops of {self.gate!r} must name members; got {worker!r}")
             member = self._members[worker]
             if worker in self._owing and member.stopped != member.lease:
                 member.stopped = member.lease

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from asgd_lab.errors import ProtocolError
 from asgd_lab.protocol.messages import ALL, PushRequest
 from asgd_lab.protocol.rules import Context, Rule, Scaled, Workspace, chain
 
@@ -62,7 +63,7 @@ class Parameters:
         self._memory = memory or Memory(initial)
         self._copies: dict[int, Tensor] = {}
         self._rule = rule = chain(rule) if rule.on_each else rule
-        self._each, self._mailboxes = rule.each, mailboxes
+        self._each, self._mailboxes, self._needs_center = rule.each, mailboxes, rule.needs_center
         self._version = 0
         self._slots: list[Tensor] = []
         self._readers: list[int] = []
@@ -207,6 +208,8 @@ class Parameters:
         ]
 
     def _center(self, worker: int) -> Tensor:
+        if not self._needs_center:
+            raise ProtocolError("a rule that reads a worker's center must say so: needs_center=True")
         return self._slots[self._pinned[worker]]
 
     def _blank(self) -> int:

@@ -206,8 +206,9 @@ class Replica:
         progress: float = 0.0,
         anchor: Literal["center", "params"] = "center",
     ) -> None:
-        """params <- own * params + center * center + progress * (params - params at the last push), in one part.
+        """params <- own * params + center * center + progress * (params - anchor), in one part.
 
+        The anchor is where it was put last: at a push, the parameters; so the progress is that since the push.
         The next update of this part is measured against the `anchor`: the center as fetched, or the merged parameters.
         The vectors must be `Anchored`.
         """
@@ -251,8 +252,12 @@ class Replica:
         """The bytes of that span of the update on the wire, after the codec's loss."""
         assert self.codec is not None
         if self.vectors is None:
-            return self.codec.size_bytes(size_bytes // 4)
-        return self.codec.encode(self.vectors.update[span], [state[span] for state in self.codec_state])
+            found = self.codec.size_bytes(size_bytes // 4)
+        else:
+            found = self.codec.encode(self.vectors.update[span], [state[span] for state in self.codec_state])
+        if type(found) is not int or found < 0:
+            raise ProtocolError(f"the bytes of {self.codec!r} must be a whole number, 0 at least; got {found!r}")
+        return found
 
     def turn(self, buffer: int) -> None:
         """Use another buffer for the next update."""

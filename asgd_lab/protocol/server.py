@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from asgd_lab.errors import ProtocolError
-from asgd_lab.protocol.gates import APPLY, Action, Gate
+from asgd_lab.protocol.gates import APPLY, Action, Gate, Verdict
 from asgd_lab.protocol.granting import Granting
 from asgd_lab.protocol.members import Budget, Member, objection_to_push
 from asgd_lab.protocol.messages import (
@@ -207,7 +207,10 @@ class Server(Granting):
             self._working.discard(worker)
         if self.closed and (part <= 0 or number > member.first_applied):
             return [at.dropped(push, count, Reason.OVER)]
-        action, reason, returns = self.gate.on_push(push, at) if self._judges else APPLY
+        verdict = self.gate.on_push(push, at) if self._judges else APPLY
+        if type(verdict) is not Verdict:
+            raise ProtocolError(f"on_push of {self.gate!r} must be APPLY, HOLD, KEEP or drop(...); got {verdict!r}")
+        action, reason, returns = verdict
         if action is _APPLY or self.closed:
             answers = self._applied(at, (push,), at.apply((push,), (count,)))
         elif action == Action.HOLD:

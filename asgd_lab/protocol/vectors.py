@@ -158,7 +158,7 @@ class Anchored:
     def merge(
         self, span: slice, own: float, center: float, progress: float, anchor: Literal["center", "params"]
     ) -> None:
-        """See `Replica.merge`; the anchor is still at the parameters of the last push."""
+        """See `Replica.merge`."""
         params, fetched, before = self.params[span], self.center[span], self.anchor[span]
         if progress:
             torch.sub(params, before, out=before)

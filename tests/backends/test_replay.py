@@ -15,6 +15,7 @@ import pytest
 from asgd_lab.backends import event_log
 from asgd_lab.backends.event_log import Kind, Row
 from asgd_lab.backends.replay import repeat
+from asgd_lab.backends.run import execute
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record import atomic_files, file_hashes
 from asgd_lab.record.rowfile import RowFile
@@ -160,6 +161,48 @@ def test_a_tampered_record_is_found_where_it_was_tampered_with(
     verdict = repeat(stated, tmp_path / "run")
     assert verdict.difference is not None
     assert re.search(said, verdict.difference), verdict.difference
+
+
+@pytest.fixture(scope="module")
+def buffered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scenario, Path]:
+    """A run whose pushes are kept, and end with a later message, and whose updates are encoded."""
+    out = tmp_path_factory.mktemp("buffered") / "run"
+    algorithm = {
+        "name": "tests.outside.fedbuff:FedBuff", "n_sync": 2, "k": 3, "rule": ["add"],
+        "codec": {"name": "tests.outside.top_k:TopK", "share": 0.3},
+    }  # fmt: skip
+    stated = scenario(algorithm=algorithm, backend="process", workers=2, budget={"minibatches": 120})
+    execute(stated, out)
+    return stated, out
+
+
+COLUMNS = {  # of a kind of rows, without times: a run states its own
+    Kind.FETCH: ("incarnation", "number", "steps", "detail", "part", "stopped", "wasted", "returned", "version"),
+    Kind.PUSH: (
+        "incarnation", "number", "base", "steps", "detail", "part", "size_bytes", "stopped", "wasted", "returned",
+        "version", "staleness", "reason", "loss",
+    ),
+    Kind.ACK: ("worker", "incarnation", "number", "steps", "part", "version", "staleness", "reason"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "column"), [(kind, column) for kind, names in COLUMNS.items() for column in names])
+def test_no_column_of_a_message_or_an_answer_can_be_changed_unnoticed(
+    tmp_path: Path, buffered: tuple[Scenario, Path], kind: Kind, column: str
+) -> None:
+    stated, out = buffered
+    shutil.copytree(out, tmp_path / "run")
+    tampered(tmp_path / "run", nth(kind, 5, lambda row: row._replace(**{column: getattr(row, column) + 1})))
+    assert repeat(stated, tmp_path / "run").difference is not None
+
+
+def test_no_answer_to_another_message_can_be_left_out(tmp_path: Path, buffered: tuple[Scenario, Path]) -> None:
+    stated, out = buffered
+    shutil.copytree(out, tmp_path / "run")
+    tampered(tmp_path / "run", nth(Kind.ACK, 5, lambda row: None))
+    verdict = repeat(stated, tmp_path / "run")
+    assert verdict.difference is not None
+    assert "before this, and not in the record" in verdict.difference
 
 
 def test_other_final_parameters_are_found_and_the_environment_is_named(tmp_path: Path) -> None:

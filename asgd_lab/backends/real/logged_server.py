@@ -20,6 +20,8 @@ from asgd_lab.backends.real import transport
 from asgd_lab.backends.real.plan import Plan
 from asgd_lab.backends.real.transport import Welcome
 from asgd_lab.protocol.messages import (
+    ALL,
+    KEPT,
     Ack,
     Answer,
     Close,
@@ -98,12 +100,20 @@ class LoggedServer:
         self._grants: list[dict[int, Grant]] = [{} for _ in range(workers)]
         self._acks: list[dict[tuple[int, int], Ack]] = [{} for _ in range(workers)]
         self._left: dict[int, int] = {}  # the reasons of workers that have left and not rejoined
+        unlogged: list[Answer] = []  # answers to the last message, which has these times
+        times = Times.at(0)
         for row in past:
             reading()
             message = row.message
             if isinstance(message, Message | Attach):
-                self._tell(message, row.begun_ns)
+                answers, times = self._tell(message, row.begun_ns), row.times
                 self._mark(message, row.ended_ns)
+                own = row.answer
+                unlogged = [each for each in answers if own is None or _which(each) != _which(own)]
+            elif isinstance(message, Grant | Ack | Stop):
+                unlogged = [each for each in unlogged if _which(each) != _which(message)]
+        for answer in unlogged:  # the dead server had not logged them yet
+            self._log.add(answer, times)
         self._wake_ns = self.server.wake_ns
         if self.server.parameters is not None:
             self.server.parameters.counting = False
@@ -219,3 +229,9 @@ class LoggedServer:
         else:
             assert isinstance(answer, Stop)
             self.stops[worker] = answer
+
+
+def _which(answer: Answer) -> tuple[object, ...]:
+    """The request or lease that an answer concerns, and whether it ends it."""
+    is_kept = isinstance(answer, Ack) and answer.version == KEPT
+    return type(answer), *answer[:3], getattr(answer, "part", ALL), is_kept
