@@ -62,7 +62,16 @@ Division = Annotated[SharedData | Sharded | Dirichlet | ByKey, Field(discriminat
 
 
 def _known_or_own(name: str) -> str:
-    known = ("digits", "fashion-mnist", "fashion-mnist-pairs", "fashion-mnist-triples", "image-folder", "csv")
+    known = (
+        "digits",
+        "mnist",
+        "kmnist",
+        "fashion-mnist",
+        "fashion-mnist-pairs",
+        "fashion-mnist-triples",
+        "image-folder",
+        "csv",
+    )
     if ":" not in name and name not in known:
         allowed = ", ".join(repr(each) for each in known)
         refuse([("", f"must be {allowed} or package.module:factory; got {name!r}{meant(name, known)}")])
@@ -118,7 +127,8 @@ class Classification(Network):
     name: Literal["classification"]
     """This task's name."""
     dataset: Annotated[Text, AfterValidator(_known_or_own), Field(examples=["digits", "my_package.data:make"])]
-    """The images: digits (8 x 8, comes with scikit-learn), fashion-mnist (28 x 28, read from data_folder), two or three
+    """The images: digits (8 x 8, comes with scikit-learn), fashion-mnist, mnist and kmnist (28 x 28, read
+    from data_folder), two or three
     of these at a time at 14 x 14, of 100 or 1,000 classes and without limit (fashion-mnist-pairs, -triples),
     image-folder (files in train/CLASS and val/CLASS of data_folder, such as ILSVRC 2012), csv (a table of numbers in
     data_folder), or

@@ -8,13 +8,10 @@ indices, and the decimal digits of the sample's class are theirs.
 from __future__ import annotations
 
 import contextlib
-import gzip
 import importlib.util
 import io
 import os
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,11 +29,10 @@ from asgd_lab.tasks.base import Data, one_line
 from asgd_lab.tasks.code_imports import imported
 from asgd_lab.tasks.free_memory import check_free_memory
 from asgd_lab.tasks.global_generators import preserving_generators, seed_all
+from asgd_lab.tasks.idx_files import Pixels, idx
 from asgd_lab.tasks.samples import chunks
 from asgd_lab.tasks.torch_settings import preserving_settings
 from asgd_lab.tasks.torchvision_import import torchvision
-
-Pixels = npt.NDArray[np.uint8]
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 _FILES = {
@@ -46,7 +42,13 @@ _FILES = {
     "test_labels": "t10k-labels-idx1-ubyte",
 }
 # Mean and deviation of a training pixel. Constants, because the last bits of a sum depend on the number of threads.
-_STANDARDS = {"digits": (4.885, 6.012), "fashion-mnist": (72.94, 90.02)}
+_STANDARDS = {
+    "digits": (4.885, 6.012),
+    "fashion-mnist": (72.94, 90.02),
+    "mnist": (33.32, 78.57),
+    "kmnist": (48.91, 88.82),
+}
+_FOLDERS = {"mnist": "MNIST", "kmnist": "KMNIST"}  # torchvision's, for data that are never downloaded
 _COMPOSED_TRAINING, _COMPOSED_TEST = 1_000_000, 2_000
 KEYS = "train_keys"  # an optional entry of a user's data
 _DIGITS_TRAINING = 1437  # four fifths of the 1,797
@@ -254,7 +256,25 @@ def _fashion_mnist(config: DatasetConfig) -> dict[str, Pixels]:
     if config.data_folder is not None and not Path(config.data_folder).expanduser().is_dir():
         raise ScenarioError.at("task.data_folder", f"{config.data_folder} is not a folder")
     found = next((files for folder in _folders(config) if (files := _files(folder))), None) or _download(config)
-    arrays = {part: _idx(path) for part, path in found.items()}
+    return _images(found)
+
+
+def _in_folder(config: DatasetConfig) -> dict[str, Pixels]:
+    """MNIST or KMNIST from the first folder that has all four IDX files."""
+    below, looked = _FOLDERS[config.dataset], list(_folders(config))[:-1]
+    for folder in looked:
+        bare = (folder,) if folder == Path(config.data_folder or "").expanduser() else ()
+        if found := _complete(*bare, folder / below / "raw"):
+            return _images(found)
+    message = (
+        f"no {below} in {', '.join(map(str, looked))}: its files {', '.join(_FILES.values())} (or .gz) must lie in "
+        f"task.data_folder or its {below}/raw; torchvision.datasets.{below}(FOLDER, download=True) puts them there"
+    )
+    raise ScenarioError.at("task.data_folder", message)
+
+
+def _images(found: dict[str, Path]) -> dict[str, Pixels]:
+    arrays = {part: idx(path) for part, path in found.items()}
     for split in ("train", "test"):
         images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
         if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels) or not len(labels):
@@ -277,7 +297,11 @@ def _cache() -> Path:
 
 def _files(folder: Path) -> dict[str, Path] | None:
     """The four files, in the folder or where torchvision puts them, compressed or not; None if one is missing."""
-    for place in (folder, folder / "FashionMNIST" / "raw"):
+    return _complete(folder, folder / "FashionMNIST" / "raw")
+
+
+def _complete(*places: Path) -> dict[str, Path] | None:
+    for place in places:
         candidates = {part: (place / name, place / f"{name}.gz") for part, name in _FILES.items()}
         files = {part: path for part, paths in candidates.items() for path in reversed(paths) if path.is_file()}
         if len(files) == len(_FILES):
@@ -306,20 +330,7 @@ def _download(config: DatasetConfig) -> dict[str, Path]:
     raise ScenarioError.at("task.dataset", message)
 
 
-def _idx(path: Path) -> Pixels:
-    """The array in an IDX file of unsigned bytes; torchvision's reader does not take compressed files."""
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        zeros, kind, dimensions = struct.unpack_from(">HBB", content)
-        shape = struct.unpack_from(f">{dimensions}I", content, 4)
-        if (zeros, kind) != (0, 8):
-            raise ValueError("not an IDX file of unsigned bytes")
-        return np.frombuffer(bytearray(content), np.uint8, offset=4 + 4 * dimensions).reshape(shape)
-    except (OSError, EOFError, ValueError, struct.error, zlib.error) as error:
-        raise ScenarioError.at("task.dataset", f"{path} cannot be read: {one_line(error)}") from error
-
-
-DATASETS = {"digits": _digits, "fashion-mnist": _fashion_mnist}
+DATASETS = {"digits": _digits, "fashion-mnist": _fashion_mnist, "mnist": _in_folder, "kmnist": _in_folder}
 FOLDER = "image-folder"
 CSV = "csv"
 COMPOSED = {"fashion-mnist-pairs": 2, "fashion-mnist-triples": 3}

@@ -161,3 +161,15 @@ def test_an_unknown_data_set_is_refused() -> None:
 
 
 DIGITS = [5, 0, 3, 3, 5, 3]
+
+
+@pytest.mark.parametrize(("name", "below"), [("mnist", "MNIST"), ("kmnist", "KMNIST")])
+def test_mnist_is_read_from_a_folder_or_the_line_says_where_it_must_lie(
+    places: dict[str, Path], name: str, below: str
+) -> None:
+    config = Classification(dataset=name, data_folder=str(places["folder"]))
+    write_fashion(places["folder"] / "FashionMNIST" / "raw", 3)
+    with pytest.raises(ScenarioError, match=f"no {below} in .*task.data_folder or its {below}/raw; torchvision"):
+        load(config)
+    write_fashion(places["folder"] / below / "raw", 9)
+    assert mark_of(config) == 9
