@@ -26,13 +26,14 @@ KEPT = -2  # in place of a version: the push is merged later, and its worker con
 
 
 class Why(IntEnum):
-    """The reason for a worker's leave, or for the end of a run; for readers of a record, the server ignores it."""
+    """The reason for a worker's leave, or for the end of a run; for readers of a record; STUCK alone has an effect."""
 
     DONE = 0  # its program has ended; the budget is used up
     DIED = 1
     SILENT = 2  # it gave no sign of life for too long
     NOT_FINITE = 3  # its loss was not finite
     STOPPED = 4  # by the run's clock, or by its user
+    STUCK = 5  # all members wait, and nothing can come any more
 
 
 class Reason(IntEnum):

@@ -35,6 +35,7 @@ from asgd_lab.protocol.messages import (
     PushRequest,
     Reason,
     Wake,
+    Why,
 )
 from asgd_lab.protocol.parameters import Parameters
 from asgd_lab.protocol.parameters_in_parts import InParts
@@ -103,7 +104,16 @@ class Server(Granting):
             return self.on_join(message.worker)  # type: ignore[union-attr]
         if kind is Leave:
             return self.on_leave(message.worker)  # type: ignore[union-attr]
-        return self.on_wake() if kind is Wake else self.close()
+        if kind is Wake:
+            return self.on_wake()
+        if message.why == Why.STUCK:  # type: ignore[union-attr]
+            self.failure = "all workers wait, and the gate grants none of their fetches; a gate must promise progress"
+        return self.close()
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether all members wait for an answer, none is due, and only another worker's message could change that."""
+        return 0 < len(self._members) == len(self._idle) and not (self._merging or self.closed or self.wake_ns)
 
     @property
     def training_error(self) -> float:

@@ -32,3 +32,19 @@ class Hasty(lab.Ruled):
 
     def sentence(self, rule: lab.Rule) -> lab.Algorithm:
         return lab.blocking(self, NoTime(), rule)
+
+
+class Shut(lab.Gate):
+    """Grants no fetch any more after three versions."""
+
+    holds_back = True
+
+    def may_fetch(self, worker: int, server: lab.View) -> bool:
+        return server.version < 3
+
+
+class Waiting(lab.Ruled):
+    """Its workers wait for ever."""
+
+    def sentence(self, rule: lab.Rule) -> lab.Algorithm:
+        return lab.blocking(self, Shut(), rule)

@@ -35,6 +35,19 @@ def test_a_run_whose_pushes_are_all_dropped_fails_in_one_line(tmp_path: Path, ba
         assert repeat(stated, tmp_path / "run").difference is None
 
 
+@pytest.mark.parametrize("backend", ["inline", "sim", "process"])
+def test_a_run_whose_fetches_are_never_granted_fails_in_one_line(tmp_path: Path, backend: str) -> None:
+    algorithm = {"name": "tests.backends.never:Waiting", "n_sync": 1}
+    with pytest.raises(RunFailed, match="wait"):
+        run(tmp_path / "run", task=PLAIN, algorithm=algorithm, workers=2, backend=backend)
+    summary = read_summary(tmp_path / "run")
+    assert summary["status"] == "failed"
+    assert summary["updates"] >= 3
+    if backend == "process":
+        assert "the gate grants none of their fetches" in summary["failure"]
+        assert repeat(scenario(task=PLAIN, algorithm=algorithm, workers=2, backend=backend), tmp_path / "run").final
+
+
 def test_a_run_whose_leases_are_all_stopped_fails_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(RunFailed, match=ENDS):
         run(tmp_path / "run", task=TIMING, algorithm=HASTY, workers=2, backend="sim", hardware={})

@@ -120,6 +120,9 @@ class ServerProcess:
             self.checkpointer.look(self.service.clock())
             for fetch in self.checkpointer.finish(self.service.clock()):
                 self.service.serve(fetch, now_ns())
+        nobody_comes = not (self.away or self.deaf or self.checkpointer.under_way or self.arrivals.next_ns is not None)
+        if nobody_comes and self.server.is_stuck:
+            self.service.close(self.service.clock(), Why.STUCK)
         if now_ns() >= self.detector.due_ns:
             for worker in self.detector.silent():
                 self._out(worker, Why.SILENT)

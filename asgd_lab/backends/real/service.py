@@ -119,10 +119,10 @@ class Service:
         if server.closed and not closed and not isinstance(message, Close):  # the budget is used up
             self.words[Words.STOP] = 1
 
-    def close(self, when_ns: int) -> None:
+    def close(self, when_ns: int, why: Why = Why.STOPPED) -> None:
         """End the run at this time of its clock: workers stop at their next minibatch."""
         self.words[Words.STOP] = 1
-        answers = self.logged.commit(Close(Why.STOPPED), when_ns, lambda: when_ns)
+        answers = self.logged.commit(Close(why), when_ns, lambda: when_ns)
         self._deliver(answers, 0, SUPERVISOR)
 
     def _deliver(self, answers: list[Answer], served_ns: int, served: int) -> None:
