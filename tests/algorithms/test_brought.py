@@ -337,6 +337,7 @@ def test_what_fails_in_the_midst_of_a_run_fails_it_in_one_line(
     said = asgd_lab("run", written(algorithm, backend), "--trust", "--out", "out")
     assert said.status == 1, f"in {folder}: {said}"
     assert message in said.err.splitlines()[-1]
+    assert "asgd_lab.errors" not in said.err
     assert "Traceback" in "".join(log.read_text() for log in Path("out/logs").iterdir())
 
 

@@ -19,7 +19,7 @@ import torch.multiprocessing
 
 from asgd_lab.backends.real import orphans
 from asgd_lab.backends.real.preload import preload, without_main
-from asgd_lab.errors import RunFailed
+from asgd_lab.errors import ProtocolError, RunFailed
 
 PATIENCE_S = 120.0  # for a start; the first start waits for the fork server's imports
 LOST = 255  # the exit status of a process when the fork server cannot report it any more
@@ -76,7 +76,10 @@ def why(name: str, code: int, log: Path, done: str) -> str:
     if code < 0:
         cause = f"was killed by {signal.Signals(-code).name}"
     else:
-        cause = f"failed: {next((line for line in reversed(lines) if line.strip()), f'exit status {code}')}"
+        last = next((line for line in reversed(lines) if line.strip()), f"exit status {code}")
+        for ours in (RunFailed, ProtocolError):  # their messages say all
+            last = last.removeprefix(f"{ours.__module__}.{ours.__name__}: ")
+        cause = f"failed: {last}"
     return f"{name} {cause}{done}; its log is {log}"
 
 
