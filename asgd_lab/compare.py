@@ -26,7 +26,7 @@ from asgd_lab.backends.run import execute
 from asgd_lab.errors import ScenarioError
 from asgd_lab.hardware.fit import Fitted, few, fit, step_times_s
 from asgd_lab.hardware.step_times import mean_step_s
-from asgd_lab.record import tables
+from asgd_lab.record import atomic_files, tables
 from asgd_lab.record.machine import usable_cores
 from asgd_lab.record.machine_load import Load
 from asgd_lab.record.run import file_name, file_names
@@ -218,6 +218,15 @@ def knee(scenario: Scenario, calibration: Calibration) -> float:
         + service_s
     )
     return round_s / service_s
+
+
+def write(table: pd.DataFrame, out: Path) -> list[Path]:
+    """Write the table as compare.parquet and compare.csv, and the figure, into `out`."""
+    from asgd_lab.figures import speedup, style
+
+    atomic_files.write(out / "compare.parquet", table.to_parquet())
+    atomic_files.write(out / "compare.csv", table.to_csv(index=False).encode())
+    return [out / "compare.csv", out / "compare.parquet", *style.save(speedup.speedup_figure(table), out / "compare")]
 
 
 def _reference_s(scenario: Scenario, calibration: Calibration, path: Path) -> float:

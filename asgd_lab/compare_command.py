@@ -9,8 +9,6 @@ from typing import Any
 import pandas as pd
 
 from asgd_lab import compare, display
-from asgd_lab.figures import speedup, style
-from asgd_lab.record import atomic_files
 from asgd_lab.record.directory_locks import check_empty, made_and_locked, without_locks
 from asgd_lab.record.removal import remove_if_empty
 from asgd_lab.record.run import default_directory
@@ -34,14 +32,7 @@ def run(documents: Sequence[Document], overrides: Mapping[str, Any], out: Path |
             if rows:
                 table = pd.DataFrame(rows)
                 console.print(display.comparison(table))
-                for path in _write(table, folder):
+                for path in compare.write(table, folder):
                     display.say(console, f"wrote {path}")
             elif made or out is None:
                 remove_if_empty(folder)
-
-
-def _write(table: pd.DataFrame, out: Path) -> list[Path]:
-    """Write the table as compare.parquet and compare.csv, and the figure, into `out`."""
-    atomic_files.write(out / "compare.parquet", table.to_parquet())
-    atomic_files.write(out / "compare.csv", table.to_csv(index=False).encode())
-    return [out / "compare.csv", out / "compare.parquet", *style.save(speedup.speedup_figure(table), out / "compare")]

@@ -13,6 +13,7 @@ from asgd_lab import tasks
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks import models
 from asgd_lab.tasks.base import Learner
+from asgd_lab.tasks.samples import pick
 from tests.benchmarks.report import Row
 
 N_SYNC = 10
@@ -52,7 +53,7 @@ def scenario(model: str, batch: int) -> Scenario:
 
 def bare(model_name: str, batch: int, replicas: int, data: dict[str, torch.Tensor]) -> Round:
     """The loop everybody writes, a replica after another."""
-    images, labels = data["train_images"], data["train_labels"]
+    images, labels = pick(data, "train", torch.arange(len(data["train_labels"]))), data["train_labels"]
     replica = [models.build(model_name, {}, tuple(images.shape[1:]), 10) for _ in range(replicas)]
     optimizers = [torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9) for model in replica]
     orders = [torch.randperm(len(labels)).split(batch)[:-1] for _ in range(replicas)]

@@ -19,6 +19,7 @@ from asgd_lab import tasks
 from asgd_lab.backends.run import execute
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks import models
+from asgd_lab.tasks.samples import pick
 from tests.benchmarks.report import Row
 
 SMALL = "tests.benchmarks.batched:small"
@@ -49,7 +50,7 @@ def scenario(model: str, batch: int, steps: int, workers: int, numerics: str) ->
 
 def bare(model_name: str, batch: int, steps: int, data: dict[str, torch.Tensor]) -> float:
     """Seconds of the loop everybody writes: shuffled minibatches, loss, backward, step."""
-    images, labels = data["train_images"], data["train_labels"]
+    images, labels = pick(data, "train", torch.arange(len(data["train_labels"]))), data["train_labels"]
     model: nn.Module = models.build(model_name, {}, tuple(images.shape[1:]), 10)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     began = time.process_time()

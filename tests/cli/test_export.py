@@ -15,6 +15,7 @@ from asgd_lab.backends.run import execute
 from asgd_lab.cli import app
 from asgd_lab.export_command import trained
 from asgd_lab.tasks.datasets import read
+from asgd_lab.tasks.samples import pick
 from tests.backends.scenarios import DIGITS, QUADRATIC, scenario
 from tests.tasks import own_classes
 
@@ -54,7 +55,14 @@ def test_the_module_errs_as_the_run_told(tmp_path: Path) -> None:
     model, data = trained(tmp_path / "run"), read(stated.task)  # type: ignore[arg-type]
     assert not model.training
     with torch.no_grad():
-        wrong = model(data["test_images"]).argmax(1).ne(data["test_labels"]).double().mean().item()
+        wrong = (
+            model(pick(data, "test", torch.arange(len(data["test_labels"]))))
+            .argmax(1)
+            .ne(data["test_labels"])
+            .double()
+            .mean()
+            .item()
+        )
     assert wrong == pytest.approx(summary["final"]["test_error"])
 
 

@@ -17,6 +17,7 @@ from asgd_lab.tasks import network
 from asgd_lab.tasks.determinism import same
 from asgd_lab.tasks.feeds import walk
 from asgd_lab.tasks.global_generators import preserving_generators
+from asgd_lab.tasks.samples import pick
 from tests.backends.scenarios import DIGITS, run, scenario
 from tests.tasks.configs import Classification, pictures
 from tests.whole import sample
@@ -93,7 +94,8 @@ FACTORIES = {"standardising": standardising, "frozen": frozen, "tracking": track
 def plain(name: str) -> dict[int, float]:
     """The test loss of a plain loop after every so many steps."""
     data = tasks.load(Classification(train_samples=256))
-    images, labels = data["train_images"], data["train_labels"]
+    images, labels = pick(data, "train", torch.arange(len(data["train_labels"]))), data["train_labels"]
+    tested = pick(data, "test", torch.arange(len(data["test_labels"])))
     order = walk(0, 0, len(labels), 16, torch.device("cpu"))
     with preserving_generators():
         torch.manual_seed(key(0, "initial"))
@@ -106,7 +108,7 @@ def plain(name: str) -> dict[int, float]:
             cross_entropy(model(images[order(step)]), labels[order(step)]).backward()
             stepper.step()
             with torch.no_grad():
-                losses[step + 1] = cross_entropy(model.eval()(data["test_images"]), data["test_labels"]).item()
+                losses[step + 1] = cross_entropy(model.eval()(tested), data["test_labels"]).item()
             model.train()
     return losses
 

@@ -53,7 +53,7 @@ def own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str) -> str:
 @pytest.mark.parametrize(
     ("code", "key", "message"),
     [
-        ("def make(): return 3", "task.dataset", "returned int; it must be a dict of tensors train_images"),
+        ("def make(): return 3", "task.dataset", "returned int; it must be a dict of tensors or arrays train_images"),
         ("def make(): return {'train_images': torch.ones(2, 2)}", "task.dataset", "returned ['train_images']"),
         ("def make(): raise OSError('no disk')", "task.dataset", "raised OSError: no disk"),
         (

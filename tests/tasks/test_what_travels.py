@@ -17,6 +17,7 @@ from asgd_lab.backends.run import execute
 from asgd_lab.errors import ScenarioError
 from asgd_lab.export_command import trained
 from asgd_lab.record.saved_model import final, final_params
+from asgd_lab.tasks.samples import pick
 from tests.backends.scenarios import DIGITS, scenario
 
 from .own_classes import Averaged, Plain
@@ -66,7 +67,7 @@ def test_a_frozen_body_is_in_the_exported_model_as_it_was_at_the_start(tmp_path:
         same = torch.equal(parameter, start.get_parameter(name))
         assert same is not ("up" in name or "down" in name)
     data = stated.task.load()
-    loss = cross_entropy(model(data["test_images"]), data["test_labels"]).item()
+    loss = cross_entropy(model(pick(data, "test", torch.arange(len(data["test_labels"])))), data["test_labels"]).item()
     assert loss == pytest.approx(summary["final"]["test_loss"], rel=1e-5)
 
 
