@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from asgd_lab.errors import ProtocolError
-from asgd_lab.protocol.effects import FETCH, Effect, Fetch, Program, Push, Start, Train, Wait, exchange_of
-from asgd_lab.protocol.messages import Ack, Answer, FetchRequest, Grant, Leave, PushRequest, Request, Stop, new
+from asgd_lab.protocol.effects import FETCH, MOST_BUFFERS, Effect, Fetch, Program, Push, Start, Train, Wait, exchange_of
+from asgd_lab.protocol.messages import NO_PART, Ack, Answer, FetchRequest, Grant, Leave, PushRequest, Request, Stop, new
 from asgd_lab.protocol.replica import Replica
 
 R = TypeVar("R", FetchRequest, PushRequest)
@@ -88,7 +88,7 @@ class Client:
                 self._early = False
                 self.awaits = FETCH
                 if FETCH in self._answers:
-                    return self._take(FETCH, self._answers.pop(FETCH))
+                    return self.take(FETCH, self._answers.pop(FETCH))
             else:
                 return self._other(effect)
         return None
@@ -109,8 +109,14 @@ class Client:
         is_grant = kind is Grant
         if (awaits := self.awaits) is not None:
             request = self._under_way[awaits]
-            if request.number == number and is_grant is (awaits < 0) and request.part == answer.part:  # type: ignore[union-attr]
-                self._take(awaits, answer)  # type: ignore[arg-type]
+            if (
+                request.number == number
+                and is_grant is (awaits < 0)
+                and (
+                    NO_PART <= awaits < MOST_BUFFERS or request.part == answer.part  # type: ignore[union-attr]
+                )
+            ):
+                self.take(awaits, answer)  # type: ignore[arg-type]
                 return True
         for which, request in self._under_way.items():
             if request.number == number and is_grant is (which < 0) and request.part == answer.part:  # type: ignore[union-attr]
@@ -183,7 +189,7 @@ class Client:
             return effect  # type: ignore[return-value]
         self.awaits = which
         answer = self._answers.pop(which, None)
-        return None if answer is None else self._take(which, answer)
+        return None if answer is None else self.take(which, answer)
 
     def _fetch(self, effect: Fetch, ahead: bool) -> FetchRequest:
         which = effect.exchange
@@ -212,8 +218,11 @@ class Client:
     def _started_twice(self, what: str) -> ProtocolError:
         return ProtocolError(f"worker {self.replica.worker} starts {what} that it has started and not waited for")
 
-    def _take(self, which: int, answer: Grant | Ack) -> Grant | Ack:
-        """Let the program continue with this answer."""
+    def take(self, which: int, answer: Grant | Ack) -> Grant | Ack:
+        """Let the program continue with this answer to the exchange that it waits for.
+
+        For a carrier that knows which exchange an answer belongs to; others let the client `hear` it.
+        """
         self.awaits = self._then = None
         self.taken = which
         request = self._under_way.pop(which)

@@ -9,7 +9,7 @@ from asgd_lab.protocol.messages import ALL, NO_PART
 from asgd_lab.protocol.replica import Replica
 
 FETCH = -1  # the exchange of a fetch of the whole vector
-_MANY = 2**20  # more than there are buffers
+MOST_BUFFERS = 2**20  # the first number of an exchange that is a push of one part
 
 
 def exchange_of(is_fetch: bool, part: int, buffer: int = 0) -> int:
@@ -19,7 +19,7 @@ def exchange_of(is_fetch: bool, part: int, buffer: int = 0) -> int:
     """
     if is_fetch:
         return part if part < 0 else NO_PART - 1 - part
-    return buffer if part == ALL else buffer + _MANY * (part + 1)
+    return buffer if part == ALL else buffer + MOST_BUFFERS * (part + 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,9 +18,11 @@ class Granting(Roster):
     __slots__ = (
         "_first",
         "_holds",
+        "_holds_back",
         "_is_divided",
         "_leases",
         "_merging",
+        "_rounds",
         "_stops",
         "_wakes",
         "closed",
@@ -50,6 +52,7 @@ class Granting(Roster):
         kind = type(gate)
         self._stops, self._wakes = kind.stops is not Gate.stops, kind.wake_ns is not Gate.wake_ns
         self._holds, self._leases = kind.may_fetch is not Gate.may_fetch, kind.lease is not Gate.lease
+        self._rounds, self._holds_back = gate.rounds, gate.holds_back  # looked up for every fetch and push
 
     def _release(self, answers: list[Answer]) -> list[Answer]:
         """Merge and grant until nothing changes any more."""
@@ -64,7 +67,7 @@ class Granting(Roster):
             or incarnation != member.incarnation
             or member.fetching
             or (not self._is_divided and (number != member.fetches + 1 or worker in self._first.held))
-            or (ahead and lease and self.gate.holds_back)
+            or (ahead and lease and self._holds_back)
         ):
             held = not self._is_divided and worker in self._first.held
             raise ProtocolError(objection_to_fetch(self.member(worker), request, held))
@@ -76,7 +79,7 @@ class Granting(Roster):
             return self._fetch_part(request, member)
         if ahead:
             return [self._grant(worker, member, number, part)]
-        if not self._waiting and not self._merging and not self.gate.rounds and self._may_go(worker, member, part):
+        if not self._waiting and not self._merging and not self._rounds and self._may_go(worker, member, part):
             grant = self._grant(worker, member, number, part)
             return self._release([grant]) if self._wakes else [grant]
         member.fetching = True
@@ -107,8 +110,12 @@ class Granting(Roster):
             return True
         if self._left == 0:  # with a divided vector, all push their remaining work at the same time
             return not self._working or (self._is_divided and member.owed > 0)
+        if self._rounds:
+            return False
+        if not self._merging and not self._holds:
+            return True
         at = self._first if part < 0 else self.parts[part]
-        if self.gate.rounds or (self._merging and part != NO_PART and at.merging.holds(worker)):
+        if self._merging and part != NO_PART and at.merging.holds(worker):
             return False
         return not self._holds or self.gate.may_fetch(worker, at)
 
@@ -119,7 +126,7 @@ class Granting(Roster):
             if member.owed:
                 self._working.add(worker)  # it pushes its remaining work, and fetches again
             return Grant(worker, member.incarnation, number, version, 0, part=part)
-        if self.gate.rounds:
+        if self._rounds:
             steps, member.allotted = member.allotted, 0
         else:
             steps = self.gate.lease(worker, at) if self._leases else self.n_fetch

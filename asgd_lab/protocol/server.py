@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from asgd_lab.errors import ProtocolError
-from asgd_lab.protocol.gates import APPLY, Action, Gate, Verdict
+from asgd_lab.protocol.gates import Action, Gate, Verdict
 from asgd_lab.protocol.granting import Granting
 from asgd_lab.protocol.members import Budget, Member, objection_to_push
 from asgd_lab.protocol.messages import (
@@ -136,7 +136,7 @@ class Server(Granting):
         member = self._members[worker] = Member(incarnation + 1, sequence, taken, clock)
         if self._is_divided:
             member.pushed, member.numbers = [0] * len(self.parts), [sequence] * len(self.parts)
-        if self.gate.holds_back:
+        if self._holds_back:
             self._clocks.move(None, clock)
         if self._round_open and not self._first.merging.holds(worker):
             self._allot(worker, member, self.n_fetch)
@@ -153,7 +153,7 @@ class Server(Granting):
         self._owing.discard(worker)
         if self._left is not None:
             self._left += member.owed
-        if self.gate.holds_back:
+        if self._holds_back:
             self._clocks.move(member.clock, None)
         for at in self.parts:
             at.waiting.pop(worker, None)
@@ -204,7 +204,7 @@ class Server(Granting):
         count = at.counted(member, push) if self._is_divided else steps
         if number > member.sequence:
             member.sequence = number
-            if self.gate.holds_back:
+            if self._holds_back:
                 self._clocks.move(member.clock, member.clock + 1)
             member.clock += 1
         member.taken += count
@@ -217,10 +217,12 @@ class Server(Granting):
             self._working.discard(worker)
         if self.closed and (part <= 0 or number > member.first_applied):
             return [at.dropped(push, count, Reason.OVER)]
-        verdict = self.gate.on_push(push, at) if self._judges else APPLY
-        if type(verdict) is not Verdict:
-            raise ProtocolError(f"on_push of {self.gate!r} must be APPLY, HOLD, KEEP or drop(...); got {verdict!r}")
-        action, reason, returns = verdict
+        action = _APPLY
+        if self._judges:
+            verdict = self.gate.on_push(push, at)
+            if type(verdict) is not Verdict:
+                raise ProtocolError(f"on_push of {self.gate!r} must be APPLY, HOLD, KEEP or drop(...); got {verdict!r}")
+            action, reason, returns = verdict
         if action is _APPLY or self.closed:
             answers = self._applied(at, (push,), at.apply((push,), (count,)))
         elif action == Action.HOLD:
@@ -275,7 +277,7 @@ class Server(Granting):
             for at in self.parts if self._merging else ():
                 if at.merging.entries and self.gate.complete(at):
                     answers += self._merge(at)
-            if self.gate.rounds:
+            if self._rounds:
                 if self._round_open and not self._owing:
                     self._round_open = False
                 if self._waiting and not self._round_open and self._left != 0 and not self.closed:

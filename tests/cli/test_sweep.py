@@ -185,7 +185,7 @@ def test_a_bug_in_one_point_is_a_failure_with_a_log(tmp_path: Path, monkeypatch:
         "    def forward(self, x):\n"
         "        counts = self.training and len(x) == 8\n"
         "        Fragile.calls += counts\n"
-        "        if counts and Fragile.calls > 300: raise ValueError('worn out')\n"  # after the start's checks
+        "        if counts and Fragile.calls > 900: raise ValueError('worn out')\n"  # after the start's checks
         "        return super().forward(x.flatten(1))\n"
         "def make(num_classes):\n"
         "    return Fragile(64, num_classes)\n"

@@ -152,7 +152,9 @@ class SimWorker(Alarm):
         """All that others have to do with it is over; it is done at its own `done`, now or later."""
         if self._records and type(exchange) is Push:
             self.rows.push(exchange)
-        if self.client.hear(exchange.answer):
+        client, awaits = self.client, self.client.awaits
+        if awaits is not None and self.exchanges[awaits] is exchange:
+            client.take(awaits, exchange.answer)
             exchange.in_flight = False  # inlined: `_take`
             unsettled, self._unsettled = self._unsettled, exchange
             if unsettled is not None:
@@ -161,6 +163,8 @@ class SimWorker(Alarm):
                 self._fetched(exchange)  # type: ignore[arg-type]
             done, since = exchange.done, self._since
             self.resume(done if done > since else since)
+        else:
+            client.hear(exchange.answer)
 
     def _take(self, exchange: Exchange) -> None:
         """The program takes the answer: charge the time of the wait, and let a fetch take effect."""
