@@ -59,25 +59,27 @@ class Granting(Roster):
         raise NotImplementedError
 
     def on_fetch(self, request: FetchRequest) -> list[Answer]:
-        """A worker asks for parameters, a lease, or both; a lease asked for `ahead` of its need never waits."""
+        """A worker asks for parameters, a lease, or both.
+
+        A lease asked for `ahead` of its need waits for nothing but the end of the worker's own push, if it is held.
+        """
         worker, incarnation, number, ahead, part, lease, stopped, _, _ = request
         member = self._members.get(worker)
         if (
             member is None
             or incarnation != member.incarnation
             or member.fetching
-            or (not self._is_divided and (number != member.fetches + 1 or worker in self._first.held))
+            or (number != member.fetches + 1 and not self._is_divided)
             or (ahead and lease and self._holds_back)
         ):
-            held = not self._is_divided and worker in self._first.held
-            raise ProtocolError(objection_to_fetch(self.member(worker), request, held))
+            raise ProtocolError(objection_to_fetch(self.member(worker), request))
         if number > member.fetches:
             member.fetches = number
         if stopped:
             self._return(worker, member, request)
         if not lease:
             return self._fetch_part(request, member)
-        if ahead:
+        if ahead and (self._is_divided or worker not in self._first.held):
             return [self._grant(worker, member, number, part)]
         if not self._waiting and not self._merging and not self._rounds and self._may_go(worker, member, part):
             grant = self._grant(worker, member, number, part)

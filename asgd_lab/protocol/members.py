@@ -130,12 +130,12 @@ class Kept:
         self.entries.clear()
 
 
-def objection_to_fetch(member: Member, request: FetchRequest, held: bool) -> str:
-    """The fault of a refused fetch; a push of the worker is `held` or not."""
+def objection_to_fetch(member: Member, request: FetchRequest) -> str:
+    """The fault of a refused fetch."""
     worker, incarnation, number = request[:3]
     if incarnation != member.incarnation:
         return f"worker {worker} fetches as incarnation {incarnation}, not {member.incarnation}"
-    if member.fetching or held:
+    if member.fetching:
         return f"worker {worker} fetches while it waits for an answer"
     if number != member.fetches + 1 and not member.numbers:
         return f"worker {worker} sends fetch {number}, not {member.fetches + 1}"

@@ -69,7 +69,7 @@ GATES = st.one_of(
 def algorithm(draw: st.DrawFn) -> Algorithm:
     name = draw(st.sampled_from(["asgd", "downpour", "ssp", "sync_sgd", *["gate"] * 4]))
     keys: dict[str, Any] = {
-        "name": "asgd" if name == "gate" else name,
+        "name": draw(st.sampled_from(["asgd", "downpour"])) if name == "gate" else name,
         "push": draw(st.sampled_from(["delta", "gradient"])),
     }
     keys["rule"] = ["add"] if keys["push"] == "delta" else [{"name": "sgd", "lr": 1.0}]

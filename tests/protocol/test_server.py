@@ -413,6 +413,9 @@ def test_the_server_refuses_whoever_waits_for_an_answer() -> None:
     desk, _ = lock_step(2, 1, minibatches(100), 1.0, 2.0)
     desk.fetch(0)
     desk.push(0)
+    with pytest.raises(ProtocolError, match="worker 0 pushes while it waits"):
+        desk.push(0)
+    assert desk.fetch(0) == [], "it waits for the end of its push"
     with pytest.raises(ProtocolError, match="worker 0 fetches while it waits"):
         desk.fetch(0)
     with pytest.raises(ProtocolError, match="worker 0 pushes while it waits"):
