@@ -85,7 +85,7 @@ class Granting(Roster):
             grant = self._grant(worker, member, number, part)
             return self._release([grant]) if self._wakes else [grant]
         member.fetching = True
-        self._waiting[worker] = number, part
+        self._waiting[worker] = number, part, ahead
         self._wait(worker)
         return self._release([])
 

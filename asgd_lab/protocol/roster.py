@@ -36,7 +36,8 @@ class Roster:
         self._past: dict[int, tuple[int, int, int]] = {}  # a worker that left -> last incarnation, push, minibatches
         self._owing: set[int] = set()  # members that owe minibatches
         self._working: set[int] = set()  # members that owe minibatches and do not wait for a fetch
-        self._waiting: dict[int, tuple[int, int]] = {}  # worker -> number and part of a lease's request, as they came
+        # The number, part and `ahead` of each worker's waiting request for a lease, in order of arrival.
+        self._waiting: dict[int, tuple[int, int, bool]] = {}
         self._idle: set[int] = set()  # members that wait for an answer
         self._clocks = Clocks()
 

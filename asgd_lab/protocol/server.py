@@ -282,9 +282,9 @@ class Server(Granting):
                     self._round_open = False
                 if self._waiting and not self._round_open and self._left != 0 and not self.closed:
                     self._open_round()
-            for worker, (number, part) in list(self._waiting.items()):
+            for worker, (number, part, ahead) in list(self._waiting.items()):
                 member = self._members[worker]
-                if self._may_go(worker, member, part):
+                if (ahead and worker not in self._first.held) or self._may_go(worker, member, part):
                     del self._waiting[worker]
                     member.fetching = False
                     if self._is_divided:
