@@ -27,7 +27,6 @@ class Granting(Roster):
         "_wakes",
         "closed",
         "gate",
-        "now_ns",
         "parameters",
         "parts",
         "wake_ns",
@@ -44,7 +43,6 @@ class Granting(Roster):
         # By the part of a message: ALL is the index of the last part, which is the only one.
         self.parts = [Part(index if parts else ALL, self, one, gate.keeps) for index, one in enumerate(each)]
         self._first, self._is_divided = self.parts[0], parts > 0
-        self.now_ns = 0  # when the current message was heard
         self.wake_ns: int | None = None  # the time on the run's clock at which it wants a Wake; None: never
         self.closed = False
         self._merging = 0  # pushes that are held or kept

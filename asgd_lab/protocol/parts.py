@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Sequence
-from typing import Protocol
 
 from asgd_lab.errors import ProtocolError
 from asgd_lab.protocol.members import Kept, Member, objection_to_push
 from asgd_lab.protocol.messages import DROPPED, KEPT, Ack, Answer, PushRequest, Reason, new
 from asgd_lab.protocol.parameters import Parameters
+from asgd_lab.protocol.roster import Roster
 
 
 def spans(size: int, parts: int) -> list[slice]:
@@ -24,34 +24,12 @@ def spans(size: int, parts: int) -> list[slice]:
 _NONE = Reason.NONE  # a name that is looked up for every push
 
 
-class Books(Protocol):
-    """The server, as far as a part needs it."""
-
-    now_ns: int
-    n_fetch: int
-
-    @property
-    def members(self) -> Collection[int]:
-        """The workers that have joined and not left."""
-
-    @property
-    def slowest(self) -> int:
-        """The rounds that the slowest member has pushed."""
-
-    @property
-    def owing(self) -> Collection[int]:
-        """The members that owe minibatches."""
-
-    def member(self, worker: int) -> Member:
-        """The state of a member."""
-
-
 class Part:
     """The versions of one part, and the pushes that wait to be merged into the next. It is the View of a gate."""
 
     __slots__ = ("_books", "held", "merging", "parameters", "part", "version", "version_ns", "waiting")
 
-    def __init__(self, part: int, books: Books, parameters: Parameters | None, copies: int) -> None:
+    def __init__(self, part: int, books: Roster, parameters: Parameters | None, copies: int) -> None:
         """`copies`: of pushes that are kept, at most."""
         self.part, self._books, self.parameters = part, books, parameters
         self.version = 0

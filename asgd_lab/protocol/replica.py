@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from asgd_lab.errors import ProtocolError
 from asgd_lab.protocol.codecs import Codec
 from asgd_lab.protocol.messages import ALL, NO_PART, PushRequest, new
 from asgd_lab.protocol.parts import spans
-from asgd_lab.protocol.vectors import Vectors
+from asgd_lab.protocol.vectors import InSpans, Vectors
 
 
 @dataclass(slots=True, eq=False)
@@ -178,7 +178,7 @@ class Replica:
 
     def measure(self, part: int = ALL) -> None:
         """update <- all work since the last push, which now counts as pushed: of the whole vector, or of one part."""
-        if self.parts:
+        if self.parts or part != ALL:
             self._measure_parts(part)
             return
         steps = self.unpushed
@@ -210,30 +210,40 @@ class Replica:
 
         The anchor is where it was put last: at a push, the parameters; so the progress is that since the push.
         The next update of this part is measured against the `anchor`: the center as fetched, or the merged parameters.
-        The vectors must be `Anchored`.
+        The vectors must have single parts, as `Anchored`.
         """
-        place = self.parts[part]
+        place = self._place(part)
         place.base = place.version
         if self.vectors is not None:
-            merging: Any = self.vectors
-            merging.merge(place.span, own, center, progress, anchor)
+            self._in_spans().merge(place.span, own, center, progress, anchor)
 
     def _measure_parts(self, part: int) -> None:
         """Measure one part, or all of them."""
-        if not (self.unpushed if part == ALL else self.parts[part].unpushed):
+        if not (self.unpushed if part == ALL else self._place(part).unpushed):
             raise self._nothing()
         self.sequence += 1
         if self.vectors is not None:
             if part == ALL:
                 self.vectors.measure()
             else:
-                measuring: Any = self.vectors
-                measuring.measure_span(self.parts[part].span)
+                self._in_spans().measure_span(self.parts[part].span)
         for each in range(len(self.parts)) if part == ALL else (part,):
             self._arriving_of(each)
         self.unpushed = max(place.unpushed for place in self.parts)
         if not self.unpushed:
             self.base = self.version
+
+    def _place(self, part: int) -> Place:
+        """The place in one part; ProtocolError if there is no such part."""
+        if not 0 <= part < len(self.parts):
+            raise ProtocolError(f"worker {self.worker} names part {part} of {len(self.parts)}")
+        return self.parts[part]
+
+    def _in_spans(self) -> InSpans:
+        """The vectors, if they have updates of single parts; else ProtocolError."""
+        if not isinstance(self.vectors, InSpans):
+            raise ProtocolError(f"{type(self.vectors).__name__} has no updates of single parts; use Anchored")
+        return self.vectors
 
     def _nothing(self) -> ProtocolError:
         return ProtocolError(f"worker {self.worker} has nothing to push; after a stop its program fetches again")

@@ -23,12 +23,14 @@ class Roster:
         "_waiting",
         "_working",
         "n_fetch",
+        "now_ns",
         "wasted",
     )
 
     def __init__(self, n_fetch: int, minibatches: int | None) -> None:
         """`minibatches`: of the budget, if it limits them."""
         self.n_fetch = n_fetch  # the minibatches of a lease, unless the gate or the budget decides otherwise
+        self.now_ns = 0  # on the run's clock, when the current message was heard
         self.wasted = 0  # minibatches taken in stopped leases
         self._left = minibatches  # of the budget, not leased yet
         self._round_open = False  # has a round been allotted, and is not over?

@@ -4,10 +4,10 @@ No thread, clock or socket in this file. It decides membership, order, versions,
 
 The course of a run: a worker joins, and then alternates between fetches and pushes. A fetch is granted with a number of
 minibatches; until they are pushed, the worker *owes* them. A push is applied at once (and makes a version), or held or
-kept until it is merged into a version, or dropped. A fetch waits if the gate holds it back. It also waits if the whole
-budget is leased while another worker still works: if that worker dies, its share goes to the waiting ones; when no
-worker works any more, they are granted 0 minibatches: a worker then pushes its remaining work and fetches again, or
-leaves if it has none.
+kept until it is merged into a version, or dropped. A fetch waits if the gate holds it back, and while a push of its
+worker is held. It also waits if the whole budget is leased while another worker still works: if that worker dies, its
+share goes to the waiting ones; when no worker works any more, they are granted 0 minibatches: a worker then pushes its
+remaining work and fetches again, or leaves if it has none.
 
 The gate decides whether a fetch is granted, the fate of a push, the size of a lease, and stops of leases. Held and kept
 pushes are merged when the gate calls them complete, and when all members wait, so that no one waits for ever. With a
@@ -78,9 +78,8 @@ class Server(Granting):
         self.minibatches = 0  # in versions
         self.finished = False  # no push will make a version any more: closed, or all minibatches are pushed
         self.failure: str | None = None  # the reason, if it has closed a run that makes no progress
-        self._counted = self._in_vain = (
-            0  # minibatches in versions at the last drop or stop, and the drops and stops since
-        )
+        self._in_vain = 0  # drops and stops since a minibatch went into a version
+        self._counted = 0  # the minibatches in versions at the last of them
         self._updates = budget.updates
         self._judges = type(gate).on_push is not Gate.on_push
         self._releases = self._wakes or self._is_divided  # after every message

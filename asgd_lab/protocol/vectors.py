@@ -14,7 +14,7 @@ The backend chooses their memory. P is the length of the flat parameter vector, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -49,6 +49,19 @@ class Vectors(Protocol):
 
     def restore(self, kept: Sequence[Tensor]) -> None:
         """Restore the vectors from another's `kept`."""
+
+
+@runtime_checkable
+class InSpans(Vectors, Protocol):
+    """Vectors whose updates and fetches may be of one span."""
+
+    def measure_span(self, span: slice) -> None:
+        """Write into `update` all work in this span since the last push."""
+
+    def merge(
+        self, span: slice, own: float, center: float, progress: float, anchor: Literal["center", "params"]
+    ) -> None:
+        """Mix the center, as fetched, with the parameters of this span; see `Replica.merge`."""
 
 
 class Delta:
@@ -158,7 +171,6 @@ class Anchored:
     def merge(
         self, span: slice, own: float, center: float, progress: float, anchor: Literal["center", "params"]
     ) -> None:
-        """See `Replica.merge`."""
         params, fetched, before = self.params[span], self.center[span], self.anchor[span]
         if progress:
             torch.sub(params, before, out=before)

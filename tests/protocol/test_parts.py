@@ -28,7 +28,7 @@ from asgd_lab.protocol.members import Budget
 from asgd_lab.protocol.messages import DROPPED, KEPT, Ack, Answer, FetchRequest, Join, PushRequest, Reason
 from asgd_lab.protocol.replica import Replica
 from asgd_lab.protocol.server import Server
-from asgd_lab.protocol.vectors import Anchored
+from asgd_lab.protocol.vectors import Anchored, Delta
 from tests.backends.stopping import Impatient
 
 from .toys import Counting, CountingLearner, built
@@ -310,6 +310,18 @@ def test_more_than_was_leased_is_refused_for_each_part() -> None:
         server.hear(PushRequest(0, 1, 2, 0, 2, 0.0, 0.0, part=1))
     with pytest.raises(ProtocolError, match="a gate of rounds"):
         Server(gates.lock_step(), 4, Budget(), parts=2)
+
+
+def test_a_part_that_is_not_there_and_vectors_without_parts_are_told() -> None:
+    replica = Replica(0, Delta(torch.zeros(4), torch.zeros(4), torch.zeros(4)), parts=2)
+    replica.granted = replica.steps = 1
+    replica.trained(0.0, 0.0)
+    with pytest.raises(ProtocolError, match="names part 2 of 2"):
+        replica.measure(2)
+    with pytest.raises(ProtocolError, match="Delta has no updates of single parts; use Anchored"):
+        replica.measure(1)
+    with pytest.raises(ProtocolError, match="names part 0 of 0"):
+        Replica(0).merge(0, own=0.0, center=1.0)
 
 
 def _fragments_of(workers: Iterable[int], parts: int, own: float, center: float, progress: float) -> Tensor:
