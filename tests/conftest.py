@@ -10,7 +10,9 @@ import atexit
 import os
 import shutil
 import signal
+import sys
 import tempfile
+from collections.abc import Iterator
 
 import hypothesis
 import pytest
@@ -26,6 +28,7 @@ os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="asgd-lab-tests-")  # the
 atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 hypothesis.settings.register_profile("lab", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("lab")
+_TEMPORARY = os.path.join(tempfile.gettempdir(), "pytest-of-")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,3 +44,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     slow.mark(items)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Iterator[None]:
+    """Forget modules that a test has written and imported: another test may write one of the same name."""
+    known = set(sys.modules)
+    result = yield
+    for name in set(sys.modules) - known:
+        if (getattr(sys.modules[name], "__file__", None) or "").startswith(_TEMPORARY):
+            del sys.modules[name]
+    return result
