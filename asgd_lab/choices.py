@@ -10,6 +10,7 @@ import copyreg
 import functools
 import inspect
 import operator
+import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, NoReturn, get_args
@@ -18,7 +19,7 @@ from pydantic import ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandl
 from pydantic_core import PydanticCustomError, PydanticKnownError, core_schema
 
 from asgd_lab.configuration import Part, refuse
-from asgd_lab.errors import ProtocolError, RunFailed, ScenarioError
+from asgd_lab.errors import ProtocolError, RunFailed, ScenarioError, refusal
 from asgd_lab.trust import Named, is_plugin, is_trusted, plugins
 
 USERS_NAME = r"^[^:\s]+:[^:\s]+$"  # package.module:Name
@@ -266,11 +267,20 @@ def failing(what: str) -> Iterator[None]:
 
 
 def fail(what: str, error: Exception) -> NoReturn:
-    """Raise a `RunFailed` from an error of a user's code; an error of our own types as it is."""
+    """Raise a `RunFailed` from an error of a user's code; raise as it is an error of our own types, and a refusal of
+    the operating system that the user's code had no part in.
+    """
     if isinstance(error, ProtocolError | RunFailed | ScenarioError):
+        raise error
+    if refusal(error) is not None and not _passes_users_code(error):
         raise error
     said = " ".join(f"{type(error).__name__}: {error}".split())
     raise RunFailed(f"{what} failed: {said[:300]}") from error
+
+
+def _passes_users_code(error: Exception) -> bool:
+    theirs = {found.__module__ for _, _, found in loaded()}
+    return any(frame.f_globals.get("__name__") in theirs for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def unread(part: Part) -> Named:

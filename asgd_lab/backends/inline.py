@@ -250,7 +250,6 @@ class _Book(Observer):
             self._note(answer, "push", answer.number, answer.version, answer.staleness, answer.steps, size)
 
     def minibatch(self, replica: Replica, step: int, loss: float, error: float) -> None:
-        """Note a minibatch."""
         if self.record.recording.keep_round(replica.sequence + 1):
             self.record.minibatches.add((replica.worker, step, self.now, loss, error))
 
@@ -292,6 +291,9 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
     params = lab.parameters.cpu().numpy() if task.size else None
     facts = {"clock": "effects", **devices.facts(scenario)}
     outcome = Outcome(book.statistics, book.end, lab.server.version, params, {}, facts, status, failure)
+    if lab.algorithm.gate.needs_clock:
+        said = "reads times or speeds, and backend inline has no clock: all are 0"
+        outcome.doubts = [f"algorithm.name: the gate of {scenario.algorithm.name} {said}"]
     with outcome.evaluating(record):
         outcome.evaluate(task, record, {} if lab.first is None else lab.first.buffers(), initial.device)
     return outcome

@@ -59,7 +59,7 @@ class Outcome:
     facts: dict[str, Any]
     status: Literal["done", "interrupted", "failed"] = "done"
     failure: str | None = None
-    doubts: Sequence[str] = ()  # see `Task.doubts`
+    doubts: Sequence[str] = ()  # of the backend; see also `Task.doubts`
 
     @contextlib.contextmanager
     def evaluating(self, record: RunDirectory) -> Iterator[None]:
@@ -85,7 +85,7 @@ class Outcome:
         """Evaluate the last version, if there is one, on that device with the first worker's buffers, for the table and
         the summary.
         """
-        self.doubts = task.doubts
+        self.doubts = [*self.doubts, *task.doubts]
         if self.params is None:
             return
         if buffers:

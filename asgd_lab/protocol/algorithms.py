@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
+from asgd_lab.errors import ScenarioError
 from asgd_lab.protocol import programs, rules
 from asgd_lab.protocol.codecs import Codec
 from asgd_lab.protocol.effects import Program
@@ -40,6 +41,9 @@ class Algorithm:
 
     def __post_init__(self) -> None:
         rules.check(self.rule, self.pushes, self.gate.collects)
+        if self.depth > 1 and self.gate.collects and not self.gate.keeps:
+            message = f"a worker may have {self.depth} pushes in flight, and a gate holds one of a worker at most"
+            raise ScenarioError(f"{message}; let it keep pushes, or give depth 1")
 
 
 class Stated(Protocol):

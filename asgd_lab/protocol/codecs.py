@@ -46,5 +46,5 @@ class Cast(Codec):
         return self.size_bytes(update.numel())
 
     def size_bytes(self, elements: int) -> int:
-        """Two for each."""
+        """The bytes of so many values in this type."""
         return self.dtype.itemsize * elements

@@ -83,17 +83,19 @@ class Gate:
     """No worker waits for another, and each push makes a version. Subclasses override methods.
 
     A subclass is a frozen dataclass without a decorator: its annotated fields are its constructor's arguments. Its
-    facts are `holds_back`, `collects`, `keeps` and `rounds`; `Member` has the books on a worker.
+    facts are `holds_back`, `collects`, `keeps`, `rounds` and `needs_clock`; `Member` has the books on a worker.
     """
 
     holds_back = False
     """Whether a fetch may have to wait for other workers; then no fetch may ask ahead."""
     collects = False
-    """Whether a version may be made from several pushes."""
+    """Whether a version may be made from several pushes: whether it holds or keeps any."""
     keeps = 0
     """The most pushes that it keeps at once while their workers continue: the server has as many copies."""
     rounds = False
     """Whether minibatches are leased in rounds, to all members together, at the first fetch of a round."""
+    needs_clock = False
+    """Whether it reads times or speeds: without a clock, as inline, all are 0, and the run warns."""
 
     def __init_subclass__(cls) -> None:
         for name in inspect.get_annotations(cls):  # a value of this class is no default of a field there

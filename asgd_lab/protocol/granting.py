@@ -81,7 +81,9 @@ class Granting(Roster):
             return [self._grant(worker, member, number, part)]
         if not self._waiting and not self._merging and not self._rounds and self._may_go(worker, member, part):
             grant = self._grant(worker, member, number, part)
-            return self._release([grant]) if self._wakes else [grant]
+            if self._wakes:
+                self._plan_wake()
+            return [grant]
         member.fetching = True
         self._waiting[worker] = number, part, ahead
         self._wait(worker)
@@ -153,6 +155,12 @@ class Granting(Roster):
                 self._go_on(worker, member)
             answers.append(Grant(worker, member.incarnation, number, at.version, 0, at.pin(worker), at.part))
         return answers
+
+    def _plan_wake(self) -> None:
+        """Ask the gate for the time of the next Wake."""
+        wake_ns = None if self.closed else self.gate.wake_ns(self._first)
+        # The gate has just been asked what is due by now: a time that has come would only be asked for again.
+        self.wake_ns = wake_ns if wake_ns is not None and wake_ns > self.now_ns else None
 
     def _stopped(self) -> list[Answer]:
         """Stops for workers whose lease the gate ends now, each once."""

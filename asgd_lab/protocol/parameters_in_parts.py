@@ -76,7 +76,7 @@ class InParts:
 
     @property
     def counting(self) -> bool:
-        """See `Parameters`."""
+        """Whether updates are only counted; see `Parameters`."""
         return self.parts[0].counting
 
     @counting.setter

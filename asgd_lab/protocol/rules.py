@@ -40,7 +40,7 @@ class Workspace:
         self._scratch: Tensor | None = None
 
     def scratch(self) -> Tensor:
-        """The second vector."""
+        """(P,) a second vector beside `out`, made at its first use."""
         if self._scratch is None or self._scratch.numel() != self.out.numel():
             self._scratch = torch.empty_like(self.out)
         return self._scratch

@@ -59,7 +59,6 @@ class Server(Granting):
         "_in_vain",
         "_judges",
         "_losses",
-        "_releases",
         "_targets",
         "_updates",
         "budget",
@@ -82,7 +81,6 @@ class Server(Granting):
         self._counted = 0  # the minibatches in versions at the last of them
         self._updates = budget.updates
         self._judges = type(gate).on_push is not Gate.on_push
-        self._releases = self._wakes or self._is_divided  # after every message
         self._errors = Window(budget.target_window, budget.target_error)
         self._losses = Window(budget.target_window, budget.target_loss)
         self._targets = [each for each in (self._errors, self._losses) if each.target is not None]
@@ -224,6 +222,8 @@ class Server(Granting):
             action, reason, returns = verdict
         if action is _APPLY or self.closed:
             answers = self._applied(at, (push,), at.apply((push,), (count,)))
+        elif action != Action.DROP and not self.gate.collects:
+            raise ProtocolError(f"{self.gate!r} holds or keeps pushes, so its class must say: collects = True")
         elif action == Action.HOLD:
             self._merging += 1
             at.hold(push, count)
@@ -242,7 +242,11 @@ class Server(Granting):
             answers += self._end_if_in_vain(1)
         if self._left == 0 and not self._owing and not self._merging:
             self.finished = True
-        return self._release(answers) if self._waiting or self._merging or self._releases else answers
+        if self._waiting or self._merging or self._is_divided:
+            return self._release(answers)
+        if self._wakes:
+            self._plan_wake()
+        return answers
 
     # ------------------------------------------------------------------ inside
 
@@ -300,9 +304,7 @@ class Server(Granting):
                 if at.merging.entries:
                     answers += self._merge(at)
         if self._wakes:
-            wake_ns = None if self.closed else self.gate.wake_ns(self._first)
-            # The gate has just been asked what is due by now: a time that has come would only be asked for again.
-            self.wake_ns = wake_ns if wake_ns is not None and wake_ns > self.now_ns else None
+            self._plan_wake()
         return answers
 
     def _merge(self, at: Part) -> list[Answer]:

@@ -75,7 +75,7 @@ class Delta:
         self.params, self.center, self.update = params, center, update
 
     def adopt(self, pending: bool) -> None:
-        """params <- center."""
+        """Let params <- center."""
         self.params.copy_(self.center)
 
     def measure(self) -> None:
@@ -183,11 +183,11 @@ class Anchored:
         """Forget unpushed work: the next `adopt` overwrites it."""
 
     def kept(self) -> list[Tensor]:
-        """Parameters and anchor."""
+        """The vectors to keep: parameters and anchor."""
         return [self.params, self.anchor]
 
     def restore(self, kept: Sequence[Tensor]) -> None:
-        """Restore both."""
+        """Restore parameters and anchor."""
         for mine, saved in zip((self.params, self.anchor), kept, strict=False):
             mine.copy_(saved)
 
@@ -212,7 +212,7 @@ class GradientSum:
         self.gradients.zero_()
 
     def discard(self) -> None:
-        """Gradients <- 0."""
+        """Let the sum of gradients <- 0."""
         self.gradients.zero_()
 
     def kept(self) -> list[Tensor]:
@@ -220,7 +220,7 @@ class GradientSum:
         return [self.gradients]
 
     def restore(self, kept: Sequence[Tensor]) -> None:
-        """Restore the sum."""
+        """Restore the sum of gradients."""
         if kept:
             self.gradients.copy_(kept[0])
 

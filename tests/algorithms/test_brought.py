@@ -88,6 +88,18 @@ class Grumpy(gates.Gate):
 class Gated(Plain):
     def sentence(self, rule):
         return blocking(self, Grumpy(), rule)
+class Holding(Plain):
+    def sentence(self, rule):
+        class Holds(gates.Gate):
+            def on_push(self, push, server):
+                return gates.HOLD
+        return blocking(self, Holds(), rule)
+class Deep(Plain):
+    collects = True
+    def sentence(self, rule):
+        class Holds(gates.Gate):
+            collects = True
+        return dataclasses.replace(blocking(self, Holds(), rule), depth=2)
 class Sleepy(gates.Gate):
     def wake_ns(self, server):
         return 10_000_000 if server.version < 3 else None
@@ -269,6 +281,8 @@ def test_a_changed_source_is_told_when_a_run_is_repeated(folder: Path) -> None:
             "broken:Failing fails when it is tried: worker 0: the program",
         ),
         ("{name: 'broken:Strange', n_sync: 1}", "worker 0 yields 'fetch', which is no effect"),
+        ("{name: 'broken:Holding', n_sync: 1}", "holds or keeps pushes, so its class must say: collects = True"),
+        ("{name: 'broken:Deep', n_sync: 1}", "algorithm.name: a worker may have 2 pushes in flight, and a gate holds"),
         ("{name: 'broken:Hasty', n_sync: 1}", "broken:Hasty fails when it is tried: "),
         (
             "{name: asgd, n_sync: 1, rule: ['broken:Stumbling']}",
@@ -325,6 +339,7 @@ def test_one_that_never_ends_is_not_tried_for_ever(folder: Path) -> None:
             "the program of broken:Failing failed: LookupError: no program",
         ),
         ("{name: 'broken:Greedy', n_sync: 1, after: 22}", "pushes 6 minibatches and owes 1"),
+        ("{name: 'broken:Gated', n_sync: 1}", "broken:Gated failed: LookupError: no gate"),
         (
             "{name: asgd, n_sync: 1, rule: [{name: 'broken:Stumbling', after: 50}]}",
             "the rule broken:Stumbling failed: LookupError: no step",

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from asgd_lab.cli import app
 
-PATIENCE_S = 60.0
+PATIENCE_S = 240.0
 
 QUADRATIC = """\
 name: bowl

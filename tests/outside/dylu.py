@@ -4,6 +4,8 @@ from asgd_lab import extending as lab
 
 
 class BySpeed(lab.Gate):
+    needs_clock = True
+
     def lease(self, worker: int, server: lab.View) -> int:
         own, fastest = server.member(worker).speed, max(server.member(each).speed for each in server.members)
         return max(1, int(server.n_fetch * own / fastest)) if own else server.n_fetch

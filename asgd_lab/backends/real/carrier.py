@@ -74,7 +74,7 @@ class Carrier:
         self._begin()
 
     def close(self) -> None:
-        """No more rows."""
+        """Close the files of rows, and show that the worker has left."""
         self.effects.close()
         if self.minibatches is not None:
             self.minibatches.close()

@@ -122,7 +122,6 @@ class LoggedServer:
         return len(self._log)
 
     def close(self) -> None:
-        """Close the log."""
         self._log.close()
 
     def commit(

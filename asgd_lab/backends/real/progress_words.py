@@ -60,7 +60,7 @@ class Words:
 
 
 def progress(progress: Words) -> Progress:
-    """One look."""
+    """A look at the run, for whoever watches it."""
     start_ns = int(progress.server[Words.START_NS])
     now = now_ns() - start_ns if start_ns else 0
     losses = progress.loss[:, 0][progress.worker[:, Words.STEPS] > 0]

@@ -6,10 +6,12 @@ hears the death of its supervisor.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 from time import monotonic_ns as now_ns
 from typing import Any
 
+from asgd_lab import choices
 from asgd_lab.backends.build import build_algorithm
 from asgd_lab.backends.event_log import Attach
 from asgd_lab.backends.real.emulation import Arrivals
@@ -40,7 +42,9 @@ from asgd_lab.protocol.messages import (
 def main(plan: Plan, place: Any) -> None:
     """The process: wait until every worker is ready, start the clock, serve until all have left."""
     settle(plan, "server")
-    ServerProcess(plan, place).run()
+    brought = ", ".join(choices.brought(plan.scenario.algorithm))
+    with choices.failing(brought) if brought else contextlib.nullcontext():
+        ServerProcess(plan, place).run()
 
 
 class ServerProcess:

@@ -68,7 +68,6 @@ class Meter:
         self.samples: list[tuple[float, float]] = [(0.0, 0.0)]
 
     def sample(self) -> None:
-        """Take a sample."""
         self.samples.append(self._read())
 
     def thin(self) -> None:
@@ -108,7 +107,6 @@ class Meters:
         self.times_ns = [0]
 
     def add(self, name: str, read: Callable[[], tuple[float, float]]) -> None:
-        """Add a meter."""
         self._meters.append(Meter(name, read))
 
     def start(self) -> None:

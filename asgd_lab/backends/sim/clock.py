@@ -121,6 +121,5 @@ class Timer(Alarm):
         self.set(clock, clock.now + delay_ns, Timer.ring)
 
     def ring(self) -> None:
-        """Call the function."""
         self._clock.background -= self._background
         self._call()

@@ -92,7 +92,7 @@ class Queue:
 
     @property
     def busy_ns(self) -> int:
-        """Until now."""
+        """Time of service until now."""
         return self.busy_sum - max(0, self.free_at - max(self.clock.now, self.down_until))
 
     @property
@@ -171,7 +171,7 @@ class OnCores(Queue):
 
     @property
     def busy_ns(self) -> int:
-        """Until now."""
+        """Time of service until now."""
         return self.busy_sum + (self.clock.now - self._since if self._serving else 0)
 
     def submit(self, request: Request) -> None:

@@ -44,19 +44,19 @@ class SharedMemory:
         self.words = Words(self.workers, self._buffer.map(writable=True))
 
     def slot(self, index: int, writable: bool = False) -> Tensor:
-        """(P,) see `Memory`."""
+        """(P,) for a version, as in `Memory`."""
         return self._slots.vector(index, writable)
 
     def state(self, index: int) -> Tensor:
-        """(P,) likewise."""
+        """(P,) as in `Memory`."""
         return self._states.vector(index, writable=True)
 
     def scalar(self, index: int) -> Tensor:
-        """() likewise."""
+        """() as in `Memory`."""
         return self._scalars.vector(index, writable=True).view(torch.float64)[0]
 
     def copy(self, index: int) -> Tensor:
-        """(P,) likewise."""
+        """(P,) as in `Memory`."""
         return self._copies.vector(index, writable=True)
 
     def mailbox(self, worker: int, buffer: int, writable: bool = False) -> Tensor:

@@ -54,14 +54,14 @@ class SocketEnd:
         return self._memory.mailbox(self._worker, buffer, writable=True)
 
     def send(self, message: FromWorker, sent_ns: int = 0, received_ns: int = 0) -> None:
-        """At once."""
+        """Send at once: no copy is waited for."""
         try:
             self._end.send(pack(message, sent_ns, received_ns))
         except (BrokenPipeError, ConnectionResetError):
             raise Closed from None
 
     def hear(self) -> Told:
-        """The next message."""
+        """The next message from the server."""
         try:
             data = self._end.recv(SIZE)
         except ConnectionResetError:
@@ -150,7 +150,7 @@ class SocketsEnd:
             self._words[worker, Words.STOPPED] = 0
 
     def report(self, sign: Sign, worker: int) -> None:
-        """At once."""
+        """Send at once: no copy is waited for."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._line.send(_REPORT.pack(sign, worker))
 
@@ -226,11 +226,11 @@ class Sockets:
         self._say(pack(Connected(worker)), [ours])
 
     def stop(self) -> None:
-        """A word on the line."""
+        """Tell the server to stop, by a word on the line."""
         self._say(pack(Close(Why.STOPPED)), [])
 
     def waitable(self) -> list[socket.socket]:
-        """The line."""
+        """The line to the server, to wait on; nothing after its end."""
         return [] if self._line is None else [self._line]
 
     def heard(self, ready: Sequence[Any]) -> tuple[Sign, int] | None:
@@ -247,13 +247,11 @@ class Sockets:
         return Sign(sign), worker
 
     def disconnect_server(self) -> None:
-        """Close the line."""
         if self._line is not None:
             self._line.close()
             self._line = None
 
     def disconnect_workers(self) -> None:
-        """Close their ends."""
         for end in self._ends.values():
             end.close()
         self._ends.clear()
