@@ -14,15 +14,15 @@ from asgd_lab.record.summary import params_sha256
 from asgd_lab.scenario import Scenario
 from asgd_lab.trust import Named
 
-_KEYS = {"data": "task.data_folder", "warm_start": "warm_start.run"}
+_KEYS = {"data": ("task.data_folder", "task.tokenizer"), "warm_start": ("warm_start.run",)}
 
 
 def inputs(scenario: Scenario) -> dict[str, Any]:
     """The inputs for the manifest. Only imported code is included: call it after the task has been built."""
     found: dict[str, Any] = {"folder": os.getcwd(), "code": code_sources.used(_named(scenario))}
-    data = tasks.digest_of(scenario.task)
+    data = tasks.facts_of(scenario.task)
     if data is not None:
-        found["data"] = {"sha256": data}
+        found["data"] = data
     warm = scenario.warm_start
     if warm is not None and warm.run is not None and scenario.task.learns:
         found["warm_start"] = {"run": warm.run, "params_sha256": _digest(saved(warm.run))}
@@ -51,7 +51,7 @@ def _digest(start: SavedModel) -> str:
 def changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """A line for data or a warm start that differs from the recorded one; inputs that were not recorded may differ."""
     lines = []
-    if "data" in recorded and recorded["data"] != now.get("data"):
+    if "data" in recorded and recorded["data"]["sha256"] != (now.get("data") or {}).get("sha256"):
         lines.append("task.dataset: the data have changed since")
     old, new = recorded.get("warm_start"), now.get("warm_start")
     if old is not None and (new is None or old["params_sha256"] != new["params_sha256"]):
@@ -61,4 +61,5 @@ def changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 def moved(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> set[str]:
     """Keys whose paths may differ, because their contents are the same."""
-    return {key for part, key in _KEYS.items() if part in recorded and part in now and not changes(recorded, now)}
+    same = [part for part in _KEYS if part in recorded and part in now and not changes(recorded, now)]
+    return {key for part in same for key in _KEYS[part]}

@@ -61,20 +61,19 @@ class ByKey(Part):
 Division = Annotated[SharedData | Sharded | Dirichlet | ByKey, Field(discriminator="name"), BareName()]
 
 
+DATASETS = (
+    *("digits", "fashion-mnist", "mnist", "kmnist", "fashion-mnist-pairs", "fashion-mnist-triples"),
+    *("cifar10", "cifar100", "svhn", "stl10", "usps", "qmnist", "emnist-balanced", "emnist-byclass", "emnist-bymerge"),
+    *("emnist-digits", "emnist-letters", "emnist-mnist", "image-folder", "csv", "numpy"),
+)
+"""Data sets by name; those behind emnist-mnist have options."""
+_WITH_OPTIONS = ("image-folder", "csv", "numpy")
+
+
 def _known_or_own(name: str) -> str:
-    known = (
-        "digits",
-        "mnist",
-        "kmnist",
-        "fashion-mnist",
-        "fashion-mnist-pairs",
-        "fashion-mnist-triples",
-        "image-folder",
-        "csv",
-    )
-    if ":" not in name and name not in known:
-        allowed = ", ".join(repr(each) for each in known)
-        refuse([("", f"must be {allowed} or package.module:factory; got {name!r}{meant(name, known)}")])
+    if ":" not in name and name not in DATASETS:
+        allowed = ", ".join(repr(each) for each in DATASETS)
+        refuse([("", f"must be {allowed} or package.module:factory; got {name!r}{meant(name, DATASETS)}")])
     return name
 
 
@@ -127,11 +126,12 @@ class Classification(Network):
     name: Literal["classification"]
     """This task's name."""
     dataset: Annotated[Text, AfterValidator(_known_or_own), Field(examples=["digits", "my_package.data:make"])]
-    """The images: digits (8 x 8, comes with scikit-learn), fashion-mnist, mnist and kmnist (28 x 28, read
-    from data_folder), two or three
-    of these at a time at 14 x 14, of 100 or 1,000 classes and without limit (fashion-mnist-pairs, -triples),
-    image-folder (files in train/CLASS and val/CLASS of data_folder, such as ILSVRC 2012), csv (a table of numbers in
-    data_folder), or
+    """The data: digits (8 x 8, comes with scikit-learn), fashion-mnist, mnist, kmnist, qmnist, emnist-* (28 x 28),
+    usps (16 x 16), cifar10, cifar100, svhn (32 x 32 in colour), stl10 (96 x 96), all as torchvision unpacks them in
+    data_folder; two or three images of Fashion-MNIST at a time at 14 x 14, of 100 or 1,000 classes and without limit
+    (fashion-mnist-pairs, -triples), image-folder (files in train/CLASS and val/CLASS of data_folder, such as ILSVRC
+    2012), csv (a table of numbers in data_folder), numpy (arrays train_images, train_labels, test_images, test_labels
+    in data_folder, files .npy or the members of one .npz), or
     package.module:factory, a function that returns a dict of tensors or arrays train_images, train_labels, test_images,
     test_labels, with samples in their first dimension. Integer and boolean inputs keep their type (but pixels, uint8 of
     (N, C, H, W), become float32); floating point becomes float32; integer labels become int64. This happens to each
@@ -139,7 +139,10 @@ class Classification(Network):
     dataset_options: dict[str, Any] = Field(default={})
     """Keywords for the data set's factory; for image-folder: resize, crop, flip, colours, ten_crops, test_samples,
     statistics_samples, threads, ahead; for csv: file, label (a column's name, or its position from 0; default: the
-    last), key (a column, see data: by_key), test_file, or test_share and seed, header (default: true), delimiter."""
+    last), key (a column, see data: by_key), test_file, or test_share and seed, header (default: true), delimiter,
+    standardise (each input by its mean and deviation in the training samples; default: false), integers (inputs are
+    whole numbers, and stay so; default: false); for numpy: file (.npz), the names of the four arrays, channels (last
+    for pixels of (N, H, W, C)), standardise (pixels)."""
     data_folder: Annotated[Text | None, Folder()] = None
     """The folder of the data set's files; null: the default folders."""
     model: Annotated[Text, Field(examples=["mlp", "lenet", "resnet18", "my_package.my_module:make_model"])] = "mlp"
@@ -170,7 +173,7 @@ class Classification(Network):
     @model_validator(mode="after")
     def _finite(self) -> Self:
         refuse((*not_finite(self.model_options, "model_options"), *not_finite(self.dataset_options, "dataset_options")))
-        if self.dataset_options and ":" not in self.dataset and self.dataset not in ("image-folder", "csv"):
+        if self.dataset_options and ":" not in self.dataset and self.dataset not in _WITH_OPTIONS:
             refuse([("dataset_options", f"cannot stand beside {self.dataset}, which takes none; remove it")])
         return self
 
@@ -222,8 +225,8 @@ class Own(Network):
         return OwnTask(brought(self.task, self.options, seed), self.task, self, SGD, seed, data, workers)
 
 
-class NextBytes(Network):
-    """A transformer that predicts every next byte of a text: language modelling at any size."""
+class NextTokens(Network):
+    """A transformer that predicts every next token of a text: language modelling at any size."""
 
     has_error = True
     has_data = True
@@ -231,13 +234,26 @@ class NextBytes(Network):
     name: Literal["text"]
     """This task's name."""
     data_folder: Annotated[Text | None, Folder()] = None
-    """A text file, or a folder whose files *.txt are read in the order of their names; null: stories that a seeded
-    program writes, which are no natural language, and have to be remembered over thousands of bytes. The last tenth is
-    held out."""
+    """A text file, or a folder whose files *.txt are read in the order of their names, or that has the files of
+    tokens; null: stories that a seeded program writes, which are no natural language, and have to be remembered over
+    thousands of bytes. The last tenth is held out."""
     corpus_bytes: Count | None = None
-    """The number of bytes to use, the first ones; null: all, or 6 MB of stories."""
+    """The number of bytes of text to use, the first ones; null: all, or 6 MB of stories."""
+    tokenizer: Annotated[Text | None, Folder()] = None
+    """The path of a tokenizer of Hugging Face, a file tokenizer.json, whose ids are the tokens of the text; each file
+    is encoded by itself, without special tokens; it needs the extra text. null: each byte is a token."""
+    tokens: Text | None = Field(default=None, examples=["train.bin"])
+    """A file of token ids in data_folder, in place of text: .npy, .npz with one array, or .bin with numbers of
+    token_type and nothing else. It is mapped into memory, and stays in its file."""
+    test_tokens: Text | None = Field(default=None, examples=["val.bin"])
+    """A file of held-out token ids in data_folder; null: the last tenth of tokens."""
+    token_type: Literal["uint16", "uint32"] | None = None
+    """The type of the ids in files .bin, little-endian; null: uint16. Other files tell it themselves."""
+    vocabulary: Annotated[int, Field(ge=2, le=10**7)] | None = None
+    """The number of known tokens, none of which may be greater; null: that of the tokenizer, or the largest id of the
+    files and 1."""
     context: Count = 64
-    """Bytes of a sequence, all of which are predicted."""
+    """Tokens of a sequence, all of which are predicted."""
     batch_size: Count = 16
     """Sequences in a minibatch of one worker."""
     width: Count = 48
@@ -250,18 +266,40 @@ class NextBytes(Network):
     """The optimizer of the local steps."""
 
     @model_validator(mode="after")
-    def _heads_divide(self) -> Self:
-        if self.width % self.heads:
-            refuse([("heads", f"must divide the width, {self.width}; got {self.heads}")])
+    def _fits(self) -> Self:
+        of_files = self.tokens is not None
+        raw = [name for name in (self.tokens, self.test_tokens) if name is not None and name.endswith(".bin")]
+        wrong = {
+            ("heads", f"must divide the width, {self.width}; got {self.heads}"): bool(self.width % self.heads),
+            ("data_folder", "is missing: the folder of the files of tokens"): of_files and self.data_folder is None,
+            ("tokenizer", "cannot stand beside tokens, which are ids already"): of_files and self.tokenizer is not None,
+            ("corpus_bytes", "cannot stand beside tokens"): of_files and self.corpus_bytes is not None,
+            ("test_tokens", "cannot stand without tokens"): not of_files and self.test_tokens is not None,
+            ("token_type", "is for files .bin; remove it"): self.token_type is not None and not raw,
+            ("vocabulary", f"is for tokens or a tokenizer; bytes have {2**8}"): (
+                self.vocabulary is not None and not of_files and self.tokenizer is None
+            ),
+        }
+        refuse([where for where, is_so in wrong.items() if is_so])
         return self
 
-    def load(self) -> Data:
-        from asgd_lab.tasks.text import next_bytes
+    @property
+    def reads_folder(self) -> bool:
+        """Whether data_folder is read; where it is not, it is refused."""
+        return True
 
-        return next_bytes.read(self)
+    def load(self) -> Data:
+        from asgd_lab.tasks.text import corpus
+
+        return corpus.read(self)
 
     def make(self, seed: int, data: Data, workers: int) -> Task:
         from asgd_lab.tasks.own import OwnTask
-        from asgd_lab.tasks.text.next_bytes import NextBytes
+        from asgd_lab.tasks.text.next_tokens import NextTokens
 
-        return OwnTask(NextBytes(self, data), "text", self, SGD, seed, data, workers)
+        return OwnTask(NextTokens(self, data), "text", self, SGD, seed, data, workers, self._batch)
+
+    def _batch(self, task: Any, device: Any) -> Any:
+        from asgd_lab.tasks.text import stacked  # imported here: few runs need it
+
+        return stacked.batch(self, task, device)

@@ -21,8 +21,8 @@ __all__ = [
     "check_rest",
     "classification",
     "datasets",
-    "digest_of",
     "expected_loss",
+    "facts_of",
     "load",
     "quadratic",
     "refusal",
@@ -30,29 +30,38 @@ __all__ = [
     "untrusted",
 ]
 
-_digests: dict[str, str] = {}  # of the data read last
+_facts: dict[str, dict[str, Any]] = {}  # of the data read last
 
 
 def load(config: Any) -> Data:
     """The data's tensors, or {} for a task without data; tensors are read-only, so processes may share them."""
     data: Data = config.load()
     if config.has_data:
-        _digests.clear()
-        _digests[_source(config)] = digest(data, getattr(config, "data_folder", None))
+        _facts.clear()
+        _facts[_source(config)] = {"sha256": digest(data, getattr(config, "data_folder", None)), **_standard(data)}
     return data
 
 
-def digest_of(config: Any) -> str | None:
-    """The digest of the data as this process read them last; None for a task without data."""
+def facts_of(config: Any) -> dict[str, Any] | None:
+    """The digest of the data as this process read them last, and if they are standardised by what mean and deviation.
+
+    None for a task without data.
+    """
     if not config.has_data:
         return None
-    if _source(config) not in _digests:
+    if _source(config) not in _facts:
         load(config)
-    return _digests[_source(config)]
+    return _facts[_source(config)]
+
+
+def _standard(data: Data) -> dict[str, Any]:
+    found = data.get("standard", data.get("standardised"))
+    return {} if found is None else {"standard": dict(zip(("mean", "deviation"), found.tolist(), strict=True))}
 
 
 def _source(config: Any) -> str:
-    keys = ("name", "dataset", "data_folder", "dataset_options", "train_samples", "corpus_bytes", "context")
+    keys = ("name", "dataset", "data_folder", "dataset_options", "train_samples", "context", "corpus_bytes",
+            "tokenizer", "tokens", "test_tokens", "token_type", "vocabulary")  # fmt: skip
     return repr([getattr(config, key, None) for key in keys])
 
 

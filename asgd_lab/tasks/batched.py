@@ -10,7 +10,7 @@ Shape letters are those of `replica_stack`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, cast, final
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from asgd_lab.errors import ProtocolError
 from asgd_lab.tasks.base import Data, Learner, Taken
-from asgd_lab.tasks.batching_checks import examine, memories
+from asgd_lab.tasks.batching_checks import check_labels, examine, memories
 from asgd_lab.tasks.clipping_and_schedules import AdjustRows
 from asgd_lab.tasks.feeds import Indexed, Order
 from asgd_lab.tasks.network import Network, NetworkLearner
@@ -29,6 +29,10 @@ from asgd_lab.tasks.samples import labels_of, pick
 _HIGHEST = 32  # replicas in a stack: more gain nothing
 _KEPT_BYTES = 2**25  # saved by a stack between the passes: two stacks are faster than one that exceeds the caches
 _KEPT_ON_GPU_BYTES = 2**33  # on a GPU, where memory alone is the limit
+
+
+Minibatches = Callable[[Sequence[tuple[NetworkLearner, int]]], tuple[Tensor, Tensor]]
+"""Maps learners and their steps to the inputs (B, R, ...) and labels (B, R, ...) of these minibatches."""
 
 
 class _Round(NamedTuple):
@@ -48,7 +52,7 @@ class _Rows:
 
 
 @final
-class ClassificationBatch:
+class StackedBatch:
     """Stacks of replicas of one network.
 
     The same calls give the same bytes, and a call's result does not depend on the order of its rounds. The number of
@@ -56,15 +60,13 @@ class ClassificationBatch:
     """
 
     def __init__(
-        self, network: Network, make: MakeOptimizer, data: Data, batch_size: int, adjust: AdjustRows | None = None
-    ) -> None:
-        """`data` must be on the device of the replicas."""
-        labels = data["train_labels"]
-        self._data, self._batch_size, self._make, self._adjust = data, batch_size, make, adjust
-        self._memories, self._device = memories(make), labels.device
-        index = torch.arange(2 * batch_size, device=self._device).remainder(len(labels)).view(batch_size, 2)
-        self._stack, kept_bytes = examine(network, _pictures(data, index), _classes(labels, index))
-        most_bytes = _KEPT_BYTES if self._device.type == "cpu" else _KEPT_ON_GPU_BYTES
+        self, stack: Stack, kept_bytes: int, minibatches: Minibatches, make: MakeOptimizer, device: torch.device,
+        adjust: AdjustRows | None = None,
+    ) -> None:  # fmt: skip
+        """`stack` and `kept_bytes` are those of `batching_checks.examine`."""
+        self._stack, self._minibatches, self._make, self._adjust = stack, minibatches, make, adjust
+        self._memories, self._device = memories(make), device
+        most_bytes = _KEPT_BYTES if device.type == "cpu" else _KEPT_ON_GPU_BYTES
         height = max(1, min(_HIGHEST, most_bytes // kept_bytes))
         self._params, self._sums = (_Rows(height, self._stack, self._device) for _ in range(2))
         self._memory: dict[str, _Rows] = {}
@@ -95,7 +97,9 @@ class ClassificationBatch:
         self._recall(optimizer, learners)
         for step in range(rounds[0].steps):
             active = [each for each in rounds if each.steps > step]
-            gradients, losses, wrong = self._gradients(active, step)
+            inputs, labels = self._minibatches([(each.learner, each.first + step) for each in active])
+            others = [other[: len(active)] for other in self._others]
+            gradients, losses, wrong = self._stack.step(self._params.matrix[: len(active)], others, inputs, labels)
             if self._adjust is not None:
                 clocks = [(each.first + step, each.learner.version) for each in active]
                 self._adjust(optimizer, rows[: len(active)], gradients, clocks)
@@ -109,20 +113,9 @@ class ClassificationBatch:
             optimizer.step()
             for each, loss, count in zip(active, losses.tolist(), wrong.tolist(), strict=True):
                 answers[each.place][0].append(loss)
-                answers[each.place][1].append(count / self._batch_size)
+                answers[each.place][1].append(count * len(active) / labels.numel())
         self._remember(optimizer, learners)
         self._scatter(learners)
-
-    def _gradients(self, rounds: Sequence[_Round], step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients, losses and wrong answers of the rounds' minibatches at that step."""
-        index = torch.stack([_order(each.learner)(each.first + step) for each in rounds], 1)  # (B, R)
-        labels = self._data["train_labels"]
-        return self._stack.step(
-            self._params.matrix[: len(rounds)],
-            [other[: len(rounds)] for other in self._others],
-            _pictures(self._data, index),
-            _classes(labels, index),
-        )
 
     # ------------------------------------------------------------------ between learners and rows
 
@@ -199,11 +192,29 @@ class ClassificationBatch:
             torch._foreach_copy_(theirs, ours)
 
 
+def classification_batch(
+    network: Network, make: MakeOptimizer, data: Data, batch_size: int, adjust: AdjustRows | None = None
+) -> StackedBatch:
+    """The batch of a network that classifies samples; `data` must be on the device of the replicas."""
+    stored = data["train_labels"]
+
+    def minibatch(index: Tensor) -> tuple[Tensor, Tensor]:
+        return _inputs(data, index), _classes(stored, index)
+
+    def minibatches(wanted: Sequence[tuple[NetworkLearner, int]]) -> tuple[Tensor, Tensor]:
+        return minibatch(torch.stack([_order(learner)(step) for learner, step in wanted], 1))
+
+    index = torch.arange(2 * batch_size, device=stored.device).remainder(len(stored)).view(batch_size, 2)
+    inputs, labels = minibatch(index)
+    check_labels(labels)
+    return StackedBatch(*examine(network, inputs, labels), minibatches, make, stored.device, adjust)
+
+
 def _order(learner: NetworkLearner) -> Order:
     return cast("Indexed", learner.batches).order
 
 
-def _pictures(data: Data, index: Tensor) -> Tensor:
+def _inputs(data: Data, index: Tensor) -> Tensor:
     """The inputs (B, R, ...) of the samples (B, R)."""
     found = pick(data, "train", index.flatten())
     return found.view(*index.shape, *found.shape[1:])

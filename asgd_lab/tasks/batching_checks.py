@@ -6,7 +6,7 @@ A failed check raises an error with the reason; no run falls back silently to se
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -23,7 +23,7 @@ from asgd_lab.tasks.objective import IGNORED
 from asgd_lab.tasks.optimizer_state import groups_of
 from asgd_lab.tasks.optimizers import MakeOptimizer
 from asgd_lab.tasks.python_state import optimizer_attributes, python_state
-from asgd_lab.tasks.replica_stack import Stack
+from asgd_lab.tasks.replica_stack import Outputs, Stack
 
 _NEAR = 1e-2  # relative difference that rounding may cause
 _NEAR_AFTER_STEPS = (
@@ -47,33 +47,45 @@ class _Minibatch(NamedTuple):
     kept_bytes: int  # saved between the forward and the backward pass
 
 
-def examine(network: Network, images: Tensor, labels: Tensor) -> tuple[Stack, int]:
-    """The stack of a network, and the bytes that each replica saves between the forward and the backward pass.
+def check_parts(parts: Mapping[str, bool]) -> None:
+    """A `ScenarioError` for the first of these parts of a task that is there, and that no batch has."""
+    for what, is_used in parts.items():
+        if is_used:
+            raise _refused(f"the task has {what}")
 
-    The network is tried on images (B, 2, C, H, W) and labels (B, 2). A `ScenarioError` says that a minibatch has other
-    effects than its gradient, that vmap refuses the model, or that replicas compute other values together than alone.
-    """
+
+def check_labels(labels: Tensor) -> None:
+    """A `ScenarioError` if some of the labels (B, R) name no class, or more than one."""
     if labels.dim() != 2 or bool((labels == IGNORED).any()):
         raise _refused("each sample's label must be one class")
-    pair = [network.fresh(images.device).model for _ in range(2)]
+
+
+def examine(network: Network, inputs: Tensor, labels: Tensor, outputs: Outputs | None = None) -> tuple[Stack, int]:
+    """The stack of a network, and the bytes that each replica saves between the forward and the backward pass.
+
+    `outputs` are those of `Stack`. The network is tried on inputs (B, 2, ...) and labels (B, 2, ...). A `ScenarioError`
+    says that a minibatch has other effects than its gradient, that vmap refuses the model, or that replicas compute
+    other values together than alone.
+    """
+    pair = [network.fresh(inputs.device).model for _ in range(2)]
     with torch.no_grad():
         for parameter in pair[1].parameters():
             parameter.mul_(1.1)
-    alone = [_minibatch(each, images[:, place].clone(), labels[:, place]) for place, each in enumerate(pair)]
-    model = network.fresh(images.device).model
-    stack = Stack(model, list(alone[0].gradients))
+    alone = [_minibatch(each, inputs[:, place].clone(), labels[:, place]) for place, each in enumerate(pair)]
+    model = network.fresh(inputs.device).model
+    stack = Stack(model, list(alone[0].gradients), outputs)
     parameters = [dict(each.named_parameters()) for each in pair]
     before = python_state(model)
     rows = torch.stack([torch.cat([each[name].detach().flatten() for name in stack.weights]) for each in parameters])
     for places in ([0, 1], [1, 0]):  # the second call runs the graph that the first has recorded
-        index = torch.tensor(places).to(images.device)
+        index = torch.tensor(places).to(inputs.device)
         others = [torch.stack([parameters[place][name].detach() for place in places]) for name in stack.others]
         try:
             with warnings.catch_warnings():
                 # vmap loops over the replicas for an operation without a batching rule.
                 warnings.filterwarnings("error", message="There is a performance drop")
                 gradients, losses, _ = stack.step(
-                    rows.index_select(0, index), others, images.index_select(1, index), labels.index_select(1, index)
+                    rows.index_select(0, index), others, inputs.index_select(1, index), labels.index_select(1, index)
                 )
         except Exception as error:
             raise _refused(f"torch.func.vmap refuses the model ({one_line(error)})") from error
@@ -118,7 +130,12 @@ def _far(found: Tensor, expected: Tensor, near: float = _NEAR) -> bool:
     return bool((found - expected).norm() > near * expected.norm())
 
 
-def _minibatch(model: nn.Module, images: Tensor, labels: Tensor) -> _Minibatch:
+def _loss(outputs: Tensor, labels: Tensor) -> Tensor:
+    """The mean over labels (B, ...) of outputs (B, ..., classes)."""
+    return cross_entropy(outputs.flatten(0, -2), labels.flatten())
+
+
+def _minibatch(model: nn.Module, inputs: Tensor, labels: Tensor) -> _Minibatch:
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     hidden = python_state(model)
@@ -129,11 +146,11 @@ def _minibatch(model: nn.Module, images: Tensor, labels: Tensor) -> _Minibatch:
         kept_bytes += tensor.nbytes
         return tensor
 
-    generators = generators_of(images.device)
-    gpus = [images.device] if images.is_cuda else []
+    generators = generators_of(inputs.device)
+    gpus = [inputs.device] if inputs.is_cuda else []
     with torch.random.fork_rng(devices=gpus), saved_tensors_hooks(keep, lambda tensor: tensor):
         before = [each.get_state() for each in generators]
-        loss = cross_entropy(model(images.clone()), labels)
+        loss = _loss(model(inputs.clone()), labels)
         after = [each.get_state() for each in generators]
     if not all(map(torch.equal, before, after)):
         raise _refused("the model draws random numbers while it trains, as dropout does")
@@ -142,7 +159,7 @@ def _minibatch(model: nn.Module, images: Tensor, labels: Tensor) -> _Minibatch:
             raise _refused(f"training changes the model's buffer {name}, as it does BatchNorm's running statistics")
     gradients = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
     with torch.no_grad():
-        again = cross_entropy(model(images), labels)
+        again = _loss(model(inputs), labels)
     if python_state(model) != hidden or not torch.equal(again, loss.detach()):
         raise _refused(_KEEPS)
     reached = {name: found for name, found in zip(trained, gradients, strict=True) if found is not None}

@@ -18,12 +18,14 @@ from asgd_lab.tasks.base import CPU, Batch, Data, OptimizerConfig
 from asgd_lab.tasks.binding_checks import check_network
 from asgd_lab.tasks.clipping_and_schedules import adjuster, row_adjuster
 from asgd_lab.tasks.code_imports import imported
+from asgd_lab.tasks.data_checks import check_loss_of, check_outliers, not_finite, outlier_doubt
 from asgd_lab.tasks.data_division import divided
 from asgd_lab.tasks.device_data import DeviceData
 from asgd_lab.tasks.evaluation import filled, measure
-from asgd_lab.tasks.evaluation_checks import check_evaluation, doubts
+from asgd_lab.tasks.evaluation_checks import Evaluated, check_evaluation, doubts
 from asgd_lab.tasks.extreme_samples import extreme_samples
 from asgd_lab.tasks.feeds import Indexed, Order, walk
+from asgd_lab.tasks.global_generators import preserving_generators
 from asgd_lab.tasks.gradient_pushes import step_doubts
 from asgd_lab.tasks.network import NetworkLearner
 from asgd_lab.tasks.network_task import ALL_OF_TRAINING, NetworkTask
@@ -134,6 +136,8 @@ class ClassificationTask(NetworkTask):
             if own is None:
                 for split in ("train", "test"):
                     check_classes(split, data[f"{split}_labels"])
+                    if "classes" not in data:
+                        check_outliers(split, data[f"{split}_labels"], labels.numel())
         shape = self._data.source(CPU).shape
         self._objective = Objective(own, labels, classes)
         self._make = grouped(optimizer(config.optimizer), config.biases)
@@ -156,7 +160,10 @@ class ClassificationTask(NetworkTask):
         self.has_error = "error" in check_network(self.network, self.name, minibatches, device)
         ends = (len(self._data.host["test_labels"]), min(self._samples, ALL_OF_TRAINING))
         shorter = min(size % self._batch_size or self._batch_size for size in ends)
+        self._check_finite(device)
         learner, self.doubts = self.try_steps(gradients, device)
+        if self._objective.own is None and self._objective.classes is not None and "classes" not in self._data.host:
+            self.doubts += outlier_doubt(self._data.host["train_labels"])
         tried = [minibatches[0], *self._extremes(device)]
         self._whole = check_evaluation(self.network, self.name, self._objective, learner, tried, shorter)
         self.doubts += step_doubts(self._make, learner.handles.values()) if gradients else []
@@ -175,6 +182,18 @@ class ClassificationTask(NetworkTask):
                 index = filled(index, self._batch_size).to(device)
                 yield self._data.source(device).views(split, index)[0], self._data.labels(split, index)
 
+    def _check_finite(self, device: torch.device) -> None:
+        """Try a minibatch of the first sample that is not finite: a model or a loss may know what to do with it."""
+        found = [(split, *each) for split in ("train", "test") for each in not_finite(self._data.host, split)]
+        with preserving_generators(), torch.no_grad():
+            for split, part, sample in found:
+                index = filled(torch.tensor([sample]), self._batch_size).to(device)
+                inputs, labels = self._data.source(device).views(split, index)[0], self._data.labels(split, index)
+                found_loss = functools.partial(_loss, self._objective, inputs, labels)
+                start = self.network.initial().to(device)
+                loss = Evaluated(self.network, device)(start, self.network.buffers, found_loss)
+                check_loss_of(part, sample, loss)
+
     def learner(
         self, worker: int, params: Tensor, gradients: Tensor | None = None, order: Order | None = None
     ) -> NetworkLearner:
@@ -189,8 +208,8 @@ class ClassificationTask(NetworkTask):
         return Indexed(order, feed, self._data.on(device)["train_labels"])
 
     def batch(self, device: torch.device = CPU) -> Batch:
-        from asgd_lab.tasks.batched import ClassificationBatch
-        from asgd_lab.tasks.batching_checks import check_steps  # imported here: few runs need it
+        from asgd_lab.tasks.batched import classification_batch
+        from asgd_lab.tasks.batching_checks import check_parts, check_steps  # imported here: few runs need it
 
         parts = {
             "a loss": self._objective.own is not None,
@@ -200,12 +219,9 @@ class ClassificationTask(NetworkTask):
             f"precision {self._precision}": self._precision != "float32",
             "a fused optimizer, and computes on a GPU": self._is_fused and device.type == "cuda",
         }
-        for what, is_used in parts.items():
-            if is_used:
-                raise ScenarioError.at("backend.numerics", f"cannot be batched: the task has {what}; use sequential")
-
+        check_parts(parts)
         data = self._data.on(device)
-        batch = ClassificationBatch(self.network, self._make, data, self._batch_size, self._adjust_rows)
+        batch = classification_batch(self.network, self._make, data, self._batch_size, self._adjust_rows)
         check_steps(self.network, self.tried_learner, batch, device)
         return batch
 
@@ -233,3 +249,8 @@ class ClassificationTask(NetworkTask):
             chunks = torch.tensor_split(sample, -(-len(sample) // self._batch_size))
         for chunk in chunks:
             yield operator.methodcaller("__call__", self._data.source(device).views("train", chunk)[0])
+
+
+def _loss(objective: Objective, inputs: Tensor, labels: Tensor, model: nn.Module) -> float:
+    """The sum of the losses of a minibatch."""
+    return objective.sums(model(inputs), labels).loss

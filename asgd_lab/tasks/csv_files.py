@@ -1,7 +1,7 @@
 """Tables of numbers in CSV files: a sample a line, one column of labels, and if stated one of keys such as user ids.
 
-Inputs are float32 (N, columns). Labels that are all whole numbers are classes; others are float32, for a loss of one's
-own. Keys are any text.
+Inputs are float32 (N, columns), standardised if stated by mean and deviation of the training samples, or int64. Labels
+that are all whole numbers are classes; others are float32, for a loss of one's own. Keys are any text.
 """
 
 from __future__ import annotations
@@ -14,15 +14,18 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from asgd_lab.errors import ScenarioError, meant
 from asgd_lab.streams import generator
 from asgd_lab.tasks.base import Data, one_line
+from asgd_lab.tasks.own_data import check_rounding
 
 _KINDS = {"file": (str,), "test_file": (str, type(None)), "label": (str, int), "key": (str, int, type(None)),
-          "header": (bool,), "delimiter": (str,), "test_share": (int, float), "seed": (int,)}  # fmt: skip
+          "header": (bool,), "delimiter": (str,), "test_share": (int, float), "seed": (int,),
+          "standardise": (bool,), "integers": (bool,)}  # fmt: skip
 _WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
 
 
@@ -36,6 +39,8 @@ class _Options:
     seed: int = 0
     header: bool = True
     delimiter: str = ","
+    standardise: bool = False  # each input column, by its mean and deviation in the training samples
+    integers: bool = False  # inputs are whole numbers and stay so, as for an embedding
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> _Options:
@@ -55,6 +60,8 @@ class _Options:
         if not 0 < found.test_share < 1:
             message = f"must be between 0 and 1; got {found.test_share}"
             raise ScenarioError.at("task.dataset_options.test_share", message)
+        if found.standardise and found.integers:
+            raise ScenarioError.at("task.dataset_options.standardise", "cannot stand beside integers, which stay whole")
         if found.seed < 0:
             raise ScenarioError.at("task.dataset_options.seed", f"must be at least 0; got {found.seed}")
         return found
@@ -62,9 +69,11 @@ class _Options:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    inputs: Tensor  # (N, columns) float32
+    inputs: Tensor  # (N, columns) float64
     labels: Tensor  # (N,) float64
     keys: list[str]
+    columns: list[str]  # the inputs' names, or their positions from 1
+    names: list[str] | None  # the header
 
 
 def read(folder: str | None, given: Mapping[str, Any], train_samples: int | None) -> Data:
@@ -76,9 +85,7 @@ def read(folder: str | None, given: Mapping[str, Any], train_samples: int | None
     count = len(table.labels)
     if options.test_file is not None:
         test, train, chosen = _read(root / options.test_file, options), torch.arange(count), None
-        if test.inputs.shape[1] != table.inputs.shape[1]:
-            message = f"has {test.inputs.shape[1]} input columns, and {options.file} has {table.inputs.shape[1]}"
-            raise ScenarioError.at("task.dataset_options.test_file", message)
+        _check_alike(options, table, test)
     else:
         order = torch.from_numpy(generator(options.seed, "csv").permutation(count))
         held = max(1, round(options.test_share * count))
@@ -94,16 +101,47 @@ def read(folder: str | None, given: Mapping[str, Any], train_samples: int | None
     labels, test_labels = table.labels[train], test.labels if chosen is None else test.labels[chosen]
     whole = all(bool((each == each.round()).all()) for each in (labels, test_labels))
     kind = torch.int64 if whole else torch.float32
-    data = {
-        "train_images": table.inputs[train],
-        "train_labels": labels.to(kind),
-        "test_images": test.inputs if chosen is None else test.inputs[chosen],
-        "test_labels": test_labels.to(kind),
-    }
+    data = {"train_labels": labels.to(kind), "test_labels": test_labels.to(kind)}
+    data |= _inputs(options, table, table.inputs[train], test.inputs if chosen is None else test.inputs[chosen])
     if table.keys:
         numbers = {key: number for number, key in enumerate(sorted(set(table.keys)))}
         data["train_keys"] = torch.tensor([numbers[table.keys[each]] for each in train.tolist()])
     return data
+
+
+def _check_alike(options: _Options, table: _Table, test: _Table) -> None:
+    """A `ScenarioError` if the test file has other columns than the training file."""
+    where = "task.dataset_options.test_file"
+    if test.inputs.shape[1] != table.inputs.shape[1]:
+        message = f"has {test.inputs.shape[1]} input columns, and {options.file} has {table.inputs.shape[1]}"
+        raise ScenarioError.at(where, message)
+    if test.names != table.names:
+        pairs = zip(table.names or [], test.names or [], strict=False)
+        one, other = next(((one, other) for one, other in pairs if one != other), ("more columns", "fewer"))
+        raise ScenarioError.at(where, f"has another header than {options.file}: {other!r} in place of {one!r}")
+
+
+def _inputs(options: _Options, table: _Table, train: Tensor, test: Tensor) -> Data:
+    """The inputs as they are stored, and `standard` (2, columns) if they are standardised."""
+    found = {"train_images": train, "test_images": test}
+    if options.integers:
+        for name, column in zip(table.columns, table.inputs.T, strict=True):
+            if not bool((column == column.round()).all()):
+                message = f"{options.file} has fractions in column {name}; remove integers, or leave the column out"
+                raise ScenarioError.at("task.dataset_options.integers", message)
+        return {part: values.to(torch.int64) for part, values in found.items()}
+    standard = Data()
+    if options.standardise:
+        values = train.numpy()
+        mean, deviation = values.mean(0), values.std(0)
+        deviation = torch.from_numpy(np.where(deviation > 0, deviation, 1.0))  # a constant column becomes 0
+        found = {part: (each - torch.from_numpy(mean)) / deviation for part, each in found.items()}
+        standard["standardised"] = torch.stack([torch.from_numpy(mean), deviation])
+    for part, wide in found.items():
+        narrow = wide.to(torch.float32)
+        check_rounding(part, wide, narrow)
+        found[part] = narrow
+    return found | standard
 
 
 def _read(path: Path, options: _Options) -> _Table:
@@ -116,7 +154,7 @@ def _read(path: Path, options: _Options) -> _Table:
 
 def _parsed(path: Path, options: _Options, reader: Any) -> _Table:
     names: list[str] | None = None
-    inputs, labels, keys, width = array("f"), array("d"), list[str](), 0
+    inputs, labels, keys, width = array("d"), array("d"), list[str](), 0
     label = key = -1
     for row in reader:
         if not row:
@@ -130,6 +168,7 @@ def _parsed(path: Path, options: _Options, reader: Any) -> _Table:
                 raise ScenarioError.at("task.dataset_options.key", "is the column of the labels")
             if width < 2 + (key >= 0):
                 raise ScenarioError.at("task.dataset_options", f"{path} has no column beside labels and keys")
+            _check_header(path, options, row)
             if options.header:
                 continue
         if len(row) != width:
@@ -142,13 +181,45 @@ def _parsed(path: Path, options: _Options, reader: Any) -> _Table:
             number = _number(cell)
             if number is None or (column != label and abs(number) > 3.4e38) or abs(number) > 2**63 - 1025:
                 what = f"column {column + 1}" + (f" ({names[column]})" if names else "")
-                message = f"{path}:{reader.line_num}: {what}: {cell[:40]!r} is no finite number"
+                message = f"{path}:{reader.line_num}: {what}: {cell[:40]!r} {_complaint(cell)}"
                 raise ScenarioError.at("task.dataset_options", message)
             (labels if column == label else inputs).append(number)
     if not labels:
         raise ScenarioError.at("task.dataset_options", f"{path} is empty: it has no line of numbers")
-    values = torch.frombuffer(inputs, dtype=torch.float32).view(len(labels), -1)
-    return _Table(values, torch.frombuffer(labels, dtype=torch.float64), keys)
+    values = torch.frombuffer(inputs, dtype=torch.float64).view(len(labels), -1)
+    columns = [names[each] if names else str(each + 1) for each in range(width) if each not in (label, key)]
+    return _Table(values, torch.frombuffer(labels, dtype=torch.float64), keys, columns, names)
+
+
+def _check_header(path: Path, options: _Options, row: list[str]) -> None:
+    """A `ScenarioError` if the first line is no header where one is stated, or is one where none is."""
+    is_key = [options.key in (column, column - len(row)) for column in range(len(row))]
+    numbers = [_is_number(cell) for cell, skipped in zip(row, is_key, strict=True) if not skipped]
+    where = "task.dataset_options.header"
+    if options.header and all(numbers):
+        message = f"{path}: its first line has only numbers, and would be lost as a header; header: false reads it"
+        raise ScenarioError.at(where, message)
+    if not options.header and not any(numbers):
+        raise ScenarioError.at(where, f"{path}: its first line has no number; header: true takes it as names")
+
+
+def _complaint(cell: str) -> str:
+    """The fault of a cell that holds no finite number."""
+    if not cell.strip():
+        return "is no finite number: a value is missing; fill it in, or leave the line out"
+    if _is_number(cell):
+        return "is no finite number"
+    return (
+        "is no finite number: inputs and labels are numbers; encode a category as numbers, or a column for each value"
+    )
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def _number(cell: str) -> float | None:

@@ -1,29 +1,47 @@
-"""IDX files, the format of MNIST and its like."""
+"""IDX files, the format of MNIST and its like: mapped into memory, or unpacked where they are compressed."""
 
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from asgd_lab.errors import ScenarioError
+from asgd_lab.tasks.array_files import Array, mapped
 from asgd_lab.tasks.base import one_line
 
 Pixels = npt.NDArray[np.uint8]
+_TYPES: dict[int, np.dtype[Any]] = {8: np.dtype(np.uint8), 12: np.dtype(">i4")}
 
 
 def idx(path: Path) -> Pixels:
-    """The array in an IDX file of unsigned bytes; torchvision's reader does not take compressed files."""
+    """The array in an IDX file of unsigned bytes."""
+    return numbers(path, 8)
+
+
+def numbers(path: Path, kind: int) -> Array:
+    """The array in an IDX file of that kind: 8, unsigned bytes, or 12, whole numbers of 32 bits."""
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        zeros, kind, dimensions = struct.unpack_from(">HBB", content)
+        packed = path.suffix == ".gz"
+        with gzip.open(path, "rb") if packed else open(path, "rb") as opened:
+            content = opened.read() if packed else opened.read(4 + 4 * 255)
+        zeros, found, dimensions = struct.unpack_from(">HBB", content)
         shape = struct.unpack_from(f">{dimensions}I", content, 4)
-        if (zeros, kind) != (0, 8):
-            raise ValueError("not an IDX file of unsigned bytes")
-        return np.frombuffer(bytearray(content), np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+        if (zeros, found) != (0, kind):
+            raise ValueError(f"not an IDX file of {'unsigned bytes' if kind == 8 else '32-bit integers'}")
+        dtype, offset = _TYPES[kind], 4 + 4 * dimensions
+        wanted, size = offset + math.prod(shape) * dtype.itemsize, len(content) if packed else path.stat().st_size
+        if size != wanted:
+            raise ValueError(f"it has {size:,} bytes where its header, with {shape}, asks for {wanted:,}")
+        if packed:
+            unpacked: Array = np.frombuffer(bytearray(content), dtype, offset=offset)
+            return unpacked.reshape(shape)
+        return mapped(path, dtype, offset, shape)
     except (OSError, EOFError, ValueError, struct.error, zlib.error) as error:
         raise ScenarioError.at("task.dataset", f"{path} cannot be read: {one_line(error)}") from error

@@ -27,28 +27,31 @@ from asgd_lab.tasks.aten_graph import record
 
 Step = tuple[Tensor, Tensor, Tensor]
 """Gradients (R, P), mean losses (R,), wrong answers (R,)."""
+Outputs = Callable[[Mapping[str, Tensor], Tensor], Tensor]
+"""Maps parameters by name, each (R, ...), and inputs (B, R, ...) to outputs (R, B, ..., classes)."""
 
 
 @final
 class Stack:
     """The network with rows (R, P) in place of its weights; `others` are the parameters without a gradient."""
 
-    def __init__(self, model: nn.Module, weights: Sequence[str]) -> None:
+    def __init__(self, model: nn.Module, weights: Sequence[str], outputs: Outputs | None = None) -> None:
+        """`outputs` stands for the model's forward pass; None: the pass itself, mapped."""
         parameters = dict(model.named_parameters())
         self.weights = tuple(weights)
         self.others = tuple(name for name in parameters if name not in self.weights)
         self.shapes = tuple(parameters[name].shape for name in self.weights)
         self.other_shapes = tuple(parameters[name].shape for name in self.others)
         self.sizes = [shape.numel() for shape in self.shapes]
-        self._model = model
+        self._outputs = functools.partial(_mapped, model) if outputs is None else outputs
         self._records: dict[int, Callable[..., tuple[Tensor, ...]]] = {}
 
-    def step(self, rows: Tensor, others: Sequence[Tensor], images: Tensor, labels: Tensor) -> Step:
-        """Gradients, losses and wrong answers for rows (R, P), others (R, ...), images (B, R, C, H, W), labels (B, R).
+    def step(self, rows: Tensor, others: Sequence[Tensor], inputs: Tensor, labels: Tensor) -> Step:
+        """Gradients, losses and wrong answers for rows (R, P), others (R, ...), inputs (B, R, ...), labels (B, R, ...).
 
         All are contiguous. Only R may differ between calls; the first call with each R records, and takes longer.
         """
-        arguments = (rows, images, labels, *others)
+        arguments = (rows, inputs, labels, *others)
         recorded = self._records.get(len(rows))
         if recorded is None:
             with torch.enable_grad():
@@ -58,22 +61,28 @@ class Stack:
                 gradients, losses, wrong = recorded(*arguments)
         return gradients, losses, wrong
 
-    def _step(self, rows: Tensor, images: Tensor, labels: Tensor, *others: Tensor) -> Step:
+    def _step(self, rows: Tensor, inputs: Tensor, labels: Tensor, *others: Tensor) -> Step:
         pieces = zip(torch.split(rows, self.sizes, 1), self.shapes, strict=True)
         weights = [piece.detach().view(len(rows), *shape).requires_grad_() for piece, shape in pieces]
-
-        def outputs_of(weights: Sequence[Tensor], others: Sequence[Tensor], images: Tensor) -> Any:
-            named = zip((*self.weights, *self.others), (*weights, *others), strict=True)
-            return functional_call(self._model, dict(named), (images,))
-
-        with _Folding():
-            outputs = vmap(outputs_of, in_dims=(0, 0, 1))(weights, others, images)  # (R, B, classes)
-        classes = labels.t().contiguous()
-        losses = functional.cross_entropy(outputs.flatten(0, 1), classes.flatten(), reduction="none")
-        means = losses.view(classes.shape).mean(1)
+        named = dict(zip((*self.weights, *self.others), (*weights, *others), strict=True))
+        outputs = self._outputs(named, inputs)
+        classes = labels.transpose(0, 1).contiguous()
+        losses = functional.cross_entropy(outputs.flatten(0, -2), classes.flatten(), reduction="none")
+        means = losses.view(len(rows), -1).mean(1)
         gradients = torch.autograd.grad(means.sum(), weights)
-        wrong = outputs.detach().argmax(2).ne(classes).sum(1)
+        wrong = outputs.detach().argmax(-1).ne(classes).flatten(1).sum(1)
         return torch.cat([gradient.reshape(len(rows), -1) for gradient in gradients], 1), means.detach(), wrong
+
+
+def _mapped(model: nn.Module, named: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+    """The outputs (R, B, ...) of the model's own forward pass."""
+
+    def outputs_of(named: dict[str, Tensor], inputs: Tensor) -> Any:
+        return functional_call(model, named, (inputs,))
+
+    with _Folding():
+        outputs: Tensor = vmap(outputs_of, in_dims=(0, 1))(dict(named), inputs)
+    return outputs
 
 
 class _Folded(torch.autograd.Function):

@@ -24,7 +24,7 @@ from asgd_lab.errors import ProtocolError, ScenarioError
 from asgd_lab.scenario.optimizers import Clip, Schedule
 from asgd_lab.tasks import batched, build, replica_stack
 from asgd_lab.tasks.base import Batch, Learner, Taken, Task
-from asgd_lab.tasks.batched import ClassificationBatch
+from asgd_lab.tasks.batched import StackedBatch
 from asgd_lab.tasks.classification import ClassificationTask
 from tests.tasks.configs import Classification, Optimizer, Quadratic, Timing, pictures
 
@@ -364,7 +364,7 @@ def test_a_stack_is_the_lower_the_more_a_replica_keeps() -> None:
     def height(batch_size: int) -> int:
         config = Classification(model="own:convolutional", batch_size=batch_size)
         batch = ClassificationTask(config, 0, pictures(batch_size)).batch()
-        assert isinstance(batch, ClassificationBatch)
+        assert isinstance(batch, StackedBatch)
         return len(batch._params.rows)
 
     assert height(20) == 32
@@ -474,12 +474,12 @@ def test_other_parameters_after_steps_together_than_alone_are_found(
 ) -> None:
     task = make(model="own:linear", optimizer=Optimizer(optimizer, {"lr": 0.05}))
     task.batch()
-    take = ClassificationBatch.advance
+    take = StackedBatch.advance
 
-    def forgetting_the_last(self: ClassificationBatch, rounds: Sequence[tuple[Learner, int, int]]) -> list[Taken]:
+    def forgetting_the_last(self: StackedBatch, rounds: Sequence[tuple[Learner, int, int]]) -> list[Taken]:
         return take(self, [(learner, first, max(1, steps - 1)) for learner, first, steps in rounds])
 
-    monkeypatch.setattr(ClassificationBatch, "advance", forgetting_the_last)
+    monkeypatch.setattr(StackedBatch, "advance", forgetting_the_last)
     with pytest.raises(ScenarioError, match="parameters are others together than alone; use sequential"):
         task.batch()
 

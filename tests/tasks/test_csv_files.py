@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from asgd_lab.errors import ScenarioError
+from asgd_lab.record.run import read_manifest
 from asgd_lab.scenario.networks import ByKey
 from asgd_lab.tasks import build, load
 from tests.cli.harness import asgd_lab
@@ -62,9 +64,15 @@ def test_lines_without_a_header_and_a_second_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "options", "words"),
     [
-        ("user,x,y\nu,1,two\n", {}, r"t.csv:2: column 3 \(y\): 'two' is no finite number"),
+        ("user,x,y\nu,1,two\n", {}, r"t.csv:2: column 3 \(y\): 'two' is no finite number: .* encode a category"),
+        ("user,x,y\nu,red,2\n", {}, r"t.csv:2: column 2 \(x\): 'red' is no finite number: .* encode a category"),
         ("user,x,y\nu,nan,2\n", {}, r"t.csv:2: column 2 \(x\): 'nan' is no finite number"),
-        ("user,x,y\nu,,2\n", {}, r"t.csv:2: column 2 \(x\): '' is no finite number"),
+        ("user,x,y\nu,,2\n", {}, r"t.csv:2: column 2 \(x\): '' is no finite number: a value is missing"),
+        ("user,1.5,2\nu,1,2\n", {"label": 2, "key": 0}, "first line has only numbers, and would be lost as a header"),
+        ("user,x,y\nu,1,2\n", {"label": 2, "key": 0, "header": False}, "first line has no number; header: true"),
+        ("user,x,y\n" + "u,1.5,2\n" * 9, {"integers": True}, "t.csv has fractions in column x; remove integers"),
+        ("user,x,y\nu,1,2\n", {"integers": True, "standardise": True}, "cannot stand beside integers"),
+        ("user,x,y\n" + "".join(f"u,{10**9 + each},2\n" for each in range(9)), {}, "train_images is float64, of which"),
         ("user,x,y\nu,1\n", {}, "t.csv:2: has 2 cells; the first line has 3"),
         ("", {}, "is empty"),
         ("user,x,y\n", {}, "is empty"),
@@ -94,7 +102,44 @@ def test_more_workers_than_users_and_users_without_a_key_are_refused(tmp_path: P
         ("file: t.csv, label: z, key: user", 2, "has 0 columns 'z'"),
         ("file: u.csv, label: 2", 2, "by_key needs keys"),
     ):
-        (tmp_path / "u.csv").write_text("1,2,0\n" * 20)
+        (tmp_path / "u.csv").write_text("a,b,c\n" + "1,2,0\n" * 20)
         said = asgd_lab("validate", written(tmp_path, options, workers))
         assert (said.status, said.err.count("\n")) == (2, 1), said
         assert words in said.err
+
+
+def test_columns_are_standardised_by_the_training_rows_alone_and_the_record_has_them(tmp_path: Path) -> None:
+    train, test = [(10.0 * i, 5, 1_000_000_000 + i, i % 2) for i in range(8)], [(1e6, 5, 1_000_000_003, 1)] * 4
+    for name, rows in (("a.csv", train), ("b.csv", test)):
+        lines = [",".join(map(str, row)) for row in rows]
+        (tmp_path / name).write_text("\n".join(["x,same,time,y", *lines]))
+    options = {"file": "a.csv", "test_file": "b.csv", "standardise": True}
+    data = load(Classification("csv", str(tmp_path), dataset_options=options))
+    seen = data["train_images"]
+    assert seen.mean(0).abs().max() < 1e-6
+    assert seen.std(0, correction=0).tolist() == pytest.approx([1.0, 0.0, 1.0], abs=1e-6)
+    assert data["test_images"][0].tolist() == pytest.approx([(1e6 - 35) / 22.9129, 0.0, (3 - 3.5) / 2.29129], rel=1e-5)
+    path = written(tmp_path, "file: t.csv, label: y, key: user, standardise: true")
+    assert asgd_lab("run", path, "--out", tmp_path / "out").status == 0
+    standard = read_manifest(tmp_path / "out")["inputs"]["data"]["standard"]
+    kept = load(Classification("csv", str(tmp_path), dataset_options={"file": "t.csv", "label": "y", "key": "user"}))
+    assert standard["mean"] == pytest.approx([kept["train_images"].double().mean().item()])
+    assert standard["deviation"] == pytest.approx([kept["train_images"].double().std(correction=0).item()])
+    assert asgd_lab("replay", tmp_path / "out").status == 0
+
+
+def test_whole_numbers_stay_whole_where_that_is_stated(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b,y\n" + "".join(f"{2**40 + i},{-i},{i % 2}\n" for i in range(10)))
+    data = load(Classification("csv", str(tmp_path), dataset_options={"file": "t.csv", "integers": True}))
+    rows = torch.cat([data["train_images"], data["test_images"]])
+    assert rows.dtype == torch.int64
+    assert sorted(rows[:, 0].tolist()) == [2**40 + i for i in range(10)]
+
+
+def test_a_test_file_with_other_columns_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("x,z,y\n1,2,0\n2,3,1\n")
+    options = {"file": "a.csv", "test_file": "b.csv"}
+    for header, words in (("z,x,y", "has another header than a.csv: 'z' in place of 'x'"), ("x,y", "1 input columns")):
+        (tmp_path / "b.csv").write_text(header + "\n" + ",".join("1" for _ in header.split(",")) + "\n")
+        with pytest.raises(ScenarioError, match=words):
+            load(Classification("csv", str(tmp_path), dataset_options=options))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.tasks import datasets, load
+from asgd_lab.tasks import load, mnist_files
 from asgd_lab.tasks.samples import pick
 from asgd_lab.tasks.torchvision_import import torchvision
 from tests.tasks.configs import Classification, write_fashion, write_idx
@@ -22,7 +22,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     found["folder"].mkdir()
     monkeypatch.setenv("ASGD_LAB_DATA", str(found["environment"]))
     monkeypatch.setenv("HOME", str(found["home"]))
-    monkeypatch.setattr(datasets, "DEBIAN_FOLDER", found["debian"])
+    monkeypatch.setattr(mnist_files, "DEBIAN_FOLDER", found["debian"])
 
     def no_network(root: Path, download: bool) -> None:
         raise RuntimeError("Error downloading:\nno network\n")
@@ -55,7 +55,7 @@ def test_files_may_be_packed_and_may_lie_as_torchvision_puts_them(
     assert data["train_images"].shape == (5, 1, 5, 5)
     assert data["train_labels"].tolist() == [0, 1, 2, 0, 1]
     assert data["test_images"].shape == (4, 1, 5, 5)
-    assert [data[part].dtype for part in datasets._FILES] == [torch.uint8, torch.int64] * 2
+    assert [data[part].dtype for part in mnist_files._FILES] == [torch.uint8, torch.int64] * 2
     assert all(tensor.is_contiguous() for tensor in data.values())
 
 

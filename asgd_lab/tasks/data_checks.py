@@ -1,0 +1,65 @@
+"""Checks of a data set's values before a run: nan and infinities, and labels that are far off all others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from asgd_lab.errors import ScenarioError
+from asgd_lab.tasks.base import Data
+from asgd_lab.tasks.samples import chunks
+
+_MANY_CLASSES = 10_000
+_MANY_PER_LABEL = 10  # classes
+
+
+def not_finite(data: Data, split: str) -> Iterator[tuple[str, int]]:
+    """The first sample with nan or an infinity, for inputs and for labels that have one."""
+    for part in (f"{split}_images", f"{split}_labels"):
+        values = data.get(part)
+        if values is None or not (values.is_floating_point() or values.is_complex()):
+            continue
+        begins = 0
+        for each in chunks(values):
+            bad = each.isfinite().logical_not_().reshape(len(each), -1).any(1)
+            if bool(bad.any()):
+                yield part, begins + int(bad.nonzero()[0])
+                break
+            begins += len(each)
+
+
+def check_loss_of(part: str, sample: int, loss: float) -> None:
+    """A `ScenarioError` if the loss of a minibatch with a sample that is not finite is not finite either."""
+    if not math.isfinite(loss):
+        message = (
+            f"{part} has nan or an infinity in sample {sample:,} (from 0), and the loss of its minibatch is {loss}"
+        )
+        raise ScenarioError.at("task.dataset", f"{message}; replace such values, or leave the sample out")
+
+
+def check_outliers(split: str, labels: Tensor, of: int) -> None:
+    """A `ScenarioError` for a class that asks for many more outputs than there are training labels, `of`."""
+    begins, most = 0, max(_MANY_CLASSES, _MANY_PER_LABEL * of)
+    for each in chunks(labels):
+        far = (each >= most).reshape(len(each), -1).any(1)
+        if bool(far.any()):
+            sample = int(far.nonzero()[0])
+            label = int(each[sample].max())
+            message = f"{split}_labels has {label:,} in sample {begins + sample:,} (from 0): the network would have "
+            raise ScenarioError.at("task.dataset", f"{message}{label + 1:,} outputs; number the classes from 0")
+        begins += len(each)
+
+
+def outlier_doubt(labels: Tensor) -> Iterator[str]:
+    """A warning if the largest class is far beyond all others, as a mark for "no class" often is."""
+    found = torch.unique(torch.cat([torch.unique(each) for each in chunks(labels)]))
+    found = found[found >= 0]
+    if len(found) > 1 and int(found[-1]) > 2 * int(found[-2]) + 1:
+        last, before = int(found[-1]), int(found[-2])
+        yield (
+            f"task.dataset: the largest label is {last}, and the next one {before}: the network has {last + 1} "
+            "outputs; a label that means no class is -100"
+        )
