@@ -21,7 +21,7 @@ def test_every_benchmark_of_the_folder_is_in_the_suite() -> None:
     found = {path.stem for path in folder.glob("*.py") if "def measure(" in path.read_text(encoding="utf-8")}
     assert found == set(BENCHMARKS)
     mute = {path.stem for path in folder.glob("*.py")} - found
-    assert mute == {"__init__", "__main__", "memory", "plain", "planned", "report", "suite", "table"}
+    assert mute == {"__init__", "__main__", "memory", "plain", "planned", "report", "suite", "table", "text_minutes"}
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)

@@ -54,6 +54,8 @@ def test_every_point_of_a_simulated_scenario_runs(name: str, tmp_path: Path) -> 
     scenario = points(name)[0].scenario
     if scenario.task.name == "classification":
         small |= {"task.dataset": "digits"}
+    if scenario.task.name == "text":
+        small |= {"task.corpus_bytes": 20_000, "task.context": 8}
     if scenario.evaluate is not None:
         small |= {"evaluate.every_minibatches": MINIBATCHES}
     for point in points(name, small):

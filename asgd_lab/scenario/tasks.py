@@ -18,7 +18,7 @@ from asgd_lab.configuration import (
 )
 from asgd_lab.errors import ScenarioError
 from asgd_lab.scenario.learned import Learned
-from asgd_lab.scenario.networks import Classification, NextBytes, Own
+from asgd_lab.scenario.networks import Classification, NextTokens, Own
 from asgd_lab.scenario.optimizers import SGD, Optimizer, Schedule
 from asgd_lab.trust import refusal
 
@@ -88,4 +88,4 @@ class UnreadTask(Learned, Unread):
         raise ScenarioError.at("task.name", refusal([("task.name", self.name)]))
 
 
-TASKS = Mappings("tasks", Learned, (Quadratic, Classification, Own, NextBytes, Timing), UnreadTask)
+TASKS = Mappings("tasks", Learned, (Quadratic, Classification, Own, NextTokens, Timing), UnreadTask)

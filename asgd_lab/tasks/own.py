@@ -93,9 +93,14 @@ class OwnTask(NetworkTask):
     """A user's class, and the network that it makes."""
 
     def __init__(
-        self, own: Any, name: str, config: OwnConfig, sgd: OptimizerConfig, seed: int, data: Data, workers: int = 1
-    ) -> None:
-        """`own` is an instance of the class `name`; `sgd` is the optimizer if neither it nor the scenario has one."""
+        self, own: Any, name: str, config: OwnConfig, sgd: OptimizerConfig, seed: int, data: Data, workers: int = 1,
+        batch: Callable[[NetworkTask, torch.device], Batch] | None = None,
+    ) -> None:  # fmt: skip
+        """`own` is an instance of the class `name`; `sgd` is the optimizer if neither it nor the scenario has one.
+
+        `batch` makes the task's batch on a device; None: it has none.
+        """
+        self._batch = batch
         self._own, self._name, self._seed, self._workers = own, name, seed, workers
         self._check_methods(config)
         self._losses = Losses(self._name, self._own.loss) if hasattr(self._own, "loss") else None
@@ -253,7 +258,9 @@ class OwnTask(NetworkTask):
             yield found
 
     def batch(self, device: torch.device = CPU) -> Batch:
-        """Not for a class of the user's own."""
+        """The batch that the constructor was given; a class of the user's own has none."""
+        if self._batch is not None:
+            return self._batch(self, device)
         raise ScenarioError.at("backend.numerics", "cannot be batched: the task is own; use sequential")
 
     def passes(self, device: torch.device) -> Iterator[Callable[[nn.Module], object]]:

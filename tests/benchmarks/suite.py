@@ -8,13 +8,17 @@ from tests.benchmarks import (
     driver,
     gradients,
     network,
+    pixels,
     recording,
     rivals,
     simulator,
     startup,
     sync,
+    text,
     wrapper,
 )
 
-MODULES = (driver, sync, rivals, recording, chaos, gradients, batched, network, simulator, startup, wrapper)
+MODULES = (
+    *(driver, sync, rivals, recording, chaos, gradients, batched, network, simulator, startup, wrapper, text, pixels),
+)
 BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in MODULES}

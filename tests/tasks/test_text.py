@@ -23,7 +23,7 @@ from asgd_lab.scenario import Scenario
 from asgd_lab.scenario.optimizers import Schedule
 from asgd_lab.streams import key
 from asgd_lab.tasks.clipping_and_schedules import rate_factor
-from asgd_lab.tasks.text.next_bytes import NextBytes
+from asgd_lab.tasks.text.next_tokens import NextTokens
 from asgd_lab.tasks.text.stories import text
 from asgd_lab.tasks.text.transformer import Transformer
 from tests.backends.scenarios import scenario
@@ -80,7 +80,7 @@ def test_one_worker_trains_as_a_plain_loop_to_the_bit(tmp_path: Path) -> None:
     one = stated("inline", task={**TINY, "schedule": schedule, "clip": {"norm": 1.0}}, workers=1,
                  algorithm={"name": "sgd", "n_sync": STEPS}, budget={"minibatches": STEPS})  # fmt: skip
     summary = execute(one, tmp_path / "run")
-    own = NextBytes(one.task, one.task.load())  # type: ignore[arg-type]
+    own = NextTokens(one.task, one.task.load())  # type: ignore[arg-type]
     torch.manual_seed(key(SEED, "initial"))
     model = own.model(SEED)
     before = [each.detach().clone() for each in model.parameters()]
