@@ -4,13 +4,13 @@ BIN := .venv/bin
 DEMO := runs/demo
 
 PAPER := runs/paper
-REPRODUCE = $(BIN)/asgd-lab run scenarios/paper/$(1).yaml --out $(PAPER)$(2)/$(1) --resume
+REPRODUCE = $(BIN)/asgd-lab run paper/$(1) --out $(PAPER)$(2)/$(1) --resume
 
-.PHONY: demo test test-fast slow-list test-whole bench bench-table gpu gpu-wheels gpu-rehearsal paper paper-full fashion-mnist clean
+.PHONY: demo test test-fast slow-list test-whole bench bench-table gpu gpu-wheels gpu-rehearsal paper paper-full schema fashion-mnist clean
 
 demo: .venv/installed
 	rm -rf $(DEMO)
-	$(BIN)/asgd-lab compare scenarios/quickstart.yaml scenarios/does-the-server-saturate.yaml --out $(DEMO)
+	$(BIN)/asgd-lab compare quickstart does-the-server-saturate --out $(DEMO)
 
 test: .venv/installed
 	$(BIN)/ruff check
@@ -81,6 +81,10 @@ three-seeds-%: .venv/installed
 	test -d .venv || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
+
+# The JSON Schema that the package carries, after a change of a key.
+schema: .venv/installed
+	$(BIN)/asgd-lab schema > scenarios/schema.json
 
 # Real images: as Debian's package where that is at hand; otherwise torchvision downloads them at the first use.
 fashion-mnist:

@@ -8,7 +8,7 @@ from typing import Any
 
 from asgd_lab.algorithms import ALGORITHMS, RULES
 from asgd_lab.algorithms.codecs import CODECS
-from asgd_lab.scenario import presets
+from asgd_lab.scenario import carried, presets
 from asgd_lab.scenario.executions import BACKENDS
 from asgd_lab.scenario.tasks import TASKS
 
@@ -32,6 +32,7 @@ def _line(text: str) -> str:
 
 
 CATALOGUE: dict[str, Callable[[], dict[str, str]]] = {
+    "scenarios": carried.described,
     "algorithms": ALGORITHMS.described,
     "rules": RULES.described,
     "codecs": CODECS.described,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
@@ -18,12 +19,12 @@ from asgd_lab import display, interrupts, output
 from asgd_lab.backends.real.preload import MODULES, POOL_MODULES, preload
 from asgd_lab.catalogue import CATALOGUE
 from asgd_lab.errors import RunFailed, ScenarioError, refusal
-from asgd_lab.options import Assignments, Backend, Command, Out, ScenarioFile, Trust, Version
+from asgd_lab.options import Assignments, Backend, Command, Out, ScenarioFile, ScenarioFiles, Trust, Version
 from asgd_lab.record.directory_locks import check_empty
 from asgd_lab.record.machine import usable_cores
-from asgd_lab.scenario import Document, Point, json_schema, parse_assignment, presets
+from asgd_lab.scenario import Document, Point, carried, json_schema, parse_assignment, presets
 from asgd_lab.terminal_tables import Described
-from asgd_lab.trust import trusting
+from asgd_lab.trust import search, trusting
 
 if TYPE_CHECKING:
     from asgd_lab.run_command import Request
@@ -81,7 +82,7 @@ def run(
     Exit status: 0 done; 1 a run failed; 2 the input was wrong; 130 interrupted. What was recorded is kept.
     """
     with _reported({"backend.name": backend, "seed": seed}, trust=trust) as options:
-        document, overrides = Document.read(scenario), _parsed(assignments) | options
+        document, overrides = _read(scenario), _parsed(assignments) | options
         if resume and out is not None and trust:
             from asgd_lab.run_command import find_sources
 
@@ -106,7 +107,7 @@ def run(
 
 @app.command(cls=Command, short_help="Predict a sweep, measure it, and compare.")
 def compare(
-    scenarios: Annotated[list[str], typer.Argument(metavar="SCENARIO", show_default=False, help="Scenario files.")],
+    scenarios: ScenarioFiles,
     out: Out = None,
     repeats: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="Measured runs a point.")] = 3,
     trust: Trust = False,
@@ -118,7 +119,7 @@ def compare(
     measured speed-up and staleness; writes the table, the figure and every run.
     """
     with _reported(trust=trust):
-        documents, overrides = [Document.read(path) for path in scenarios], _parsed(assignments)
+        documents, overrides = [_read(path) for path in scenarios], _parsed(assignments)
         _check_empty(out)
         preload()
         for document in documents:
@@ -205,7 +206,7 @@ def validate(scenario: ScenarioFile, trust: Trust = False, assignments: Assignme
         from asgd_lab.run_command import Request
 
         interrupts.heed()
-        document, overrides = Document.read(scenario), _parsed(assignments)
+        document, overrides = _read(scenario), _parsed(assignments)
         points = document.points(overrides)
         request = Request(document, overrides, points)
         untrusted = request.check(partly=True)
@@ -222,14 +223,37 @@ def schema() -> None:
     typer.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
 
 
-@app.command(name="list", short_help="List what a scenario can name.")
+@app.command(short_help="Write a scenario to start from.")
+def new(
+    file: Annotated[Path, typer.Argument(metavar="FILE", show_default=False, help="A new file, such as mine.yaml.")],
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="NAME", show_default=False, help="The carried scenario to copy; else a small one."
+        ),
+    ] = None,
+) -> None:
+    """Write a scenario with comments, to change and to run. Nothing that exists is overwritten.
+
+    With --from it is a copy of a carried scenario, with the Python files that the scenario names.
+    """
+    with _reported():
+        from asgd_lab import new_command
+
+        for path in new_command.write(file, source):
+            typer.echo(f"wrote {path}")
+
+
+@app.command(name="list", short_help="List the carried scenarios, and what a scenario can name.")
 def list_(
     kind: Annotated[
-        Literal["algorithms", "rules", "codecs", "tasks", "backends", "presets", "models"] | None,
+        Literal["scenarios", "algorithms", "rules", "codecs", "tasks", "backends", "presets", "models"] | None,
         typer.Argument(show_default=False, help="Only these; all, if nothing is said."),
     ] = None,
 ) -> None:
-    """List what a scenario can name, and what each is; presets with each number and where it is from."""
+    """List the carried scenarios with the question that each answers, and all that a scenario can name; presets with
+    each number and where it is from.
+    """
     console = display.console()
     if kind == "presets":
         console.print(display.grades())
@@ -278,6 +302,14 @@ def _end(status: int, *lines: str) -> NoReturn:
     for line in lines:
         typer.echo(" ".join(line.splitlines()), err=True)
     raise typer.Exit(status)
+
+
+def _read(scenario: str) -> Document:
+    """The scenario of that path or name. With --trust its folder is searched for code that it names."""
+    display.warn(carried.shadowed(scenario))
+    document = Document.read(scenario)
+    search(os.path.dirname(os.path.abspath(document.path)))
+    return document
 
 
 def _parsed(assignments: list[str] | None) -> dict[str, Any]:

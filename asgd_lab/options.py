@@ -31,7 +31,11 @@ Backend = Annotated[
         autocompletion=lambda: [*CATALOGUE["backends"]()],
     ),
 ]
-ScenarioFile = Annotated[str, typer.Argument(metavar="SCENARIO", show_default=False, help="The scenario's YAML file.")]
+_SCENARIO: Any = typer.Argument(
+    metavar="SCENARIO", show_default=False, help="A YAML file, or a name that `asgd-lab list scenarios` prints."
+)
+ScenarioFile = Annotated[str, _SCENARIO]
+ScenarioFiles = Annotated[list[str], _SCENARIO]
 Assignments = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Replace a dotted key, as in algorithm.n_sync=10. Repeatable."),

@@ -322,7 +322,7 @@ def test_a_scenario_of_the_paper_runs_and_is_collected(path: Path, tmp_path: Pat
     text = path.read_text(encoding="utf-8")
     assert text.splitlines()[0].endswith("?")
     assert all(f"\n# {part}" in text for part in ("Look at", "Expected"))
-    assert f"scenarios/paper/{path.name}" in text
+    assert f"asgd-lab run paper/{path.stem} " in text
     for number, point in enumerate({points[0].name: points[0], points[-1].name: points[-1]}.values()):
         execute(point.scenario, tmp_path / "runs" / str(number))
     if timing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def test_a_scenario_is_valid_named_like_its_file_and_explained(name: str) -> Non
     assert text.startswith("# ")
     assert text.splitlines()[0].endswith("?")
     assert all(f"\n# {part}" in text for part in ("Look at", "Expected"))
-    assert f"scenarios/{path.name}" in text
+    assert re.search(rf"asgd-lab (run|compare) {name}\b", text)
 
 
 @pytest.mark.parametrize("name", SIMULATED)

@@ -4,10 +4,11 @@ from asgd_lab.scenario.anchoring import anchored, folders
 from asgd_lab.scenario.document import Document, as_assignment, parse_assignment
 from asgd_lab.scenario.identity import first_difference, values_sha256
 from asgd_lab.scenario.points import Point, Points
-from asgd_lab.scenario.schema import Scenario, json_schema
+from asgd_lab.scenario.schema import Name, Scenario, json_schema
 
 __all__ = [
     "Document",
+    "Name",
     "Point",
     "Points",
     "Scenario",

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
+import asgd_lab.scenario.carried as carried
 import asgd_lab.scenario.edits as edits
 import asgd_lab.scenario.files as files
 import asgd_lab.scenario.places as places
@@ -37,8 +38,8 @@ class Document:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Document:
-        """Read a file, without validation: see `scenario` and `points`."""
-        name = os.fspath(path)
+        """Read a file, or the carried scenario of that name, without validation: see `scenario` and `points`."""
+        name = carried.located(os.fspath(path))
         text = files.read(name)
         source = Source(where=lambda line: f"{name}:{line}").parse(text)
         if source.data is None:

@@ -6,6 +6,7 @@ import os
 import re
 import stat
 
+import asgd_lab.scenario.carried as carried
 from asgd_lab.errors import ScenarioError
 from asgd_lab.scenario.source import MOST_CHARACTERS
 
@@ -30,7 +31,7 @@ def read(name: str) -> str:
         with open(name, "rb") as file:
             content = file.read(_MOST_BYTES + 1)
     except FileNotFoundError:
-        hint = f"; did you mean --set {name}?" if "=" in name else ""
+        hint = f"; did you mean --set {name}?" if "=" in name else carried.hint(name)
         raise ScenarioError(f"{name}:1: no such file; give the path of a scenario file{hint}") from None
     except OSError as error:
         raise ScenarioError(f"{name}:1: cannot be read: {error.strerror}") from None

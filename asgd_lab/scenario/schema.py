@@ -35,12 +35,15 @@ def _names_a_folder(name: str) -> str:
     return name
 
 
+Name = Annotated[Text, Field(max_length=100), AfterValidator(_names_a_folder)]
+
+
 class Scenario(Part):
     """A run: its task, workers, algorithm and hardware; with a sweep, several runs."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
 
-    name: Annotated[Text, Field(max_length=100), AfterValidator(_names_a_folder)]
+    name: Name
     """The scenario's name; its runs are kept in a folder of this name."""
     description: str = ""
     """The scenario's purpose, in words."""

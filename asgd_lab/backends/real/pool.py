@@ -11,9 +11,10 @@ import contextlib
 import gc
 import multiprocessing
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -107,7 +108,7 @@ class Pool:
 
     def _start(self) -> Connection:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=main, args=(theirs,), name="pool")
+        process = self._context.Process(target=main, args=(theirs, tuple(sys.path)), name="pool")
         with without_main():
             process.start()
         theirs.close()
@@ -132,8 +133,11 @@ class Pool:
         return word
 
 
-def main(line: Connection) -> None:
-    """A process of the pool. Only the parent handles Ctrl-C; it breaks the connection."""
+def main(line: Connection, path: Sequence[str] = ()) -> None:
+    """A process of the pool, with the parent's module search path. Only the parent handles Ctrl-C; it breaks the
+    connection.
+    """
+    sys.path += [folder for folder in path if folder not in sys.path]  # a job names classes of the user's modules
     orphans.follow_fork_server(signal.SIGCONT)  # a stopped process wakes, and finds the connection broken
     interrupts.ignore()
     jobs: SimpleQueue[Job | None] = SimpleQueue()
