@@ -115,8 +115,10 @@ class Configuration(Choice):
             yield "hardware.server.independent", f"cannot stand beside {self.name}, which divides the parameters itself"
         if self.shared:
             yield from self._without_copies(backend)
-        if self.encoding is not None and scenario.hardware.server.count > 1:
-            yield "hardware.server.count", "must be 1 beside a codec, whose wire form has no slices"
+        server = scenario.hardware.server
+        if self.encoding is not None and server.count > 1 and not server.independent:
+            message = "must be 1 beside a codec, whose wire form has no slices; or make the servers independent"
+            yield "hardware.server.count", message
 
     def _without_copies(self, backend: Any) -> Iterator[tuple[str, str]]:
         if backend.device == "cuda":

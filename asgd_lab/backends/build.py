@@ -31,11 +31,9 @@ _warmed: dict[Hashable, tuple[Tensor, dict[str, Tensor]]] = {}
 
 
 def build_algorithm(scenario: Scenario) -> Algorithm:
-    """The scenario's algorithm; the vector has a part for each independent server, unless these are simulated."""
+    """The scenario's algorithm; the vector has a part for each independent server."""
     algorithm, server = scenario.algorithm.build(scenario.workers), scenario.hardware.server
-    if not server.independent or scenario.backend.execution.simulated:
-        return algorithm
-    return replace(algorithm, parts=server.count)
+    return replace(algorithm, parts=server.count) if server.independent else algorithm
 
 
 def build_task(

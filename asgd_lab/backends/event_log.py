@@ -268,7 +268,7 @@ def _row(message: Logged, times: Times, own: Grant | Ack | None) -> tuple[float,
     """The columns of a message, in the order of `Row`."""
     kind = type(message)
     if kind is PushRequest:
-        worker, incarnation, number, base, steps, loss, error, buffer, *more, _ = message  # type: ignore[misc]
+        worker, incarnation, number, base, steps, loss, error, buffer, *more = message  # type: ignore[misc]
         if own is None:
             return _PUSH, worker, incarnation, number, base, steps, buffer, *more, *_NOT_YET, *times, loss, error
         ended = own.version, own.staleness, own.reason  # type: ignore[union-attr]

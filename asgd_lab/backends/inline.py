@@ -30,9 +30,9 @@ from asgd_lab.protocol.client import Step
 from asgd_lab.protocol.effects import Train
 from asgd_lab.protocol.members import Budget
 from asgd_lab.protocol.messages import (
-    ALL,
     DROPPED,
     KEPT,
+    NOWHERE,
     Ack,
     Answer,
     FetchRequest,
@@ -42,6 +42,7 @@ from asgd_lab.protocol.messages import (
     PushRequest,
     Why,
 )
+from asgd_lab.protocol.parts import sizes
 from asgd_lab.protocol.replica import Replica
 from asgd_lab.record.columns import KINDS
 from asgd_lab.record.run import RunDirectory
@@ -187,18 +188,14 @@ class Inline:
         """Give the replica its granted version."""
         replica, parameters = entry.replica, self.server.parameters
         if replica.vectors is not None and grant.slot >= 0 and parameters is not None:
-            vector = parameters.vector(grant.slot, grant.part)
-            if grant.part == ALL:
-                replica.vectors.center = vector
-            else:
-                replica.receive(grant.part, vector)
+            replica.receive(grant.part, parameters.vector(grant.slot, grant.part))
 
 
 class _Book(Observer):
     """A listener that keeps a run's tables and counts; its time is the number of steps so far, in nanoseconds."""
 
-    def __init__(self, record: RunDirectory, workers: int, size_bytes: int) -> None:
-        self.record, self.size_bytes = record, size_bytes
+    def __init__(self, record: RunDirectory, workers: int, size_bytes: int, parts: int) -> None:
+        self.record, self._fetched = record, sizes(size_bytes, parts)
         self.statistics = Statistics(workers)
         self.now = self.end = 0
         self._begun: dict[tuple[int, str], int] = {}
@@ -226,7 +223,7 @@ class _Book(Observer):
     def answered(self, worker: int, answer: Answer) -> None:
         """Note the end of a fetch or a push."""
         if isinstance(answer, Grant):
-            size = self.size_bytes if answer.steps else 0
+            size = self._fetched[answer.part] if answer.slot != NOWHERE else 0
             self._note(answer, "fetch", self._pushes.get(worker, 0) + 1, answer.version, -1, answer.steps, size)
         elif isinstance(answer, Ack):
             push = worker, answer.number, answer.part
@@ -240,6 +237,8 @@ class _Book(Observer):
                 self.statistics.dropped(answer.steps)
             else:
                 self.statistics.applied(answer.staleness, answer.steps)
+                if answer.part >= 0:
+                    self.statistics.applied_to_part(answer.part, answer.staleness)
             self.end = self.now
             row = (-1, answer.number, APPLY, self.now, self.now, 0, answer.version, answer.staleness, answer.steps)
             if self.record.recording.keep_round(answer.number):
@@ -269,10 +268,11 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
     room.check(scenario, task.size)
     initial = initial_parameters(scenario, task)
     record.begin()
-    book = _Book(record, scenario.workers, task.size_bytes)
+    algorithm = build_algorithm(scenario)
+    book = _Book(record, scenario.workers, task.size_bytes, algorithm.parts)
     lab = Inline(
         task,
-        build_algorithm(scenario),
+        algorithm,
         build_budget(scenario),
         scenario.workers,
         initial,

@@ -34,7 +34,6 @@ from asgd_lab.backends.settings import settled
 from asgd_lab.backends.verification import FINAL, Made, check_gpus
 from asgd_lab.errors import ProtocolError, ScenarioError
 from asgd_lab.protocol.messages import (
-    ALL,
     DROPPED,
     KEPT,
     NOWHERE,
@@ -179,7 +178,7 @@ class Repetition:
     def _request(self, recorded: Request, life: ReplayedWorker) -> Request:
         """The repeated request, compared with the recorded one."""
         made = life.run_until(recorded)
-        names = [name for name in recorded._fields if name != "bases"]
+        names = list(recorded._fields)
         if isinstance(recorded, PushRequest) and recorded.size_bytes == UNKNOWN:
             names.remove("size_bytes")
         where = f"{name(recorded)} of worker {recorded.worker}"
@@ -244,10 +243,7 @@ class Repetition:
             return
         assert self.server.parameters is not None
         vector = self.server.parameters.vector(grant.slot, grant.part)
-        if grant.part == ALL:
-            replica.vectors.center = vector.to(self.device)
-        else:
-            replica.receive(grant.part, vector)
+        replica.receive(grant.part, vector.to(self.device))
 
 
 @settled()

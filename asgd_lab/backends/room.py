@@ -23,22 +23,22 @@ def check(scenario: Scenario, size: int, data_bytes: int = 0) -> None:
     check_gpus(scenario, size, data_bytes)
     workers, algorithm = scenario.workers, build_algorithm(scenario)
     execution = scenario.backend.execution
-    servers = scenario.hardware.server.count if execution.simulated else algorithm.parts
+    servers = max(algorithm.parts, scenario.hardware.server.count if execution.simulated else 0)
     if size and servers > size:
         if algorithm.parts and not scenario.hardware.server.independent:
             raise ScenarioError.at("algorithm", f"has {servers:,} parts, and the task has {size:,} parameters")
         message = f"must be at most the {size:,} parameters, of which each server has a slice; got {servers:,}"
         raise ScenarioError.at("hardware.server.count", message)
     kept = algorithm.rule.all_states(workers)
+    own = 2 if algorithm.parts else 1  # a replica's parameters, and a center that parts are copied into
     if algorithm.shared:
         vectors = workers + 1
     elif not execution.apart and devices.home(scenario).type == "cuda":
         vectors = 1  # the other vectors are on the GPU
     elif execution.apart:
-        own = 2 if algorithm.parts else 1  # parameters, and a center that parts are copied into
         vectors = workers + workers * (own + algorithm.depth) + 2 + 2 * kept + algorithm.gate.keeps
     else:
-        vectors = workers * (1 + algorithm.depth) + 2 + kept + algorithm.gate.keeps
+        vectors = workers * (own + algorithm.depth) + 2 + kept + algorithm.gate.keeps
     needed, available = 4 * size * vectors, free_memory_bytes()
     if not execution.apart:
         needed += _WORKER_BYTES * (workers + workers * (algorithm.depth - 1) // 10)

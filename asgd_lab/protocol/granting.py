@@ -66,7 +66,7 @@ class Granting(Roster):
         if (
             member is None
             or incarnation != member.incarnation
-            or member.fetching
+            or (member.fetching and lease)
             or (number != member.fetches + 1 and not self._is_divided)
             or (ahead and lease and self._holds_back)
         ):

@@ -135,7 +135,7 @@ def objection_to_fetch(member: Member, request: FetchRequest) -> str:
     worker, incarnation, number = request[:3]
     if incarnation != member.incarnation:
         return f"worker {worker} fetches as incarnation {incarnation}, not {member.incarnation}"
-    if member.fetching:
+    if member.fetching and request.lease:
         return f"worker {worker} fetches while it waits for an answer"
     if number != member.fetches + 1 and not member.numbers:
         return f"worker {worker} sends fetch {number}, not {member.fetches + 1}"

@@ -94,7 +94,6 @@ class PushRequest(NamedTuple):
     stopped: int = 0  # as in FetchRequest
     wasted: int = 0
     returned: int = 0
-    bases: tuple[int, ...] = ()  # versions of that center's other parts, with independent servers
 
 
 # ---------------------------------------------------------------------- from outside to the server

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 
 from asgd_lab.errors import ProtocolError
 from asgd_lab.protocol.members import Kept, Member, objection_to_push
-from asgd_lab.protocol.messages import DROPPED, KEPT, Ack, Answer, PushRequest, Reason, new
+from asgd_lab.protocol.messages import ALL, DROPPED, KEPT, NO_PART, Ack, Answer, PushRequest, Reason, new
 from asgd_lab.protocol.parameters import Parameters
 from asgd_lab.protocol.roster import Roster
 
@@ -19,6 +19,12 @@ from asgd_lab.protocol.roster import Roster
 def spans(size: int, parts: int) -> list[slice]:
     """The spans of so many parts of a vector of this size: contiguous, and as equal as can be."""
     return [slice(start, end) for start, end in itertools.pairwise(part * size // parts for part in range(parts + 1))]
+
+
+def sizes(size_bytes: int, parts: int) -> dict[int, int]:
+    """The bytes that a fetch brings from a vector of this size, by the part that it names."""
+    each = spans(size_bytes, parts) if parts else []
+    return {ALL: size_bytes, NO_PART: 0} | {part: span.stop - span.start for part, span in enumerate(each)}
 
 
 _NONE = Reason.NONE  # a name that is looked up for every push

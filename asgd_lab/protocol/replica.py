@@ -56,7 +56,6 @@ class Replica:
         "_loss_sum",
         "after_adopt",
         "base",
-        "bases",
         "buffer",
         "codec",
         "codec_state",
@@ -71,7 +70,6 @@ class Replica:
         "updates",
         "vectors",
         "version",
-        "versions",
         "worker",
     )
 
@@ -107,8 +105,6 @@ class Replica:
         self.minibatches = 0  # taken since the start: the cursor of the data order
         self.unpushed = 0  # minibatches since the last measure
         self.base = 0  # version of the oldest center in the unpushed work
-        self.versions: tuple[int, ...] = ()  # of the center's slices, with independent servers
-        self.bases: tuple[int, ...] = ()  # of the slices of that oldest center
         self.sequence = 0  # pushes made
         self._loss_sum = 0.0
         self._error_sum = 0.0
@@ -129,14 +125,18 @@ class Replica:
             self.granted = self.steps = steps if part != NO_PART else self.granted + steps
 
     def receive(self, part: int, vector: Tensor) -> None:
-        """Center <- a granted version of one part, which is (its span)."""
-        if self.vectors is not None:
+        """Center <- a granted version: the memory of the whole vector, or a copy of one part, which is (its span)."""
+        if self.vectors is None:
+            return
+        if part == ALL:
+            self.vectors.center = vector
+        else:
             self.vectors.center[self.parts[part].span].copy_(vector)
 
     def adopt(self) -> None:
         """params <- center, keeping unpushed work."""
         if not self.unpushed:
-            self.base, self.bases = self.version, self.versions
+            self.base = self.version
         if self.parts:
             for place in self.parts:
                 if not place.unpushed:
@@ -192,10 +192,10 @@ class Replica:
         self.sequence += 1
         self._arriving = new(PushRequest, (
             self.worker, self.incarnation, self.sequence, self.base, steps, self._loss_sum / steps,
-            self._error_sum / steps, self.buffer, ALL, size_bytes, 0, 0, 0, self.bases,
+            self._error_sum / steps, self.buffer, ALL, size_bytes, 0, 0, 0,
         ))  # fmt: skip
         self.unpushed = 0
-        self.base, self.bases = self.version, self.versions
+        self.base = self.version
         self._loss_sum = self._error_sum = 0.0
 
     def merge(

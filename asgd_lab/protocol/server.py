@@ -182,7 +182,7 @@ class Server(Granting):
 
     def on_push(self, push: PushRequest) -> list[Answer]:
         """An update has arrived in its worker's mailbox, which the worker does not write before the Ack."""
-        worker, incarnation, number, base, steps, _, _, _, part, _, stopped, _, returned, _ = push
+        worker, incarnation, number, base, steps, _, _, _, part, _, stopped, _, returned = push
         member = self._members.get(worker)
         at = self.parts[part]
         if (

@@ -37,7 +37,7 @@ EFFECTS = Table(
         ("staleness", "count"),
         ("steps", "count"),
         ("bytes", "count"),
-        ("shard", "count"),  # the server that wrote the row; in a worker's row the part of an exchange, or -1
+        ("shard", "count"),  # the server, or the part, of this row; -1 in a worker's row of the whole vector
         ("client", "count"),  # the worker of this effect, also in a server's row, where `worker` is -1
         ("incarnation", "count"),  # of the client: client, incarnation and round name one push in its apply row
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ class Statistics:
 
     def __init__(self, workers: int) -> None:
         self._staleness: defaultdict[int, int] = defaultdict(int)
+        self._of_parts: defaultdict[int, Counter[int]] = defaultdict(Counter)  # the same of each part of the vector
         self._minibatches = 0
         self._dropped = 0
         self._dropped_minibatches = 0
@@ -38,6 +39,10 @@ class Statistics:
             raise ProtocolError(f"an applied push has staleness {staleness}; it is a count of versions")
         self._staleness[staleness] += 1
         self._minibatches += steps
+
+    def applied_to_part(self, part: int, staleness: int) -> None:
+        """A push that counts as applied became part of a version of this part."""
+        self._of_parts[part][staleness] += 1
 
     def dropped(self, steps: int) -> None:
         """One push of `steps` minibatches was received and dropped."""
@@ -67,8 +72,7 @@ class Statistics:
         of dropped pushes are counted apart. Means, rates and utilisations are 0 in a run without any push.
         """
         workers = len(self._worker_busy_ns)
-        applied = sum(self._staleness.values())
-        total = sum(staleness * count for staleness, count in self._staleness.items())
+        parts = [_spread(self._of_parts[part]) for part in range(max(self._of_parts, default=-1) + 1)]
         utilisation: dict[str, Any] = {
             "workers": _ratio(sum(self._worker_busy_ns), workers * makespan_ns),
             "server": _ratio(self._server_busy_ns, makespan_ns),
@@ -81,15 +85,13 @@ class Statistics:
             "makespan_s": makespan_ns / 1e9,
             "minibatches": self._minibatches,
             "updates": updates,
-            "pushes": applied + self._dropped,
+            "pushes": sum(self._staleness.values()) + self._dropped,
             "dropped": self._dropped,
             "dropped_minibatches": self._dropped_minibatches,
             "minibatches_per_s": _ratio(self._minibatches * 1_000_000_000, makespan_ns),
-            "staleness": {
-                "mean": _ratio(total, applied),
-                "max": max(self._staleness, default=0),
-                "histogram": {str(staleness): count for staleness, count in sorted(self._staleness.items())},
-            },
+            "staleness": _spread(self._staleness)
+            | {"histogram": {str(staleness): count for staleness, count in sorted(self._staleness.items())}},
+            **({"staleness_per_shard": parts} if parts else {}),
             "utilisation": utilisation,
             "final": dict(final),
             "params_sha256": params_sha256,
@@ -99,6 +101,12 @@ class Statistics:
 def params_sha256(params: npt.NDArray[np.float32]) -> str:
     """The hash of the parameters' float32 little-endian bytes."""
     return hashlib.sha256(params.astype("<f4", order="C", copy=False).data).hexdigest()
+
+
+def _spread(staleness: Mapping[int, int]) -> dict[str, Any]:
+    """The mean and the maximum of a histogram."""
+    total = sum(value * count for value, count in staleness.items())
+    return {"mean": _ratio(total, sum(staleness.values())), "max": max(staleness, default=0)}
 
 
 def _ratio(part: int, whole: int) -> float:

@@ -77,20 +77,20 @@ def arrows(effects: pd.DataFrame) -> tuple[Indices, Indices]:
 
     A server's rows do not name the worker. But a version is made of one push, or of the collected pushes of one round,
     which are in the same order in the server's and in the workers' rows; a round has no pairs where one of these rows
-    is missing because its worker crashed. Of several independent servers, workers know only the first one's versions.
+    is missing because its worker crashed. A push of one part has the version of that part; of several servers in one
+    order, the first one's rows count.
     """
     kind = kinds(effects)
-    pushes = _made_versions(effects, (kind == PUSH) & (effects["shard"].to_numpy() <= 0))
-    applies = _made_versions(effects, (kind == APPLY) & (effects["shard"].to_numpy() <= 0))
-    pairs = pushes.merge(applies, on=["round", "version", "together", "nth"])
+    pushes, applies = (_made_versions(effects, kind == each) for each in (PUSH, APPLY))
+    pairs = pushes.merge(applies, on=["round", "version", "part", "together", "nth"])
     return _sender(kind)[pairs["row_x"].to_numpy()], pairs["row_y"].to_numpy()
 
 
 def _made_versions(effects: pd.DataFrame, chosen: npt.NDArray[np.bool_]) -> pd.DataFrame:
     """The chosen rows that made a version: which version, with how many others, and how many of them come before."""
     rows = np.flatnonzero(chosen & (effects["version"].to_numpy() > 0))
-    found = effects[["round", "version"]].take(rows)
-    alike = found.groupby(["round", "version"])["round"]
+    found = effects[["round", "version"]].take(rows).assign(part=effects["shard"].take(rows).clip(lower=0))
+    alike = found.groupby(["round", "version", "part"])["round"]
     return found.assign(row=rows, together=alike.transform("size"), nth=alike.cumcount())
 
 

@@ -105,8 +105,6 @@ class SimulatedExecution(Execution):
             yield "hardware.server.count", message
         if faults is None:
             return
-        if scenario.hardware.server.independent:
-            yield "faults", "cannot stand beside independent servers with backend sim; remove one of the two"
         if faults.silent_s is not None:
             yield "faults.silent_s", "cannot stand beside backend sim, whose workers never hang; remove it"
         if faults.on_not_finite != "ignore":

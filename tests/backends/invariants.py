@@ -6,6 +6,7 @@ been reached. What a crash has cut off is known from neither: there an equality 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +18,7 @@ import pytest
 from asgd_lab.backends.sim.accounts import COMPUTE, GATE, QUEUE, WASTED
 from asgd_lab.backends.sim.clock import FAR
 from asgd_lab.backends.sim.exchange import Exchange, Slice
+from asgd_lab.backends.sim.fetch import Fetch
 from asgd_lab.backends.sim.network import DOWN, UP, Route
 from asgd_lab.backends.sim.ordered import InOrder
 from asgd_lab.backends.sim.push import Push
@@ -24,7 +26,7 @@ from asgd_lab.backends.sim.servers import Fcfs, OnCores, Queue
 from asgd_lab.backends.sim.sharing import Capacity
 from asgd_lab.backends.sim.simulation import Simulation
 from asgd_lab.backends.sim.worker import SimWorker
-from asgd_lab.protocol.messages import DROPPED
+from asgd_lab.protocol.messages import DROPPED, NOWHERE
 from asgd_lab.record.columns import KINDS
 
 if TYPE_CHECKING:
@@ -146,7 +148,7 @@ def servers_obey_utilisation_law_and_littles_law(sim: Simulation, rows: dict[str
         of = of.only(of.lasts > 0)
         of = of.only(np.argsort(of.start_s, kind="stable"))
         assert (of.start_s[1:] >= of.end_s[:-1]).all(), "one at a time"
-        if index == 0 or sim.machine.independent:
+        if index == 0 or sim.machine.apart:
             assert (np.diff(of.start_s - of.wait_s) >= 0).all(), "first come, first served"
 
 
@@ -159,9 +161,8 @@ def links_conserve_bytes_and_obey_littles_law(sim: Simulation, rows: dict[str, R
     workers = len(sim.workers)
     exact = len(sim.machine.queues) == 1 and sim.faults is None
     for side, done, moved in ((UP, rows["push"], rows["up"]), (DOWN, rows["fetch"], rows["down"])):
-        if side == DOWN and not sim.machine.independent:
-            done = done.only(done.steps > 0)
-        count = np.bincount(done.worker, minlength=workers).tolist()
+        if side == DOWN:  # a lease of nothing moves nothing
+            done = done.only((done.steps > 0) | (done.shard > 0))
         lasted = summed(moved.lasts, moved.worker, workers)
         transfers = np.bincount(moved.worker, minlength=workers).tolist()
         going = [each for each in (under_way(sim) if side == UP else _fetches(sim)) if _left(each) <= sim.end_ns]
@@ -172,17 +173,24 @@ def links_conserve_bytes_and_obey_littles_law(sim: Simulation, rows: dict[str, R
             present = 0
             for worker in range(workers):
                 routes = _routes(sim, side, worker, capacity)
-                size = sum(route.bytes for route in routes)
-                least += size * count[worker]
-                most += size * count[worker]
+                size = sum(route.bytes for _, route in routes)
+                mine = done.shard[done.worker == worker]
+                passed = sum(route.bytes * int((mine < 0).sum() + (mine == part).sum()) for part, route in routes)
+                least += passed
+                most += passed
                 largest = max(largest, size)
-                present += sum(lasted[worker] - route.latency_ns * transfers[worker] for route in routes)
+                present += sum(lasted[worker] - route.latency_ns * transfers[worker] for _, route in routes)
             for each in going:
-                routes = _routes(sim, side, each.worker.number, capacity)
-                size = sum(route.bytes for route in routes)
+                part = each.request.part  # type: ignore[attr-defined]
+                routes = [
+                    (server, route)
+                    for server, route in _routes(sim, side, each.worker.number, capacity)
+                    if part < 0 or part == server
+                ]
+                size = sum(route.bytes for _, route in routes)
                 most += size
                 if exact and routes:
-                    begun, flown = _flight(each, routes[0], rung)
+                    begun, flown = _flight(each, routes[0][1], rung)
                     present += min(flown, sim.end_ns) - begun
                     least += size if flown <= sim.end_ns else 0
             if sim.faults is not None:
@@ -212,15 +220,12 @@ def work_is_conserved(sim: Simulation, rows: dict[str, Rows]) -> None:
     crash.
     """
     first = rows["apply"].only(rows["apply"].shard == 0)
+    each = rows["apply"] if sim.machine.apart else first  # a minibatch is counted when all parts are pushed with it
     taken = int(rows["train"].steps.sum())
     kept = sum(worker.replica.unpushed for worker in sim.workers if worker.alive)
-    pushes = [each for each in under_way(sim) if isinstance(each, Push)]
-    if sim.machine.independent:
-        ended = int(rows["push"].steps.sum())
-        kept += sum(push.request.steps for push in pushes)
-    else:
-        ended = int(first.steps.sum())
-        kept += sum(push.request.steps for push in pushes if push.served == FAR)
+    pushes = [push for push in under_way(sim) if isinstance(push, Push) and push.served == FAR]
+    kept += sum({(push.worker.number, push.request.number): push.request.steps for push in pushes}.values())
+    ended = int(each.steps.sum())
     void = sim.server.wasted + sum(_unreported(worker) for worker in sim.workers if worker.alive)
     faults = sim.faults
     assert taken == ended + kept + void + (faults.lost_minibatches - faults.lost_under_way if faults is not None else 0)
@@ -228,7 +233,7 @@ def work_is_conserved(sim: Simulation, rows: dict[str, Rows]) -> None:
     versions = np.unique(applied.version)
     assert versions.tolist() == list(range(1, sim.server.version + 1)), "a version each, in order"
     assert sim.algorithm.gate.collects or len(versions) == len(applied.version)
-    assert sim.server.minibatches == applied.steps.sum()
+    assert sim.server.minibatches == each.only(each.version != DROPPED).steps.sum()
     budget = sim.scenario.budget
     if budget.minibatches is not None:
         assert sim.server.minibatches <= budget.minibatches
@@ -249,10 +254,15 @@ def staleness_is_the_versions_since_the_oldest_center(sim: Simulation, rows: dic
     key = trains.worker << 32 | trains.round
     rounds, first = np.unique(key, return_index=True)
     last = np.append(first[1:], len(key))
-    pushes = rows["push"].only(rows["push"].version >= 0)  # neither dropped nor kept
+    pushes = rows["push"].only((rows["push"].version >= 0) & (rows["push"].shard <= 0))  # neither dropped nor kept
     place = np.searchsorted(rounds, pushes.worker << 32 | pushes.round)
+    steps_of: Counter[tuple[int, int]] = Counter()
+    for worker, round, steps in zip(rows["push"].worker, rows["push"].round, rows["push"].steps, strict=True):
+        steps_of[int(worker), int(round)] += int(steps)
     for index, (begin, end) in enumerate(zip(first[place].tolist(), last[place].tolist(), strict=True)):
-        steps = int(pushes.steps[index])
+        steps = steps_of[int(pushes.worker[index]), int(pushes.round[index])]
+        if sim.machine.apart and not steps:
+            continue  # its other parts have not ended
         taken = 0
         while taken < steps and end > begin:
             end -= 1
@@ -264,18 +274,18 @@ def staleness_is_the_versions_since_the_oldest_center(sim: Simulation, rows: dic
         return
     applied = applies.only((applies.shard == 0) & (applies.version != DROPPED))
     made = np.concatenate([[0], applied.end_s[np.argsort(applied.version)], [FAR]])
-    fetches = rows["fetch"]
+    fetches = rows["fetch"].only(rows["fetch"].shard <= 0)
     assert (made[fetches.version] <= fetches.end_s).all()
     assert (made[fetches.version + 1] >= fetches.start_s).all()
 
 
 def what_a_worker_does_one_after_the_other_does_not_overlap(sim: Simulation, rows: dict[str, Rows]) -> None:
-    """Trains, fetches, and pushes beyond those that the algorithm's depth allows."""
+    """Trains, and of each part fetches, and pushes beyond those that the algorithm's depth allows."""
     for kind, depth in (("train", 1), ("fetch", 1), ("push", sim.algorithm.depth)):
         of = rows[kind]
-        of = of.only(np.lexsort((of.end_s, of.start_s, of.worker)))
+        of = of.only(np.lexsort((of.end_s, of.start_s, of.shard, of.worker)))
         before = of.end_s if sim.faults is None else of.start_s  # a row may end after the crash that cut it off
-        same = of.worker[depth:] == of.worker[:-depth]
+        same = (of.worker[depth:] == of.worker[:-depth]) & (of.shard[depth:] == of.shard[:-depth])
         assert (of.start_s[depth:] >= before[:-depth])[same].all(), kind
 
 
@@ -326,12 +336,12 @@ def _unreported(worker: SimWorker) -> int:
 
 
 def _fetches(sim: Simulation) -> Iterator[Exchange]:
-    """Those whose answer is on its way, or there and not waited for."""
+    """Those whose vector is on its way, or there and not waited for."""
     for worker in sim.workers:
-        fetch = worker.fetch
-        answered = worker.alive and fetch.in_flight and fetch.released != FAR
-        if answered and (fetch.answer.steps or sim.machine.independent):
-            yield fetch
+        for fetch in worker.exchanges.values() if worker.alive else ():
+            moves = isinstance(fetch, Fetch) and fetch.in_flight and fetch.released != FAR
+            if moves and fetch.answer.slot != NOWHERE:  # type: ignore[union-attr]
+                yield fetch
 
 
 def _left(each: Exchange) -> int:
@@ -339,10 +349,11 @@ def _left(each: Exchange) -> int:
     return each.sent if isinstance(each, Push) else each.released
 
 
-def _routes(sim: Simulation, side: int, worker: int, capacity: Capacity) -> list[Route]:
+def _routes(sim: Simulation, side: int, worker: int, capacity: Capacity) -> list[tuple[int, Route]]:
+    """Those to servers that pass it, each with its server."""
     return [
-        route
-        for route in sim.machine.network.routes[side][worker]
+        (server, route)
+        for server, route in enumerate(sim.machine.network.routes[side][worker])
         if route.sharing is not None and capacity in route.one.capacities
     ]
 

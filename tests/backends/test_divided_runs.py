@@ -37,6 +37,7 @@ RHYTHMS: dict[str, dict[str, Any]] = {
     "uncoupled": {"name": "asgd", "n_fetch": 3, "n_push": 2, **MOMENTUM},
     "overlapped": {"name": "downpour", "n_fetch": 4, "n_push": 2, "depth": 3},
     "gradients": {"name": "asgd", "n_sync": 2, "push": "gradient", "rule": [{"name": "adagrad", "lr": 0.05}]},
+    "encoded": {"name": "asgd", "n_sync": 2, "codec": {"name": "tests.outside.top_k:TopK", "share": 0.3}},
 }
 PLAIN = {**QUADRATIC, "optimizer": {"name": "SGD", "lr": 0.1}}  # gradients are not pushed beside momentum
 STREAMING = {"name": "tests.outside.streaming:Streaming", "n_sync": 4, "rule": ["mean"]}
@@ -69,6 +70,32 @@ def test_one_worker_of_independent_servers_gives_the_same_bits_on_every_backend(
         name: run(tmp_path / name, backend=name, **parts)["params_sha256"] for name in ("inline", "sim", "process")
     }
     assert len(set(hashes.values())) == 1, hashes
+
+
+NAMES = ["worker", "round", "kind", "version", "staleness", "steps", "bytes", "shard", "client", "incarnation"]
+
+
+@pytest.mark.parametrize("rhythm", ["coupled", "uncoupled", "encoded"])
+def test_the_rows_of_a_divided_run_say_the_same_on_every_backend(tmp_path: Path, rhythm: str) -> None:
+    """Of one worker: a row for each part of an exchange, which counts a minibatch in the part that is the last."""
+    hardware = {"server": {**APART["hardware"]["server"], "fetch_s": 0.001}, "compute": {"step_s": 0.001}}
+    found, stale = {}, []
+    for backend in ("sim", "process", "inline"):
+        summary = run(tmp_path / backend, backend=backend, algorithm=RHYTHMS[rhythm], task=PLAIN, hardware=hardware)
+        effects = tables.read(tmp_path / backend, "effects")
+        kinds = ["fetch", "train", "push", "apply"] + (["grant"] if backend != "inline" else [])
+        effects = effects[effects["kind"].isin(kinds)]
+        pushes, applied = effects[effects["kind"] == "push"], effects[effects["kind"] == "apply"]
+        assert len(pushes) == len(applied) == summary["pushes"] == PARTS * summary["updates"]
+        assert applied["steps"].sum() == summary["minibatches"]
+        assert (applied.groupby("round")["steps"].agg(lambda steps: (steps > 0).sum()) == 1).all()
+        stale.append(summary["staleness_per_shard"])
+        before = effects[effects["round"] <= summary["updates"]]  # real workers fetch once more, in vain
+        found[backend] = sorted(before[NAMES].itertuples(index=False, name=None))
+    assert found["process"] == found["sim"]
+    assert found["inline"] == [row for row in found["sim"] if row[2] != "grant"]
+    assert stale == [stale[0]] * 3
+    assert len(stale[0]) == PARTS
 
 
 @pytest.mark.parametrize("rhythm", RHYTHMS)
@@ -115,22 +142,23 @@ GATES: dict[str, dict[str, Any]] = {
         "name": "tests.backends.for_each_part:StopsAhead", "n_fetch": 8, "n_push": 3, "depth": 2, "patience": 3,
     },
     "keeps": {"name": "tests.backends.for_each_part:Keeps", "n_sync": 2, "k": 3, "rule": ["add"]},
+    "drops": {"name": "tests.backends.for_each_part:Drops", "n_sync": 2, "limit": 3},
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("backend", ["inline", "process"])
+@pytest.mark.parametrize("backend", ["inline", "sim", "process"])
 @pytest.mark.parametrize("gate", GATES)
 def test_a_users_gate_is_asked_for_each_part(tmp_path: Path, gate: str, backend: str) -> None:
     faults = {"faults": {"schedule": [{"name": "slow", "worker": 1, "at_s": 0.0, "until_s": 60.0, "factor": 5.0}]}}
     stated = scenario(
         algorithm=GATES[gate], workers=3, task=DIGITS, budget={"minibatches": 600}, backend=backend, **APART,
-        **(faults if backend == "process" else {}),
+        **(faults if backend != "inline" else {}),
     )  # fmt: skip
     summary = execute(stated, tmp_path / "run")
     assert (summary["status"], summary["minibatches"]) == ("done", 600)
     versions_grow_by_one(tmp_path / "run", PARTS)
     if backend == "process":
-        assert gate == "keeps" or summary["wasted_minibatches"] > 0
+        assert gate in ("keeps", "drops") or summary["wasted_minibatches"] > 0
         repeats(stated, tmp_path / "run")
 
 

@@ -91,7 +91,7 @@ class Run:
     def applies(self) -> pd.DataFrame:
         """The applications: of several servers in one order a row a push, which ends with its last slice."""
         rows, servers = self.rows("apply"), len(self.simulation.machine.queues)
-        if servers == 1 or self.simulation.machine.independent:
+        if servers == 1 or self.simulation.machine.apart:
             return rows
         ends = rows["end_s"].groupby(np.arange(len(rows)) // servers).max()
         return rows[rows["shard"] == 0].assign(end_s=ends.to_numpy())

@@ -1312,15 +1312,6 @@ HARDWARE = [
         hardware="hardware: {server: {count: 2, independent: true}}",
     ),
     bad(
-        "faults of simulated independent servers",
-        8,
-        "faults",
-        "cannot stand beside independent servers with backend sim",
-        backend="backend: sim",
-        faults="faults: {mean_time_between_failures_s: 3, mean_time_to_repair_s: 1}",
-        hardware="hardware: {compute: {step_s: 1}, server: {count: 2, independent: true}}",
-    ),
-    bad(
         "shared link of real processes",
         8,
         "hardware.link.shared",

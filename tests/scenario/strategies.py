@@ -284,7 +284,7 @@ def scenarios(draw: st.DrawFn) -> Data:
         data["backend"] = draw(
             mapping(None, {"numerics": st.sampled_from(["sequential", "batched", "auto"])}, name=st.just("sim"))
         )
-        if not hardware.get("server", {}).get("independent") and draw(st.booleans()):
+        if draw(st.booleans()):
             data["faults"] = draw(faults(data.get("workers", 1), simulated=True))
     is_emulated = isinstance(backend, dict) and backend.get("device") == "emulated"
     data["hardware"] = (emulatable(hardware) if is_emulated else hardware) | {"compute": compute}

@@ -13,8 +13,8 @@ from typing import Any
 from asgd_lab.backends import event_log
 from asgd_lab.backends.build import build_algorithm, build_budget
 from asgd_lab.backends.real.plan import DISTANCE_ROW, EFFECT_ROW, KIND, MINIBATCH_ROW, Plan
-from asgd_lab.protocol.messages import ALL, DROPPED, KEPT, NO_PART, Ack, FetchRequest, Message, PushRequest
-from asgd_lab.protocol.parts import spans
+from asgd_lab.protocol.messages import DROPPED, KEPT, Ack, FetchRequest, Message, PushRequest
+from asgd_lab.protocol.parts import sizes
 from asgd_lab.protocol.server import Server
 from asgd_lab.record.rowfile import read_rows
 from asgd_lab.record.run import RunDirectory
@@ -58,7 +58,7 @@ def _counting(plan: Plan) -> Server:
 
 def _served(plan: Plan, server: Server, statistics: Statistics, record: RunDirectory) -> Iterator[Row]:
     """The server's rows: one per fetch, at its request; one per push, at its end."""
-    sizes = _sizes(plan)
+    fetched = sizes(plan.size_bytes, build_algorithm(plan.scenario).parts)
     far: dict[tuple[int, int], float] = {}
     if record.distances is not None:
         far = {(worker, number): moved for worker, number, moved in read_rows(plan.distances, DISTANCE_ROW).tolist()}
@@ -72,7 +72,7 @@ def _served(plan: Plan, server: Server, statistics: Statistics, record: RunDirec
             pushes[worker, message.number, message.part] = (sent, begun, ended, message.size_bytes)
         elif isinstance(message, FetchRequest):
             incarnation, sequence = server.standing(worker)
-            size, who = sizes[message.part], (max(0, message.part), worker, incarnation)
+            size, who = fetched[message.part], (max(0, message.part), worker, incarnation)
             yield SERVER, sequence + 1, GRANT, begun, ended, begun - sent, -1, -1, 0, size, *who
         for grant in server.hear(message, begun):
             if not isinstance(grant, Ack) or grant.version == KEPT:
@@ -81,6 +81,8 @@ def _served(plan: Plan, server: Server, statistics: Statistics, record: RunDirec
                 statistics.dropped(grant.steps)
             else:
                 statistics.applied(grant.staleness, grant.steps)
+                if grant.part >= 0:
+                    statistics.applied_to_part(grant.part, grant.staleness)
             push = (grant.worker, grant.number)
             sent, begun, ended, carried = pushes.pop((*push, grant.part))
             if record.distances is not None and grant.version != DROPPED:
@@ -88,13 +90,6 @@ def _served(plan: Plan, server: Server, statistics: Statistics, record: RunDirec
             what = (grant.version, grant.staleness, grant.steps)
             who = (max(0, grant.part), grant.worker, grant.incarnation)
             yield SERVER, grant.number, APPLY, begun, ended, begun - sent, *what, carried, *who
-
-
-def _sizes(plan: Plan) -> dict[int, int]:
-    """The bytes that a fetch brings, by its part."""
-    parts = build_algorithm(plan.scenario).parts
-    each = spans(plan.size_bytes, parts) if parts else []
-    return {ALL: plan.size_bytes, NO_PART: 0} | {part: span.stop - span.start for part, span in enumerate(each)}
 
 
 def _minibatches(parts: Path) -> list[Row]:

@@ -18,7 +18,6 @@ from asgd_lab.backends.real.transport import (
     Saved,
     Welcome,
 )
-from asgd_lab.errors import ProtocolError
 from asgd_lab.protocol.messages import Ack, Close, FetchRequest, Grant, Join, Leave, PushRequest, Stop
 
 _LETTERS = {int: "q", float: "d", bool: "?"}
@@ -29,27 +28,18 @@ _TYPES: list[type] = [
 """The types of messages; a type's index is its byte. Both ends are of one version."""
 
 
-def _format(kind: type) -> tuple[struct.Struct, bool]:
-    """The struct format of a type, and whether it has all fields: the last one is left out if it is not a number."""
-    letters = [_LETTERS.get(hint, "") for hint in get_type_hints(kind).values()]
-    assert all(letters[:-1]), f"{kind.__name__}: only the last field may be no number"
-    return struct.Struct("=B2q" + "".join(letters)), all(letters)
-
-
-_FORMATS = {kind: (index, *_format(kind)) for index, kind in enumerate(_TYPES)}
+_FORMATS = {
+    kind: (index, struct.Struct("=B2q" + "".join(_LETTERS[hint] for hint in get_type_hints(kind).values())))
+    for index, kind in enumerate(_TYPES)
+}
 _MADE: list[tuple[Any, struct.Struct]] = [(kind, _FORMATS[kind][1]) for kind in _TYPES]
-SIZE = max(form.size for _, form, _ in _FORMATS.values())
+SIZE = max(form.size for _, form in _FORMATS.values())
 
 
 def pack(message: Any, first_ns: int = 0, second_ns: int = 0) -> bytes:
     """Pack a message and its two times."""
-    index, form, is_whole = _FORMATS[type(message)]
-    if is_whole:
-        return form.pack(index, first_ns, second_ns, *message)
-    *numbers, rest = message
-    if rest:
-        raise ProtocolError(f"{type(message).__name__} carries {rest}, which has no form here")
-    return form.pack(index, first_ns, second_ns, *numbers)
+    index, form = _FORMATS[type(message)]
+    return form.pack(index, first_ns, second_ns, *message)
 
 
 def unpack(data: bytes) -> tuple[Any, int, int]:

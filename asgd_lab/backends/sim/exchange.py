@@ -4,7 +4,8 @@
     fetch:  begun -latency-> arrived -wait, service-> served -gate-> released -flow, latency-> landed -to_device, client-> done
 
 An exchange is its own alarm: it waits for one stage after the other. A wait of zero time is a call. A vector in slices
-passes sent to arrived, and released to landed, once per server, and the last slice counts.
+passes sent to arrived, and released to landed, once per server, and the last slice counts. Of a vector in parts, each
+part has exchanges of its own, with one server.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -62,7 +63,6 @@ class Exchange(Divided):
         "entry",
         "host",
         "in_flight",
-        "independent",
         "job",
         "landed",
         "lost",
@@ -79,11 +79,7 @@ class Exchange(Divided):
     answer: Grant | Ack
     """The server's answer, once it is released."""
 
-    def __init__(
-        self, worker: Owner, machine: Machine, portion: Portion, client_ns: int, service_ns: int,
-        slice_served: Callable[[Slice], object],
-    ) -> None:  # fmt: skip
-        """`slice_served` is called when an independent server has served a slice."""
+    def __init__(self, worker: Owner, machine: Machine, portion: Portion, client_ns: int, service_ns: int) -> None:
         routes = portion.routes
         self.worker, self.machine, self.route = worker, machine, routes[0]
         self.size_bytes = portion.size_bytes  # of the parameters that it moves, as they are
@@ -91,9 +87,8 @@ class Exchange(Divided):
         self.client_ns = client_ns  # cost of the worker's own software
         self.service_ns = service_ns
         self.host, _ = machine.processors(worker.number)
-        self.queue = machine.queues[0]
-        self.slices = self._divided(routes, slice_served) if len(routes) > 1 else ()
-        self.independent = machine.independent and len(routes) > 1
+        self.queue = portion.queue
+        self.slices = [Slice(self, *each) for each in enumerate(routes)] if len(routes) > 1 else ()
         self.entry: list[Any] | None = None  # its entry on a shared route, while it is there
         self.job: list[Any] | None = None  # the entry of its software on a shared host
         self.left = 0  # slices still to come
@@ -103,9 +98,6 @@ class Exchange(Divided):
         self.in_flight = False  # is it between `begin` and `done`?
         self.begun = self.sent = self.arrived = self.started = self.served = self.released = self.landed = 0
         self.done = 0
-
-    def _divided(self, routes: Sequence[Route], served: Callable[[Slice], object]) -> list[Slice]:
-        return [Slice(self, index, route, served) for index, route in enumerate(routes)]
 
     def _reset_slices(self) -> None:
         self.started = FAR
@@ -162,7 +154,7 @@ class Exchange(Divided):
             slice.route.cut(slice.entry)
         if missing and self.served == FAR:  # its turn would come at a server that never gets the slice
             self.torn = True
-            self.machine.give_up(self, [slice.index for slice in missing])
+            self.machine.ordered.give_up(self, [slice.index for slice in missing])
 
 
 class Slice(Piece):
@@ -171,16 +163,12 @@ class Slice(Piece):
     __slots__ = ("clock", "entry", "in_flight", "index", "route")
     of: Exchange
 
-    def __init__(self, of: Exchange, index: int, route: Route, served: Callable[[Slice], object]) -> None:
-        self.of, self.index, self.route, self.serve = of, index, route, served
+    def __init__(self, of: Exchange, index: int, route: Route) -> None:
+        self.of, self.index, self.route = of, index, route
         self.clock, self.queue, self.service_ns = of.clock, of.machine.queues[index], of.service_ns
         self.entry: list[Any] | None = None
         self.arrived = self.started = self.served = 0
         self.in_flight = False  # is it on its route?
-
-    def ask(self, local: int) -> None:
-        """Send a fetch's request to an independent server."""
-        self.set(self.clock, local + self.route.latency_ns, slice_arrives)
 
     def transfer(self, then: Callable[[Slice], object]) -> None:
         """Transfer the slice to or from its server, then call `then`."""

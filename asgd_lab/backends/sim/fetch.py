@@ -6,29 +6,27 @@ from collections.abc import Callable, Sequence
 
 from asgd_lab.backends.sim.accounts import CLIENT, GATE, LINK, QUEUE, STAGING, Account
 from asgd_lab.backends.sim.clock import FAR
-from asgd_lab.backends.sim.exchange import Exchange, Owner, Slice, Stages, slice_lands
+from asgd_lab.backends.sim.exchange import Exchange, Owner, Stages, slice_lands
 from asgd_lab.backends.sim.machine import Machine
 from asgd_lab.backends.sim.network import DOWN
 from asgd_lab.backends.sim.push import Push
-from asgd_lab.protocol.messages import NOWHERE, FetchRequest, Grant
+from asgd_lab.protocol.messages import ALL, NOWHERE, FetchRequest, Grant
 
 
 class Fetch(Exchange):
     """The fetch of a worker's life, reused for one fetch after the other."""
 
-    __slots__ = ("answer", "request", "to_device_ns", "versions")
+    __slots__ = ("answer", "request", "to_device_ns")
     request: FetchRequest
     answer: Grant
-    versions: list[int]
 
     def __init__(
-        self, worker: Owner, machine: Machine, served: Callable[[Fetch], object],
-        slice_served: Callable[[Slice], object], size_bytes: int | None = None,
-    ) -> None:  # fmt: skip
-        """`served` is called when the server may answer; `size_bytes`: of a part of the vector, None: of all."""
-        portion = machine.portion(DOWN, worker.number, size_bytes)
+        self, worker: Owner, machine: Machine, served: Callable[[Fetch], object], part: int = ALL, size_bytes: int = 0
+    ) -> None:
+        """`served` is called when the server may answer; `size_bytes`: of a `part` that is not ALL."""
+        portion = machine.portion(DOWN, worker.number, part, size_bytes)
         costs = portion.costs
-        super().__init__(worker, machine, portion, costs.client_fetch_ns, costs.server_fetch_ns, slice_served)
+        super().__init__(worker, machine, portion, costs.client_fetch_ns, costs.server_fetch_ns)
         self.serve = served
         self.to_device_ns = costs.to_device_ns
 
@@ -39,12 +37,6 @@ class Fetch(Exchange):
         self.request = request
         if self.slices:
             self._reset_slices()
-            if self.independent:
-                self.left = len(self.slices)
-                self.versions = [0] * self.left
-                for slice in self.slices:
-                    slice.ask(local)
-                return
         at = local + self.route.latency_ns
         if at > self.clock.now:
             self.set(self.clock, at, _arrive)
@@ -58,27 +50,9 @@ class Fetch(Exchange):
             self.started = self.arrived
             self.serve(self)
         elif self.slices:
-            self.machine.submit(self, 0, True)
+            self.machine.ordered.submit(self, 0, True)
         else:
             self.queue.submit(self)
-
-    def release_slice(self, server: int, grant: Grant) -> None:
-        """Send an independent server's answer; the first server's states the minibatches."""
-        self.versions[server] = grant.version
-        self.released = self.served = self.clock.now
-        if server == 0:
-            self.answer = grant
-        self.slices[server].transfer(slice_lands)
-
-    def slice_arrives(self, server: int) -> None:
-        """Enter the queue of one of several independent servers, or pass it if the fetch is one-sided."""
-        self.arrived = self.clock.now
-        if self.machine.one_sided:
-            slice = self.slices[server]
-            slice.started = self.arrived
-            slice.serve(slice)
-        else:
-            self.machine.submit(self, server, True)
 
     def release(self, grant: Grant) -> None:
         """Send the server's answer."""
@@ -123,8 +97,6 @@ class Fetch(Exchange):
         """One of several slices has arrived at the worker's host."""
         self.left -= 1
         if not self.left:
-            if self.independent:
-                self.started = max(self.started, self.arrived)
             self.land()
 
     def _land_at(self, landed: int) -> None:
@@ -178,13 +150,13 @@ class Fetch(Exchange):
 
 
 class PartFetch(Fetch):
-    """The fetch of a single part. It is served after the worker's earlier pushes of that part: the server is first-in
-    first-out for each part, though an update takes longer on the link than a request.
+    """The fetch of a single part. If one server has all parts, it is first-in first-out for each part of a worker: the
+    fetch is served after earlier pushes of that part, though an update takes longer on the link than a request.
     """
 
     __slots__ = ("_earlier", "pushes")
     pushes: Sequence[Push]
-    """The pushes of the same part, from all buffers."""
+    """Those pushes, from all buffers; none if each part has a server."""
 
     def begin(self, request: FetchRequest, local: int) -> None:
         """Begin at the worker's own time `local`, now or later."""

@@ -16,6 +16,7 @@ from asgd_lab.backends.sim.world import World
 from asgd_lab.hardware.step_times import StepTimes
 from asgd_lab.protocol.algorithms import Algorithm
 from asgd_lab.protocol.messages import Ack
+from asgd_lab.protocol.server import Server
 from asgd_lab.record.summary import Statistics
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks import Task
@@ -59,14 +60,19 @@ class Fleet:
         """The push that an answer is for."""
         worker = self.workers[grant.worker]
         if not self._former and len(worker.exchanges) == 2:  # one fetch and one push
-            return worker.pushes[0]
+            return worker.push  # type: ignore[return-value]
         worker = self._former.get((grant.worker, grant.incarnation), worker)
         for push in worker.exchanges.values():
             if type(push) is Push and push.in_flight:
                 request = push.request
                 if request.number == grant.number and request.part == grant.part:
                     return push
-        return worker.pushes[0]
+        return worker.push  # type: ignore[return-value]
+
+    def completes(self, server: Server) -> bool:
+        """Whether a push is in a version of the first part, and has yet to come to another independent server."""
+        members = [server.member(worker.number) for worker in self.workers if worker.alive]
+        return any(min(member.numbers) < member.first_applied for member in members)
 
     def crash(self, number: int) -> int:
         """Let a worker crash; return its minibatches so far, those of an unfinished round included."""

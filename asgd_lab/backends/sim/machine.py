@@ -9,11 +9,12 @@ from typing import NamedTuple
 from asgd_lab.backends.sim.accounts import Meters
 from asgd_lab.backends.sim.clock import Clock
 from asgd_lab.backends.sim.network import Network, Route
-from asgd_lab.backends.sim.ordered import Divided, Ordered
+from asgd_lab.backends.sim.ordered import Ordered
 from asgd_lab.backends.sim.servers import Fcfs, OnCores, Queue, ServiceTimes
 from asgd_lab.backends.sim.sharing import Capacity, Processor, Sharing
 from asgd_lab.hardware.costs import Costs, nanoseconds
 from asgd_lab.hardware.step_times import mean_step_s
+from asgd_lab.protocol.messages import ALL, NO_PART
 from asgd_lab.scenario import Scenario
 
 
@@ -24,6 +25,8 @@ class Portion(NamedTuple):
     costs: Costs
     routes: Sequence[Route]
     """To or from each server."""
+    queue: Queue
+    """The server's; of several servers, the first one's."""
 
 
 class Machine:
@@ -45,14 +48,15 @@ class Machine:
         self._hosts = [self._processor(clock, f"host {host}", cores) for host in range(hosts)]
         shared = 1 if hardware.device.workers > 1 else None
         self._devices = [self._processor(clock, f"device {device}", shared) for device in range(devices)]
-        self.independent, self.one_sided = hardware.server.independent, hardware.server.one_sided_fetch
+        self.one_sided = hardware.server.one_sided_fetch
         count = hardware.server.count
         services = [ServiceTimes(hardware.server, scenario.seed, server) for server in range(count)]
-        self._ordered: Ordered | None = None
+        self.apart = hardware.server.independent
+        in_order = count > 1 and not self.apart
+        self.ordered = Ordered(clock, services if in_order else [])  # the servers that serve in one order, if several
         self.queues: list[Queue]
-        if count > 1 and not self.independent:
-            self._ordered = Ordered(clock, services)
-            self.queues = list(self._ordered.queues)
+        if in_order:
+            self.queues = list(self.ordered.queues)
         elif self._node is not None:
             self.queues = [OnCores(clock, one, self._node.sharing, self._node.one) for one in services]
         else:
@@ -73,30 +77,21 @@ class Machine:
         device = self._devices[worker // hardware.device.workers]
         return host, device or (host if self._scenario.backend.device == "cpu" else None)
 
-    def portion(self, direction: int, worker: int, size_bytes: int | None = None) -> Portion:
-        """The costs and routes of so many bytes of the vector; None: of all.
+    def portion(self, direction: int, worker: int, part: int = ALL, size_bytes: int = 0) -> Portion:
+        """The costs and routes of the vector, or of a `part` with so many bytes.
 
         Each cost is the sum of a constant, which every message takes, and of a time by the byte. A message of a part
-        has that part's bytes on the link, in staging and at the server, and a message without parameters has none.
+        has that part's bytes on the link, in staging and at the server, and a message without parameters has none. If
+        each part has a server, all parts are copied from and to the device together.
         """
-        routes, whole = self.network.routes[direction][worker], self.size_bytes
-        if size_bytes is None:
-            return Portion(whole, self.costs, routes)
-        share = size_bytes / whole if whole else 0.0
-        scaled = [replace(route, bytes=route.bytes * share, alone_ns=round(route.alone_ns * share)) for route in routes]
-        return Portion(size_bytes, Costs.of(self._scenario.hardware, size_bytes), scaled)
-
-    def submit(self, request: Divided, server: int, fetch: bool) -> None:
-        """A slice has arrived at its server."""
-        if self._ordered is not None:
-            self._ordered.submit(request, server, fetch)
-        else:
-            self.queues[server].submit(request.slices[server])
-
-    def give_up(self, request: Divided, servers: list[int]) -> None:
-        """Tell the servers that slices of a push will never arrive."""
-        if self._ordered is not None:
-            self._ordered.give_up(request, servers)
+        routes, queues = self.network.routes[direction][worker], self.queues
+        if part == ALL:
+            return Portion(self.size_bytes, self.costs, routes, queues[0])
+        if self.apart and part != NO_PART:
+            return Portion(size_bytes, self.costs, [routes[part]], queues[part])
+        share = size_bytes / self.size_bytes if self.size_bytes else 0.0
+        route = replace(routes[0], bytes=routes[0].bytes * share, alone_ns=round(routes[0].alone_ns * share))
+        return Portion(size_bytes, Costs.of(self._scenario.hardware, size_bytes), [route], queues[0])
 
     def go_down(self, until: int) -> None:
         """Stop all servers until then; an interrupted service is repeated."""

@@ -10,9 +10,9 @@ from torch import Tensor
 from asgd_lab.backends.failing import evaluation_failed
 from asgd_lab.backends.outcome import Progress, Watch
 from asgd_lab.backends.sim.clock import Clock
-from asgd_lab.backends.sim.shards import Shards
 from asgd_lab.errors import ScenarioError
 from asgd_lab.protocol.replica import Replica
+from asgd_lab.protocol.server import Server
 from asgd_lab.record.run import RunDirectory
 from asgd_lab.scenario import Scenario
 from asgd_lab.scenario.running import Target
@@ -26,11 +26,11 @@ WATCH_S = 0.2
 class Observer:
     """The scenario's evaluations, and the caller's `watch`."""
 
-    def __init__(self, scenario: Scenario, task: Task, record: RunDirectory, clock: Clock, shards: Shards,
+    def __init__(self, scenario: Scenario, task: Task, record: RunDirectory, clock: Clock, server: Server,
                  buffers: Callable[[], Mapping[str, Tensor]]) -> None:  # fmt: skip
         """`buffers` returns the buffers to evaluate the server's parameters with."""
         evaluate = scenario.evaluate
-        self._task, self._record, self._clock, self._shards = task, record, clock, shards
+        self._task, self._record, self._clock, self._server = task, record, clock, server
         self._buffers = buffers
         self.watch: Watch | None = None
         self._every = evaluate.interval(scenario.workers) if evaluate is not None else 0
@@ -50,12 +50,11 @@ class Observer:
 
     def at_server(self, pushes: int) -> None:
         """After a push: evaluate the server if that is due, and report the progress."""
-        server = self._shards.first
+        server = self._server
         if self._at_server and server.minibatches >= self._next:
             self._next = (server.minibatches // self._every + 1) * self._every
-            current = self._shards.current
-            assert current is not None
-            self._evaluate("server", server.version, current, self._buffers())
+            assert server.parameters is not None
+            self._evaluate("server", server.version, server.parameters.current, self._buffers())
         if self.watch is not None and pushes % WATCH_EVERY == 0 and time.monotonic() > self._watched_s + WATCH_S:
             self._watched_s = time.monotonic()
             now_s, error = self._clock.now * 1e-9, server.training_error
@@ -79,7 +78,7 @@ class Observer:
         except Exception as error:
             raise evaluation_failed(error) from error
         for split, metric, value in found:
-            row = (self._clock.now, version, self._shards.first.minibatches, whose, split, metric, value)
+            row = (self._clock.now, version, self._server.minibatches, whose, split, metric, value)
             self._record.evals.add(row)
         if self._target is not None and not of_replica:
             self._compare(self._target, found)

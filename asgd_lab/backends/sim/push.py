@@ -7,10 +7,10 @@ from typing import Any
 
 from asgd_lab.backends.sim.accounts import CLIENT, GATE, LINK, QUEUE, STAGING, Account
 from asgd_lab.backends.sim.clock import FAR
-from asgd_lab.backends.sim.exchange import Exchange, Owner, Slice, Stages, slice_arrives
+from asgd_lab.backends.sim.exchange import Exchange, Owner, Stages, slice_arrives
 from asgd_lab.backends.sim.machine import Machine
 from asgd_lab.backends.sim.network import UP
-from asgd_lab.protocol.messages import Ack, PushRequest
+from asgd_lab.protocol.messages import ALL, Ack, PushRequest
 
 
 class Push(Exchange):
@@ -23,13 +23,12 @@ class Push(Exchange):
     """Fetches of the same part that are served after it."""
 
     def __init__(
-        self, worker: Owner, machine: Machine, served: Callable[[Push], object],
-        slice_served: Callable[[Slice], object], size_bytes: int | None = None,
-    ) -> None:  # fmt: skip
-        """`served` is called when the servers have served it; `size_bytes`: of a part of the vector, None: of all."""
-        portion = machine.portion(UP, worker.number, size_bytes)
+        self, worker: Owner, machine: Machine, served: Callable[[Push], object], part: int = ALL, size_bytes: int = 0
+    ) -> None:
+        """`served` is called when the servers have served it; for the rest see `Fetch`."""
+        portion = machine.portion(UP, worker.number, part, size_bytes)
         costs = portion.costs
-        super().__init__(worker, machine, portion, costs.client_push_ns, costs.server_push_ns, slice_served)
+        super().__init__(worker, machine, portion, costs.client_push_ns, costs.server_push_ns)
         self.serve, self.behind = served, []
         self.distance = 0.0
         self._alone_ns = 0  # nanoseconds of the transfer on an unshared link
@@ -71,7 +70,7 @@ class Push(Exchange):
         clock, route = self.clock, self.route
         self.sent = now = clock.now
         if self.slices:
-            self.left = len(self.slices) if self.independent else 0
+            self.left = 0
             for slice in self.slices:
                 slice.transfer(slice_arrives)
             return
@@ -112,16 +111,13 @@ class Push(Exchange):
     def slice_arrives(self, server: int) -> None:
         """A slice has arrived at one of several servers."""
         self.arrived = self.clock.now if self.arrived == FAR else max(self.arrived, self.clock.now)
-        self.machine.submit(self, server, False)
+        self.machine.ordered.submit(self, server, False)
 
     def release(self, ack: Ack) -> None:
-        """The server's answer leaves it; the worker hears it a latency later, from several servers the last one."""
+        """The server's answer leaves it; the worker hears it a latency later."""
         now = self.clock.now
         self.answer, self.released = ack, now
-        if self.independent:
-            self.done = max(slice.served + slice.route.latency_ns for slice in self.slices)
-        else:
-            self.done = now + self.route.latency_ns
+        self.done = now + self.route.latency_ns
         self.worker.finished(self)
 
     def cut(self, now: int) -> None:

@@ -21,12 +21,12 @@ class Kept(NamedTuple):
 class PushOutcomes:
     """Counts the outcomes."""
 
-    def __init__(self, statistics: Statistics, rows: Rows, server_rows: bool) -> None:
-        """`server_rows`: whether a row is written for an application; independent servers write their own."""
+    def __init__(self, statistics: Statistics, rows: Rows, divided: bool) -> None:
+        """`divided`: whether pushes are of single parts."""
         self.statistics, self._rows = statistics, rows
-        self._services = rows.any and server_rows
+        self._services, self._divided = rows.any, divided
         self._distances = rows.distances is not None
-        self._writes = self._services or self._distances
+        self._writes = self._services or self._distances or divided
         self._kept: dict[tuple[int, int, int], Kept] = {}  # by worker, number and part
 
     def keep(self, push: Push) -> None:
@@ -54,7 +54,8 @@ class PushOutcomes:
             self._write(self._served(push), ack)
 
     def _served(self, push: Push) -> Kept:
-        return Kept(self._rows.services(push) if self._services else [], push.served, push.distance)
+        services = self._rows.services(push, push.request.size_bytes) if self._services else []
+        return Kept(services, push.served, push.distance)
 
     def _count(self, ack: Ack) -> None:
         if ack.version == DROPPED:
@@ -63,7 +64,10 @@ class PushOutcomes:
             self.statistics.applied(ack.staleness, ack.steps)
 
     def _write(self, served: Kept, ack: Ack) -> None:
-        if self._distances and ack.version != DROPPED:
-            self._rows.distance(served.ended, served.distance, ack)
+        if ack.version != DROPPED:
+            if self._divided:
+                self.statistics.applied_to_part(ack.part, ack.staleness)
+            if self._distances:
+                self._rows.distance(served.ended, served.distance, ack)
         for service in served.services:
             self._rows.apply(service, ack)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from asgd_lab.backends.sim.exchange import Exchange, Slice
 from asgd_lab.backends.sim.fetch import Fetch
 from asgd_lab.backends.sim.push import Push
 from asgd_lab.protocol.messages import NOWHERE, Ack
@@ -92,15 +91,15 @@ class Rows:
         if push.to_host_ns:
             self._add((worker, round, TO_HOST, sent - push.to_host_ns, sent, 0, -1, -1, 0, size, *who))
 
-    def services(self, push: Push) -> list[Service]:
-        """The services of a push, one per server."""
-        if push.slices:
-            return [self.service(slice) for slice in push.slices]
-        return [Service(max(0, push.request.part), push.arrived, push.started, push.served, push.request.size_bytes)]
-
-    def service(self, slice: Slice) -> Service:
-        """The service of a slice by one server."""
-        return Service(slice.index, slice.arrived, slice.started, slice.served, round(slice.route.bytes))
+    def services(self, exchange: Push | Fetch, size_bytes: int) -> list[Service]:
+        """The services of an exchange that carries so many bytes, one per server."""
+        if exchange.slices:
+            return [
+                Service(slice.index, slice.arrived, slice.started, slice.served, round(slice.route.bytes))
+                for slice in exchange.slices
+            ]
+        part = max(0, exchange.request.part)
+        return [Service(part, exchange.arrived, exchange.started, exchange.served, size_bytes)]
 
     def apply(self, service: Service, ack: Ack) -> None:
         """Write one server's row of a push with this end."""
@@ -115,20 +114,11 @@ class Rows:
         self.distances.add((served, ack.worker, ack.version, ack.staleness, distance))
 
     def grant(self, fetch: Fetch) -> None:
-        """Write the server's row of a fetch, if its service took time."""
-        if fetch.slices:
-            for slice in fetch.slices:
-                self.grant_slice(slice)
-        else:
-            self._grant(fetch, fetch, fetch.size_bytes, max(0, fetch.request.part))
-
-    def grant_slice(self, slice: Slice) -> None:
-        """Write one server's row of its slice of a fetch."""
-        self._grant(slice.of, slice, round(slice.route.bytes), slice.index)
-
-    def _grant(self, of: Exchange, part: Exchange | Slice, size: int, shard: int) -> None:
-        replica, started, served = of.worker.replica, part.started, part.served
-        number = replica.sequence + 1
-        if started < served and self.keeps(number):
-            who = (shard, replica.worker, replica.incarnation)
-            self._add((SERVER, number, GRANT, started, served, started - part.arrived, -1, -1, 0, size, *who))
+        """Write the servers' rows of a fetch, if its service took time."""
+        replica = fetch.worker.replica
+        number, who = replica.sequence + 1, (replica.worker, replica.incarnation)
+        if self.keeps(number):
+            for shard, arrived, started, served, size in self.services(fetch, fetch.size_bytes):
+                if started < served:
+                    row = (SERVER, number, GRANT, started, served, started - arrived, -1, -1, 0, size, shard)
+                    self._add((*row, *who))

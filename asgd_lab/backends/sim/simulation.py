@@ -12,29 +12,26 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from asgd_lab.backends import devices, room
-from asgd_lab.backends.build import build_algorithm, build_task, initial_parameters
+from asgd_lab.backends.build import build_algorithm, build_budget, build_server, build_task, initial_parameters
 from asgd_lab.backends.failing import logged
 from asgd_lab.backends.outcome import Outcome, Watch
 from asgd_lab.backends.sim.accounts import where_time_goes
 from asgd_lab.backends.sim.clock import Clock, StopSimulation, Timer
-from asgd_lab.backends.sim.exchange import Slice
 from asgd_lab.backends.sim.faults import Faults
 from asgd_lab.backends.sim.fetch import Fetch
 from asgd_lab.backends.sim.fleet import Fleet, deadlock, starvation, without_collections
-from asgd_lab.backends.sim.independent import Independent
 from asgd_lab.backends.sim.machine import Machine
 from asgd_lab.backends.sim.numerics import chosen
 from asgd_lab.backends.sim.observer import Observer
 from asgd_lab.backends.sim.push import Push
 from asgd_lab.backends.sim.push_outcomes import PushOutcomes
 from asgd_lab.backends.sim.rows import Rows
-from asgd_lab.backends.sim.shards import Shards
 from asgd_lab.backends.sim.world import Served
 from asgd_lab.errors import ProtocolError, RunFailed
 from asgd_lab.hardware.costs import check_memory, nanoseconds
 from asgd_lab.protocol.effects import exchange_of
 from asgd_lab.protocol.gates import Gate
-from asgd_lab.protocol.messages import ALL, KEPT, Ack, Answer, Grant, Leave, Stop, Wake, Why
+from asgd_lab.protocol.messages import KEPT, Ack, Answer, Grant, Join, Leave, Stop, Wake, Why
 from asgd_lab.protocol.replica import Replica
 from asgd_lab.record.run import RunDirectory
 from asgd_lab.record.summary import Statistics
@@ -65,22 +62,23 @@ class Simulation:
         self._initial = initial_parameters(scenario, task)
         record.begin()
         self.rows = Rows(record)
-        self.served = Served(self.push_served, self.fetch_served, self.slice_served)
+        self.served = Served(self.push_served, self.fetch_served)
         self.numerics = chosen(scenario, task, self._initial.device, self.stops)
         self.fleet = Fleet(self, scenario, task, self.algorithm, self._initial)
-        self.shards = Shards(scenario, task, self.algorithm, self._initial, self.fleet.buffers)
-        self.server = self.shards.first
+        self._mailboxes = {worker: buffers[0] for worker, buffers in enumerate(self.fleet.buffers)}
+        self.server = build_server(
+            task, self.algorithm, build_budget(scenario), self._initial, self._mailboxes, workers=scenario.workers
+        )
         self._writes_grants = self.rows.any and not self.machine.one_sided
         self.statistics = Statistics(scenario.workers)
-        self._outcomes = PushOutcomes(self.statistics, self.rows, server_rows=not self.machine.independent)
+        self._outcomes = PushOutcomes(self.statistics, self.rows, divided=parts > 0)
         self.fleet.make()
         self.workers, self.accounts = self.fleet.workers, self.fleet.accounts
         self.faults = Faults(self, scenario.faults, scenario.seed) if scenario.faults is not None else None
         self.end_ns = 0
         self.pushes = 0
-        self._independent = Independent(self.shards, self.rows, self.clock, self.deliver, self._pushed)
         self._observer = Observer(
-            scenario, task, record, self.clock, self.shards, lambda: self.workers[0].learner.buffers()
+            scenario, task, record, self.clock, self.server, lambda: self.workers[0].learner.buffers()
         )
         self._observes = False  # is there anything to do for the observer after a push?
         self._is_plain = False  # is each push answered at once, without any other effect?
@@ -105,7 +103,7 @@ class Simulation:
         takes_turns = self.algorithm.depth > 1 or self.algorithm.parts > 0
         self._is_plain = not (waits or looks or takes_turns or self.faults is not None)
         for worker in self.workers:
-            self.shards.join(worker.number, 0)
+            self.server.hear(Join(worker.number), 0)
         self._observer.at_server(self.pushes)
         for worker in self.workers:
             worker.start()
@@ -128,12 +126,12 @@ class Simulation:
         finally:
             gc.unfreeze()
         self._failure = self._failure or self.server.failure
-        parameters = self.shards.current
+        parameters = self.server.parameters
         outcome = Outcome(
             statistics=self.statistics,
             makespan_ns=self.end_ns,
             updates=self.server.version,
-            params=None if parameters is None else parameters.cpu().numpy(),
+            params=None if parameters is None else parameters.current.cpu().numpy(),
             final={},
             facts=self._facts() | devices.facts(self.scenario),
             status="failed" if self._failure is not None else status,
@@ -150,7 +148,6 @@ class Simulation:
         self.statistics.server_busy(sum(queue.busy_ns for queue in queues) // len(queues))
         found: dict[str, Any] = {"time": where_time_goes(self.accounts), "resources": self.machine.meters.summary()}
         found |= {} if self.numerics is None else self.numerics.facts
-        found |= self.shards.facts()
         if self.server.wasted:
             found["wasted_minibatches"] = self.server.wasted
         if self.faults is not None:
@@ -214,7 +211,7 @@ class Simulation:
         if push.lost and (push.torn or not self._is_member(request.worker, request.incarnation)):
             return
         if self.algorithm.depth > 1:
-            self.shards.take_from(request.worker, request.buffer)
+            self._mailboxes[request.worker] = self.fleet.buffers[request.worker][request.buffer]
         if self.record.distances is not None and server.parameters is not None:
             push.distance = server.parameters.moved(request.worker)
         taken = server.taken(request.worker)
@@ -235,7 +232,7 @@ class Simulation:
 
     def _answered(self, answers: list[Answer]) -> None:
         """Carry the server's answers, unless the run is over."""
-        if self.server.finished and not self._independent.partly_applied:
+        if self.server.finished and not (self.machine.apart and self.fleet.completes(self.server)):
             self._finish(answers)
         self.deliver(answers)
         if self.server.wake_ns is not None and self.server.wake_ns != self._wakes_at:
@@ -263,14 +260,6 @@ class Simulation:
         else:
             self._answered(answers)
 
-    def slice_served(self, slice: Slice) -> None:
-        """One of several independent servers has served its slice of a push or a fetch."""
-        exchange = slice.of
-        slice.served = self.clock.now
-        exchange.started = min(exchange.started, slice.started)
-        if not exchange.lost:
-            self._independent.served(slice)
-
     def deliver(self, answers: list[Answer]) -> None:
         """Hand each answer to the waiting exchange of its worker."""
         for answer in answers:
@@ -291,22 +280,13 @@ class Simulation:
                 continue
             if kind is Stop:
                 worker.send_stop(answer)  # type: ignore[arg-type]
-            elif self.machine.independent:
-                worker.fetch.release_slice(0, answer)  # type: ignore[arg-type]
             else:
                 fetch: Any = worker.exchanges[exchange_of(True, answer.part)]  # type: ignore[union-attr]
                 fetch.release(answer)
 
     def granted(self, replica: Replica, grant: Grant) -> None:
         """A fetch was granted parameters: point the replica at the version, which is pinned until the next grant."""
-        if replica.vectors is None:
-            return
-        if grant.part == ALL:
-            center = self.shards.center(replica.worker)
-            assert center is not None
-            replica.vectors.center = center
-        else:
-            assert self.server.parameters is not None
+        if self.server.parameters is not None:
             replica.receive(grant.part, self.server.parameters.vector(grant.slot, grant.part))
 
     def trained(self, replica: Replica, learner: Learner) -> None:
@@ -320,7 +300,7 @@ class Simulation:
 
     def leave(self, leave: Leave) -> None:
         """A worker has left: workers that waited for it are released."""
-        self._answered(self.shards.leave(leave, self.clock.now))
+        self._answered(self.server.hear(leave, self.clock.now))
 
     def crash(self, worker: int) -> tuple[int, int]:
         """Let a worker crash; return its lost minibatches, and those of them in an unfinished round."""
@@ -334,5 +314,5 @@ class Simulation:
 
     def restart(self, worker: int) -> None:
         """Restart a crashed worker as a new incarnation."""
-        self.shards.join(worker, self.clock.now)
+        self.server.hear(Join(worker), self.clock.now)
         self.fleet.restart(worker, self.server.standing(worker), self.server.taken(worker))

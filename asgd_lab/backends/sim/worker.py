@@ -16,7 +16,7 @@ from asgd_lab.backends.sim.training import NAN, Training
 from asgd_lab.backends.sim.world import World
 from asgd_lab.hardware.step_times import StepTimes
 from asgd_lab.protocol.effects import FETCH, Train, exchange_of
-from asgd_lab.protocol.messages import NO_PART, NOWHERE, Ack, FetchRequest, Grant, Leave, PushRequest, Stop
+from asgd_lab.protocol.messages import ALL, NO_PART, NOWHERE, Ack, FetchRequest, Grant, Leave, PushRequest, Stop
 from asgd_lab.tasks.base import Learner
 
 
@@ -27,7 +27,6 @@ class SimWorker(Alarm):
         "_ahead",
         "_entry",
         "_looks_at_fetches",
-        "_push",
         "_records",
         "_since",
         "_stops",
@@ -40,7 +39,7 @@ class SimWorker(Alarm):
         "fetch",
         "host",
         "number",
-        "pushes",
+        "push",
         "replica",
         "rows",
         "training",
@@ -58,31 +57,32 @@ class SimWorker(Alarm):
         self.clock = machine.clock
         self.host, device = machine.processors(number)
         self.training = Training(world, entry, times, account, device, self.trained)
-        served = world.served
-        self.pushes = [Push(self, machine, served.push, served.slice) for _ in range(depth)]
-        self.fetch, self._push = Fetch(self, machine, served.fetch, served.slice), self.pushes[0]
-        self.exchanges: dict[int, Exchange] = {FETCH: self.fetch, **dict(enumerate(self.pushes))}
+        self.exchanges = self._made(depth)
         """The exchanges that may be under way together, by their number in the client."""
-        if self.replica.parts:
-            self._divide(depth)
+        first = 0 if self.replica.parts else ALL
+        self.fetch, self.push = self.exchanges[exchange_of(True, first)], self.exchanges[exchange_of(False, first)]
         self._unsettled: Exchange | None = None  # done, and not charged yet
         self._ahead: list[tuple[Stages, int]] = []  # stages of overlapping exchanges, to charge before it
         self.alive = True
         self._since = 0  # the worker's own time when it began to wait for an exchange that had begun before
         self._records, self._stops = self.rows.any, world.stops
-        self._looks_at_fetches = self.replica.vectors is not None or self._records or self.fetch.independent
+        self._looks_at_fetches = self.replica.vectors is not None or self._records
 
-    def _divide(self, depth: int) -> None:
-        """Make the exchanges of single parts, and of a lease alone."""
+    def _made(self, depth: int) -> dict[int, Exchange]:
+        """The exchanges of the vector, or those of its parts and of a lease alone."""
         machine, served = self.world.machine, self.world.served
-        self.exchanges[exchange_of(True, NO_PART)] = Fetch(self, machine, served.fetch, served.slice, 0)
-        for part, place in enumerate(self.replica.parts):
-            size_bytes = place.size_bytes
-            pushes = [Push(self, machine, served.push, served.slice, size_bytes) for _ in range(depth)]
-            fetch = PartFetch(self, machine, served.fetch, served.slice, size_bytes)
-            fetch.pushes = pushes
-            self.exchanges[exchange_of(True, part)] = fetch
-            self.exchanges |= {exchange_of(False, part, buffer): push for buffer, push in enumerate(pushes)}
+        parts = [(part, place.size_bytes) for part, place in enumerate(self.replica.parts)]
+        found: dict[int, Exchange] = {}
+        if parts:
+            found[exchange_of(True, NO_PART)] = Fetch(self, machine, served.fetch, NO_PART)
+        for part, size_bytes in parts or [(ALL, 0)]:
+            pushes = [Push(self, machine, served.push, part, size_bytes) for _ in range(depth)]
+            fetch = (PartFetch if parts else Fetch)(self, machine, served.fetch, part, size_bytes)
+            if isinstance(fetch, PartFetch):
+                fetch.pushes = () if machine.apart else pushes
+            found[exchange_of(True, part)] = fetch
+            found |= {exchange_of(False, part, buffer): push for buffer, push in enumerate(pushes)}
+        return found
 
     @property
     def learner(self) -> Learner:
@@ -117,7 +117,7 @@ class SimWorker(Alarm):
                     self.exchanges[client.key(step)].begin(step, local)  # type: ignore[arg-type]
                     continue
                 # Most workers have these two exchanges: a dictionary would be more memory to look at.
-                exchange = self.fetch if which == FETCH else self._push if which == 0 else self.exchanges[which]
+                exchange = self.fetch if which == FETCH else self.push if which == 0 else self.exchanges[which]
                 if self._ahead or self._unsettled is exchange:
                     self._set_aside()
                 exchange.begin(step, local)
@@ -178,8 +178,6 @@ class SimWorker(Alarm):
     def _fetched(self, fetch: Fetch) -> None:
         """Give the replica the parameters that it was granted."""
         replica = self.replica
-        if fetch.independent:
-            replica.versions = tuple(fetch.versions[1:])
         if fetch.answer.slot != NOWHERE:
             self.world.granted(replica, fetch.answer)
         if self.rows.any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, NoReturn, Protocol
 
-from asgd_lab.backends.sim.exchange import Slice
 from asgd_lab.backends.sim.fetch import Fetch
 from asgd_lab.backends.sim.machine import Machine
 from asgd_lab.backends.sim.numerics import Batched, Sequential
@@ -23,8 +22,6 @@ class Served(NamedTuple):
     """A push has had its service: it is applied, or collected."""
     fetch: Callable[[Fetch], object]
     """A fetch has had its service: it is granted, or held back."""
-    slice: Callable[[Slice], object]
-    """One of several independent servers has served its slice of a push or a fetch."""
 
 
 class World(Protocol):

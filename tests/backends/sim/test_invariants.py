@@ -73,7 +73,7 @@ def scenarios(draw: st.DrawFn) -> dict[str, Any]:
         server["count"] = draw(st.integers(2, 3))
     if kind == "independent" and algorithm["name"] in ("asgd", "downpour"):
         server["independent"] = True
-    elif draw(st.booleans()):
+    if draw(st.booleans()):
         parts["faults"] = {
             "mean_time_between_failures_s": draw(st.sampled_from([3.0, 15.0])),
             "mean_time_to_repair_s": draw(st.sampled_from([0.5, 3.0])),

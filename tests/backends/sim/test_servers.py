@@ -36,8 +36,8 @@ def params(run: Run) -> list[float]:
 
 
 def order(run: Run) -> list[tuple[int, int]]:
-    """(worker, version) of the pushes, as versions were made."""
-    pushes = run.rows("push").sort_values("version")
+    """(worker, version) of the pushes, as versions of the first part were made."""
+    pushes = run.rows("push").query("shard <= 0").sort_values("version")
     return list(zip(pushes["worker"].tolist(), pushes["version"].tolist(), strict=True))
 
 
@@ -75,7 +75,7 @@ def test_independent_servers_give_one_workers_parameters_whatever_their_timing(s
     one = run(1, 1)
     several = run(servers, 1, independent=True, **SLOW, **groups)
     assert params(several) == params(one)
-    assert all(each["max"] == 0 for each in several.outcome.facts["staleness_per_shard"])
+    assert all(each["max"] == 0 for each in several.summary()["staleness_per_shard"])
 
 
 @pytest.mark.parametrize("servers", [2, 3])
@@ -84,8 +84,8 @@ def test_independent_servers_that_are_alike_and_free_are_one(servers: int) -> No
     one, several = run(1, 4), run(servers, 4, independent=True)
     assert order(several) == order(one)
     assert params(several) == params(one)
-    histograms = several.simulation.shards.staleness
-    assert all(each == histograms[0] for each in histograms)
+    found = several.summary()["staleness_per_shard"]
+    assert found == [found[0]] * servers
 
 
 def test_a_push_to_independent_servers_is_done_when_the_farthest_has_answered() -> None:
@@ -96,7 +96,7 @@ def test_a_push_to_independent_servers_is_done_when_the_farthest_has_answered() 
         "server": {"count": 2, "independent": True},
     }
     far = simulate(scenario(TIMING, {"name": "asgd", "n_sync": 1}, 1, {"updates": 2}, hardware))
-    first = {kind: far.rows(kind).sort_values("start_s").iloc[0] for kind in ("fetch", "push")}
+    first = {kind: far.rows(kind).query("shard == 1").sort_values("start_s").iloc[0] for kind in ("fetch", "push")}
     assert (first["fetch"]["start_s"], first["fetch"]["end_s"]) == (0, 20 * SECOND)
     assert (first["push"]["start_s"], first["push"]["end_s"]) == (21 * SECOND, 41 * SECOND)
 
@@ -133,7 +133,7 @@ def shards(run: Run, latencies: list[list[int]]) -> list[Shard]:
     for server in range(len(latencies[0])):
         events = []
         for kind, what in (("fetch", "read"), ("push", "apply")):
-            rows = run.rows(kind)
+            rows = run.rows(kind).query("shard == @server")
             for worker, round, start in zip(rows["worker"], rows["round"], rows["start_s"], strict=True):
                 events.append((int(start) + latencies[worker][server], int(worker), what, int(round)))
         found.append(Shard(sorted(events)))
@@ -174,7 +174,7 @@ def test_each_independent_server_makes_versions_of_its_own_in_its_own_order(
         end, stale = shard.replay(curvature[2 * server : 2 * server + 2], n_sync, lr)
         assert applied["version"].tolist() == list(range(1, updates + 1))
         assert applied["staleness"].tolist() == stale
-        facts = found.outcome.facts["staleness_per_shard"][server]
+        facts = found.summary()["staleness_per_shard"][server]
         assert facts["mean"] == pytest.approx(np.mean(stale))
         assert facts["max"] == max(stale)
         ends += end.tolist()
@@ -210,8 +210,13 @@ def test_a_budget_is_used_exactly_though_slices_arrive_at_different_times(
     for key, value in budget.items():
         assert summary[key] == value
     if "minibatches" in budget:  # no push is under way when the last minibatch is in its versions
-        assert {shard.version for shard in found.simulation.shards.servers} == {summary["updates"]}
+        assert {at.version for at in found.simulation.server.parts} == {summary["updates"]}
         assert found.applies.groupby("shard").size().tolist() == [summary["updates"]] * servers
+
+    ends = found.applies.assign(applied=found.applies["version"] > 0)
+    whole = ends.groupby(["client", "incarnation", "round"])["applied"].sum()
+    first = ends[(ends["shard"] == 0) & ends["applied"]].set_index(["client", "incarnation", "round"])
+    assert (whole.loc[first.index] == servers).all(), "a push that is in a version of the first part is in all parts"
 
 
 def test_a_one_sided_fetch_passes_by_independent_servers_too() -> None:
