@@ -18,6 +18,7 @@ from typing import Annotated, Any, ClassVar, NoReturn, get_args
 from pydantic import ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
 from pydantic_core import PydanticCustomError, PydanticKnownError, core_schema
 
+from asgd_lab import live_objects
 from asgd_lab.configuration import Part, refuse
 from asgd_lab.errors import ProtocolError, RunFailed, ScenarioError, refusal
 from asgd_lab.trust import Named, is_plugin, is_trusted, plugins
@@ -55,6 +56,10 @@ class Unread(Choice):
         return copyreg.__newobj__, (type(self),), self.__getstate__()  # type: ignore[attr-defined]
 
 
+def _registry(name: str) -> Registry:
+    return _registries[name]
+
+
 def _blank(registry: str, name: str) -> Any:
     found = _registries[registry].find(name)
     return found.__new__(found)
@@ -77,6 +82,10 @@ class Registry:
 
     def __post_init__(self) -> None:
         _registries[self.name] = self
+
+    def __reduce__(self) -> Any:
+        """Pickle the name: a class that refers to a registry finds the one of the process that receives it."""
+        return _registry, (self.name,)
 
     def find(self, name: str) -> Any:
         """The class of that name; a `ScenarioError` at `name` says why there is none."""
@@ -105,7 +114,9 @@ class Registry:
 
     def is_unread(self, name: str) -> bool:
         """Whether the name is of a user's code that may not be imported."""
-        return name not in self.names and not is_trusted() and not is_plugin(self.where(name))
+        if name in self.names or is_trusted() or live_objects.is_live(name):
+            return False
+        return not is_plugin(self.where(name))
 
     def where(self, name: str) -> str:
         """The package.module:Name behind a name of a user's class."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from asgd_lab import tasks
+from asgd_lab import display, tasks
 from asgd_lab.backends.build import initial_parameters
 from asgd_lab.backends.inputs import untrusted
 from asgd_lab.backends.settings import settled
@@ -27,7 +27,7 @@ def trained(run_dir: Path | str) -> nn.Module:
     again on training samples, unless they are the server's; others are the first worker's. A `ScenarioError` if the
     run has no network, or if its code is not trusted.
     """
-    with as_recorded(Path(run_dir)) as (there, _):
+    with as_recorded(Path(run_dir), lambda line: display.say(display.console(), line)) as (there, _):
         return _trained(there)
 
 

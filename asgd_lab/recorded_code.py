@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from asgd_lab import display
+from asgd_lab import live_objects
 from asgd_lab.record import code_sources
 from asgd_lab.record.provenance import recorded_here
 from asgd_lab.record.run import read_manifest
@@ -18,8 +18,8 @@ from asgd_lab.trust import is_trusted, trusting
 
 
 @contextlib.contextmanager
-def as_recorded(run_dir: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yield the run's path, which holds inside, and its manifest; a source that has changed is said at the end.
+def as_recorded(run_dir: Path, say: Callable[[str], object]) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield the run's path, which holds inside, and its manifest; at the end `say` each source that has changed.
 
     Code that the user's own record names is imported from its recorded folder, not from the current directory.
     """
@@ -32,8 +32,9 @@ def as_recorded(run_dir: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
         try:
             yield run_dir, manifest
         finally:
-            for line in code_sources.changed(recorded.get("code", {})):
-                display.say(display.console(), f"{run_dir}: {line}")
+            code = recorded.get("code", {})
+            for line in (*code_sources.changed(code), *live_objects.changed(code)):
+                say(f"{run_dir}: {line}")
 
 
 @contextlib.contextmanager

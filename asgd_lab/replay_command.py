@@ -22,7 +22,8 @@ from asgd_lab.scenario import Document, Scenario, anchored, values_sha256
 
 def replay(run_dir: Path) -> None:
     """Repeat the run in `run_dir`; RunFailed if any bit differs, ScenarioError if it cannot be repeated."""
-    with as_recorded(run_dir) as (there, manifest):
+    console = display.console()
+    with as_recorded(run_dir, lambda line: display.say(console, line)) as (there, manifest):
         _replay(there, manifest, manifest.get("inputs") or {})
 
 

@@ -121,14 +121,15 @@ def reaching(part: str, *targets: str) -> list[Import]:
 ALLOWED = {
     "protocol": {"errors"},
     "algorithms": {"errors", "choices", "configuration", "protocol", "tasks", "trust"},
-    "tasks": {"errors", "streams", "trust"},
-    "scenario": {"errors", "algorithms", "choices", "configuration", "tasks", "trust"},
+    "tasks": {"errors", "live_objects", "streams", "trust"},
+    "scenario": {"errors", "algorithms", "choices", "configuration", "live_objects", "tasks", "trust"},
     "hardware": {"errors", "configuration", "streams", "scenario"},
     "record": {"errors"},
     "figures": {"errors", "record"},
     "backends": {
         "errors",
         "choices",
+        "live_objects",
         "streams",
         "protocol",
         "tasks",

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from asgd_lab import choices, tasks
+from asgd_lab import choices, live_objects, tasks
 from asgd_lab.record import code_sources
 from asgd_lab.record.saved_model import SavedModel, saved
 from asgd_lab.record.summary import params_sha256
@@ -19,7 +19,8 @@ _KEYS = {"data": ("task.data_folder", "task.tokenizer"), "warm_start": ("warm_st
 
 def inputs(scenario: Scenario) -> dict[str, Any]:
     """The inputs for the manifest. Only imported code is included: call it after the task has been built."""
-    found: dict[str, Any] = {"folder": os.getcwd(), "code": code_sources.used(_named(scenario))}
+    code = {**code_sources.used(_named(scenario)), **live_objects.recorded(scenario)}
+    found: dict[str, Any] = {"folder": os.getcwd(), "code": code}
     data = tasks.facts_of(scenario.task)
     if data is not None:
         found["data"] = data

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from asgd_lab import live_objects
 from asgd_lab.backends import event_log
 from asgd_lab.backends.inputs import changes, inputs, moved
 from asgd_lab.errors import ScenarioError
@@ -34,7 +35,8 @@ def how_far(path: Path, scenario: Scenario) -> Literal["nothing", "unfinished", 
             f"{difference.other} here; choose another --out"
         )
     if state == "done" or checkpoints.all_of(path):  # else the run is restarted, with its present inputs
-        for line in [*changes(there, here), *code_sources.changed(there.get("code", {}))]:
+        code = there.get("code", {})
+        for line in [*changes(there, here), *code_sources.changed(code), *live_objects.changed(code)]:
             raise ScenarioError(f"--resume: {path}: {line}; put it back, or choose another --out")
     if state != "done" and checkpoints.all_of(path) and event_log.is_version_1(path / event_log.FILE):
         what = "is of version 1 of the log's format, which can be replayed and not continued"

@@ -1,7 +1,8 @@
 """The user's own source files that a run imported: the path of each, and its digest.
 
 From a module that the scenario names, imports are followed within its own folder tree, by reading the source and not by
-running it; computed imports are not seen. Libraries have versions in the manifest instead.
+running it; computed imports are not seen. A recorded entry without a file is of an object of the run's own process.
+Libraries have versions in the manifest instead.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def used(values: Any) -> Sources:
 def changed(recorded: Mapping[str, Mapping[str, str]]) -> list[str]:
     """A line for each module whose source now differs from the recorded one."""
     lines = []
-    for name, source in recorded.items():
+    for name, source in _in_files(recorded):
         file = getattr(sys.modules.get(name), "__file__", None) or source["file"]
         digest = _sha256(Path(file))
         if digest != source["sha256"]:
@@ -47,8 +48,12 @@ def changed(recorded: Mapping[str, Mapping[str, str]]) -> list[str]:
 
 def roots(recorded: Mapping[str, Mapping[str, str]]) -> list[str]:
     """The existing folders from which the recorded modules can be imported again."""
-    found = {str(_root(name, Path(source["file"]))) for name, source in recorded.items()}
+    found = {str(_root(name, Path(source["file"]))) for name, source in _in_files(recorded)}
     return sorted(root for root in found if os.path.isdir(root))
+
+
+def _in_files(recorded: Mapping[str, Mapping[str, str]]) -> Iterator[tuple[str, Mapping[str, str]]]:
+    return ((name, source) for name, source in recorded.items() if "file" in source)
 
 
 def _named(values: Any) -> Iterator[str]:

@@ -27,6 +27,12 @@ class _Source(TypedDict):
     sha256: Text
 
 
+class _LiveObject(TypedDict):
+    object: Text
+    sha256: Text
+    source: NotRequired[Text]
+
+
 class _Data(TypedDict):
     sha256: Text
 
@@ -38,7 +44,7 @@ class _WarmStart(TypedDict):
 
 class _Inputs(TypedDict, total=False):
     folder: Text
-    code: dict[Text, _Source]
+    code: dict[Text, _Source | _LiveObject]
     data: _Data
     warm_start: _WarmStart
 

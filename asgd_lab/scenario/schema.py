@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
 import asgd_lab.scenario.scaling as scaling
+from asgd_lab import live_objects
 from asgd_lab.algorithms import ALGORITHMS, Configuration
 from asgd_lab.configuration import Part, Text, refuse
 from asgd_lab.scenario.backends import Backend, BackendChoice
@@ -81,8 +82,18 @@ class Scenario(Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        refuse(live_objects.absent(self))
         refuse(_contradictions(self))
         return self
+
+    def __reduce__(self) -> Any:
+        """Pickle the live objects that it names before itself: the receiving process finds them when it reads it."""
+        return _received, (type(self), live_objects.travelling(self)), self.__getstate__()
+
+
+def _received(kind: type[Scenario], objects: Mapping[str, live_objects.Travelling]) -> Scenario:
+    live_objects.receive(objects)
+    return kind.__new__(kind)
 
 
 def _contradictions(scenario: Scenario) -> Iterator[tuple[str, str]]:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from asgd_lab import live_objects
 from asgd_lab.errors import ScenarioError, meant
 from asgd_lab.tasks.base import one_line
 from asgd_lab.tasks.torch_settings import preserving_settings
@@ -25,7 +26,15 @@ _HOMES = ("torch.nn", "torch.optim", "torchvision.models", "torchvision.ops", "a
 
 
 def imported(key: str, name: str, what: str) -> Callable[..., Any]:
-    """The callable of that name; a `ScenarioError` at `key` if there is none. `what` is a sentence on its signature."""
+    """The callable of that name; a `ScenarioError` at `key` if there is none. `what` is a sentence on its signature.
+
+    A live name may also be that of a task itself, not of its class.
+    """
+    if live_objects.is_live(name):
+        found: Any = live_objects.found(key, name)
+        if not callable(found) and key != "task.task":
+            raise ScenarioError.at(key, f"{name} is not callable; {what}")
+        return found  # type: ignore[no-any-return]
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
         raise ScenarioError.at(key, f"'{name}' is not of the form package.module:factory")
@@ -59,7 +68,8 @@ def untrusted(config: Any) -> Named:
     found = [
         (key, name)
         for key, name in named
-        if name is not None and ":" in name and _known(key, name) is None and not is_plugin(name)
+        if name is not None and ":" in name and not live_objects.is_live(name)
+        if _known(key, name) is None and not is_plugin(name)
     ]
     return found + untrusted_weights(getattr(config, "model_options", {}))
 

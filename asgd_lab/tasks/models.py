@@ -87,6 +87,8 @@ def build(name: str, options: Mapping[str, Any], shape: Sequence[int], num_class
         raise ScenarioError.at(weights[0][0], refusal(weights))
     if ":" in name:
         factory = imported("task.model", name, "a factory takes num_classes and returns a torch.nn.Module")
+        if isinstance(factory, nn.Module):
+            raise _error(f"{name} is a module itself; give its class, or a function that makes it anew for each run")
     elif name in OURS:
         factory = functools.partial(OURS[name], shape)
     else:

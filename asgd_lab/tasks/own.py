@@ -17,6 +17,7 @@ of worker 0 with another seed.
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -281,8 +282,12 @@ def _pass(losses: Losses, batch: Any, model: nn.Module) -> object:
 
 
 def brought(name: str, options: Mapping[str, Any], seed: int) -> Any:
-    """The instance of a user's class package.module:Class."""
+    """The instance of a user's class package.module:Class; of a live instance a copy, as in other processes."""
     found = imported("task.task", name, _METHODS)
+    if not isinstance(found, type) and hasattr(found, "model"):
+        if options:
+            raise ScenarioError.at("task.options", f"cannot stand beside {name}, which is made already; remove them")
+        return copy.deepcopy(found)
     check_options("task.options", name, found, options)
     with preserving_generators(), preserving_settings():
         seed_all(key(seed, "task"))

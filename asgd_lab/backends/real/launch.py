@@ -15,7 +15,7 @@ from asgd_lab.backends import devices, room
 from asgd_lab.backends.build import build_algorithm, build_task, check_task, initial_parameters
 from asgd_lab.backends.failing import evaluation_failed
 from asgd_lab.backends.outcome import Outcome, Watch
-from asgd_lab.backends.real import snapshots
+from asgd_lab.backends.real import arrival, snapshots
 from asgd_lab.backends.real.checkpoints import rewind
 from asgd_lab.backends.real.gather import gather
 from asgd_lab.backends.real.orphans import SharedHold
@@ -118,6 +118,7 @@ def check(scenario: Scenario) -> None:
         )
         raise ScenarioError.at("workers", message)
     devices.check(scenario)
+    arrival.check(scenario)
 
 
 def _join(plan: Plan, record: RunDirectory, interrupted: bool, supervisor: Supervisor, began_ns: int) -> Outcome:

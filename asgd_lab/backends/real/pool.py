@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from asgd_lab import interrupts
 from asgd_lab.backends.failing import logged
 from asgd_lab.backends.outcome import Progress
-from asgd_lab.backends.real import orphans
+from asgd_lab.backends.real import arrival, orphans
 from asgd_lab.backends.real.preload import POOL_MODULES, preload, without_main
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import RunFailed, ScenarioError, refusal
@@ -92,6 +92,7 @@ class Pool:
         while True:
             idle = [line for line in self._lines if line not in working]
             while len(working) < self._most and (numbered := next(waiting, None)) is not None:
+                arrival.check(numbered[1].scenario)
                 line = idle.pop() if idle else self._start()
                 working[line] = numbered
                 with contextlib.suppress(OSError):  # it has just died; this is detected below
