@@ -44,7 +44,7 @@ _kept: dict[str, _Live] = {}
 
 
 def stand_in(value: object, key: str = "") -> str | dict[str, str]:
-    """What stands for an object at a dotted key of a scenario: its name, or the mapping that has this name.
+    """The name of an object at a dotted key of a scenario, or the mapping with this name where a mapping stands.
 
     A `ScenarioError` says why an object cannot stand there; it begins with a verb, and has no key.
     """
