@@ -16,7 +16,7 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.record import atomic_files
 from asgd_lab.record.replications import COURSE, Estimate, difference, estimate, metrics
 from asgd_lab.record.run import read_summary
-from asgd_lab.scenario import Point
+from asgd_lab.scenario import Point, Scenario
 from asgd_lab.scenario.writing import brief
 
 
@@ -70,8 +70,49 @@ def groups(points: Iterable[Point], summaries: Mapping[str, Mapping[str, Any]]) 
             values = {key: value for key, value in point.values.items() if key != "seed"}
             name = brief(values) or point.scenario.name
             group = found.setdefault(name, Group(name, values))
-            group.runs[point.scenario.seed] = metrics(summaries[point.name])
+            summary = summaries[point.name]
+            group.runs[point.scenario.seed] = metrics(summary) | _to_target(point.scenario, summary)
+    _add_speedups(list(found.values()))
     return list(found.values())
+
+
+def _to_target(scenario: Scenario, summary: Mapping[str, Any]) -> dict[str, float]:
+    """Whether a run has reached its target, and then the seconds of its clock and the minibatches of all workers.
+
+    A run that ended before each other limit of its budget has.
+    """
+    budget = scenario.budget
+    if budget.target is None and budget.target_error is None:
+        return {}
+    taken = summary["minibatches"] + summary["dropped_minibatches"]
+    used = (
+        (budget.minibatches, taken), (budget.updates, summary["updates"]), (budget.seconds, summary["makespan_s"])
+    )  # fmt: skip
+    if any(limit is not None and number >= limit for limit, number in used):
+        return {"target_reached": 0.0}
+    numbers = {"target_reached": 1.0, "minibatches_to_target": float(summary["minibatches"])}
+    return numbers if summary.get("clock") == "effects" else numbers | {"seconds_to_target": summary["makespan_s"]}
+
+
+def _add_speedups(found: Sequence[Group]) -> None:
+    """Add the speed-up and the efficiency of each run, where the number of workers is swept.
+
+    Speed-up is the throughput over that of the run with the fewest workers, the same seed and otherwise the same values;
+    efficiency is the speed-up over the ratio of the numbers of workers.
+    """
+    series: dict[str, list[Group]] = {}
+    for group in found:
+        if "workers" in group.values:
+            series.setdefault(brief({**group.values, "workers": 0}), []).append(group)
+    for alike in series.values():
+        base = min(alike, key=lambda group: group.values["workers"])
+        rates = {seed: numbers.get("minibatches_per_s", 0.0) for seed, numbers in base.runs.items()}
+        for group in alike:
+            more = group.values["workers"] / base.values["workers"]
+            for seed, numbers in group.runs.items():
+                if rates.get(seed, 0.0) > 0:
+                    speedup = numbers["minibatches_per_s"] / rates[seed]
+                    numbers |= {"speedup": speedup, "efficiency": speedup / more}
 
 
 def write(found: Sequence[Group], folder: Path) -> list[Path]:

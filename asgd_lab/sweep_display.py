@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import TaskID
 
 from asgd_lab.backends.outcome import Progress
-from asgd_lab.display import say
+from asgd_lab.display import crew, say
 from asgd_lab.progress_display import PLAIN_EVERY_S, Pace, bars
 from asgd_lab.record.replications import COURSE, Estimate
 from asgd_lab.scenario import Scenario
@@ -23,12 +23,16 @@ from asgd_lab.terminal_tables import Columns
 RATE_OVER_S = 3600.0  # points may be long
 FORMATS = {
     **{"makespan_s": ",.3f", "minibatches_per_s": ",.1f", "staleness_mean": ".2f"},
-    **{"worker_utilisation": ".1%", "server_utilisation": ".1%"},
+    **{"worker_utilisation": ".1%", "server_utilisation": ".1%", "speedup": ".2f", "efficiency": ".1%"},
+    **{"target_reached": ".0%", "seconds_to_target": ",.3f", "minibatches_to_target": ",.0f"},
 }
 HEADINGS = {
     **{"makespan_s": "makespan s", "minibatches_per_s": "minibatches/s", "staleness_mean": "staleness"},
-    **{"worker_utilisation": "workers busy", "server_utilisation": "server busy"},
+    **{"worker_utilisation": "workers busy", "server_utilisation": "server busy", "speedup": "speed-up"},
+    **{"seconds_to_target": "s to target", "minibatches_to_target": "minibatches to target"},
 }
+FIRST = ("speedup", "efficiency", "seconds_to_target", "minibatches_to_target", "target_reached")
+"""The metrics that stand first, in this order."""
 
 
 @contextlib.contextmanager
@@ -93,7 +97,9 @@ def results(groups: Sequence[Group]) -> Iterator[Columns]:
     """A row per point, replications as mean ± half-width of the 95% interval; then the differences to the first."""
     means = {group.name: group.means() for group in groups}
     if means:
-        yield _estimates(means, lambda metric: FORMATS.get(metric, ".4g"))
+        fewest = min((group.values.get("workers", 0) for group in groups), default=0)
+        title = f"speed-up: minibatches/s over those of {crew(fewest)}" if fewest else None
+        yield _estimates(means, lambda metric: FORMATS.get(metric, ".4g"), title)
     against = {group.name: group.against(groups[0]) for group in groups[1:]}
     if any(against.values()):
         yield _estimates(against, lambda _: "+,.4g", f"minus {groups[0].name}, paired by seed")
@@ -102,10 +108,11 @@ def results(groups: Sequence[Group]) -> Iterator[Columns]:
 def _estimates(
     rows: Mapping[str, Mapping[str, Estimate]], spec: Callable[[str], str], title: str | None = None
 ) -> Columns:
-    """A table of estimates; results are more important columns than the run's course, and test metrics most of all."""
+    """A table of estimates; a target and test metrics are the most important columns, the run's course is the least."""
     replicated = any(each.n > 1 for row in rows.values() for each in row.values())
-    metrics = list(dict.fromkeys(metric for row in rows.values() for metric in row))
-    important = sorted(metrics, key=lambda name: (name in COURSE, not name.startswith("test_")))
+    known = dict.fromkeys(metric for row in rows.values() for metric in row)
+    metrics = sorted(known, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
+    important = sorted(metrics, key=_importance)
     headings = ["point", *(["seeds"] if replicated else []), *(_heading(name) for name in metrics)]
     cells = []
     for name, row in rows.items():
@@ -113,6 +120,11 @@ def _estimates(
         values = (_estimate(row[metric], spec(metric)) if metric in row else "-" for metric in metrics)
         cells.append((name, *seeds, *values))
     return Columns(headings, cells, [_heading(name) for name in important], title)
+
+
+def _importance(metric: str) -> int:
+    ranks = ("_to_target" in metric, metric.startswith("test_"), metric in FIRST, metric not in COURSE, True)
+    return ranks.index(True)
 
 
 def _estimate(each: Estimate, spec: str) -> str:

@@ -15,8 +15,11 @@ import numpy as np
 from scipy import stats
 
 CONFIDENCE = 0.95
-COURSE = {"makespan_s", "staleness_mean", "worker_utilisation", "server_utilisation"}
-"""The metrics of a run's course; all others are of its result."""
+COURSE = {
+    *("makespan_s", "staleness_mean", "worker_utilisation", "server_utilisation"),
+    *("speedup", "efficiency", "target_reached"),
+}
+"""The metrics of a run's course, or that follow from others; all others are of its result."""
 
 
 class Estimate(NamedTuple):
