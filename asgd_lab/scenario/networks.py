@@ -126,7 +126,7 @@ class Classification(Network):
     name: Literal["classification"]
     """This task's name."""
     dataset: Annotated[Text, AfterValidator(_known_or_own), Field(examples=["digits", "my_package.data:make"])]
-    """The data: digits (8 x 8, comes with scikit-learn), fashion-mnist, mnist, kmnist, qmnist, emnist-* (28 x 28),
+    """The data: digits (8 x 8, comes with the package), fashion-mnist, mnist, kmnist, qmnist, emnist-* (28 x 28),
     usps (16 x 16), cifar10, cifar100, svhn (32 x 32 in colour), stl10 (96 x 96), all as torchvision unpacks them in
     data_folder; two or three images of Fashion-MNIST at a time at 14 x 14, of 100 or 1,000 classes and without limit
     (fashion-mnist-pairs, -triples), image-folder (files in train/CLASS and val/CLASS of data_folder, such as ILSVRC

@@ -21,7 +21,7 @@ VENV = wheels.ROOT / ".venv-gpu"
 OTHER = {"torch": "2.11.0", "torchvision": "0.26.0", "numpy": "2.5.2", "typer": "0.26.8"}
 """Versions as such a machine has them, one of them too old; of the rest constraints.txt's are taken."""
 HAS = (
-    *("torch", "torchvision", "numpy", "scipy", "pandas", "pyarrow", "scikit-learn", "pillow", "psutil"),
+    *("torch", "torchvision", "numpy", "scipy", "pandas", "pyarrow", "pillow", "psutil"),
     *("matplotlib", "seaborn", "typer", "rich", "packaging", "hypothesis", "pytest", "pytest-timeout", "pytest-xdist"),
 )
 """What such a machine has of all that the package and the sections import."""

@@ -27,7 +27,7 @@ NAMES = (
     *("ruamel-yaml", "typer", "annotated-doc", "shellingham", "rich", "markdown-it-py", "mdurl", "pygments"),
 )
 """What the package imports, and needs for that, beside the libraries for numbers, tables and figures that come with a
-machine for computing: torch, torchvision, numpy, scipy, pandas, pyarrow, scikit-learn, pillow, psutil, matplotlib,
+machine for computing: torch, torchvision, numpy, scipy, pandas, pyarrow, pillow, psutil, matplotlib,
 seaborn."""
 _PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 
