@@ -97,8 +97,8 @@ def _to_target(scenario: Scenario, summary: Mapping[str, Any]) -> dict[str, floa
 def _add_speedups(found: Sequence[Group]) -> None:
     """Add the speed-up and the efficiency of each run, where the number of workers is swept.
 
-    Speed-up is the throughput over that of the run with the fewest workers, the same seed and otherwise the same values;
-    efficiency is the speed-up over the ratio of the numbers of workers.
+    Speed-up is the throughput over that of the run with the fewest workers, the same seed, and otherwise the same
+    values; efficiency is the speed-up over the ratio of the numbers of workers.
     """
     series: dict[str, list[Group]] = {}
     for group in found:
