@@ -15,7 +15,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, NoReturn, get_args
 
-from pydantic import ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
+from pydantic import (
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PydanticUserError,
+    ValidationError,
+)
 from pydantic_core import PydanticCustomError, PydanticKnownError, core_schema
 
 from asgd_lab import live_objects
@@ -217,6 +224,8 @@ class Mappings(Registry):
             return found.model_validate(value)
         except ValidationError as error:
             raise _tagged(error, name) from None
+        except PydanticUserError as error:  # such as an annotation that names nothing
+            refuse([("name", f"{name} is no whole class: {str(error).splitlines()[0]}")])
 
 
 def _tagged(error: ValidationError, name: str) -> ValidationError:

@@ -66,8 +66,9 @@ def named(value: object) -> str:
     """
     if (importable := _importable(value)) is not None:
         return importable
-    if hasattr(value, "_torchdynamo_orig_callable") or type(value).__name__ == "OptimizedModule":
-        raise ScenarioError(f"{_called(value)} is compiled by torch.compile; give the function or the class itself")
+    for of, each in [("is", value), *((f"uses {name}, which is", each) for name, each in _captured(value))]:
+        if hasattr(each, "_torchdynamo_orig_callable") or type(each).__name__ == "OptimizedModule":
+            raise ScenarioError(f"{_called(value)} {of} compiled by torch.compile, and cannot travel to processes")
     if isinstance(value, types.ModuleType) or not (callable(value) or hasattr(value, "model")):
         raise ScenarioError(f"must be plain data, a class or a function; got {_kind(value)}")
     pickled = _pickled(value)
@@ -244,18 +245,28 @@ def _pickler() -> type[pickle.Pickler]:
     import cloudpickle  # only where there is a live object
 
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-        """Also pickles functions with a cache, and leaves out what pydantic remembers of the place of a class."""
+        """Also pickles functions with a cache, and classes as they were defined: see `_as_defined`."""
 
         def reducer_override(self, obj: Any) -> Any:
             if isinstance(obj, functools._lru_cache_wrapper) and _importable(obj) is None:
                 return _cached, (obj.__wrapped__, obj.cache_parameters())
             reduced = super().reducer_override(obj)
-            if isinstance(obj, type) and isinstance(reduced, tuple) and "__pydantic_parent_namespace__" in vars(obj):
+            if isinstance(obj, type) and isinstance(reduced, tuple) and len(reduced) > 2:
                 attributes, slots = reduced[2]
-                reduced = (*reduced[:2], ({**attributes, "__pydantic_parent_namespace__": None}, slots), *reduced[3:])
+                defined = {name: _as_defined(name, each) for name, each in attributes.items()}
+                reduced = (*reduced[:2], (defined, slots), *reduced[3:])
             return reduced
 
     return Pickler
+
+
+def _as_defined(name: str, attribute: Any) -> Any:
+    """A class's attribute without what libraries add: torch a profiler's hook around an optimizer's `step` at its first
+    use, pydantic all variables around the class.
+    """
+    if isinstance(attribute, types.FunctionType) and getattr(attribute, "hooked", False):
+        return getattr(attribute, "__wrapped__", attribute)
+    return None if name == "__pydantic_parent_namespace__" else attribute
 
 
 def _cached(function: Any, parameters: Mapping[str, Any]) -> Any:

@@ -5,7 +5,7 @@ A scenario is read without a backend's code, which imports torch: `runs` names i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 from asgd_lab.choices import Registry
@@ -20,9 +20,10 @@ class Execution:
 
     called: ClassVar[str]
     """The backend's name, if it is one of this package's."""
-    runs: ClassVar[str]
-    """Its function (scenario, record, watch) -> Outcome, as package.module:name; see `backends.outcome`."""
-    checks: ClassVar[str | None] = None
+    runs: ClassVar[str | Callable[..., Any]]
+    """Its function (scenario, record, watch) -> Outcome, as package.module:name, or itself as a static method; see
+    `backends.outcome`."""
+    checks: ClassVar[str | Callable[[Any], None] | None] = None
     """Its function that raises a `ScenarioError` if a scenario cannot run on this machine; None: all can."""
     measured: ClassVar[bool] = False
     """Whether it measures times of this machine, where nothing else should run meanwhile."""

@@ -51,8 +51,13 @@ def imported(key: str, name: str, what: str) -> Callable[..., Any]:
         return _found(key, name, what)
 
 
-def named_in_code(name: str) -> Any:
-    """The package.module:name that a class names, which is ours or was imported by its own name, so is trusted."""
+def named_in_code(name: str | Callable[..., Any]) -> Any:
+    """The package.module:name that a class names, which is ours or was imported by its own name, so is trusted.
+
+    A class that no module has may have the function itself.
+    """
+    if not isinstance(name, str):
+        return name
     module_name, _, attribute = name.partition(":")
     return operator.attrgetter(attribute)(importlib.import_module(module_name))
 

@@ -16,7 +16,9 @@ from asgd_lab.algorithms import Link, Together
 from asgd_lab.algorithms.base import Encoding, Links, Push
 from asgd_lab.algorithms.codecs import Cast, Compression
 from asgd_lab.algorithms.rules import Scale
+from asgd_lab.backends import inline
 from asgd_lab.configuration import Count, Positive
+from asgd_lab.scenario.executions import InlineExecution
 from asgd_lab.scenario.optimizers import SGD, Optimizer
 from asgd_lab.scenario.tasks import Learned, Quadratic
 
@@ -144,6 +146,16 @@ class Rounded(Compression):
 
     def build(self):
         return Cast(name="cast", dtype="float16").build()
+
+
+def aside(scenario, record, watch=None):
+    return inline.run(scenario, record, watch)
+
+
+class Aside(InlineExecution):
+    """A backend of one's own."""
+
+    runs = staticmethod(aside)
 
 
 class Slope(Learned):
