@@ -30,9 +30,9 @@ import torch
 from IPython.display import Image, display
 
 import asgd_lab
-from asgd_lab.compare import compare, write
 from asgd_lab.figures import style
 from asgd_lab.figures.speedup import speedup_figure
+from asgd_lab.prediction import compare, write
 from asgd_lab.scenario import Document
 
 torch.set_num_threads(1)

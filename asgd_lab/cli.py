@@ -18,7 +18,7 @@ import typer
 from asgd_lab import display, interrupts, output
 from asgd_lab.backends.real.preload import MODULES, POOL_MODULES, preload
 from asgd_lab.catalogue import CATALOGUE
-from asgd_lab.errors import RunFailed, ScenarioError, refusal
+from asgd_lab.errors import Interrupted, RunFailed, ScenarioError, refusal
 from asgd_lab.options import Assignments, Backend, Command, Out, ScenarioFile, ScenarioFiles, Trust, Version
 from asgd_lab.record.directory_locks import check_empty
 from asgd_lab.record.machine import usable_cores
@@ -27,7 +27,7 @@ from asgd_lab.terminal_tables import Described
 from asgd_lab.trust import search, trusting
 
 if TYPE_CHECKING:
-    from asgd_lab.run_command import Request
+    from asgd_lab.request import Request
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, interrupts.INTERRUPTED
 
@@ -84,7 +84,7 @@ def run(
     with _reported({"backend.name": backend, "seed": seed}, trust=trust) as options:
         document, overrides = _read(scenario), _parsed(assignments) | options
         if resume and out is not None and trust:
-            from asgd_lab.run_command import find_sources
+            from asgd_lab.run_points import find_sources
 
             find_sources(out)
         points = document.points(overrides)
@@ -98,7 +98,9 @@ def run(
         _preload(points, jobs)
         request = _checked(document, overrides, points)
         display.warn(request.warnings())
-        failures = request.run(out, jobs, resume)
+        from asgd_lab import run_command
+
+        failures = run_command.run(request, out, jobs, resume)
     for failure in failures:
         typer.echo(" ".join(failure.splitlines()), err=True)
     if failures:
@@ -157,14 +159,14 @@ def export(
     """Write the final model of a run, or that of its last checkpoint, as a state_dict: torch.load reads it anywhere.
 
     Buffers are those that the server's parameters are evaluated with. The model is built again to name its tensors, so
-    the code and the data that the scenario names must be there. `asgd_lab.export_command.trained(RUN_DIR)` returns the
-    module itself.
+    the code and the data that the scenario names must be there. `asgd_lab.Run.open(RUN_DIR).model()` returns the module
+    itself.
     """
     with _reported(trust=trust):
-        from asgd_lab import export_command
+        from asgd_lab.model_export import export as write
 
         interrupts.heed()
-        typer.echo(export_command.export(run_dir, file))
+        typer.echo(write(run_dir, file, lambda line: display.say(display.console(), line)))
 
 
 @app.command(short_help="Write runs and sweeps for TensorBoard.")
@@ -203,7 +205,7 @@ def validate(scenario: ScenarioFile, trust: Trust = False, assignments: Assignme
     with --trust; without it everything else is checked, and what was not is said.
     """
     with _reported(trust=trust):
-        from asgd_lab.run_command import Request
+        from asgd_lab.request import Request
 
         interrupts.heed()
         document, overrides = _read(scenario), _parsed(assignments)
@@ -282,7 +284,8 @@ def _reported(options: Mapping[str, Any] | None = None, *, trust: bool = False) 
     except RunFailed as error:
         _end(FAILED, str(error))
     except KeyboardInterrupt as error:
-        _end(INTERRUPTED, f"interrupted{interrupts.cause()}{error}")
+        kept = f"; {error}" if isinstance(error, Interrupted) and str(error) else ""
+        _end(INTERRUPTED, f"interrupted{interrupts.cause()}{kept}")
     except Exception as error:
         if (line := refusal(error)) is None:
             raise
@@ -332,7 +335,7 @@ def _preload(points: Sequence[Point], jobs: int) -> None:
 
 
 def _checked(document: Document, overrides: Mapping[str, Any], points: Sequence[Point]) -> Request:
-    from asgd_lab.run_command import Request
+    from asgd_lab.request import Request
 
     interrupts.heed()
     request = Request(document, overrides, points)

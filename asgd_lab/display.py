@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -15,9 +15,8 @@ from rich.constrain import Constrain
 from rich.padding import Padding
 from rich.text import Text
 
-from asgd_lab.record.machine_load import Load
-from asgd_lab.record.summary import LATENESS_ALLOWED
 from asgd_lab.scenario import presets
+from asgd_lab.summary_words import rows
 from asgd_lab.terminal_tables import Columns, Pairs
 
 if TYPE_CHECKING:
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 
 PLAIN_WIDTH = 10_000  # of a file or a pipe: nothing is folded or left out there
 PROSE_WIDTH = 120  # of sentences, even on a wider terminal
-BUSY = 0.8  # utilisation above which a server or a link is reported
-SHOWN_RESOURCES = 4
 MOST_WARNINGS = 20
 
 
@@ -59,80 +56,17 @@ def warn(lines: Iterable[str], known: Collection[str] = (), about: str = "") -> 
 
 def result(summary: Mapping[str, Any]) -> Pairs:
     """The numbers of one run."""
-    share, late = overruns(summary), lateness(summary)
-    staleness, busy = summary["staleness"], summary["utilisation"]
-    emulated = " on emulated devices" if summary.get("emulated") else ""
-    rows = [
-        ("ran", f"{crew(summary['workers'])}{emulated}, backend {summary['backend']}, seed {summary['seed']}"),
-        ("makespan", f"{_seconds(summary)} s" if _timed(summary) else "this backend has no clock"),
-        ("minibatches", f"{summary['minibatches']:,}" + (f", {_rate(summary)} a second" if _timed(summary) else "")),
-        ("updates", f"{summary['updates']:,}; pushes dropped: {summary['dropped']:,}"),
-        (
-            "others' pushes" if "staleness_counts" in summary else "staleness",
-            f"mean {staleness['mean']:.2f}, max {staleness['max']}",
-        ),
-        ("utilisation", f"workers {busy['workers']:.0%}, server {busy['server']:.0%}"),
-        *_where_time_goes(summary),
-        *((name.replace("_", " "), f"{value:.4g}") for name, value in summary["final"].items()),
-    ]
-    if share is not None:
-        rows.append(("overruns", f"{share:.2%} of the minibatches took longer than stated"))
-    if late is not None:
-        verdict = "" if late <= LATENESS_ALLOWED else f"; above {LATENESS_ALLOWED:.0%} the measurement is invalid"
-        rows.append(("lateness", f"{late:.2%} longer than stated in the mean{verdict}"))
-    load = Load(**summary["machine_load"]) if "machine_load" in summary else None
-    if load is not None and load.is_busy:
-        rows.append(("measured", f"{load}"))
-    return Pairs([(Text(name, "bold"), value) for name, value in rows])
-
-
-def _where_time_goes(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The shares of workers' time, and the nearly saturated servers and links; only simulations have them."""
-    spent = summary.get("time", {}).get("mean", {})
-    total = sum(spent.values())
-    largest = sorted(spent.items(), key=lambda item: -item[1])
-    shares = [f"{name} {seconds / total:.0%}" for name, seconds in largest if seconds >= 0.005 * total > 0]
-    if shares:
-        yield "workers' time", ", ".join(shares)
-    resources = sorted(summary.get("resources", ()), key=lambda one: -one["utilisation"])
-    busy = [f"{one['name']} {one['utilisation']:.0%}" for one in resources if one["utilisation"] > BUSY]
-    if busy:
-        more = f" and {len(busy) - SHOWN_RESOURCES} more" if len(busy) > SHOWN_RESOURCES else ""
-        yield "nearly saturated", ", ".join(busy[:SHOWN_RESOURCES]) + more
-
-
-def crew(workers: int) -> str:
-    """The number of workers in words."""
-    return f"{workers:,} worker{'s' if workers != 1 else ''}"
-
-
-def overruns(summary: Mapping[str, Any]) -> float | None:
-    """The share of an emulated run's minibatches that took longer than stated; None for other runs."""
-    share: float | None = summary.get("overruns", {}).get("share")
-    return share
-
-
-def lateness(summary: Mapping[str, Any]) -> float | None:
-    """The lateness of an emulated run by which it is judged: excess over the stated times; None for other runs."""
-    late: float | None = summary.get("lateness", {}).get("judged")
-    return late
-
-
-def brief(summary: Mapping[str, Any]) -> str:
-    """One run of a sweep, in a line."""
-    clock = f"{_seconds(summary)} s, {_rate(summary)} minibatches/s, " if _timed(summary) else ""
-    final = "".join(f", {name.replace('_', ' ')} {value:.4g}" for name, value in _tested(summary).items())
-    return f"{clock}staleness {summary['staleness']['mean']:.2f}{final}"
+    return Pairs([(Text(name, "bold"), value) for name, value in rows(summary)])
 
 
 def comparison(table: pd.DataFrame) -> Columns:
     """Predicted beside measured, a row per point."""
     headings = ("scenario", "device", "n_sync", "workers", "predicted", "measured", "± 95%", "error", "staleness p/m")
     important = ("workers", "device", "predicted", "measured", "late", "error", "n_sync", "± 95%", "server busy")
-    rows = []
+    cells = []
     for row in table.to_dict("records"):
         half = row["measured_high"] - row["measured_mean"]
-        rows.append(
+        cells.append(
             (
                 row["scenario"],
                 row["group"],
@@ -148,7 +82,7 @@ def comparison(table: pd.DataFrame) -> Columns:
             )
         )
     title = "speed-up over one device that only computes"
-    return Columns((*headings, "server busy", "late"), rows, important, title, left=frozenset({"device"}))
+    return Columns((*headings, "server busy", "late"), cells, important, title, left=frozenset({"device"}))
 
 
 def machine(preset: presets.Preset) -> Constrain:
@@ -179,19 +113,3 @@ def _value(value: object) -> str:
             return f"{value / 10.0**power:.6g}" + (f"e{power}" if power else "")
         case _:
             return str(value)
-
-
-def _timed(summary: Mapping[str, Any]) -> bool:
-    return summary.get("clock") != "effects"
-
-
-def _seconds(summary: Mapping[str, Any]) -> str:
-    return f"{summary['makespan_s']:,.3f}"
-
-
-def _rate(summary: Mapping[str, Any]) -> str:
-    return f"{summary['minibatches_per_s']:,.1f}"
-
-
-def _tested(summary: Mapping[str, Any]) -> dict[str, float]:
-    return {name: value for name, value in summary["final"].items() if name.startswith("test_")}

@@ -1,4 +1,4 @@
-"""The three errors of our own, named after who is at fault, and parts of their messages; text in, text out."""
+"""The errors of our own, named after who is at fault, and parts of their messages; text in, text out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import difflib
 import errno
 import resource
 from collections.abc import Iterable
+from pathlib import Path
 
 _LIMITS = {
     errno.EMFILE: (resource.RLIMIT_NOFILE, "n"),
@@ -53,7 +54,22 @@ class ProtocolError(Exception):
 
 
 class RunFailed(Exception):
-    """A worker or the server died: the message says which, why, and where its log is."""
+    """A worker or the server died: the message says which, why, and where its log is.
+
+    `run_dir` holds what was recorded, where that is known.
+    """
+
+    def __init__(self, *args: object, run_dir: Path | None = None) -> None:
+        super().__init__(*args)
+        self.run_dir = run_dir
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, or a signal like it, ended a run in order; `run_dir` holds what was recorded."""
+
+    def __init__(self, *args: object, run_dir: Path | None = None) -> None:
+        super().__init__(*args)
+        self.run_dir = run_dir
 
 
 def shortened(text: str, limit: int) -> str:

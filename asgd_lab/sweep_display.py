@@ -16,8 +16,9 @@ from asgd_lab.backends.outcome import Progress
 from asgd_lab.display import crew, say
 from asgd_lab.progress_display import PLAIN_EVERY_S, Pace, bars
 from asgd_lab.record.replications import COURSE, Estimate
+from asgd_lab.run_points import Together
 from asgd_lab.scenario import Scenario
-from asgd_lab.sweep import Group
+from asgd_lab.sweep_tables import Group
 from asgd_lab.terminal_tables import Columns
 
 RATE_OVER_S = 3600.0  # points may be long
@@ -50,7 +51,7 @@ class _Running:
     share: float | None = None
 
 
-class SweepDisplay:
+class SweepDisplay(Together):
     """The number of finished points and the progress of running ones: bars on a terminal, else a line now and then."""
 
     def __init__(self, console: Console, total: int, done: int, live: bool) -> None:

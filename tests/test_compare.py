@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from asgd_lab.backends.run import execute
 from asgd_lab.cli import app
-from asgd_lab.compare import Calibration, knee, predicted
 from asgd_lab.hardware.fit import Fitted, fit
+from asgd_lab.prediction import Calibration, knee, predicted
 from asgd_lab.record import tables
 from asgd_lab.record.machine import usable_cores
 from asgd_lab.record.run import read_summary

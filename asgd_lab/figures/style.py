@@ -5,6 +5,7 @@ Figures are made inside `with look():` from Figure objects, never from pyplot's 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from asgd_lab.record import atomic_files
 
 COLUMN_IN = 3.5
 PAGE_IN = 7.16
+INLINE_DPI = 110  # in a notebook
 REFERENCE = "0.45"  # the grey of reference lines
 
 _SIZES = {
@@ -63,9 +65,24 @@ def palette(count: int) -> list[tuple[float, float, float]]:
     return list(sns.color_palette("colorblind", count))
 
 
+class Inline(Figure):
+    """A figure that a notebook shows by itself, without pyplot and its backends."""
+
+    def _repr_png_(self) -> bytes:
+        png = io.BytesIO()
+        with look():
+            self.savefig(png, format="png", dpi=INLINE_DPI)
+        return png.getvalue()
+
+
+def figure(width_in: float, height_in: float) -> Figure:
+    """An empty figure of that size."""
+    return Inline(figsize=(width_in, height_in), layout="constrained")
+
+
 def panels(width_in: float, height_in: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
     """A figure with one row of independent panels."""
-    fig = Figure(figsize=(width_in, height_in), layout="constrained")
+    fig = figure(width_in, height_in)
     return fig, list(fig.subplots(1, columns, squeeze=False)[0])
 
 

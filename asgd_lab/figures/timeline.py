@@ -69,7 +69,7 @@ def timelines(runs: Mapping[str, Path | str], start_s: float, end_s: float) -> F
     ]
     with style.look():
         size = (style.PAGE_IN, sum(heights) + 0.85 + 0.3 * len(runs))
-        fig = Figure(figsize=size, layout="constrained")
+        fig = style.figure(*size)
         panels = list(fig.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0])
         below = iter(panels)
         for label, stretch in stretches.items():

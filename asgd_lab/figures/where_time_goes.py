@@ -50,7 +50,7 @@ def time_shares(panels: Mapping[str, Mapping[int, Path | str]]) -> Figure:
     headings = [name for name in COLORS if _largest(name, found) >= _SEEN_FROM]
     with style.look():
         rows = -(-len(found) // 2)
-        fig = Figure(figsize=(style.PAGE_IN, 0.3 + 1.9 * rows), layout="constrained")
+        fig = style.figure(style.PAGE_IN, 0.3 + 1.9 * rows)
         grid = fig.subplots(rows, min(2, len(found)), squeeze=False, sharey=True)
         named: set[str] = set()
         for (label, shares), axes in zip(found.items(), grid.flat, strict=False):
@@ -76,7 +76,7 @@ def over_time(run_dir: Path | str) -> Figure:
         raise ScenarioError(f"{run_dir}: says nothing of servers and links over time; simulations do")
     shown = sorted(resources, key=lambda one: -one["utilisation"])[:SHOWN_RESOURCES]
     with style.look():
-        fig = Figure(figsize=(style.PAGE_IN, 2.8), layout="constrained")
+        fig = style.figure(style.PAGE_IN, 2.8)
         grid = fig.subplots(2, len(shown), squeeze=False, sharex=True, sharey="row")
         for column, resource in enumerate(shown):
             for axes, key in zip(grid[:, column], ("utilisation", "present"), strict=True):

@@ -1,10 +1,14 @@
-"""A scenario file: read once, overridden, swept, validated; every error is FILE:LINE: key: what; what is allowed."""
+"""A scenario file: read once, overridden, swept, validated; every error is FILE:LINE: key: what; what is allowed.
+
+A mapping in a Python program is such a document too: errors have its subscripts in the place of file, line and key.
+"""
 
 from __future__ import annotations
 
 import copy
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -20,24 +24,36 @@ import asgd_lab.scenario.sweeping as sweeping
 import asgd_lab.scenario.writing as writing
 from asgd_lab.errors import MOST_LINES, ScenarioError, shortened
 from asgd_lab.scenario.faults import Fault, faults, show
-from asgd_lab.scenario.keys import Path, covers, dotted, split
+from asgd_lab.scenario.keys import Path, covers, dotted, split, subscripts
+from asgd_lab.scenario.plain_data import Plain
 from asgd_lab.scenario.points import MOST_RUNS, Point, Points
 from asgd_lab.scenario.schema import MOST_SEED, Scenario
 from asgd_lab.scenario.source import MOST_LEVELS, Source
 
 Overrides = Mapping[str, Any]
+_SWEPT = re.compile(r"--set '(sweep\.[^=]+)=(\[.*\])'$")  # a hint for the command line
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A scenario file's data, and the line of each of its keys."""
+    """A scenario file's data, and the line of each of its keys; `path` is "" for a mapping of a program.
+
+    `in_python`: its overrides are a program's mapping `changes`, and not options of the command line.
+    """
 
     path: str
     _data: dict[str, Any] = field(repr=False)
     _positions: dict[Path, tuple[int, int]] = field(repr=False)
+    in_python: bool = False
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> Document:
+    def of(cls, data: Mapping[str, Any], plain: Plain | None = None) -> Document:
+        """The document of a program's mapping, without validation; `plain` makes plain data of its values."""
+        plain = plain or Plain("scenario")
+        return cls("", plain.of(data), plain.positions, in_python=True)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str], *, in_python: bool = False) -> Document:
         """Read a file, or the carried scenario of that name, without validation: see `scenario` and `points`."""
         name = carried.located(os.fspath(path))
         text = files.read(name)
@@ -49,7 +65,7 @@ class Document:
             raise ScenarioError(
                 f"{name}:{line}: must be a mapping with keys name, task, algorithm, budget; got {show(source.data)}"
             )
-        return cls(name, source.data, source.positions)
+        return cls(name, source.data, source.positions, in_python)
 
     def scenario(self, overrides: Overrides | None = None) -> Scenario:
         """The file's own scenario with its sweep, of which only the keys are checked."""
@@ -90,8 +106,9 @@ class Document:
     def replicated(self, points: Sequence[Point], seeds: int, overrides: Overrides | None = None) -> Points:
         """Each point with `seeds` seeds, from its own on."""
         if "seed" in points[0].values:
+            option = "seeds" if self.in_python else "--seeds"
             raise self.located(
-                ScenarioError.at("sweep.seed", "cannot stand beside --seeds; give one of them"), overrides
+                ScenarioError.at("sweep.seed", f"cannot stand beside {option}; give one of them"), overrides
             )
         self._check_count(len(points) * seeds, "--seeds", overrides)
         for point in points:
@@ -106,10 +123,11 @@ class Document:
 
     def located(self, error: ScenarioError, overrides: Overrides | None = None) -> ScenarioError:
         """The error with FILE:LINE of its key, or of the nearest key around it; unchanged if it has a place already."""
-        if not error.key or str(error).startswith((f"{self.path}:", "--set ")):
+        placed = ("scenario[", "changes[") if self.in_python else ("--set ",)
+        if not error.key or str(error).startswith((f"{self.path}:", *placed)):
             return error
-        path = self._path(error.key)
-        return ScenarioError.at(error.key, f"{self._where(path, overrides or {})[1]}: {error.key}: {error}")
+        said = self._said(self._path(error.key), overrides or {}, error.key)
+        return ScenarioError.at(error.key, f"{said}: {error}")
 
     @staticmethod
     def dump(scenario: Scenario) -> str:
@@ -119,8 +137,8 @@ class Document:
     def _overridden(self, overrides: Overrides) -> dict[str, Any]:
         data = copy.deepcopy(self._data)
         for key, value in overrides.items():
-            _put(data, key, value, f"--set {key}: {key}")
-        if "sweep" in overrides and data["sweep"] is None:
+            _put(data, key, value, self._said(split(key), {key: value}))
+        if "sweep" in overrides and data.get("sweep") is None:
             data["sweep"] = {}
         if isinstance(data.get("sweep"), dict):
             pinned = [key for key in data["sweep"] if any(covers(override, str(key)) for override in overrides)]
@@ -158,11 +176,11 @@ class Document:
     ) -> Point | list[Fault]:
         data = copy.deepcopy({key: value for key, value in base.items() if key != "sweep"})
         for key, index, value in choice:
-            where = self._where(("sweep", key, index), overrides)[1]
-            _put(data, key, value, f"{where}: sweep.{key}: at {sweeping.brief({key: value})}")
+            where = self._said(("sweep", key, index), overrides, f"sweep.{key}")
+            _put(data, key, value, f"{where}: at {sweeping.brief({key: value})}")
         for key, value in overrides.items():  # again, since a sweep of a whole mapping would undo overrides inside it
             if not covers("sweep", key):
-                _put(data, key, value, f"--set {key}: {key}")
+                _put(data, key, value, self._said(split(key), {key: value}))
         name = writing.brief({key: value for key, _, value in choice})
         scenario, found = _validated(data)
         if scenario is None:
@@ -171,7 +189,7 @@ class Document:
 
     def _fail(self, found: Iterable[Fault], overrides: Overrides, data: dict[str, Any]) -> NoReturn:
         """Raise all faults, in the order of the file."""
-        ordered = sorted(found, key=lambda fault: self._where(fault.path, overrides)[0])
+        ordered = sorted(found, key=lambda fault: self._order(fault.path, overrides))
         lines = [self._line(fault, overrides, data) for fault in ordered]
         raise ScenarioError.all_of(self._key(ordered[0], data), dict.fromkeys(lines))
 
@@ -183,24 +201,46 @@ class Document:
         return fault.written or dotted(path)
 
     def _line(self, fault: Fault, overrides: Overrides, data: dict[str, Any]) -> str:
-        where, path = self._where(fault.path, overrides)[1], fault.path
+        path, message = fault.path, fault.message
         giver = presets.giver(data.get("hardware"), path[1:]) if path[0] == "hardware" else None
         tail = f"; preset {giver!r} gives it" if giver else ""
         tail += f" (at the sweep's point {shortened(fault.point, 160)})" if fault.point else ""
-        return f"{where}: {shortened(self._key(fault, data), 120)}: {fault.message}{tail}"
+        if self.in_python:
+            message = _SWEPT.sub(r'changes={"\1": \2}', message)
+        return f"{self._said(path, overrides, self._key(fault, data))}: {message}{tail}"
 
-    def _where(self, path: Path, overrides: Overrides) -> tuple[tuple[int, int], str]:
-        """A sort key of a path, and the beginning of an error message about it."""
-        known = path
-        while known not in self._positions and known:
-            known = known[:-1]
+    def _said(self, path: Path, overrides: Overrides, key: str = "") -> str:
+        """The beginning of a message about a path: its place, and its key, or `key` instead."""
+        key, override = key or dotted(path), self._override(path, overrides)
+        said, known = shortened(key, 120), self._known(path)
+        if override is not None and not self.in_python:
+            return f"--set {shortened(override, 120)}: {said}"
+        if override is not None:
+            about = "changes" + subscripts((shortened(override, 120),))
+            return about if override == key else f"{about}: {said}"
+        if not self.path:
+            return shortened("scenario" + subscripts(split(key)), 160)
+        return f"{self.path}:{self._positions[known][0] if known else 1}: {said}"
+
+    def _order(self, path: Path, overrides: Overrides) -> tuple[int, int]:
+        """A sort key: overrides in their order, then the document's keys in theirs."""
+        override = self._override(path, overrides)
+        return self._positions[self._known(path)] if override is None else (0, list(overrides).index(override))
+
+    def _override(self, path: Path, overrides: Overrides) -> str | None:
+        """The override that gave a path: that set it, or the only cause of the mapping from which it is missing."""
+        known = self._known(path)
         key, beyond = dotted(path), dotted(path[: len(known) + 1])
-        for index, override in enumerate(overrides):
-            # Set itself, or missing from a mapping that is there only because something in it was set.
+        for override in overrides:
             if covers(override, key) or (known != path and covers(beyond, override)):
-                return (0, index), f"--set {shortened(override, 120)}"
-        line, column = self._positions[known]
-        return (line, column), f"{self.path}:{line if known else 1}"
+                return override
+        return None
+
+    def _known(self, path: Path) -> Path:
+        """The longest beginning of a path that is in the document."""
+        while path not in self._positions and path:
+            path = path[:-1]
+        return path
 
     def _path(self, key: str) -> Path:
         """The path of a dotted key in this file; keys of the file may contain dots (a sweep's do)."""

@@ -12,11 +12,26 @@ from asgd_lab.scenario.faults import show
 from asgd_lab.scenario.keys import split
 
 
+class _Removed:
+    """The kind of `REMOVED`."""
+
+    def __deepcopy__(self, memo: object) -> _Removed:
+        """The same object, so that it can be recognised."""
+        return self
+
+
+REMOVED = _Removed()
+"""In the place of a value: the key is removed."""
+
+
 def put(data: dict[str, Any], key: str, value: Any) -> None:
-    """Put a copy of `value` at `key`, in place; missing parents start from their defaults.
+    """Put a copy of `value` at `key`, in place; missing parents start from their defaults. `REMOVED` removes the key.
 
     A bare name on the way becomes the mapping it stands for. Validation decides whether the key may exist.
     """
+    if value is REMOVED:
+        _remove(data, key)
+        return
     path = split(key)
     parent: Any = data
     for depth, part in enumerate(path[:-1], start=1):
@@ -30,6 +45,18 @@ def put(data: dict[str, Any], key: str, value: Any) -> None:
         parent = child
     _child(parent, path[-1], key)
     _store(parent, path[-1], copy.deepcopy(value))
+
+
+def _remove(data: dict[str, Any], key: str) -> None:
+    *path, last = split(key)
+    parent: Any = data
+    for part in path:
+        parent = _child(parent, part, key)
+        if parent is None or isinstance(parent, str):  # a bare name has no other key
+            return
+    if not isinstance(parent, dict):
+        raise ScenarioError.at(key, "cannot be removed: it is no key of a mapping; set the whole value above it")
+    parent.pop(str(last), None)
 
 
 def _start(place: places.Place | None) -> Any:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 Path = tuple[str | int, ...]  # keys of mappings and indices of lists
 
 
 def dotted(path: Path) -> str:
     """The key as a reader writes it."""
     return ".".join(map(str, path))
+
+
+def subscripts(path: Path) -> str:
+    """The path as Python has it: ["algorithm"]["n_sync"]."""
+    return "".join(f"[{json.dumps(part, ensure_ascii=False)}]" for part in path)
 
 
 def split(key: str) -> Path:

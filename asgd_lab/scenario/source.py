@@ -20,7 +20,7 @@ _KNOWN = _TYPED | {f"tag:yaml.org,2002:{kind}" for kind in ("str", "timestamp", 
 _MERGE = "tag:yaml.org,2002:merge"
 MOST_LEVELS = 50  # a mapping that contains itself through an alias is deeper than any
 MOST_CHARACTERS = 1_000_000  # of a text, and of its data with all aliases resolved
-_MOST_NUMBER = 10**300  # a whole number beyond is none of a scenario's, and has more digits than Python writes
+MOST_NUMBER = 10**300  # a whole number beyond is none of a scenario's, and has more digits than Python writes
 
 
 @dataclass(slots=True)
@@ -108,7 +108,7 @@ class Source:
                 value = yaml.constructor.construct_object(node)
             except (ValueError, OverflowError, KeyError):
                 raise self._error(line, "is not a value that can be read", path) from None
-            if isinstance(value, int) and abs(value) >= _MOST_NUMBER:
+            if isinstance(value, int) and abs(value) >= MOST_NUMBER:
                 raise self._error(line, "has more than 300 digits; no number of a scenario is as large", path)
             return value
         # In YAML 1.2 .5e3 is a number; ruamel.yaml requires a sign in the exponent.

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from asgd_lab.backends.run import execute
 from asgd_lab.cli import app
-from asgd_lab.export_command import trained
+from asgd_lab.model_export import trained
 from asgd_lab.tasks.datasets import read
 from asgd_lab.tasks.samples import pick
 from tests.backends.scenarios import DIGITS, QUADRATIC, scenario

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from scipy import stats
 
-from asgd_lab import run_command
+from asgd_lab import run_points
 from asgd_lab.backends.outcome import Outcome, Progress, Watch
 from asgd_lab.backends.real.pool import Job, main
 from asgd_lab.backends.real.preload import POOL_MODULES, preload
@@ -211,7 +211,7 @@ def test_wrong_input_that_only_a_run_finds_ends_the_sweep_with_status_2(
     def refuse(scenario: Scenario, path: Path, watch: Watch, **_: bool) -> None:
         raise ScenarioError.at("algorithm.n_sync", "is not to be had today")
 
-    monkeypatch.setattr(run_command, "execute", refuse)
+    monkeypatch.setattr(run_points, "execute", refuse)
     said = asgd_lab("run", bowl, "--out", "out", "--jobs", "1")
     assert said.status == 2
     assert said.err.startswith("scenario.yaml:9: sweep.algorithm.n_sync: is not to be had today")
@@ -295,7 +295,7 @@ def test_resume_runs_what_is_not_done_and_nothing_else(bowl: Path, monkeypatch: 
         f"[4/4] {undone[1].name}",
     ]
     assert contents(out) == before
-    monkeypatch.setattr(run_command, "execute", None)
+    monkeypatch.setattr(run_points, "execute", None)
     said = asgd_lab("run", bowl, *options, "--resume")
     assert "4 of 4 points are done already\n" in said.out
     assert "│ algorithm.n_sync=4 │     2 │" in said.out
@@ -330,7 +330,7 @@ def test_a_single_run_that_is_done_is_told_again_and_not_run_again(bowl: Path, m
     mark(Path("out"), "interrupted")
     again = asgd_lab("run", bowl, *options, "--resume")
     assert again == first
-    monkeypatch.setattr(run_command, "execute", None)
+    monkeypatch.setattr(run_points, "execute", None)
     said = asgd_lab("run", bowl, *options, "--resume")
     assert (said.status, said.err) == (0, "")
     assert said.out.splitlines() == ["bowl: is done already", *first.out.splitlines()[1:]]

@@ -15,7 +15,7 @@ from asgd_lab.backends.build import build_task
 from asgd_lab.backends.replay import repeat
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import ScenarioError
-from asgd_lab.export_command import trained
+from asgd_lab.model_export import trained
 from asgd_lab.record.saved_model import final, final_params
 from asgd_lab.tasks.samples import pick
 from tests.backends.scenarios import DIGITS, scenario

@@ -72,13 +72,7 @@ def compare(
     real devices), valid (whether the lateness is small enough), machine_load (the largest share of the machine's cores
     that others took during a measured run), busy (whether that share is too large).
     """
-    names = [document.points(overrides)[0].scenario.name for document in documents]
-    for name in names:
-        if names.count(name) > 1:
-            raise ScenarioError(f"name: several of the scenarios are named {name!r}; give each a name of its own")
-    for document in documents:
-        for point in document.points(overrides):
-            _check(document, point, overrides)
+    names = check(documents, overrides)
     for document, name in zip(documents, file_names(names, FILES), strict=True):
         points = document.points(overrides)
         folder = out / name
@@ -89,6 +83,18 @@ def compare(
                 alike = [p.scenario for p in points if _machine(p.scenario) == machine]
                 calibrations[machine] = _calibrate(alike, folder / "calibration" / str(len(calibrations)), say)
             yield _row(point, calibrations[machine], folder, repeats, say)
+
+
+def check(documents: Sequence[Document], overrides: Mapping[str, Any]) -> list[str]:
+    """The names of the scenarios; a `ScenarioError` if one of their points cannot be compared."""
+    names = [document.points(overrides)[0].scenario.name for document in documents]
+    for name in names:
+        if names.count(name) > 1:
+            raise ScenarioError(f"name: several of the scenarios are named {name!r}; give each a name of its own")
+    for document in documents:
+        for point in document.points(overrides):
+            _check(document, point, overrides)
+    return names
 
 
 def _check(document: Document, point: Point, overrides: Mapping[str, Any]) -> None:

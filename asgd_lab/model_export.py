@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from asgd_lab import display, tasks
 from asgd_lab.backends.build import initial_parameters
 from asgd_lab.backends.inputs import untrusted
 from asgd_lab.backends.settings import settled
@@ -20,14 +20,14 @@ from asgd_lab.scenario import Document, anchored
 from asgd_lab.tasks.network_task import NetworkTask
 
 
-def trained(run_dir: Path | str) -> nn.Module:
+def trained(run_dir: Path | str, say: Callable[[str], object] = lambda line: None) -> nn.Module:
     """The module of a run with its final parameters, or those of its last checkpoint, in evaluation mode.
 
     Its buffers are those that the run evaluates the server's parameters with: BatchNorm's statistics are estimated
     again on training samples, unless they are the server's; others are the first worker's. A `ScenarioError` if the
-    run has no network, or if its code is not trusted.
+    run has no network, or if its code is not trusted. `say` is called with a line for each changed source.
     """
-    with as_recorded(Path(run_dir), lambda line: display.say(display.console(), line)) as (there, _):
+    with as_recorded(Path(run_dir), say) as (there, _):
         return _trained(there)
 
 
@@ -50,12 +50,12 @@ def _trained(run_dir: Path) -> nn.Module:
     return task.module(torch.from_numpy(found.params), buffers)
 
 
-def export(run_dir: Path, file: Path) -> str:
+def export(run_dir: Path, file: Path, say: Callable[[str], object] = lambda line: None) -> str:
     """Write the module's state_dict to a new file, for torch.load; return a line that says so."""
     if os.path.lexists(file):
         raise ScenarioError(f"{file}: exists; give the name of a new file")
     # Without copies, torch would save the whole storage behind each tensor.
-    state = {name: each.clone() for name, each in trained(run_dir).state_dict().items()}
+    state = {name: each.clone() for name, each in trained(run_dir, say).state_dict().items()}
     with atomic_files.replacing(file) as opened:
         torch.save(state, opened)
     count = sum(each.numel() for each in state.values())

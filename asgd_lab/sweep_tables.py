@@ -118,7 +118,7 @@ def _add_speedups(found: Sequence[Group]) -> None:
 def write(found: Sequence[Group], folder: Path) -> list[Path]:
     """Write the means to sweep.csv, and differences of replicated points to the first to sweep-differences.csv."""
     tables = {
-        "sweep.csv": _table([(group, group.means()) for group in found], "mean"),
+        "sweep.csv": means(found),
         "sweep-differences.csv": _table([(group, group.against(found[0])) for group in found[1:]], "difference"),
     }
     written = []
@@ -129,11 +129,16 @@ def write(found: Sequence[Group], folder: Path) -> list[Path]:
     return written
 
 
+def means(found: Sequence[Group]) -> pd.DataFrame:
+    """A row per group and metric: the mean, its 95% interval, and the number of runs."""
+    return _table([(group, group.means()) for group in found], "mean")
+
+
 def _table(found: Sequence[tuple[Group, Mapping[str, Estimate]]], what: str) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                **{key: _cell(value) for key, value in group.values.items()},
+                **{key: cell(value) for key, value in group.values.items()},
                 "metric": metric,
                 what: each.mean,
                 "low": each.low,
@@ -146,5 +151,6 @@ def _table(found: Sequence[tuple[Group, Mapping[str, Estimate]]], what: str) -> 
     )
 
 
-def _cell(value: Any) -> Any:
+def cell(value: Any) -> Any:
+    """A swept value as one cell of a table."""
     return brief({"": value}).removeprefix("=") if isinstance(value, dict | list) else value

@@ -1,0 +1,161 @@
+"""Recorded runs as objects: each table is read when it is asked for; nothing is printed, and nothing is written."""
+
+from __future__ import annotations
+
+import html
+import math
+import os
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from asgd_lab.record import saved_model, tables
+from asgd_lab.record.run import read_manifest, read_summary
+from asgd_lab.scenario import Document, Scenario
+from asgd_lab.summary_words import rows
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from torch import nn
+
+    from asgd_lab.replays import Replay
+
+SPAN_S = 0.05  # of a run's time: a timeline's span unless it is stated
+
+
+class Run:
+    """A run in its directory `path`, finished or not. A frame is the caller's own: it may be changed."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.plot = RunPlots(self)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Run:
+        """The run that was recorded in a directory; a `ScenarioError` if there is none."""
+        run = cls(path)
+        read_manifest(run.path)
+        return run
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Versions, machine, digests of all inputs, and the status; read anew each time."""
+        return read_manifest(self.path)
+
+    @property
+    def status(self) -> str:
+        """The word done, failed, interrupted or running; a killed run stays running."""
+        return str(self.manifest["status"])
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """The numbers of the run; a `ScenarioError` for a run that was killed before it wrote them."""
+        found = read_summary(self.path)
+        final = {name: math.nan if value is None else value for name, value in found.get("final", {}).items()}
+        return {**found, "final": final}
+
+    @cached_property
+    def scenario(self) -> Scenario:
+        """The scenario as it was run, with all defaults."""
+        return Document.read(self.path / "scenario.yaml", in_python=True).scenario()
+
+    @cached_property
+    def effects(self) -> pd.DataFrame:
+        """A row per fetch, train, push and apply, with its times in seconds of the run's clock."""
+        return tables.read(self.path, "effects")
+
+    @cached_property
+    def evals(self) -> pd.DataFrame:
+        """A row per evaluation: split, metric, value, and whose parameters."""
+        return tables.read(self.path, "evals")
+
+    @cached_property
+    def minibatches(self) -> pd.DataFrame:
+        """A row per minibatch: worker, step, time, and the replica's loss and error on it."""
+        return tables.read(self.path, "minibatches")
+
+    @cached_property
+    def params(self) -> npt.NDArray[np.float32]:
+        """(P,) the server's final parameters, or those of the last checkpoint."""
+        return saved_model.saved(self.path).params
+
+    @property
+    def warnings(self) -> list[str]:
+        """Warnings on the run, a line each."""
+        return list(self.summary.get("warnings", ()))
+
+    def model(self) -> nn.Module:
+        """The trained module with the parameters `params`, in evaluation mode; a new one at each call.
+
+        A `ScenarioError` if the run trained no network. If the source of its code has changed since, Python's
+        `warnings` say so.
+        """
+        from asgd_lab.model_export import trained
+
+        return trained(self.path, lambda line: warnings.warn(line, stacklevel=2))
+
+    def replay(self) -> Replay:
+        """Repeat the run in its recorded order, and compare the bits; a `ScenarioError` if it cannot be repeated."""
+        from asgd_lab.replays import replay
+
+        return replay(self.path)
+
+    def __repr__(self) -> str:
+        return f"<Run {self.path}: {self.status}>"
+
+    def _repr_html_(self) -> str:
+        if not (self.path / "summary.json").exists() or "updates" not in self.summary:
+            return pairs_html([("run", str(self.path)), ("status", self.status)])
+        return pairs_html([("run", str(self.path)), ("status", self.status), *rows(self.summary)])
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlots:
+    """Figures of a run; a notebook shows them inline."""
+
+    _run: Run
+
+    def timeline(self, start_s: float | None = None, end_s: float | None = None) -> Figure:
+        """The activity of workers, servers and links in a span of the run's clock; if not stated, early in the run."""
+        from asgd_lab.figures.timeline import timeline
+
+        length_s = self._run.summary["makespan_s"]
+        start_s = 0.0 if start_s is None else start_s
+        return timeline(self._run.path, start_s, min(length_s, start_s + SPAN_S * length_s) if end_s is None else end_s)
+
+    def where_time_goes(self) -> Figure:
+        """The shares of the workers' time, and the busiest servers and links over time; of simulations."""
+        from asgd_lab.figures.where_time_goes import over_time
+
+        return over_time(self._run.path)
+
+    def curves(
+        self, metric: str = "error", split: str = "test", x: Literal["minibatches", "time_s"] = "minibatches"
+    ) -> Figure:
+        """One metric of the evaluations during the run."""
+        from asgd_lab.figures.curves import error_curves
+
+        return error_curves({self._run.path.name: self._run.path}, metric, split, x)
+
+    def staleness(self) -> Figure:
+        """The share of applied pushes at each staleness."""
+        from asgd_lab.figures.curves import staleness_histogram
+
+        return staleness_histogram({self._run.path.name: self._run.path})
+
+
+def pairs_html(pairs: Iterable[tuple[str, str]]) -> str:
+    """A small table of names and values; text is escaped."""
+    cells = (f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in pairs)
+    return f"<table>{''.join(cells)}</table>"
+
+
+def table_html(table: pd.DataFrame) -> str:
+    """A frame as a small table, with four significant digits; text is escaped."""
+    return str(table.to_html(index=False, border=0, float_format=lambda value: f"{value:.4g}", max_rows=60))
