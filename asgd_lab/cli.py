@@ -9,27 +9,26 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from asgd_lab import display, interrupts, output
 from asgd_lab.backends.real.preload import MODULES, POOL_MODULES, preload
 from asgd_lab.catalogue import CATALOGUE
-from asgd_lab.errors import Interrupted, RunFailed, ScenarioError, refusal
+from asgd_lab.errors import ScenarioError
 from asgd_lab.options import Assignments, Backend, Command, Out, ScenarioFile, ScenarioFiles, Trust, Version
 from asgd_lab.record.directory_locks import check_empty
 from asgd_lab.record.machine import usable_cores
+from asgd_lab.reporting import FAILED, reported
 from asgd_lab.scenario import Document, Point, carried, json_schema, parse_assignment, presets
 from asgd_lab.terminal_tables import Described
-from asgd_lab.trust import search, trusting
+from asgd_lab.trust import search
 
 if TYPE_CHECKING:
     from asgd_lab.request import Request
-
-FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, interrupts.INTERRUPTED
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -81,7 +80,7 @@ def run(
 
     Exit status: 0 done; 1 a run failed; 2 the input was wrong; 130 interrupted. What was recorded is kept.
     """
-    with _reported({"backend.name": backend, "seed": seed}, trust=trust) as options:
+    with reported({"backend.name": backend, "seed": seed}, trust=trust) as options:
         document, overrides = _read(scenario), _parsed(assignments) | options
         if resume and out is not None and trust:
             from asgd_lab.run_points import find_sources
@@ -120,7 +119,7 @@ def compare(
     One worker is measured first, for a few seconds; the simulation knows that and nothing else. Prints predicted and
     measured speed-up and staleness; writes the table, the figure and every run.
     """
-    with _reported(trust=trust):
+    with reported(trust=trust):
         documents, overrides = [_read(path) for path in scenarios], _parsed(assignments)
         _check_empty(out)
         preload()
@@ -143,7 +142,7 @@ def replay(
 
     Exit status: 0 the same bits; 1 a difference, which is named; 2 there is nothing to repeat.
     """
-    with _reported(trust=trust):
+    with reported(trust=trust):
         from asgd_lab.replay_command import replay as repeat
 
         interrupts.heed()
@@ -162,7 +161,7 @@ def export(
     the code and the data that the scenario names must be there. `asgd_lab.Run.open(RUN_DIR).model()` returns the module
     itself.
     """
-    with _reported(trust=trust):
+    with reported(trust=trust):
         from asgd_lab.model_export import export as write
 
         interrupts.heed()
@@ -186,7 +185,7 @@ def tensorboard(
 
     Needs the extra: pip install 'asgd-lab[tensorboard]'.
     """
-    with _reported():
+    with reported():
         from asgd_lab.figures import scalars
 
         interrupts.heed()
@@ -204,7 +203,7 @@ def validate(scenario: ScenarioFile, trust: Trust = False, assignments: Assignme
     is read. Two minibatches are tried, and forgotten. Code that the file names by package.module:name is imported only
     with --trust; without it everything else is checked, and what was not is said.
     """
-    with _reported(trust=trust):
+    with reported(trust=trust):
         from asgd_lab.request import Request
 
         interrupts.heed()
@@ -239,7 +238,7 @@ def new(
 
     With --from it is a copy of a carried scenario, with the Python files that the scenario names.
     """
-    with _reported():
+    with reported():
         from asgd_lab import new_command
 
         for path in new_command.write(file, source):
@@ -264,47 +263,6 @@ def list_(
         return
     for title in [kind] if kind is not None else CATALOGUE:
         console.print(Described(title, CATALOGUE[title]()))
-
-
-# ---------------------------------------------------------------- errors and options
-
-
-@contextlib.contextmanager
-def _reported(options: Mapping[str, Any] | None = None, *, trust: bool = False) -> Iterator[dict[str, Any]]:
-    """Yield the dotted keys that options set; end the program on an error, with its line and its exit status.
-
-    Inside, code that a scenario names is imported only with `trust`.
-    """
-    given = {key: value for key, value in (options or {}).items() if value is not None}
-    try:
-        with trusting(trust):
-            yield given
-    except ScenarioError as error:
-        _end(WRONG_INPUT, *(_as_written(line, given) for line in error.args))
-    except RunFailed as error:
-        _end(FAILED, str(error))
-    except KeyboardInterrupt as error:
-        kept = f"; {error}" if isinstance(error, Interrupted) and str(error) else ""
-        _end(INTERRUPTED, f"interrupted{interrupts.cause()}{kept}")
-    except Exception as error:
-        if (line := refusal(error)) is None:
-            raise
-        _end(FAILED, line)
-
-
-def _as_written(message: str, options: Mapping[str, Any]) -> str:
-    """The message about an option as the user wrote it: --seed 1, not --set seed=1."""
-    for key in options:
-        if message.startswith(said := f"--set {key}:"):
-            return f"--{key.partition('.')[0]}:{message.removeprefix(said)}"
-    return message
-
-
-def _end(status: int, *lines: str) -> NoReturn:
-    output.hurry()
-    for line in lines:
-        typer.echo(" ".join(line.splitlines()), err=True)
-    raise typer.Exit(status)
 
 
 def _read(scenario: str) -> Document:
