@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from asgd_lab import replays
+from asgd_lab import live_objects, replays
 from asgd_lab.backends.outcome import Progress, Watch
 from asgd_lab.comparisons import Comparison, compare_into
 from asgd_lab.comparisons import Listener as ComparisonListener
@@ -33,7 +33,7 @@ from asgd_lab.runs import Run
 from asgd_lab.scenario import Document, Scenario, presets
 from asgd_lab.scenario.edits import REMOVED
 from asgd_lab.scenario.keys import subscripts
-from asgd_lab.scenario.plain_data import Plain, refused
+from asgd_lab.scenario.plain_data import Plain
 from asgd_lab.scenario.source import MOST_LEVELS
 from asgd_lab.sweeps import Sweep
 from asgd_lab.trust import search
@@ -197,7 +197,7 @@ def document_of(scenario: object) -> Document:
         case Scenario():
             return Document.of(scenario.model_dump())
         case Mapping():
-            return Document.of(scenario, Plain("scenario", _named))
+            return Document.of(scenario, Plain("scenario", live_objects.stand_in))
         case str() | os.PathLike():
             document = Document.read(os.fsdecode(scenario), in_python=True)
             search(os.path.dirname(os.path.abspath(document.path)))
@@ -218,11 +218,10 @@ def overrides_of(changes: object) -> dict[str, Any]:
         if not isinstance(key, str) or not all(key.split(".")) or key.count(".") > MOST_LEVELS:
             shown = shortened(repr(key), 80) if isinstance(key, str | int | float | None) else type(key).__qualname__
             raise ScenarioError(f'changes[{shown}]: must be a dotted key of a scenario, such as "algorithm.n_sync"')
-        found[key] = REMOVED if value is None else Plain("changes" + subscripts((key,)), _named).of(value)
+        found[key] = (
+            REMOVED if value is None else Plain("changes" + subscripts((key,)), live_objects.stand_in, key).of(value)
+        )
     return found
-
-
-_named = refused
 
 
 def _path(out: AnyPath | None, resume: bool = False) -> Path | None:

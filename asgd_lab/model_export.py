@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from asgd_lab import tasks
 from asgd_lab.backends.build import initial_parameters
 from asgd_lab.backends.inputs import untrusted
 from asgd_lab.backends.settings import settled

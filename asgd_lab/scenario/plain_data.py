@@ -17,21 +17,22 @@ from asgd_lab.scenario.source import MOST_CHARACTERS, MOST_LEVELS, MOST_NUMBER
 KINDS = "text, a number, True, False, None, a list or a mapping"
 
 
-def refused(value: object) -> str:
-    """Refuse a value that has no plain form; the default for `Plain.named`."""
-    raise ScenarioError(f"must be {KINDS}; got {_described(value)}")
+def refused(value: object, key: str) -> Any:
+    """Refuse a value that has no plain form; the default for `Plain.stand_in`."""
+    raise ScenarioError(f"must be plain data ({KINDS}); got {_described(value)}")
 
 
 @dataclass(slots=True)
 class Plain:
     """Plain data of one value, and the order of its keys.
 
-    `begin` is the beginning of messages: the value's own place. `named` returns the name that stands for a class, a
-    function or another object, or raises a `ScenarioError`.
+    `begin` is the beginning of messages: the value's own place, and `key` its dotted key in the scenario. `stand_in`
+    returns what stands for a class, a function or another object at a dotted key, or raises a `ScenarioError`.
     """
 
     begin: str
-    named: Callable[[object], str] = refused
+    stand_in: Callable[[object, str], Any] = refused
+    key: str = ""
     positions: dict[Path, tuple[int, int]] = field(default_factory=dict)
     _characters: int = 0
 
@@ -80,7 +81,7 @@ class Plain:
         if library == "torch" and kind.__name__ == "device":
             return str(value)
         try:
-            return self._text(self.named(value), path)
+            return self.stand_in(value, ".".join(filter(None, (self.key, dotted(path)))))
         except ScenarioError as error:
             raise self._error(path, str(error)) from None
 
