@@ -67,6 +67,7 @@ class Exchange(Divided):
         "landed",
         "lost",
         "machine",
+        "parts",
         "released",
         "route",
         "sent",
@@ -76,6 +77,8 @@ class Exchange(Divided):
         "worker",
     )
     slices: Sequence[Slice]
+    parts: Sequence[Any]
+    """The exchanges of all parts of a vector with a server for each, which the worker's software handles together."""
     answer: Grant | Ack
     """The server's answer, once it is released."""
 
@@ -87,6 +90,7 @@ class Exchange(Divided):
         self.client_ns = client_ns  # cost of the worker's own software
         self.service_ns = service_ns
         self.host, _ = machine.processors(worker.number)
+        self.parts = (self,)
         self.queue = portion.queue
         self.slices = [Slice(self, *each) for each in enumerate(routes)] if len(routes) > 1 else ()
         self.entry: list[Any] | None = None  # its entry on a shared route, while it is there

@@ -16,7 +16,7 @@ from asgd_lab.protocol.messages import ALL, NOWHERE, FetchRequest, Grant
 class Fetch(Exchange):
     """The fetch of a worker's life, reused for one fetch after the other."""
 
-    __slots__ = ("answer", "request", "to_device_ns")
+    __slots__ = ("answer", "on_device", "request", "to_device_ns")
     request: FetchRequest
     answer: Grant
 
@@ -29,6 +29,7 @@ class Fetch(Exchange):
         super().__init__(worker, machine, portion, costs.client_fetch_ns, costs.server_fetch_ns)
         self.serve = served
         self.to_device_ns = costs.to_device_ns
+        self.on_device = False  # does it wait there for other parts?
 
     def begin(self, request: FetchRequest, local: int) -> None:
         """Begin at the worker's own time `local`, now or later."""
@@ -62,6 +63,8 @@ class Fetch(Exchange):
             self.left = 0
             self.landed = self.done = clock.now + route.latency_ns
             self.worker.finished(self)
+            if len(self.parts) > 1:
+                self._unpack_others()
             return
         if self.slices:
             self.left = len(self.slices)
@@ -109,14 +112,26 @@ class Fetch(Exchange):
         self.worker.finished(self)
 
     def unpack(self) -> None:
-        """Run the worker's software on a host with shared cores."""
+        """Run the worker's software on a host with shared cores, once all parts are on the device."""
         assert self.host is not None
-        self.job = self.host.sharing.take(self.host.one, self.client_ns, self._unpacked)
+        self.on_device = True
+        if all(each.on_device or each.done != FAR for each in self.parts):
+            self.job = self.host.sharing.take(self.host.one, self.client_ns, self._unpacked)
 
     def _unpacked(self) -> None:
         self.job = None
-        self.done = self.clock.now
-        self.worker.finished(self)
+        unpacked = [each for each in self.parts if each.on_device]
+        for each in unpacked:
+            each.on_device, each.done = False, self.clock.now
+        for each in unpacked:
+            each.worker.finished(each)
+
+    def _unpack_others(self) -> None:
+        """It is done and brought nothing: other parts may have waited for it."""
+        for each in self.parts:
+            if each.on_device:
+                each.unpack()
+                return
 
     def cut(self, now: int) -> None:
         """The worker has crashed: end the transfer on an unshared link."""

@@ -32,9 +32,13 @@ class Portion(NamedTuple):
 class Machine:
     """The processors, network and servers of a run."""
 
-    def __init__(self, clock: Clock, scenario: Scenario, size_bytes: int, fetches: int, pushes: int) -> None:
-        """`fetches`, `pushes`: exchanges that a worker may have in flight at once."""
+    def __init__(self, clock: Clock, scenario: Scenario, size_bytes: int, parts: int, depth: int) -> None:
+        """`parts` of the vector, and `depth`: pushes of each that a worker may have in flight."""
         hardware = scenario.hardware
+        self.apart = hardware.server.independent
+        """Whether each part of the vector has a server. A worker's software then handles all parts together."""
+        fetches = 1 if self.apart else max(1, parts)  # for a worker's software
+        pushes = fetches * depth
         self._scenario = scenario
         self.clock = clock
         self.costs, self.size_bytes = Costs.of(hardware, size_bytes), size_bytes
@@ -51,7 +55,6 @@ class Machine:
         self.one_sided = hardware.server.one_sided_fetch
         count = hardware.server.count
         services = [ServiceTimes(hardware.server, scenario.seed, server) for server in range(count)]
-        self.apart = hardware.server.independent
         in_order = count > 1 and not self.apart
         self.ordered = Ordered(clock, services if in_order else [])  # the servers that serve in one order, if several
         self.queues: list[Queue]

@@ -57,13 +57,15 @@ class Push(Exchange):
             self.send()
 
     def prepare(self) -> None:
-        """Run the worker's software on a host with shared cores."""
+        """Run the worker's software on a host with shared cores, once for all parts."""
         assert self.host is not None
-        self.job = self.host.sharing.take(self.host.one, self.client_ns, self._prepared)
+        if self.parts[0] is self:
+            self.job = self.host.sharing.take(self.host.one, self.client_ns, self._prepared)
 
     def _prepared(self) -> None:
         self.job = None
-        self.set(self.clock, self.clock.now + self.to_host_ns, _send)
+        for push in self.parts:
+            push.set(self.clock, self.clock.now + self.to_host_ns, _send)
 
     def send(self) -> None:
         """Start the transfer from the host."""

@@ -57,7 +57,7 @@ class Simulation:
         gate = type(self.algorithm.gate)
         self.stops, self._wakes = gate.stops is not Gate.stops, gate.wake_ns is not Gate.wake_ns
         parts, depth = self.algorithm.parts, self.algorithm.depth
-        self.machine = Machine(Clock(), scenario, task.size_bytes, max(1, parts), max(1, parts) * depth)
+        self.machine = Machine(Clock(), scenario, task.size_bytes, parts, depth)
         self.clock = self.machine.clock
         self._initial = initial_parameters(scenario, task)
         record.begin()

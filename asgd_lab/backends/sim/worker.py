@@ -75,13 +75,19 @@ class SimWorker(Alarm):
         found: dict[int, Exchange] = {}
         if parts:
             found[exchange_of(True, NO_PART)] = Fetch(self, machine, served.fetch, NO_PART)
+        fetches: list[Fetch] = []
+        pushes: list[list[Push]] = []  # of each part, by buffer
         for part, size_bytes in parts or [(ALL, 0)]:
-            pushes = [Push(self, machine, served.push, part, size_bytes) for _ in range(depth)]
-            fetch = (PartFetch if parts else Fetch)(self, machine, served.fetch, part, size_bytes)
+            pushes.append([Push(self, machine, served.push, part, size_bytes) for _ in range(depth)])
+            fetches.append((PartFetch if parts else Fetch)(self, machine, served.fetch, part, size_bytes))
+            found[exchange_of(True, part)] = fetch = fetches[-1]
+            found |= {exchange_of(False, part, buffer): push for buffer, push in enumerate(pushes[-1])}
             if isinstance(fetch, PartFetch):
-                fetch.pushes = () if machine.apart else pushes
-            found[exchange_of(True, part)] = fetch
-            found |= {exchange_of(False, part, buffer): push for buffer, push in enumerate(pushes)}
+                fetch.pushes = () if machine.apart else pushes[-1]
+        if machine.apart:
+            for together in (fetches, *zip(*pushes, strict=True)):
+                for each in together:
+                    each.parts = together
         return found
 
     @property

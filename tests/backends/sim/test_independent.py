@@ -130,6 +130,18 @@ def test_a_codec_shortens_the_way_of_each_part() -> None:
         assert lasted.tolist() == pytest.approx([way_s] * len(pushes)), "both parts share the worker's link"
 
 
+def test_on_a_host_of_one_core_the_software_handles_all_parts_together() -> None:
+    """Software of 2 s before each push and 1 s after each fetch, however many parts there are; one server waits less.
+
+    The far server's part of the first fetch lands at 6 s, so the software is done with all at 7 s.
+    """
+    hardware = {"compute": {"step_s": 1.0}, "client": {"push_s": 2.0, "fetch_s": 1.0}, "host": {"cores": 1}, **FAR}
+    found = simulate(stated({"name": "asgd", "n_sync": 1}, 1, task=TIMING, hardware=hardware, budget={"updates": 2}))
+    fetches, pushes = (found.rows(kind).query("round == 1") for kind in ("fetch", "push"))
+    assert (fetches["end_s"] / SECOND).tolist() == [7.0] * PARTS
+    assert sorted(pushes["end_s"] / SECOND) == [10.0] * (PARTS - 1) + [16.0]
+
+
 CRASHES = {
     "mean_time_between_failures_s": 12.0, "mean_time_to_repair_s": 1.0, "detect_s": 0.5,
     "schedule": [{"name": "server_down", "at_s": 5.0, "for_s": 1.5}, {"name": "slow", "worker": 1, "at_s": 2.0,
