@@ -101,7 +101,7 @@ def _check(document: Document, point: Point, overrides: Mapping[str, Any]) -> No
     scenario = point.scenario
     if not scenario.backend.execution.measured:
         raise document.located(ScenarioError.at("backend", "compare measures: backend must be process"), overrides)
-    for key in ("target_error", "target"):
+    for key in ("target_error", "target", "early_stop"):
         if getattr(scenario.budget, key) is not None:
             message = "a prediction of timing alone knows no metric; use seconds, minibatches or updates"
             raise document.located(ScenarioError.at(f"budget.{key}", message), overrides)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,17 +14,19 @@ from asgd_lab.backends import devices
 from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.protocol.algorithms import Algorithm
 from asgd_lab.protocol.client import Client
-from asgd_lab.protocol.members import Budget
+from asgd_lab.protocol.members import Budget, EarlyStop
 from asgd_lab.protocol.parameters import Memory, Parameters
 from asgd_lab.protocol.parameters_in_parts import InParts
 from asgd_lab.protocol.parts import spans
 from asgd_lab.protocol.programs import in_parts
 from asgd_lab.protocol.replica import Replica
 from asgd_lab.protocol.server import Server
+from asgd_lab.protocol.window import Patience
 from asgd_lab.record.saved_model import saved
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks.base import Learner, Task, one_line
 
+Facts = dict[str, Any]
 WARM_UP_WORKER = -1  # the data order of a warm start, different from any worker's
 _WARMED_BYTES = 2**26
 # Results of warm starts: the points of a sweep share them.
@@ -62,18 +65,37 @@ def check_task(scenario: Scenario, task: Task) -> None:
     task.check(gradients=scenario.algorithm.push == "gradient", device=device)
     if scenario.backend.checkpoint is not None:
         task.check_resume(device=device)
-    budget = scenario.budget
-    if budget.error_in_pushes is not None and not task.has_error:
+    of_errors = [key for key, metric in scenario.budget.keys_in_pushes.items() if metric == "error"]
+    if of_errors and not task.has_error:
         message = "needs a task with an error: one class a label, and an output for each class; use minibatches"
-        raise ScenarioError.at("budget.target" if budget.target_error is None else "budget.target_error", message)
+        raise ScenarioError.at(f"budget.{of_errors[0]}", message)
 
 
 def build_budget(scenario: Scenario) -> Budget:
     """The part of the budget that the server checks."""
     budget = scenario.budget
+    stop = budget.stop_in_pushes
     return Budget(
-        budget.minibatches, budget.updates, budget.error_in_pushes, budget.loss_in_pushes, budget.target_window
-    )
+        budget.minibatches, budget.updates, budget.error_in_pushes, budget.loss_in_pushes, budget.target_window,
+        None if stop is None else EarlyStop(stop.metric == "error", stop.patience, stop.min_delta),
+    )  # fmt: skip
+
+
+def end_facts(scenario: Scenario, server: Server, outside: str | None = None, seen: Patience | None = None) -> Facts:
+    """Facts for the summary of a run that has come to its end: the budget's limit that it reached first.
+
+    `outside` is a limit that its backend has found; otherwise it is the server's. `seen` is the state of an early stop
+    by evaluations.
+    """
+    by = server.ended_by or outside or "minibatches"
+    if by == "target_error" and scenario.budget.target_error is None:
+        by = "target"
+    patience = seen or (None if server.limits is None else server.limits.patience)
+    found: Facts = {"ended_by": by}
+    if patience is not None:
+        counts = {"observations": patience.observations, "since_best": patience.since_best}
+        found["early_stop"] = {"best": patience.best, **counts}
+    return found
 
 
 def initial_parameters(scenario: Scenario, task: Task) -> Tensor:

@@ -20,6 +20,7 @@ from asgd_lab.backends.build import (
     build_server,
     build_task,
     build_worker,
+    end_facts,
     initial_parameters,
 )
 from asgd_lab.backends.failing import logged, minibatch_failed
@@ -289,7 +290,8 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
     except (RunFailed, ProtocolError) as error:
         status, failure = "failed", logged(record.path, error)
     params = lab.parameters.cpu().numpy() if task.size else None
-    facts = {"clock": "effects", **devices.facts(scenario)}
+    ended = end_facts(scenario, lab.server) if status == "done" else {}
+    facts = {"clock": "effects", **devices.facts(scenario), **ended}
     outcome = Outcome(book.statistics, book.end, lab.server.version, params, {}, facts, status, failure)
     if lab.algorithm.gate.needs_clock:
         said = "reads times or speeds, and backend inline has no clock: all are 0"

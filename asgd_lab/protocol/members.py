@@ -10,6 +10,15 @@ from asgd_lab.protocol.messages import ALL, FetchRequest, PushRequest
 
 
 @dataclass(frozen=True, slots=True)
+class EarlyStop:
+    """The end of a run after `patience` windows of pushes without an improvement by more than `min_delta`."""
+
+    of_error: bool  # instead of the loss
+    patience: int
+    min_delta: float
+
+
+@dataclass(frozen=True, slots=True)
 class Budget:
     """The limits of a run that the server checks (the backend checks the clock, and then closes the server)."""
 
@@ -18,6 +27,7 @@ class Budget:
     target_error: float | None = None  # for the training error in the pushes,
     target_loss: float | None = None  # for the training loss in them,
     target_window: int = 50  # both averaged over at least so many minibatches
+    early_stop: EarlyStop | None = None  # by the mean of each such window
 
 
 _EMPTY: list[int] = []  # one for all members of an undivided vector

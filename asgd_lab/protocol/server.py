@@ -40,7 +40,7 @@ from asgd_lab.protocol.messages import (
 from asgd_lab.protocol.parameters import Parameters
 from asgd_lab.protocol.parameters_in_parts import InParts
 from asgd_lab.protocol.parts import Part
-from asgd_lab.protocol.window import Window
+from asgd_lab.protocol.window import Limits, Window
 
 # A run fails after so many drops and stops a member, and at least ten times as many, without a minibatch in a version
 # in between. No sound gate gets there: of pushes that are too old there is one a member on end, since their workers go
@@ -58,12 +58,12 @@ class Server(Granting):
         "_errors",
         "_in_vain",
         "_judges",
-        "_losses",
-        "_targets",
         "_updates",
         "budget",
+        "ended_by",
         "failure",
         "finished",
+        "limits",
         "minibatches",
         "version",
     )
@@ -77,13 +77,13 @@ class Server(Granting):
         self.minibatches = 0  # in versions
         self.finished = False  # no push will make a version any more: closed, or all minibatches are pushed
         self.failure: str | None = None  # the reason, if it has closed a run that makes no progress
+        self.ended_by: str | None = None  # the key of the budget's limit that has closed it
         self._in_vain = 0  # drops and stops since a minibatch went into a version
         self._counted = 0  # the minibatches in versions at the last of them
         self._updates = budget.updates
         self._judges = type(gate).on_push is not Gate.on_push
         self._errors = Window(budget.target_window, budget.target_error)
-        self._losses = Window(budget.target_window, budget.target_loss)
-        self._targets = [each for each in (self._errors, self._losses) if each.target is not None]
+        self.limits = Limits.of(budget, self._errors)
 
     def hear(self, message: Message, now_ns: int = 0) -> list[Answer]:
         """Answers to a message heard at this time on the run's clock, including answers to other workers.
@@ -321,15 +321,18 @@ class Server(Granting):
             self.minibatches += count
             if error == error:  # a task without errors sends NaN
                 self._errors.add(count, error)
-            if self._targets and loss == loss:
-                self._losses.add(count, loss)
+            if self.limits is not None:
+                self.limits.add(count, loss, error)
         if at is self._first:
             self.version = at.version
         if self._left == 0 and not self._owing and not self._merging:
             self.finished = True
         if self.closed:
             return answers
-        if self.version == self._updates or (self._targets and any(each.reached for each in self._targets)):
+        limits = self.limits
+        reached = "updates" if self.version == self._updates else None if limits is None else limits.reached
+        if reached:
+            self.ended_by = reached
             answers += self.close()
         elif self._stops:
             answers += self._stopped()

@@ -51,6 +51,7 @@ class _Inputs(TypedDict, total=False):
 
 class _Manifest(TypedDict):
     status: Literal["running", "done", "interrupted", "failed"]
+    format: NotRequired[Count]
     inputs: NotRequired[_Inputs]
     files: NotRequired[dict[Text, Text]]
     sizes: NotRequired[dict[Text, int]]
@@ -103,6 +104,8 @@ class _Begun(TypedDict):
     staleness_counts: NotRequired[Text]
     time: NotRequired[_Time]
     resources: NotRequired[list[_Resource]]
+    ended_by: NotRequired[Text]
+    early_stop: NotRequired[dict[Text, Number | None]]
     startup_s: NotRequired[Number]  # negative in a resumed run of an earlier version
     started_unix_s: NotRequired[Number]
     machine_load: NotRequired[_Load]

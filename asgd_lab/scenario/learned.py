@@ -39,23 +39,25 @@ class Learned(Choice):
         if scenario.budget.target_error is not None and not self.has_error:
             message = f"needs task classification, and {self.name} has no error; use minibatches, updates or seconds"
             yield "budget.target_error", message
-        if scenario.budget.target is not None:
-            yield from self._of_target(scenario)
+        for key in ("target", "early_stop"):
+            if (limit := getattr(scenario.budget, key)) is not None:
+                yield from self._of_limit(scenario, f"budget.{key}", limit)
         if not self.learns:
             yield from self._without_loss(scenario)
 
-    def _of_target(self, scenario: Any) -> Iterator[tuple[str, str]]:
-        target, evaluate = scenario.budget.target, scenario.evaluate
+    def _of_limit(self, scenario: Any, key: str, limit: Any) -> Iterator[tuple[str, str]]:
+        """Refusals of a limit for a metric that this scenario does not have, or has too late."""
+        evaluate = scenario.evaluate
         if not self.learns:
-            yield "budget.target", f"cannot stand beside task {self.name}, which learns nothing; remove it"
-        elif target.in_pushes:
-            if target.metric == "error" and not self.has_error:
-                yield "budget.target.metric", f"must be loss with task {self.name}, which has no error"
+            yield key, f"cannot stand beside task {self.name}, which learns nothing; remove it"
+        elif limit.in_pushes:
+            if limit.metric == "error" and not self.has_error:
+                yield f"{key}.metric", f"must be loss with task {self.name}, which has no error"
         elif not scenario.backend.execution.simulated:
             message = f"must be train with backend {scenario.backend.name}, which evaluates after the run; or use sim"
-            yield "budget.target.split", message
+            yield f"{key}.split", message
         elif evaluate is None or "server" not in evaluate.parameters:
-            yield "budget.target", "needs evaluations of the server's parameters; give evaluate"
+            yield key, "needs evaluations of the server's parameters; give evaluate"
 
     def _without_loss(self, scenario: Any) -> Iterator[tuple[str, str]]:
         backend, faults, execution = scenario.backend, scenario.faults, scenario.backend.execution

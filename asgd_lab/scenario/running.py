@@ -10,8 +10,8 @@ from pydantic import Field, model_validator
 from asgd_lab.configuration import Count, Delay, Folder, Part, Seconds, Text, refuse
 
 
-class Target(Part):
-    """A value of a metric that ends the run: exactly one of below and above."""
+class Observed(Part):
+    """A metric of a split that may end the run."""
 
     split: Text
     """train: the mean over minibatches that comes with the pushes, on every backend. Another split of the task's
@@ -19,15 +19,27 @@ class Target(Part):
     simulation, since an evaluation within a real run would take the time that it measures."""
     metric: Text
     """The metric; with split train loss or error."""
-    below: float | None = None
-    """The run ends at this value, or a lower one."""
-    above: float | None = None
-    """The run ends at this value, or a higher one; not with split train."""
 
     @property
     def in_pushes(self) -> bool:
         """Whether the metric comes with the pushes."""
         return self.split == "train"
+
+    @model_validator(mode="after")
+    def _has_such_pushes(self) -> Self:
+        if self.in_pushes and self.metric not in ("loss", "error"):
+            what = "must be loss or error with split train: no other comes with the pushes"
+            refuse([("metric", f"{what}; got {self.metric!r}")])
+        return self
+
+
+class Target(Observed):
+    """A value of a metric that ends the run: exactly one of below and above."""
+
+    below: float | None = None
+    """The run ends at this value, or a lower one."""
+    above: float | None = None
+    """The run ends at this value, or a higher one; not with split train."""
 
     def is_met(self, value: float) -> bool:
         """Whether this value ends the run; NaN does not."""
@@ -37,11 +49,26 @@ class Target(Part):
     def _exactly_one(self) -> Self:
         if (self.below is None) == (self.above is None):
             refuse([("", "give exactly one of below and above")])
-        if self.in_pushes and self.metric not in ("loss", "error"):
-            what = "must be loss or error with split train: no other comes with the pushes"
-            refuse([("metric", f"{what}; got {self.metric!r}")])
         if self.in_pushes and self.below is None:
             refuse([("above", "cannot stand beside split train, whose loss and error fall; give below")])
+        return self
+
+
+class EarlyStop(Observed):
+    """The end of a run whose metric does not improve any more (Goodfellow et al. 2016, algorithm 7.1)."""
+
+    patience: Count
+    """The run ends after so many observations on end without an improvement. An observation is one evaluation; with
+    split train it is the mean over target_window minibatches, each of which counts once."""
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
+    """An improvement is larger than this; a value that is not finite is none."""
+    mode: Literal["min", "max"] = "min"
+    """min: lower is better; max: higher is better, such as an accuracy; not with split train."""
+
+    @model_validator(mode="after")
+    def _falls(self) -> Self:
+        if self.in_pushes and self.mode == "max":
+            refuse([("mode", "must be min with split train, whose loss and error fall; got 'max'")])
         return self
 
 
@@ -58,8 +85,11 @@ class Budget(Part):
     """The training error to reach, a share of 1; only with task classification."""
     target: Target | None = None
     """The value of a metric to reach, such as {split: test, metric: loss, below: 0.3}."""
+    early_stop: EarlyStop | None = None
+    """The end once a metric stops improving, such as {split: test, metric: loss, patience: 5}."""
     target_window: Count = 50
-    """Minibatches over which the training error or loss in the pushes is averaged for target_error or a target."""
+    """Minibatches over which the training error or loss in the pushes is averaged for target_error, a target or an
+    early stop."""
 
     @property
     def error_in_pushes(self) -> float | None:
@@ -71,13 +101,25 @@ class Budget(Part):
         """The target for the training loss in the pushes."""
         return self._of_pushes("loss")
 
+    @property
+    def stop_in_pushes(self) -> EarlyStop | None:
+        """The early stop by loss or error in the pushes."""
+        return self.early_stop if self.early_stop is not None and self.early_stop.in_pushes else None
+
+    @property
+    def keys_in_pushes(self) -> dict[str, str]:
+        """The keys of limits that are judged by the pushes, each with its metric."""
+        found = {} if self.target_error is None else {"target_error": "error"}
+        limits = {"target": self.target, "early_stop": self.early_stop}
+        return found | {key: each.metric for key, each in limits.items() if each is not None and each.in_pushes}
+
     def _of_pushes(self, metric: str) -> float | None:
         target = self.target
         return target.below if target is not None and target.in_pushes and target.metric == metric else None
 
     @model_validator(mode="after")
     def _ends(self) -> Self:
-        limits = ("minibatches", "updates", "seconds", "target_error", "target")
+        limits = ("minibatches", "updates", "seconds", "target_error", "target", "early_stop")
         if all(getattr(self, each) is None for each in limits):
             refuse([("", f"must say when the run ends; give at least one of {', '.join(limits)}")])
         if self.target_error is not None and self._of_pushes("error") is not None:

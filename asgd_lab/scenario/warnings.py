@@ -76,10 +76,10 @@ def _never(scenario: Scenario) -> Iterator[tuple[str, str]]:
             yield "budget.updates", f"is never reached: {minibatches:,} minibatches are at most {most:,} pushes"
         if evaluate is not None and evaluate.interval(scenario.workers) > minibatches:
             yield "evaluate", f"nothing is evaluated on the way: the budget is {minibatches:,} minibatches"
-        of_pushes = (budget.error_in_pushes, budget.loss_in_pushes)
-        if of_pushes != (None, None) and budget.target_window > minibatches:
-            key = "budget.target" if budget.target_error is None else "budget.target_error"
-            yield key, f"is never reached: its window is wider than {minibatches:,} minibatches"
+        for key in budget.keys_in_pushes:
+            if budget.target_window > minibatches:
+                yield f"budget.{key}", f"is never reached: its window is wider than {minibatches:,} minibatches"
+        yield from _patience(scenario, minibatches)
         bound = getattr(scenario.algorithm, "bound", None)
         if bound is not None and bound and bound * scenario.algorithm.n_fetch >= minibatches:
             yield "algorithm.bound", f"never holds a worker back within {minibatches:,} minibatches"
@@ -93,6 +93,21 @@ def _never(scenario: Scenario) -> Iterator[tuple[str, str]]:
         yield "backend.digest_every_updates", f"none is recorded: the run makes at most {versions:,} versions"
     if budget.seconds is not None:
         yield from _later(scenario, budget.seconds)
+
+
+def _patience(scenario: Scenario, minibatches: int) -> Iterator[tuple[str, str]]:
+    """A warning on an early stop with more patience than the run has observations."""
+    budget, evaluate = scenario.budget, scenario.evaluate
+    stop = budget.early_stop
+    told = stop is not None and stop.in_pushes and budget.target_window > minibatches
+    if stop is None or told or (not stop.in_pushes and evaluate is None):
+        return
+    first = 0 if stop.in_pushes else 1  # the parameters are evaluated at the start too
+    every = budget.target_window if evaluate is None or stop.in_pushes else evaluate.interval(scenario.workers)
+    most = minibatches // every + first
+    if most <= stop.patience:
+        what = f"{minibatches:,} minibatches have at most {most:,} observations of it"
+        yield "budget.early_stop", f"is never reached: {what}, and its patience is {stop.patience:,}"
 
 
 def _later(scenario: Scenario, end_s: float) -> Iterator[tuple[str, str]]:

@@ -90,9 +90,8 @@ def _algorithm(scenario: Scenario) -> Found:
 
 def _run(scenario: Scenario) -> Found:
     budget, task, backend = scenario.budget, scenario.task, scenario.backend
-    of_pushes = (budget.error_in_pushes, budget.loss_in_pushes)
-    if of_pushes == (None, None) and budget.target_window != Budget.model_fields["target_window"].default:
-        yield "budget.target_window", "changes nothing without a target for the error or the loss in the pushes"
+    if not budget.keys_in_pushes and budget.target_window != Budget.model_fields["target_window"].default:
+        yield "budget.target_window", "changes nothing without a limit for the error or the loss in the pushes"
     if scenario.warm_start is not None and not task.learns:
         yield "warm_start", f"changes nothing beside task {task.name}, which learns nothing"
     if backend.numerics != "sequential" and not task.learns:

@@ -67,6 +67,7 @@ CONTEXTS = TIMING | LEARNING
 OF_A_RUN: dict[str, list[Any]] = {
     "workers": [2], "budget.minibatches": [30], "budget.updates": [8, 10**6], "budget.seconds": [0.005],
     "budget.target_window": [7], "budget.target": [{"split": "train", "metric": "loss", "below": 0.6}],
+    "budget.early_stop": [{"split": "train", "metric": "loss", "patience": 1}],
     "budget.target_error": [0.5], "warm_start.minibatches": [5],
     "warm_start.run": ["nowhere"], "evaluate.every_minibatches": [10], "evaluate.every_steps": [4],
     "backend.numerics": ["batched"], "backend.distances": [True], "backend.deterministic": [True],

@@ -12,7 +12,7 @@ from typing import Any
 
 from asgd_lab import tasks, trust
 from asgd_lab.backends import devices, room
-from asgd_lab.backends.build import build_algorithm, build_task, check_task, initial_parameters
+from asgd_lab.backends.build import build_algorithm, build_task, check_task, end_facts, initial_parameters
 from asgd_lab.backends.failing import evaluation_failed
 from asgd_lab.backends.outcome import Outcome, Watch
 from asgd_lab.backends.real import arrival, snapshots
@@ -151,6 +151,8 @@ def _join(plan: Plan, record: RunDirectory, interrupted: bool, supervisor: Super
     if scenario.faults is not None:
         facts["faults"] = asdict(supervisor.losses)
     failure = supervisor.failure or server.failure
+    if not (failure or interrupted):
+        facts |= end_facts(scenario, server, "seconds" if server.closed else None)
     return Outcome(
         statistics=statistics,
         makespan_ns=end_ns,

@@ -7,15 +7,17 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
+from asgd_lab.backends.build import Facts, end_facts
 from asgd_lab.backends.failing import evaluation_failed
 from asgd_lab.backends.outcome import Progress, Watch
 from asgd_lab.backends.sim.clock import Clock
 from asgd_lab.errors import ScenarioError
 from asgd_lab.protocol.replica import Replica
 from asgd_lab.protocol.server import Server
+from asgd_lab.protocol.window import Patience
 from asgd_lab.record.run import RunDirectory
 from asgd_lab.scenario import Scenario
-from asgd_lab.scenario.running import Target
+from asgd_lab.scenario.running import Observed
 from asgd_lab.tasks import Task
 from asgd_lab.tasks.base import Learner
 
@@ -31,15 +33,19 @@ class Observer:
         """`buffers` returns the buffers to evaluate the server's parameters with."""
         evaluate = scenario.evaluate
         self._task, self._record, self._clock, self._server = task, record, clock, server
-        self._buffers = buffers
+        self._scenario, self._buffers = scenario, buffers
         self.watch: Watch | None = None
         self._every = evaluate.interval(scenario.workers) if evaluate is not None else 0
         self._at_server = evaluate is not None and "server" in evaluate.parameters
         self._at_replicas = evaluate is not None and "replicas" in evaluate.parameters
         self._next = 0
-        target = scenario.budget.target
+        target, stop = scenario.budget.target, scenario.budget.early_stop
         self._target = target if target is not None and not target.in_pushes else None
-        self.is_met = False  # has an evaluation of the server reached the budget's target?
+        self._stop = stop if stop is not None and not stop.in_pushes else None
+        self.patience: Patience | None = None
+        if self._stop is not None:
+            self.patience = Patience(self._stop.patience, self._stop.min_delta, self._stop.mode == "max")
+        self.ended_by: str | None = None  # the key of a limit that the server does not know, and that is reached
         self._next_of = [0.0] * scenario.workers
         self._watched_s = 0.0
 
@@ -47,6 +53,10 @@ class Observer:
     def any(self) -> bool:
         """Whether there is anything to do after a push."""
         return self.watch is not None or self._at_server
+
+    def end_facts(self) -> Facts:
+        """See `build.end_facts`."""
+        return end_facts(self._scenario, self._server, self.ended_by, self.patience)
 
     def at_server(self, pushes: int) -> None:
         """After a push: evaluate the server if that is due, and report the progress."""
@@ -80,13 +90,23 @@ class Observer:
         for split, metric, value in found:
             row = (self._clock.now, version, self._server.minibatches, whose, split, metric, value)
             self._record.evals.add(row)
-        if self._target is not None and not of_replica:
-            self._compare(self._target, found)
+        if not of_replica:
+            self._judge(found)
 
-    def _compare(self, target: Target, found: list[tuple[str, str, float]]) -> None:
-        values = [value for split, metric, value in found if (split, metric) == (target.split, target.metric)]
-        if not values:
-            known = ", ".join(f"{split} {metric}" for split, metric, _ in found) or "none"
-            message = f"has no metric of the evaluations, {target.split} {target.metric}; they have: {known}"
-            raise ScenarioError.at("budget.target", message)
-        self.is_met = self.is_met or target.is_met(values[0])
+    def _judge(self, found: list[tuple[str, str, float]]) -> None:
+        """Note a limit of the budget that these values of the server's parameters reach."""
+        if self._target is not None and self._target.is_met(_value("target", self._target, found)):
+            self.ended_by = self.ended_by or "target"
+        if self._stop is not None and self.patience is not None:
+            self.patience.observe(_value("early_stop", self._stop, found))
+            if self.patience.reached:
+                self.ended_by = self.ended_by or "early_stop"
+
+
+def _value(key: str, limit: Observed, found: list[tuple[str, str, float]]) -> float:
+    values = [value for split, metric, value in found if (split, metric) == (limit.split, limit.metric)]
+    if not values:
+        known = ", ".join(f"{split} {metric}" for split, metric, _ in found) or "none"
+        message = f"has no metric of the evaluations, {limit.split} {limit.metric}; they have: {known}"
+        raise ScenarioError.at(f"budget.{key}", message)
+    return values[0]

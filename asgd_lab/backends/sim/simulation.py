@@ -126,6 +126,7 @@ class Simulation:
         finally:
             gc.unfreeze()
         self._failure = self._failure or self.server.failure
+        ended = self._observer.end_facts() if status == "done" and self._failure is None else {}
         parameters = self.server.parameters
         outcome = Outcome(
             statistics=self.statistics,
@@ -133,7 +134,7 @@ class Simulation:
             updates=self.server.version,
             params=None if parameters is None else parameters.current.cpu().numpy(),
             final={},
-            facts=self._facts() | devices.facts(self.scenario),
+            facts=self._facts() | devices.facts(self.scenario) | ended,
             status="failed" if self._failure is not None else status,
             failure=self._failure,
         )
@@ -168,6 +169,7 @@ class Simulation:
         undetected = self.fleet.down & self.server.members
         if self.clock.stalled and not undetected and any(worker.alive for worker in self.workers):
             self.deadlock()
+        self._observer.ended_by = self._observer.ended_by or "seconds"
         self._finish([])
 
     def _finish(self, grants: Sequence[Answer]) -> None:
@@ -226,7 +228,7 @@ class Simulation:
         self.pushes += 1
         if self._observes:
             self._observer.at_server(self.pushes)
-            if self._observer.is_met and not self.server.closed:
+            if self._observer.ended_by is not None and not self.server.closed:
                 answers = [*answers, *self.server.close()]
         self._answered(answers)
 
