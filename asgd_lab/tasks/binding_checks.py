@@ -57,6 +57,27 @@ def check_memory(model: nn.Module) -> None:
                 raise ScenarioError.at("task.model", message)
 
 
+def check_start(name: str, model: nn.Module) -> None:
+    """A `ScenarioError` if a parameter has a NaN at the start, or an infinity where it is trained."""
+    for label, each in model.named_parameters():
+        bad = each.isnan() if not each.requires_grad else ~each.isfinite()
+        if bad.any():
+            what = "nan" if each[bad].isnan().any() else "inf"
+            count = f"{int(bad.sum()):,} of {each.numel():,} numbers"
+            raise ScenarioError.at("task.model", f"{name} starts with a parameter {label} that has {what}: {count}")
+
+
+def check_same_start(name: str, one: nn.Module, other: nn.Module) -> None:
+    """A `ScenarioError` if two modules of one factory and one seed start with other parameters."""
+    others = dict(other.named_parameters())  # scripted modules have no get_parameter
+    for label, first in one.named_parameters():
+        if label not in others or not torch.equal(first.detach(), others[label].detach()):
+            message = f"{name} starts with another {label} each time that it is built from one seed; what it draws"
+            raise ScenarioError.at(
+                "task.model", f"{message} must come from torch's, numpy's or Python's global generator"
+            )
+
+
 def check_network(network: Network, name: str, minibatches: Sequence[Any], device: torch.device) -> list[str]:
     """The names of a minibatch's metrics; a `ScenarioError` says why the model cannot be trained.
 
@@ -100,6 +121,8 @@ def _compared(
     plain, vector = network.fresh(device).model, network.initial().to(device)
     bound = network.fresh(device)
     check_memory(plain)
+    check_start(name, plain)
+    check_same_start(name, plain, bound.model)
     bound.bind(bound.place(vector, network.buffers))
 
     def write() -> None:
@@ -149,7 +172,11 @@ def _gradients(name: str, model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
         torch.autograd.backward(loss)
     except Exception as error:
         raise ScenarioError.at("task.model", f"{name} cannot learn: {one_line(error)}") from error
-    return {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
+    found = {label: each.grad.clone() for label, each in model.named_parameters() if each.grad is not None}
+    if not found:
+        message = f"{name} cannot learn: the loss has a gradient, and it reaches no parameter of the model"
+        raise ScenarioError.at("task.model", message)
+    return found
 
 
 def _check_inside(name: str, plain: nn.Module, expected: Sequence[_Found]) -> None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import itertools
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, final
 
@@ -41,6 +41,7 @@ from asgd_lab.tasks.network_task import NetworkTask
 from asgd_lab.tasks.optimizer_state import Stepper
 from asgd_lab.tasks.optimizers import REFUSED, MakeOptimizer, optimizer
 from asgd_lab.tasks.own_batches import Called, Stream, check_batches
+from asgd_lab.tasks.own_checks import check_unchanged, first_of_splits, left_out, same_for_two
 from asgd_lab.tasks.own_losses import Losses, returned
 from asgd_lab.tasks.recipe import Batches, Metrics, Recipe, trained_by
 from asgd_lab.tasks.torch_settings import preserving_settings
@@ -205,35 +206,37 @@ class OwnTask(NetworkTask):
             message = f"cannot be gradient: {self._name} has a step of its own; use push: delta"
             raise ScenarioError.at("algorithm.push", message)
         with self._blamed():
-            method = f"{self._name}.{'stream' if hasattr(self._own, 'stream') else 'batch'}"
-            check_batches(method, lambda worker: self.batches(worker, device))
-            batches = self.batches(0, device)
-            minibatches = [batches(step) for step in range(2)]
-            self.has_error = "error" in check_network(self.network, self.name, minibatches, device)
-            learner, self.doubts = self.try_steps(gradients, device)
-            if torch.equal(learner.params.cpu(), self.initial()):
-                self.doubts.append(f"task.task: {self._name} changes no parameter in two minibatches")
-            if gradients and self._make is not None:
-                self.doubts += step_doubts(self._make, learner.handles.values())
-            self._check_evaluations(learner, device)
+            doubts = self._tried(gradients, device)
+        self.doubts = [re.sub("^task.model: ", "task.task: ", line) for line in doubts]
 
-    def _check_evaluations(self, learner: NetworkLearner, device: torch.device) -> None:
-        """Try the first two minibatches of each split, with the parameters of the start and of the learner."""
-        seen: dict[str, list[Any]] = {}
+    def _tried(self, gradients: bool, device: torch.device) -> list[str]:
+        """Try the class; return warnings."""
+        method = f"{self._name}.{'stream' if hasattr(self._own, 'stream') else 'batch'}"
+        of_worker = functools.partial(self.batches, device=device)
+        check_batches(method, of_worker, self._workers)
+        batches = of_worker(0)
+        minibatches = [cloned(batches(step)) for step in range(2)]
+        self.has_error = "error" in check_network(self.network, self.name, minibatches, device)
         try:
-            for split, batches in self._evaluations():
-                first = [on(device, batch) for batch in itertools.islice(batches, 2)]
-                if split in seen or not first:
-                    what = "twice" if split in seen else "without a minibatch"
-                    raise RunFailed(f"{self._name}.evaluations yields {split} {what}")
-                seen[split] = first
-        except Exception as error:
-            if isinstance(error, RunFailed):
-                raise
-            raise RunFailed(f"{self._name}.evaluations raised {one_line(error)}") from error
-        if not seen:
-            self.doubts.append(f"task.task: {self._name} has no evaluations(), so nothing is evaluated")
-        for split, first in seen.items():
+            learner, doubts = self.try_steps(gradients, device)
+        except ScenarioError:
+            check_unchanged(method, minibatches, of_worker(0))  # it would be the reason
+            raise
+        check_unchanged(method, minibatches, of_worker(0))
+        if torch.equal(learner.params.cpu(), self.initial()):
+            doubts.append(f"task.task: {self._name} changes no parameter in two minibatches")
+        if self._workers > 1:
+            doubts += same_for_two(method, of_worker)
+        doubts += left_out(self._name, learner.module, learner.optimizers)
+        if gradients and self._make is not None:
+            doubts += step_doubts(self._make, learner.handles.values())
+        return doubts + self._check_evaluations(learner, device)
+
+    def _check_evaluations(self, learner: NetworkLearner, device: torch.device) -> list[str]:
+        """Try the first two minibatches of each split, with the parameters of the start and of the learner."""
+        splits = first_of_splits(self._name, self._evaluations, device)
+        doubts = [] if splits else [f"task.task: {self._name} has no evaluations(), so nothing is evaluated"]
+        for split, first in splits.items():
             with preserving_generators(), torch.no_grad():
                 evaluated = Evaluated(self.network, device)
                 for params, buffers in ends(self.network, learner):
@@ -242,7 +245,8 @@ class OwnTask(NetworkTask):
                     except Exception as error:
                         said = str(error) if isinstance(error, RunFailed) else one_line(error)
                         raise RunFailed(f"{self._name} cannot be evaluated on {split}: {said}") from error
-            self.doubts += hidden_state(self.network, self.name, learner, self._means_of(split, first))
+            doubts += hidden_state(self.network, self.name, learner, self._means_of(split, first))
+        return doubts
 
     def _means_of(self, split: str, batches: Iterable[Any]) -> Callable[[nn.Module], Mapping[str, float]]:
         assert self._losses is not None

@@ -17,7 +17,7 @@ from asgd_lab.tasks.base import one_line
 from asgd_lab.tasks.global_generators import preserving_generators, seed_all
 from asgd_lab.tasks.optimizer_state import packed, unpacked
 from asgd_lab.tasks.recipe import Batches
-from asgd_lab.tasks.trees import difference, on
+from asgd_lab.tasks.trees import cloned, difference, on
 
 _STREAM, _NEXT = "stream.", "stream.next"
 _NEED = "a stream needs state_dict() and load_state_dict(): else a resumed run would start it over without a word"
@@ -89,18 +89,21 @@ class Stream:
         return Stream(self._begin, self._device)
 
 
-def check_batches(method: str, batches: Callable[[int], Batches]) -> None:
+def check_batches(method: str, batches: Callable[[int], Batches], workers: int = 1) -> None:
     """A `ScenarioError` if a worker's minibatches are no function of its number and the step.
 
-    `batches` makes a worker's minibatches. The first three are read in two orders, after different random numbers.
+    `batches` makes a worker's minibatches. The first three are read in two orders, after different random numbers; of
+    the last of the `workers` only the first is.
     """
     with preserving_generators():
         try:
             seed_all(0)
             first, second = batches(0), batches(0)
-            there = [first(step) for step in range(3)]
+            there = [cloned(first(step)) for step in range(3)]
             seed_all(1)
-            again = [second(step) for step in (2, 0, 1)]
+            again = [cloned(second(step)) for step in (2, 0, 1)]
+            if workers > 1:
+                batches(workers - 1)(0)
         except RunFailed as error:
             raise ScenarioError.at("task.task", f"{method}: {error}") from error
         except Exception as error:
@@ -123,9 +126,9 @@ def _check_state(method: str, batches: Callable[[int], Batches]) -> None:
     try:
         after.load({name: value.clone() for name, value in before.state().items()})
         seed_all(0)
-        expected = [before(step) for step in (1, 2)]
+        expected = [cloned(before(step)) for step in (1, 2)]
         seed_all(1)
-        found = [after(step) for step in (1, 2)]
+        found = [cloned(after(step)) for step in (1, 2)]
     except TypeError as error:
         raise ScenarioError.at("task.task", f"{method}: its state cannot be saved: {one_line(error)}") from error
     except Exception as error:

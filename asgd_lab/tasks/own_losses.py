@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from numbers import Number
+from numbers import Real
 from typing import Any, NamedTuple, final
 
 from torch import Tensor, nn
@@ -42,19 +42,22 @@ def returned(method: str, found: Any) -> Returned:
     total, weight = loss if is_sum else (loss, None)
     if not isinstance(total, Tensor) or total.numel() != 1 or not (weight is None or _is_number(weight)):
         what = f"a tensor of {tuple(total.shape)}" if isinstance(total, Tensor) else type(total).__name__
+        if weight is not None and not _is_number(weight):
+            what = f"a tuple of {type(total).__name__} and {type(weight).__name__}"
         raise RunFailed(f"{method} returns {what} as its loss; {_ALLOWED}; a dict of metrics may follow it")
     for name, pair in metrics.items():
         if not isinstance(name, str) or not name.isprintable() or name in ("", "loss"):
             raise RunFailed(f"{method} returns a metric named {name!r}; a name is text, and loss is taken")
         if not isinstance(pair, tuple) or len(pair) != 2 or not all(map(_is_number, pair)):
             raise RunFailed(
-                f"{method} returns {type(pair).__name__} as metric {name}; it must be a tuple (sum, weight)"
+                f"{method} returns {type(pair).__name__} as metric {name}; it must be a tuple (sum, weight) of real "
+                "numbers"
             )
     return Returned(total, weight, metrics)
 
 
 def _is_number(value: Any) -> bool:
-    return value.numel() == 1 if isinstance(value, Tensor) else isinstance(value, Number)
+    return value.numel() == 1 and not value.is_complex() if isinstance(value, Tensor) else isinstance(value, Real)
 
 
 @final
@@ -75,7 +78,10 @@ class Losses:
     def tried(self, name: str, model: nn.Module, batch: Any) -> tuple[Tensor, Metrics]:
         """As a call; any error becomes a `ScenarioError`."""
         try:
-            return self(model, batch)
+            found = self.returned(model, batch)
+            if found.weight is not None and not float(found.weight) > 0:
+                raise RunFailed(f"{self._method} returns a loss of weight {found.weight}; a weight must be positive")
+            return found.mean(self._method)
         except Exception as error:
             said = str(error) if isinstance(error, RunFailed) else f"{self._method} raised {one_line(error)}"
             raise ScenarioError.at("task.task", said) from error
@@ -100,4 +106,6 @@ class Losses:
             for name, (total, weight) in (*found.metrics.items(), ("loss", loss)):
                 sums[name] = sums.get(name, 0.0) + float(total)
                 weights[name] = weights.get(name, 0.0) + float(weight)
+        if names is None:
+            raise RunFailed(f"evaluations yields no minibatch of {split} any more; it must make them anew in each call")
         return {name: total / weights[name] if weights[name] else math.nan for name, total in sums.items()}

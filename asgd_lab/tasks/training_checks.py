@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -42,10 +42,20 @@ def try_steps(
     if not alike or one.keys() != other.keys() or not all(same(one[each], other[each], rounding) for each in one):
         message = f"{name} computes something else each time that it is built and trained from one seed; what it draws"
         raise ScenarioError.at("task.model", f"{message} must come from torch's, numpy's or Python's global generator")
+    doubts = list(_not_finite(name, losses[0][0], one))
     if shared_state(tried[0].module) == shared:
-        return tried[0], []
+        return tried[0], doubts
     message = f"task.model: {name} changes a global or its class while it trains, which all replicas of a process share"
-    return tried[0], [f"{message} and no checkpoint has; keep it in a buffer: register_buffer()"]
+    doubts.append(f"{message} and no checkpoint has; keep it in a buffer: register_buffer()")
+    return tried[0], doubts
+
+
+def _not_finite(name: str, loss: float, after: Mapping[str, Tensor]) -> Iterator[str]:
+    """A warning if the first loss is not finite, or numbers of the learner after its minibatches are not."""
+    if not math.isfinite(loss):
+        yield f"task.model: the loss of {name} is {loss:g} in its first minibatch, before any step"
+    elif not after[""].isfinite().all():
+        yield f"task.model: {name} has parameters that are not finite after {STEPS} minibatches; use a lower rate"
 
 
 def _minibatch(learner: NetworkLearner, name: str, step: int) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as parquet
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from typer.testing import CliRunner
 
 from asgd_lab import tasks
@@ -18,56 +18,14 @@ from asgd_lab.backends.run import execute
 from asgd_lab.cli import app
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record.saved_model import final_params
-from asgd_lab.scenario import Scenario
-from asgd_lab.streams import key
 from tests.whole import sample
 
-from . import own_classes
+from . import own_classes, own_real_classes, own_wrong_classes
 from .against_plain_pytorch import largest
+from .own_runs import ADAM, ASGD, plain, stated
 
-SEED, STEPS = 5, 9
-ADAM = {"name": "AdamW", "lr": 0.01}
-ASGD = {"name": "asgd", "n_sync": 3}
-
-
-def stated(kind: type[Any], backend: str = "inline", **parts: Any) -> Scenario:
-    task = {"name": "own", "task": f"{own_classes.__name__}:{kind.__name__}"}
-    if not hasattr(kind, "optimizer"):
-        task["optimizer"] = ADAM
-    task |= parts.pop("task", {})
-    return Scenario.model_validate({
-        "name": "own", "seed": SEED, "task": task, "algorithm": {"name": "sgd", "n_sync": STEPS},
-        "budget": {"minibatches": STEPS}, "backend": backend, "hardware": {"compute": {"step_s": 0.001}}, **parts,
-    })  # fmt: skip
-
-
-def plain(kind: type[Any]) -> tuple[list[Tensor], nn.Module]:
-    """The parameters before, and the model after, a loop that knows nothing of the lab but its seeds."""
-    own = kind()
-    torch.manual_seed(key(SEED, "initial"))
-    model: nn.Module = own.model(SEED)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    before = [parameter.detach().clone() for parameter in trained]
-    steppers = own.optimizer(model) if hasattr(own, "optimizer") else [torch.optim.AdamW(trained, lr=0.01)]
-    stream = own.stream(0, 1, SEED) if hasattr(own, "stream") else None
-    for step in range(STEPS):
-        batch = own.batch(0, 1, SEED, step) if stream is None else next(stream)
-        torch.manual_seed(key(SEED, "model", 0, step))
-        if hasattr(own, "step"):
-            own.step(model, steppers, batch)
-            continue
-        for each in steppers:
-            if isinstance(each, torch.optim.Optimizer):
-                each.zero_grad()
-        found = own.loss(model, batch)
-        loss = found[0] if isinstance(found, tuple) else found
-        (loss[0] / loss[1] if isinstance(loss, tuple) else loss).backward()
-        for each in steppers:
-            each.step()
-    return before, model
-
-
-CASES = [(kind, backend) for kind in own_classes.GOOD for backend in ("inline", "sim")]
+GOOD = [*own_classes.GOOD, *own_real_classes.REAL]
+CASES = [(kind, backend) for kind in GOOD for backend in ("inline", "sim")]
 
 
 @pytest.mark.parametrize(("kind", "backend"), CASES)
@@ -98,7 +56,7 @@ def test_evaluations_have_every_metric_and_every_split_as_a_plain_loop_counts_th
     assert told == {name: pytest.approx(value, rel=1e-5) for name, value in expected.items()}
 
 
-@pytest.mark.parametrize("kind", sample(own_classes.GOOD, 3))
+@pytest.mark.parametrize("kind", sample(GOOD, 3))
 def test_real_workers_of_a_class_replay_to_the_bit_and_resume(tmp_path: Path, kind: type[Any]) -> None:
     backend = {"name": "process", "checkpoint": {"every_updates": 20}}
     whole = stated(kind, backend, algorithm=ASGD, budget={"minibatches": 600})  # type: ignore[arg-type]
@@ -114,7 +72,7 @@ def test_real_workers_of_a_class_replay_to_the_bit_and_resume(tmp_path: Path, ki
     assert repeat(whole, tmp_path / "run").difference is None
 
 
-@pytest.mark.parametrize("kind", own_classes.GOOD)
+@pytest.mark.parametrize("kind", GOOD)
 def test_a_restored_learner_of_a_class_goes_on_as_the_one_that_was_saved(kind: type[Any]) -> None:
     task = build_task(stated(kind, algorithm=ASGD, workers=2))
     task.check_resume()
@@ -152,7 +110,7 @@ def test_momentum_that_is_reset_leaves_a_schedule_of_ones_own_where_it_was() -> 
     assert learner.optimizer.param_groups[0]["lr"] < rate
 
 
-@pytest.mark.parametrize(("kind", "message"), own_classes.WRONG)
+@pytest.mark.parametrize(("kind", "message"), [*own_classes.WRONG, *own_wrong_classes.MORE_WRONG])
 def test_a_wrong_class_is_told_in_one_line_with_its_name_before_the_start(kind: type[Any], message: str) -> None:
     with pytest.raises(ScenarioError) as caught:
         build_task(stated(kind))
@@ -247,3 +205,24 @@ def test_a_schedule_that_is_none_is_told_before_the_start(name: str, message: st
     with pytest.raises(ScenarioError, match=message) as caught:
         build_task(stated(own_classes.Plain, task={"schedule": {"name": f"{__name__}:{name}"}}))
     assert caught.value.key == "task.schedule.name"
+
+
+@pytest.mark.parametrize(("kind", "message"), own_wrong_classes.DOUBTFUL)
+def test_a_doubtful_class_is_allowed_and_told_in_one_line_with_its_name(kind: type[Any], message: str) -> None:
+    lines = build_task(stated(kind, algorithm=ASGD, workers=2)).doubts
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("task.task: ")
+    assert message in lines[0]
+    assert kind.__name__ in lines[0]
+
+
+class LastWorker(own_classes.Plain):
+    """Two files for three workers."""
+
+    def batch(self, worker: int, workers: int, seed: int, step: int) -> Any:
+        return super().batch(worker if worker > 9 else [0, 1][worker], workers, seed, step)
+
+
+def test_a_last_worker_without_minibatches_is_told_before_the_start() -> None:
+    with pytest.raises(ScenarioError, match=r"LastWorker.batch raised IndexError: list index out of range"):
+        build_task(stated(LastWorker, algorithm=ASGD, workers=3))
