@@ -55,7 +55,7 @@ class Observer:
         return self.watch is not None or self._at_server
 
     def end_facts(self) -> Facts:
-        """See `build.end_facts`."""
+        """The limit that ended the run, and the early stop, for the summary."""
         return end_facts(self._scenario, self._server, self.ended_by, self.patience)
 
     def at_server(self, pushes: int) -> None:
