@@ -35,6 +35,11 @@ UPDATES = 1200
 STEPS_S = (0.04, 0.02)
 FIGURES = None
 """,
+    "your_own_model": """
+MINIBATCHES = 200
+N_SYNC = (1, 5)
+COMPARED_S = 0.3
+""",
     "paper/paper": """
 TABLES = None
 OUT = None
@@ -68,7 +73,13 @@ def test_the_kernel_is_this_environment() -> None:
 @pytest.mark.xdist_group("process")
 @pytest.mark.parametrize(
     ("name", "figures"),
-    [("simulated_against_measured", 1), ("staleness_and_n_sync", 3), ("where_time_goes", 4), ("paper/paper", 5)],
+    [
+        ("simulated_against_measured", 1),
+        ("staleness_and_n_sync", 3),
+        ("where_time_goes", 4),
+        ("your_own_model", 1),
+        ("paper/paper", 5),
+    ],
 )
 def test_a_notebook_runs_without_a_warning_and_draws(
     name: str, figures: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
