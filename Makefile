@@ -6,7 +6,7 @@ DEMO := runs/demo
 PAPER := runs/paper
 REPRODUCE = $(BIN)/asgd-lab run paper/$(1) --out $(PAPER)$(2)/$(1) --resume
 
-.PHONY: demo test test-fast slow-list test-whole bench bench-table gpu gpu-wheels gpu-rehearsal paper paper-full schema fashion-mnist clean
+.PHONY: demo test test-fast slow-list test-whole bench docs questions notebooks outputs gpu gpu-wheels gpu-rehearsal paper paper-full schema fashion-mnist clean
 
 demo: .venv/installed
 	rm -rf $(DEMO)
@@ -33,9 +33,19 @@ test-whole: .venv/installed
 bench: .venv/installed
 	$(BIN)/python -m tests.benchmarks $(NAMES)
 
-# README's table, from the kept numbers.
-bench-table: .venv/installed
-	$(BIN)/python -m tests.benchmarks.table
+# The documentation, into site/. Its sources beside docs/: sweeps of scenarios that ask a question, notebooks with their
+# outputs, and outputs of the commands that its pages show; each of these three targets runs some of them anew.
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+questions: .venv/installed
+	$(BIN)/python analysis/answer_questions.py $(NAMES)
+
+notebooks: .venv/installed
+	$(BIN)/python analysis/execute.py $(NAMES)
+
+outputs: .venv/installed
+	$(BIN)/python -m tests.docs.refresh
 
 # Where a GPU is at hand: five minutes, into gpu.json in the folder that OUT names, else in runs/gpu. Nothing need be
 # installed but torch and what usually is beside it: `make gpu-wheels` downloads the rest to .wheels beforehand, for
@@ -91,4 +101,4 @@ fashion-mnist:
 	apt-get install -y dataset-fashion-mnist
 
 clean:
-	rm -rf .venv .venv-gpu .wheels runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf .venv .venv-gpu .wheels runs build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -352,15 +352,6 @@ def kept_verdicts() -> str:
     return (ROOT / "analysis" / "figures" / "verdicts.md").read_text(encoding="utf-8")
 
 
-def test_the_readme_has_the_table_of_verdicts_and_no_other_interval() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = readme.split("## The paper, claim by claim")[1].split("\n## ")[0]
-    table, rules = kept_verdicts().split("\n\n")[:2]
-    assert f"\n\n{table}\n\n" in section
-    for interval in re.findall(r"\d+\.\d ± \d+\.\d", section):
-        assert interval in table + rules, interval
-
-
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
 def test_what_a_scenario_expects_stands_in_the_verdicts(path: Path) -> None:
     """Each interval, and each pair of errors, replicas | server, but for experiment 3's, which have a test below."""

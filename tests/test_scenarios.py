@@ -194,11 +194,3 @@ def test_warm_start_does_not_tame_a_bold_server(tmp_path: Path) -> None:
     losses = evals[(evals["metric"] == "loss") & (evals["split"] == "test")]["value"].to_numpy()
     assert losses[0] < 0.2
     assert np.max(losses) > 0.5
-
-
-def test_the_scenario_that_the_readme_explains_is_one(tmp_path: Path) -> None:
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    block = readme.partition("```yaml\n")[2].partition("```")[0]
-    path = tmp_path / "readme.yaml"
-    path.write_text(block, encoding="utf-8")
-    assert len(Document.read(path).points()) == 3

@@ -6,7 +6,7 @@ draw the turns, kill workers and let them join; a recorded run is re-executed by
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -263,8 +263,15 @@ class _Book(Observer):
             self.record.effects.add((*row, part, worker, whose.incarnation))
 
 
-def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) -> Outcome:
-    """Run the scenario with all workers in turn. Its tables give the order of effects, not their times."""
+def run(
+    scenario: Scenario,
+    record: RunDirectory,
+    watch: Watch | None = None,
+    order: Callable[[Inline], Iterable[int]] | None = None,
+) -> Outcome:
+    """Run the scenario with all workers in turn, or in an order drawn from the run's state. Its tables give the order
+    of effects, not their times.
+    """
     task = build_task(scenario)
     room.check(scenario, task.size)
     initial = initial_parameters(scenario, task)
@@ -282,7 +289,7 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
     status: Literal["done", "interrupted", "failed"] = "done"
     failure = None
     try:
-        lab.run()
+        lab.run(None if order is None else order(lab))
         if lab.server.failure is not None:
             status, failure = "failed", lab.server.failure
     except KeyboardInterrupt:

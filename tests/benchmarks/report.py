@@ -1,4 +1,4 @@
-"""What benchmarks measure, as rows: in words for a terminal, and in a file that README's table is written from."""
+"""The rows that benchmarks measure: in words for a terminal, and in a file for the documentation's table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Kept = dict[str, Any]
 
 
 class Row(NamedTuple):
-    """One quantity, measured `len(values)` times; `told` says whether README's table has it."""
+    """One quantity, measured `len(values)` times; `told` says whether the documentation's table has it."""
 
     what: str
     values: Sequence[float]

@@ -1,4 +1,4 @@
-"""README's table of what was measured: `python -m tests.benchmarks.table` writes it anew from the kept file."""
+"""The table of the kept benchmarks, as the documentation's page shows it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ from pathlib import Path
 
 from tests.benchmarks.report import Kept, read, spread
 
-ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "analysis" / "benchmarks.json"
-README = ROOT / "README.md"
-BEGIN = "<!-- written by `make bench-table` from analysis/benchmarks.json -->"
-END = "<!-- end of what `make bench-table` writes -->"
+RESULTS = Path(__file__).parents[2] / "analysis" / "benchmarks.json"
 
 
 def table(rows: Sequence[Kept]) -> str:
-    """When and where it was measured, and the rows that are told."""
+    """The dates and machines of the measurements, and the rows that are told."""
     told = [row for row in rows if row["told"]]
     where = dict.fromkeys(f"{row['date']}, {row['machine']}" for row in told)
     lines = [f"Measured {'; '.join(where)}:", "", "| | median [quartiles] | n |", "| --- | --- | --- |"]
@@ -23,20 +19,9 @@ def table(rows: Sequence[Kept]) -> str:
     return "\n".join(lines)
 
 
-def block(text: str) -> str:
-    """What stands between the two comments."""
-    return text[text.index(BEGIN) + len(BEGIN) : text.index(END)].strip("\n")
-
-
-def refreshed(text: str, rows: Sequence[Kept]) -> str:
-    """README with the table of these rows in the place of the earlier one."""
-    before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
-    return f"{before}\n{table(rows)}\n{after}"
-
-
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
 if __name__ == "__main__":
-    README.write_text(refreshed(README.read_text(encoding="utf-8"), read(RESULTS)), encoding="utf-8")
+    print(table(read(RESULTS)))

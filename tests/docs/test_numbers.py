@@ -1,0 +1,97 @@
+"""Numbers of the pages are those of kept files; the comments of scenarios are held against kept sweeps."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs.fences import ROOT
+
+sys.path.insert(0, str(ROOT / "docs" / "hooks"))
+import answers
+import notebooks
+import questions
+
+
+def test_intervals_of_the_papers_page_are_in_the_kept_verdicts() -> None:
+    page = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
+    kept = (ROOT / "analysis" / "figures" / "verdicts.md").read_text(encoding="utf-8")
+    found = re.findall(r"\d+\.\d ± \d+\.\d", page)
+    assert found
+    assert all(interval in kept for interval in found)
+    assert answers.filled("<!-- table: verdicts -->") == kept.split("\n\n")[0]
+
+
+WITHOUT_FIGURE = {"ilsvrc-2012", "text-8-workers-simulated"}  # a run of days, and one of minutes
+
+
+@pytest.mark.parametrize("name", questions.names())
+def test_a_scenario_has_an_answer_and_a_figure_or_a_reason(name: str) -> None:
+    text = questions.page(name)
+    assert len(answers.short(name).split()) >= 8
+    assert "![" in text or "| --- |" in text or name in WITHOUT_FIGURE
+
+
+def numbers(name: str, label: str) -> list[list[float]]:
+    """The rows of numbers behind a label in a scenario's comment."""
+    text = (ROOT / "scenarios" / f"{name}.yaml").read_text(encoding="utf-8")
+    rows = re.findall(rf"(?m)^#\s+{label}\s+([\d.%\s]+)", text)
+    return [[float(each.rstrip("%")) for each in row.split()] for row in rows]
+
+
+def test_the_table_of_a_slower_server_is_that_of_the_kept_sweep() -> None:
+    for fetch_s in ("0.0", "0.01"):
+        (told,) = numbers("can-a-slower-server-be-faster", f"fetch_s = {float(fetch_s):g}")
+        kept = [
+            answers.value("can-a-slower-server-be-faster", "minibatches_per_s", fetch_s=fetch_s, step_s=step_s)
+            for step_s in (0.08, 0.04, 0.02, 0.01)
+        ]
+        assert told == [round(rate) for rate in kept]
+
+
+def test_the_table_of_where_time_goes_is_that_of_the_kept_sweep() -> None:
+    for workers in (8, 32):
+        told = numbers("where-does-time-go", f"{workers} workers")[0]
+        for share, n_sync in zip(told, (1, 3, 10, 30, 100), strict=True):
+            kept = 100 * answers.value("where-does-time-go", "worker_utilisation", workers=workers, n_sync=n_sync)
+            assert kept == pytest.approx(share, abs=0.5 if share < 99.5 else 0.15)
+
+
+def test_staleness_of_the_kept_sweep_is_workers_less_one() -> None:
+    for distribution in ("constant", "lognormal", "exponential"):
+        for workers in (2, 8, 32):
+            mean = answers.value("how-stale", "staleness_mean", distribution=distribution, workers=workers)
+            assert mean == pytest.approx(workers - 1, abs=0.05)
+
+
+@pytest.mark.parametrize("name", notebooks.read())
+def test_a_kept_notebook_is_the_one_that_stands_in_analysis(name: str) -> None:
+    """Cell by cell, before its outputs."""
+    import jupytext
+
+    (path,) = (ROOT / "analysis").rglob(f"{name}.py")
+    cells = jupytext.read(path).cells
+    kept = json.loads((ROOT / "analysis" / "executed" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    assert ["".join(each["source"]) for each in kept] == [each.source for each in cells]
+
+
+def test_no_notebook_is_kept_that_is_not_there() -> None:
+    found = {path.stem for path in (ROOT / "analysis").rglob("*.py") if "# %%" in path.read_text(encoding="utf-8")}
+    assert set(notebooks.read()) <= found
+
+
+def test_a_kept_sweep_is_made_by_its_scenario(tmp_path: Path) -> None:
+    """One cheap point again."""
+    from tests.cli.harness import asgd_lab
+
+    path = ROOT / "scenarios" / "can-a-slower-server-be-faster.yaml"
+    keys = ["sweep=null", "hardware.server.fetch_s=0.01", "hardware.compute.step_s=0.08"]
+    said = asgd_lab("run", path, *(each for key in keys for each in ("--set", key)), "--out", tmp_path / "run")
+    assert said.status == 0, said
+    rate = json.loads((tmp_path / "run" / "summary.json").read_text())["minibatches_per_s"]
+    kept = answers.value("can-a-slower-server-be-faster", "minibatches_per_s", fetch_s="0.01", step_s=0.08)
+    assert rate == pytest.approx(kept, rel=1e-9)
