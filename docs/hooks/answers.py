@@ -19,8 +19,11 @@ ANALYSIS = ROOT / "analysis"
 QUESTIONS = ANALYSIS / "questions"
 PLACE = re.compile(r"^<!-- (table|source): (\S+) -->$", re.M)
 FIGURES = {
-    "quickstart": ("compare", "Predicted beside measured, with does-the-server-saturate: the panels' points `cpu`."),
-    "does-the-server-saturate": ("compare", "Lines are predicted, points measured; diamonds lie beyond the knee."),
+    "quickstart": (
+        "compare",
+        "Lines are predicted, points measured; the panels of real workers (cpu) are this scenario's.",
+    ),
+    "does-the-server-saturate": ("compare", "Lines are predicted, points measured (emulated devices)."),
     "where-does-time-go": (
         "where-time-goes",
         "Shares of workers' time, and with fitted software.",
@@ -30,7 +33,10 @@ FIGURES = {
     "fashion-mnist-8-workers-simulated": ("server-and-replicas", "Test error of the server and of its replicas."),
 }
 """Figures that were drawn for a question by hand; others are those of the kept sweeps."""
+SWEPT = "The sweep's own figure, simulated, one seed a point; the table below has its numbers."
 METRICS = (
+    "speedup",
+    "efficiency",
     "makespan_s",
     "minibatches_per_s",
     "staleness_mean",
@@ -112,6 +118,17 @@ def saturates() -> str:
     )
 
 
+def rules() -> str:
+    added, scaled = (
+        100 * value("which-server-rule", "test_error", algorithm=f"asgd(n_sync=10,rule=[{rule}])")
+        for rule in ("add", "scale")
+    )
+    return (
+        f"Not add whole changes of eight workers: that ends at a test error of {added:.0f}%, the average at "
+        f"{scaled:.1f}%. Averages learn alike, with or without a round; each rule deserves its own learning rate."
+    )
+
+
 def brought() -> str:
     loss = value("bring-your-own", "test_loss")
     return f"By four names, package.module:name. This one ends with a test loss of {loss:.2g}, simulated."
@@ -126,8 +143,7 @@ ANSWERS: dict[str, str | Callable[[], str]] = {
     "bring-your-own": brought,
     "how-much-n_sync": "Here about 30. Less is slow in time, because the server is saturated; more is slow in "
     "minibatches, because a replica's further steps lead nowhere. The best value belongs to machine and problem.",
-    "which-server-rule": "Not add whole changes of eight workers: that breaks down. Averages learn alike, with or "
-    "without a round; Adagrad is slower first and better later; each rule would deserve a learning rate of its own.",
+    "which-server-rule": rules,
     "cold-or-warm-start": "No. A safe server needs none, and a bold one becomes unstable later instead of sooner.",
     "fetch-and-push-apart": "It costs little time and gains nothing here: a worker that fetches more often than it "
     "pushes repeats steps, and overshoots at first.",
@@ -145,11 +161,11 @@ ANSWERS: dict[str, str | Callable[[], str]] = {
 def shown(name: str) -> str:
     """The figure of a question, and the table of its kept sweep."""
     parts = []
-    figure, caption = FIGURES.get(name, (name, ""))
-    if name in FIGURES or (QUESTIONS / f"{name}.png").exists():
-        parts.append(f"![{caption or name}](../figures/{figure}.png)")
-    if caption:
-        parts.append(f"*{caption}*")
+    if name in FIGURES:
+        figure, caption = FIGURES[name]
+        parts += [f"![{caption}](../figures/{figure}.png)", f"*{caption}*"]
+    if (QUESTIONS / f"{name}.png").exists():
+        parts += [f"![{SWEPT}](../figures/{name}.png)", f"*{SWEPT}*"]
     if (QUESTIONS / f"{name}.csv").exists():
         parts.append(_wide(kept(name)))
     return "\n\n".join(parts)
@@ -166,7 +182,14 @@ def _wide(rows: pd.DataFrame) -> str:
     lines = [_line(heading), "| --- " * len(heading) + "|"]
     for point, row in wide.dropna(how="all").iterrows():
         cells = [str(each) for each in (point if isinstance(point, tuple) else (point,))]
-        lines.append(_line([*(f"`{each}`" if each else "" for each in cells), *(_number(each) for each in row)]))
+        lines.append(
+            _line(
+                [
+                    *(f"`{each}`" if each else "" for each in cells),
+                    *(_number(metric, row[metric]) for metric in metrics),
+                ]
+            )
+        )
     return "\n".join(lines)
 
 
@@ -174,7 +197,9 @@ def _line(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _number(number: float) -> str:
+def _number(metric: str, number: float) -> str:
+    if metric.endswith(("utilisation", "efficiency", "error")):
+        return f"{number:.1%}"
     return f"{number:,.4g}" if abs(number) < 10_000 else f"{number:,.0f}"
 
 

@@ -47,7 +47,7 @@ def page(name: str) -> str:
     text = (SCENARIOS / f"{name}.yaml").read_text(encoding="utf-8")
     keys = text[text.index("\nname:") + 1 :].rstrip()
     parts = [f"# {question(name)}", f"**{answers.short(name)}**", answers.shown(name)]
-    parts += ["## The scenario explains itself", *_prose(_comment(name)[1:])]
+    parts += ["## Explanation", *_prose(_comment(name)[1:])]
     parts += [f"## The scenario, `{name}.yaml`", f"```yaml\n{keys}\n```"]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -80,5 +80,9 @@ def _prose(lines: list[str]) -> Iterator[str]:
 def _markdown(paragraph: list[str]) -> str:
     text = "\n".join(paragraph).replace("<", "&lt;")
     text = re.sub(r"(?m)^(- )", r"\n\1", text) if paragraph[0][:2] != "- " else text
-    text = re.sub(r"^(Expected|Look at)\b[.:]?( in\b)?", lambda found: f"**{found[1]}.**{found[2] or ''}", text)
+    text = re.sub(
+        r"^(Expected|Look at)\b[.:]?( in\b)?",
+        lambda found: f"**{found[1]}**{'.' * (found[1] == 'Expected')}{found[2] or ''}",
+        text,
+    )
     return text.strip()
