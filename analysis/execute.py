@@ -1,7 +1,4 @@
-"""Runs the notebooks of this folder and keeps them with their outputs, for the documentation: `make notebooks`.
-
-`simulated_against_measured` measures processes of this machine: run it where nothing else is running.
-"""
+"""Runs the simulated notebooks of this folder and keeps their outputs for the documentation: `make notebooks`."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ import nbformat
 from PIL import Image
 
 ANALYSIS = Path(__file__).parent
-NOTEBOOKS = ("simulated_against_measured", "staleness_and_n_sync", "where_time_goes", "paper/paper")
+NOTEBOOKS = ("staleness_and_n_sync", "where_time_goes", "paper/paper")
 
 
 def smaller(png: str) -> str:

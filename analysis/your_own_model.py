@@ -12,7 +12,6 @@
 # ---
 
 # %% [markdown]
-# %% [markdown]
 # # Your own model, from a cell
 #
 # A network and a task that exist in this notebook alone are trained asynchronously: simulated, by real processes, over

@@ -1,4 +1,4 @@
-"""Pages of the notebooks in `analysis/`, from the executed copies that `python analysis/execute.py` keeps."""
+"""Pages of the notebooks in `analysis/`: their prose and code, and the outputs that `make notebooks` has kept."""
 
 from __future__ import annotations
 
@@ -6,68 +6,93 @@ import base64
 import functools
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import jupytext
 
 ANALYSIS = Path(__file__).parents[2] / "analysis"
 EXECUTED = ANALYSIS / "executed"
 CODE = '??? example "Code"\n\n'
+NOT_KEPT = "*Its outputs are not kept: it runs real processes of the machine that it is executed on.*"
+
+
+class Cell(NamedTuple):
+    """A cell with its kept outputs."""
+
+    kind: str
+    source: str
+    outputs: list[dict[str, Any]]
 
 
 @functools.cache
-def read() -> dict[str, dict[str, Any]]:
-    """The executed notebooks by their names."""
-    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(EXECUTED.glob("*.ipynb"))}
+def read() -> dict[str, list[Cell]]:
+    """The notebooks by their names."""
+    files = {path.stem: path for path in sorted(ANALYSIS.rglob("*.py")) if "# %%" in path.read_text(encoding="utf-8")}
+    return {name: _cells(path) for name, path in files.items()}
+
+
+def kept(name: str) -> list[dict[str, Any]] | None:
+    """The cells of the executed copy; None if there is none."""
+    path = EXECUTED / f"{name}.ipynb"
+    found: list[dict[str, Any]] | None = None
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return found
+
+
+def _cells(path: Path) -> list[Cell]:
+    cells, copies = jupytext.read(path).cells, kept(path.stem)
+    if copies is None:
+        return [Cell(cell.cell_type, cell.source, []) for cell in cells]
+    outputs = [copy.get("outputs", []) for copy in copies]
+    return [Cell(cell.cell_type, cell.source, shown) for cell, shown in zip(cells, outputs, strict=True)]
 
 
 def titles() -> dict[str, str]:
     """The title of each notebook's page, by the page's place."""
-    return {f"notebooks/{name}.md": _title(notebook) for name, notebook in read().items()}
+    return {f"notebooks/{name}.md": _title(cells) for name, cells in read().items()}
 
 
 def pages() -> dict[str, str]:
     """The pages of all notebooks, and one that lists them."""
-    lines = [
-        "# Notebooks",
-        "",
-        "Each is a file in `analysis/` that Jupyter opens with jupytext, and that the tests run.",
-        "",
-    ]
-    lines += [f"- [{_title(notebook)}]({name}.md)" for name, notebook in read().items()]
+    lines = ["# Notebooks", "", "Jupyter opens these files of `analysis/` by jupytext, and the tests run them.", ""]
+    lines += [f"- [{_title(cells)}]({name}.md)" for name, cells in read().items()]
     found = {"notebooks/index.md": "\n".join(lines) + "\n"}
-    return found | {f"notebooks/{name}.md": _page(name, notebook) for name, notebook in read().items()}
+    return found | {f"notebooks/{name}.md": _page(name, cells) for name, cells in read().items()}
 
 
 def images() -> dict[str, bytes]:
     """The figures of all notebooks, by their places."""
     return {
-        f"notebooks/{_image(name, index)}": base64.b64decode(output["data"]["image/png"])
-        for name, notebook in read().items()
-        for index, output in enumerate(_outputs(notebook))
+        f"notebooks/{_image(name, number, index)}": base64.b64decode(output["data"]["image/png"])
+        for name, cells in read().items()
+        for number, cell in enumerate(cells)
+        for index, output in enumerate(cell.outputs)
         if "image/png" in output.get("data", {})
     }
 
 
-def _title(notebook: dict[str, Any]) -> str:
-    return _text(notebook["cells"][0]["source"]).splitlines()[0].removeprefix("# ")
+def _title(cells: list[Cell]) -> str:
+    return cells[0].source.splitlines()[0].removeprefix("# ")
 
 
-def _page(name: str, notebook: dict[str, Any]) -> str:
-    numbers = {id(output): index for index, output in enumerate(_outputs(notebook))}
+def _page(name: str, cells: list[Cell]) -> str:
     parts = []
-    for cell in notebook["cells"]:
-        source = _text(cell["source"])
-        if cell["cell_type"] == "markdown":
-            parts.append(source)
-            continue
-        parts.append(CODE + _indented(f"```python\n{source}\n```"))
-        parts += [_shown(name, numbers[id(output)], output) for output in cell["outputs"]]
+    for number, cell in enumerate(cells):
+        if cell.kind == "markdown":
+            parts.append(cell.source)
+        else:
+            parts.append(CODE + _indented(f"```python\n{cell.source}\n```"))
+        parts += [_shown(_image(name, number, index), output) for index, output in enumerate(cell.outputs)]
+    if kept(name) is None:
+        parts.insert(1, NOT_KEPT)
     return "\n\n".join(parts) + "\n"
 
 
-def _shown(name: str, index: int, output: dict[str, Any]) -> str:
+def _shown(image: str, output: dict[str, Any]) -> str:
     data = output.get("data", {})
     if "image/png" in data:
-        return f"![]({_image(name, index)})"
+        return f"![]({image})"
     if "text/markdown" in data:
         return _text(data["text/markdown"])
     if "text/html" in data:
@@ -75,12 +100,8 @@ def _shown(name: str, index: int, output: dict[str, Any]) -> str:
     return "```text\n" + _text(output.get("text") or data["text/plain"]).rstrip() + "\n```"
 
 
-def _outputs(notebook: dict[str, Any]) -> list[dict[str, Any]]:
-    return [output for cell in notebook["cells"] for output in cell.get("outputs", ())]
-
-
-def _image(name: str, index: int) -> str:
-    return f"{name}-{index}.png"
+def _image(name: str, number: int, index: int) -> str:
+    return f"{name}-{number}-{index}.png"
 
 
 def _indented(text: str) -> str:
