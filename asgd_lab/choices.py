@@ -15,14 +15,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, NoReturn, get_args
 
-from pydantic import (
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    PydanticUserError,
-    ValidationError,
-)
+from pydantic import ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
+from pydantic.errors import PydanticUserError
 from pydantic_core import PydanticCustomError, PydanticKnownError, core_schema
 
 from asgd_lab import live_objects
