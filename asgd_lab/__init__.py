@@ -13,7 +13,7 @@ _HOMES = {
     **dict.fromkeys(("run", "sweep", "compare", "replay", "preset"), "api"),
     **{"Run": "runs", "Sweep": "sweeps", "Comparison": "comparisons", "Replay": "replays"},
     **dict.fromkeys(("ScenarioError", "RunFailed", "Interrupted"), "errors"),
-    **{"Scenario": "scenario", "Progress": "backends.outcome"},
+    **{"Algorithm": "composed", "Scenario": "scenario", "Progress": "backends.outcome"},
 }
 __all__ = ["__version__", *sorted(_HOMES)]
 

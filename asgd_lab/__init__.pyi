@@ -5,6 +5,7 @@ from asgd_lab.api import run as run
 from asgd_lab.api import sweep as sweep
 from asgd_lab.backends.outcome import Progress as Progress
 from asgd_lab.comparisons import Comparison as Comparison
+from asgd_lab.composed import Algorithm as Algorithm
 from asgd_lab.errors import Interrupted as Interrupted
 from asgd_lab.errors import RunFailed as RunFailed
 from asgd_lab.errors import ScenarioError as ScenarioError

@@ -252,6 +252,11 @@ def _first_paragraph(found: type[Any]) -> str:
     return " ".join((inspect.getdoc(found) or "").partition("\n\n")[0].split())
 
 
+def has_class_of_ours(choice: Chosen) -> bool:
+    """Whether it is an instance of one of this package's classes, whatever its `name` says."""
+    return not isinstance(choice, Choice) or type(choice) in _registries[choice.registry].ours
+
+
 def is_ours(choice: Chosen) -> bool:
     """Whether its class is one of this package's."""
     return choice.name in _registries[choice.registry].names

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from asgd_lab.choices import Chosen, has_class_of_ours
 from asgd_lab.errors import ScenarioError, shortened
 from asgd_lab.scenario.keys import Path, dotted, subscripts
 from asgd_lab.scenario.source import MOST_CHARACTERS, MOST_LEVELS, MOST_NUMBER
@@ -59,7 +60,7 @@ class Plain:
                 self._check_length(len(value), path)
                 return [self.of(one, (*path, index)) for index, one in enumerate(value)]
             case BaseModel():
-                return self.of(value.model_dump(), path)
+                return self.of(_given(value), path)
             case os.PathLike():
                 return self._text(os.fsdecode(value), path)
             case numbers.Integral():
@@ -116,6 +117,15 @@ class Plain:
 
     def _error(self, path: Path, message: str) -> ScenarioError:
         return ScenarioError.at(dotted(path), f"{self.begin}{subscripts(path)}: {message}")
+
+
+def _given(part: BaseModel) -> dict[str, Any]:
+    """The keys that a part of a scenario was made with; a user's class stands for its name."""
+    given = {key: getattr(part, key) for key in (*type(part).model_fields, *(part.model_extra or ()))}
+    given = {key: value for key, value in given.items() if key in part.model_fields_set}
+    if isinstance(part, Chosen) and not has_class_of_ours(part):
+        given["name"] = type(part)
+    return given
 
 
 def _size(shape: tuple[int, ...]) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import asgd_lab
-from asgd_lab import api
+from asgd_lab import api, composed
 
 HEAVY = {"torch", "pandas", "pyarrow", "scipy", "simpy", "matplotlib", "pydantic", "numpy"}
 
@@ -38,6 +38,7 @@ def test_every_public_name_is_there_and_in_the_stub() -> None:
 
 def test_the_examples_in_docstrings_are_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    found = doctest.testmod(api)
-    assert found.attempted > 0
-    assert found.failed == 0
+    for module in (api, composed):
+        found = doctest.testmod(module)
+        assert found.attempted > 0
+        assert found.failed == 0
