@@ -36,6 +36,8 @@ class Fetch:
     exchange: int = field(init=False)
 
     def __post_init__(self) -> None:
+        if self.part >= 0:
+            self.replica.place_in(self.part)
         object.__setattr__(self, "exchange", exchange_of(True, self.part))
 
 
@@ -65,6 +67,8 @@ class Push:
     exchange: int = field(init=False)
 
     def __post_init__(self) -> None:
+        if self.part >= 0:
+            self.replica.place_in(self.part)
         object.__setattr__(self, "exchange", exchange_of(False, self.part, self.buffer))
 
 

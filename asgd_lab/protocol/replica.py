@@ -212,14 +212,14 @@ class Replica:
         The next update of this part is measured against the `anchor`: the center as fetched, or the merged parameters.
         The vectors must have single parts, as `Anchored`.
         """
-        place = self._place(part)
+        place = self.place_in(part)
         place.base = place.version
         if self.vectors is not None:
             self._in_spans().merge(place.span, own, center, progress, anchor)
 
     def _measure_parts(self, part: int) -> None:
         """Measure one part, or all of them."""
-        if not (self.unpushed if part == ALL else self._place(part).unpushed):
+        if not (self.unpushed if part == ALL else self.place_in(part).unpushed):
             raise self._nothing()
         self.sequence += 1
         if self.vectors is not None:
@@ -233,10 +233,11 @@ class Replica:
         if not self.unpushed:
             self.base = self.version
 
-    def _place(self, part: int) -> Place:
+    def place_in(self, part: int) -> Place:
         """The place in one part; ProtocolError if there is no such part."""
         if not 0 <= part < len(self.parts):
-            raise ProtocolError(f"worker {self.worker} names part {part} of {len(self.parts)}")
+            has = f"has {len(self.parts)} parts" if self.parts else "is undivided"
+            raise ProtocolError(f"worker {self.worker} names part {part}, and the vector {has}")
         return self.parts[part]
 
     def _in_spans(self) -> InSpans:

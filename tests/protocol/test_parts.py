@@ -316,11 +316,11 @@ def test_a_part_that_is_not_there_and_vectors_without_parts_are_told() -> None:
     replica = Replica(0, Delta(torch.zeros(4), torch.zeros(4), torch.zeros(4)), parts=2)
     replica.granted = replica.steps = 1
     replica.trained(0.0, 0.0)
-    with pytest.raises(ProtocolError, match="names part 2 of 2"):
+    with pytest.raises(ProtocolError, match="names part 2, and the vector has 2 parts"):
         replica.measure(2)
     with pytest.raises(ProtocolError, match="Delta has no updates of single parts; use Anchored"):
         replica.measure(1)
-    with pytest.raises(ProtocolError, match="names part 0 of 0"):
+    with pytest.raises(ProtocolError, match="names part 0, and the vector is undivided"):
         Replica(0).merge(0, own=0.0, center=1.0)
 
 

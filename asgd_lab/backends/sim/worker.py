@@ -6,6 +6,8 @@ start of its next minibatches) are arithmetic, and only steps with shared resour
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from asgd_lab.backends.build import Worker
 from asgd_lab.backends.sim.accounts import COMPUTE, DOWN, IDLE, Account
 from asgd_lab.backends.sim.clock import Alarm, Timer
@@ -18,6 +20,17 @@ from asgd_lab.hardware.step_times import StepTimes
 from asgd_lab.protocol.effects import FETCH, Train, exchange_of
 from asgd_lab.protocol.messages import ALL, NO_PART, NOWHERE, Ack, FetchRequest, Grant, Leave, PushRequest, Stop
 from asgd_lab.tasks.base import Learner
+
+
+class Exchanges(dict[int, Exchange]):
+    """Exchanges by their number in the client; that of a lease alone is made when a program first asks for one."""
+
+    def __init__(self, lease: Callable[[], Fetch]) -> None:
+        self._lease = lease
+
+    def __missing__(self, which: int) -> Exchange:
+        self[which] = made = self._lease()
+        return made
 
 
 class SimWorker(Alarm):
@@ -68,13 +81,11 @@ class SimWorker(Alarm):
         self._records, self._stops = self.rows.any, world.stops
         self._looks_at_fetches = self.replica.vectors is not None or self._records
 
-    def _made(self, depth: int) -> dict[int, Exchange]:
-        """The exchanges of the vector, or those of its parts and of a lease alone."""
+    def _made(self, depth: int) -> Exchanges:
+        """The exchanges of the vector, or those of its parts."""
         machine, served = self.world.machine, self.world.served
         parts = [(part, place.size_bytes) for part, place in enumerate(self.replica.parts)]
-        found: dict[int, Exchange] = {}
-        if parts:
-            found[exchange_of(True, NO_PART)] = Fetch(self, machine, served.fetch, NO_PART)
+        found = Exchanges(lambda: Fetch(self, machine, served.fetch, NO_PART))
         fetches: list[Fetch] = []
         pushes: list[list[Push]] = []  # of each part, by buffer
         for part, size_bytes in parts or [(ALL, 0)]:

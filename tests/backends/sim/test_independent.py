@@ -8,6 +8,7 @@ import pytest
 
 from asgd_lab.backends.build import build_algorithm, build_budget, build_task
 from asgd_lab.backends.inline import Inline, Observer
+from asgd_lab.errors import ProtocolError
 from asgd_lab.protocol.client import Step
 from asgd_lab.protocol.effects import Train
 from asgd_lab.protocol.messages import Ack, Answer
@@ -36,6 +37,7 @@ RHYTHMS: dict[str, dict[str, Any]] = {
     "encoded": {"name": "asgd", "n_sync": 2, "codec": SPARSE},
     "keeps": {"name": "tests.backends.for_each_part:Keeps", "n_sync": 2, "k": 2, "rule": ["add"]},
     "drops": {"name": "tests.backends.for_each_part:Drops", "n_sync": 2, "limit": 3},
+    "leases": {"name": "tests.backends.for_each_part:Leases", "n_sync": 2},
     "stops": {"name": "tests.backends.for_each_part:Stops", "n_fetch": 8, "n_push": 3, "patience": 1},
 }  # fmt: skip
 
@@ -159,3 +161,21 @@ def test_workers_that_crash_between_the_parts_of_a_push_cost_no_minibatch(rhythm
     assert found.simulation.server.minibatches == 101
     assert found.outcome.facts["faults"]["crashes"] > 0
     pushes_end_once_in_each_part(found)
+
+
+def test_a_lease_alone_needs_no_parts() -> None:
+    """In the order of a run without a clock: two requests in place of one, and the parameters of asgd."""
+    said = scenario(QUADRATIC, RHYTHMS["leases"], 3, {"minibatches": 101}, {"compute": LOGNORMAL})
+    other = said.model_copy(update={"algorithm": stated({"name": "asgd", "n_sync": 2}).algorithm})
+    found, plain = attempt(said), attempt(other)
+    assert found.simulation.server.minibatches == 101
+    assert found.outcome.params is not None
+    assert plain.outcome.params is not None
+    assert found.outcome.params.tolist() == plain.outcome.params.tolist()
+
+
+def test_a_part_that_is_not_there_is_told() -> None:
+    algorithm = {"name": "tests.backends.for_each_part:NamesAPart", "n_sync": 2}
+    lab = Turns(scenario(QUADRATIC, algorithm, 1, {"minibatches": 10}, {"compute": LOGNORMAL})).lab
+    with pytest.raises(ProtocolError, match="worker 0 names part 0, and the vector is undivided"):
+        lab.run()
