@@ -27,21 +27,16 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from IPython.display import Image, display
+from IPython.display import display
 
 import asgd_lab
-from asgd_lab.figures import style
-from asgd_lab.figures.speedup import speedup_figure
-from asgd_lab.prediction import compare, write
-from asgd_lab.scenario import Document
 
 torch.set_num_threads(1)
 pd.set_option("display.precision", 3, "display.width", 120)
-SCENARIOS = Path(asgd_lab.__file__).parents[1] / "scenarios"
 
 # %% tags=["parameters"]
 COMPARED = None  # the directory that `asgd-lab compare ... --out DIR` wrote, such as "runs/demo"; None: measure here
-SCENARIO = "does-the-server-saturate.yaml"
+SCENARIO = "does-the-server-saturate"
 OVERRIDES = {"budget.seconds": 2, "algorithm.n_sync": 10}
 REPEATS = 3
 
@@ -60,16 +55,15 @@ REPEATS = 3
 # %%
 out = Path(tempfile.mkdtemp(prefix="asgd-lab-"))
 if COMPARED is None:
-    rows = compare([Document.read(SCENARIOS / SCENARIO)], OVERRIDES, out / "runs", REPEATS, print)
-    table = pd.DataFrame(rows)
-    write(table, out)
+    compared = asgd_lab.compare(SCENARIO, OVERRIDES, out=out / "runs", repeats=REPEATS, say=print)
 else:
-    table = pd.read_parquet(Path(COMPARED) / "compare.parquet")
+    compared = asgd_lab.Comparison.open(COMPARED)
+table = compared.frame
 columns = ["group", "n_sync", "workers", "predicted", "measured_mean", "measured_low", "measured_high", "error"]
 table[[*columns, "saturated", "overruns", "valid"]]
 
 # %%
-Image(str(style.save(speedup_figure(table), out / "speedup")[0]))
+compared.plot.speedup()
 
 # %% [markdown]
 # Read the left panel first: the lines were there before the markers. The middle one shows the same points without the

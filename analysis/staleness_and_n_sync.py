@@ -30,7 +30,6 @@ import torch
 from IPython.display import Image, display
 
 import asgd_lab
-from asgd_lab.backends.run import execute
 from asgd_lab.figures import style
 from asgd_lab.figures.curves import staleness_histogram
 from asgd_lab.record import tables
@@ -39,7 +38,6 @@ from asgd_lab.scenario import Document
 
 torch.set_num_threads(1)
 pd.set_option("display.precision", 3, "display.width", 120)
-SCENARIOS = Path(asgd_lab.__file__).parents[1] / "scenarios"
 
 # %% tags=["parameters"]
 SEEDS = (0, 1, 2)
@@ -56,9 +54,8 @@ out = Path(tempfile.mkdtemp(prefix="asgd-lab-"))
 def run(scenario: str, **changes: Any) -> tuple[dict[str, Any], Path]:
     """The summary and the directory of one run; changes are scenario keys with __ for the dot."""
     overrides = {key.replace("__", "."): value for key, value in changes.items()}
-    (point,) = Document.read(SCENARIOS / scenario).points(overrides)
-    path = out / file_name(f"{scenario} {overrides}")
-    return execute(point.scenario, path), path
+    found = asgd_lab.run(scenario, overrides, out=out / file_name(f"{scenario} {overrides}"))
+    return found.summary, found.path
 
 
 # %% [markdown]
@@ -84,7 +81,7 @@ for kind in kinds:
         counts, means = [], []
         for seed in SEEDS:
             changes = {"hardware__compute__distribution": kind, "workers": workers, "seed": seed}
-            summary, last[kind, workers] = run("how-stale.yaml", budget__updates=UPDATES, **changes)
+            summary, last[kind, workers] = run("how-stale", budget__updates=UPDATES, **changes)
             counts.append(pd.Series(summary["staleness"]["histogram"], dtype=float))
             means.append(summary["staleness"]["mean"])
         total = pd.concat(counts, axis=1).fillna(0).sum(axis=1)
@@ -144,7 +141,7 @@ Image(str(style.save(fig, out / "geometric")[0]))
 rows = []
 for latency_s in (0.0, 0.001, 0.005):
     changes = {"hardware__link__latency_s": latency_s, "hardware__compute__distribution": "lognormal"}
-    summary, _ = run("how-stale.yaml", budget__updates=UPDATES, workers=M, **changes)
+    summary, _ = run("how-stale", budget__updates=UPDATES, workers=M, **changes)
     round_s = M * summary["makespan_s"] / summary["updates"]
     law = (M - 1) * (1 - 2 * latency_s / round_s)
     rows.append({"latency_s": latency_s, "round_s": round_s, "mean": summary["staleness"]["mean"], "law": law})
@@ -167,7 +164,7 @@ pd.DataFrame(rows)
 # start as regular as the rest.
 
 # %%
-(point,) = Document.read(SCENARIOS / "how-much-n_sync.yaml").points({"algorithm.n_sync": 1})
+(point,) = Document.read("how-much-n_sync").points({"algorithm.n_sync": 1})
 config = point.scenario
 task, hardware, M = config.task, config.hardware, config.workers
 curvature, lr = np.array(task.curvature), task.optimizer.options["lr"]
@@ -203,7 +200,7 @@ def reached(path: Path) -> tuple[float, float, float]:
 rows = []
 for n in N_SYNC:
     for seed in SEEDS:
-        summary, path = run("how-much-n_sync.yaml", algorithm__n_sync=n, seed=seed, budget__seconds=SECONDS)
+        summary, path = run("how-much-n_sync", algorithm__n_sync=n, seed=seed, budget__seconds=SECONDS)
         seconds, minibatches, window = reached(path)
         rows.append(
             {

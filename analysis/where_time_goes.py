@@ -29,7 +29,6 @@ import torch
 from IPython.display import Image, display
 
 import asgd_lab
-from asgd_lab.backends.run import execute
 from asgd_lab.figures import style
 from asgd_lab.figures.timeline import timeline, timelines
 from asgd_lab.figures.where_time_goes import over_time, time_shares
@@ -38,7 +37,6 @@ from asgd_lab.scenario import Document
 
 torch.set_num_threads(1)
 pd.set_option("display.precision", 3, "display.width", 120)
-SCENARIOS = Path(asgd_lab.__file__).parents[1] / "scenarios"
 
 # %% tags=["parameters"]
 WORKERS = (8, 32)
@@ -55,9 +53,8 @@ figures = Path(FIGURES or out)
 def run(scenario: str, **changes: Any) -> tuple[dict[str, Any], Path]:
     """The summary and the directory of one run; changes are scenario keys with __ for the dot."""
     overrides = {key.replace("__", "."): value for key, value in changes.items()} | {"budget.updates": UPDATES}
-    (point,) = Document.read(SCENARIOS / scenario).points(overrides)
-    path = out / file_name(f"{scenario} {overrides}")
-    return execute(point.scenario, path), path
+    found = asgd_lab.run(scenario, overrides, out=out / file_name(f"{scenario} {overrides}"))
+    return found.summary, found.path
 
 
 def shares(summary: dict[str, Any]) -> dict[str, float]:
@@ -83,7 +80,7 @@ for label, preset in MACHINES.items():
     for workers in WORKERS:
         changes = {"hardware__preset": preset, "workers": workers}
         panels[f"{workers} workers, {label}"] = {
-            n_sync: run("where-does-time-go.yaml", algorithm__n_sync=n_sync, **changes)[1] for n_sync in N_SYNC
+            n_sync: run("where-does-time-go", algorithm__n_sync=n_sync, **changes)[1] for n_sync in N_SYNC
         }
 Image(str(style.save(time_shares(panels), figures / "where-time-goes")[0]))
 
@@ -95,7 +92,7 @@ Image(str(style.save(time_shares(panels), figures / "where-time-goes")[0]))
 # network card, which they share.
 
 # %%
-(point,) = Document.read(SCENARIOS / "where-does-time-go.yaml").points({"algorithm.n_sync": 1, "workers": 1})
+(point,) = Document.read("where-does-time-go").points({"algorithm.n_sync": 1, "workers": 1})
 machine, size = point.scenario.hardware, point.scenario.task.size_bytes
 calculated = {
     "compute": machine.compute.step_s,
@@ -105,7 +102,7 @@ calculated = {
 }
 rows = {"calculated, 1 worker": {name: seconds / sum(calculated.values()) for name, seconds in calculated.items()}}
 for workers in (1, *WORKERS):
-    summary, path = run("where-does-time-go.yaml", workers=workers, algorithm__n_sync=1, record="all")
+    summary, path = run("where-does-time-go", workers=workers, algorithm__n_sync=1, record="all")
     rows[f"simulated, {workers} workers"] = shares(summary)
 display(pd.DataFrame(rows).T[list(calculated)])
 Image(str(style.save(over_time(path), figures / "over-time")[0]))
@@ -116,7 +113,7 @@ Image(str(style.save(over_time(path), figures / "over-time")[0]))
 # ui.perfetto.dev.
 
 # %%
-summary, path = run("where-does-time-go.yaml", workers=WORKERS[0], algorithm__n_sync=1, record="all", seed=1)
+summary, path = run("where-does-time-go", workers=WORKERS[0], algorithm__n_sync=1, record="all", seed=1)
 Image(str(style.save(timeline(path, 5.0, 8.0), figures / "timeline")[0]))
 
 # %% [markdown]
@@ -133,7 +130,7 @@ for step_s in STEPS_S:
     row = {"step_s": step_s}
     for fetch_s in (0.0, 0.01):
         changes = {"hardware__server__fetch_s": fetch_s, "hardware__compute__step_s": step_s}
-        summary, _ = run("can-a-slower-server-be-faster.yaml", **changes)
+        summary, _ = run("can-a-slower-server-be-faster", **changes)
         busy = {resource["name"]: resource["utilisation"] for resource in summary["resources"]}
         own_s = N * step_s + 2 * T + S + fetch_s
         row |= {
@@ -155,7 +152,7 @@ pd.DataFrame(rows).set_index("step_s")
 pair = {}
 for fetch_s, label in ((0.0, "A fetch is answered at once"), (0.01, "A fetch takes the server 10 ms")):
     changes = {"hardware__server__fetch_s": fetch_s, "hardware__compute__step_s": 0.02, "record": "all"}
-    pair[label] = run("can-a-slower-server-be-faster.yaml", **changes)[1]
+    pair[label] = run("can-a-slower-server-be-faster", **changes)[1]
 Image(str(style.save(timelines(pair, 20.0, 21.2), figures / "slower-server")[0]))
 
 # %% [markdown]

@@ -16,7 +16,7 @@ ANALYSIS = Path(__file__).parents[1] / "analysis"
 SMALL = {
     "simulated_against_measured": """
 COMPARED = None
-SCENARIO = "does-the-server-saturate.yaml"
+SCENARIO = "does-the-server-saturate"
 OVERRIDES = {"budget.seconds": 0.5, "algorithm.n_sync": 2}
 REPEATS = 2
 """,
