@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from rich.box import HEAVY_HEAD
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -89,7 +90,10 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """Names with descriptions: one line each if they fit, else the descriptions are folded."""
+    """Names with descriptions: one line each if they fit, else the descriptions are folded, beside or below names.
+
+    A name is not folded, so that it can be copied.
+    """
 
     title: str
     described: Mapping[str, str]
@@ -100,6 +104,11 @@ class Described:
         if all(widest + 2 + cell_len(words) <= options.max_width for words in self.described.values()):
             for name, words in self.described.items():
                 yield Text(f"{name}{' ' * (widest + 2 - cell_len(name))}{words}")
+            return
+        if 2 * widest > options.max_width:
+            for name, words in self.described.items():
+                yield Text(name)
+                yield Padding(Text(words), (0, 0, 0, 2))
             return
         yield Pairs([(Text(name), words) for name, words in self.described.items()])
 

@@ -282,7 +282,7 @@ NAMES = [
         "misspelt data set",
         3,
         "task.dataset",
-        "'digits', 'mnist', 'kmnist', 'fashion-mnist', ",
+        "'digits', 'fashion-mnist', 'mnist', 'kmnist', ",
         "or package.module:factory; got 'fashion_mnist'; did you mean 'fashion-mnist'?",
         task="task: {name: classification, dataset: fashion_mnist}",
     ),
