@@ -93,6 +93,12 @@ def test_a_page_does_what_it_says(path: Path, folder: Path) -> None:
     assert folder == Path.cwd()
 
 
+def test_the_tutorial_has_readmes_scenario_and_its_output() -> None:
+    examples, readme = ROOT / "docs" / "examples", (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in ("first.yaml", "first.txt"):
+        assert (examples / name).read_text(encoding="utf-8") in readme
+
+
 def test_every_example_is_shown_on_a_page() -> None:
     text = "".join(path.read_text(encoding="utf-8") for path in PAGES)
     for path in sorted((ROOT / "docs" / "examples").iterdir()):
