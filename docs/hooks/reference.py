@@ -10,8 +10,8 @@ import typer
 from markdown.extensions.toc import slugify
 
 from asgd_lab.catalogue import CATALOGUE
-from asgd_lab.cli import app
 from asgd_lab.scenario import json_schema, presets
+from tests.cli.harness import app
 
 _titles: dict[str, str] = {}  # of the sections, by the schema's definitions
 MODELS = "`asgd-lab list models` adds all models of torchvision."

@@ -99,6 +99,16 @@ def test_the_tutorial_has_readmes_scenario_and_its_output() -> None:
         assert (examples / name).read_text(encoding="utf-8") in readme
 
 
+def test_readmes_sentences_are_about_its_output() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = {workers: re.search(rf"│ workers={workers} .*", readme) for workers in (1, 8)}
+    one, eight = ([cell.strip(" %") for cell in row[0].split("│")[2:-1]] for row in rows.values() if row)
+    speedup, _, _, _, staleness, busy, _, error = (float(each.replace(",", "")) for each in eight[:8])
+    assert f"are {speedup:.1f} times as fast as one: they compute {busy:.0f}% of the time" in readme
+    assert f"are {staleness:.1f} versions old" in readme
+    assert 1.7 < error / float(one[7]) < 2
+
+
 def test_every_example_is_shown_on_a_page() -> None:
     text = "".join(path.read_text(encoding="utf-8") for path in PAGES)
     for path in sorted((ROOT / "docs" / "examples").iterdir()):

@@ -137,7 +137,7 @@ def test_every_key_of_the_schema_is_in_the_reference(site: Path) -> None:
 def test_every_command_and_option_is_in_the_reference(site: Path) -> None:
     import typer
 
-    from asgd_lab.cli import app
+    from tests.cli.harness import app
 
     text = (site / "reference" / "commands.html").read_text(encoding="utf-8")
     for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
