@@ -13,6 +13,7 @@ from asgd_lab.algorithms import Asgd
 from asgd_lab.algorithms.rules import Momentum, Scale
 from asgd_lab.protocol import rules
 
+from ..whole import sample
 from .cells import executed
 from .scenarios import BOWL, on
 
@@ -66,7 +67,7 @@ def algorithms() -> dict[str, tuple[Any, Any]]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", algorithms())
+@pytest.mark.parametrize("case", sample(algorithms(), 5))
 def test_an_algorithm_of_objects_has_the_bits_of_the_one_with_keys(tmp_path: Path, case: str) -> None:
     made, keys = algorithms()[case]
     run = asgd_lab.run(on("inline"), {"algorithm": made}, out=tmp_path / "made")

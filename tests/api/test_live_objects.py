@@ -117,9 +117,9 @@ def refused(*arguments: str | Path) -> str:
 
 CASES = [
     *(("inline", kind) for kind in KINDS),
-    *sample([("sim", kind) for kind in KINDS if kind != "backend"], 5),
-    *(("batched", kind) for kind in ("model factory", "data")),
-    *(("process", kind) for kind in ("all at once", "task of the registry")),
+    *sample([("sim", kind) for kind in KINDS if kind != "backend"], 3),
+    ("batched", "data"),
+    ("process", "all at once"),
 ]  # of the own task there is another test
 
 
