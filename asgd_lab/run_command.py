@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from asgd_lab import display, progress_display
+from asgd_lab import display, progress_display, sweep_figure
 from asgd_lab.backends.outcome import Watch
-from asgd_lab.errors import RunFailed
+from asgd_lab.errors import RunFailed, ScenarioError, refusal
 from asgd_lab.request import Request
 from asgd_lab.run_points import Finished, Listener, Place, Summary, run_points
 from asgd_lab.scenario import warnings
@@ -73,6 +73,7 @@ class _Shown(Listener):
         """Show the results; return a line for each failure."""
         if not found.places[0].point.name:
             self.console.print(display.result(next(iter(found.summaries.values()))))
+            self._draw(found)
             return []
         for table in results(found.groups):
             self.console.print(table)
@@ -81,4 +82,16 @@ class _Shown(Listener):
         failures = [f"{name}: {failure}" for name, failure in found.failures.items()]
         if found.unwritten is not None:
             failures.append(f"the table of the sweep could not be written: {found.unwritten}")
+        self._draw(found)
         return failures
+
+    def _draw(self, found: Finished) -> None:
+        """Draw the figure that answers the scenario's question; a line where it cannot be drawn."""
+        scenario, groups = found.places[0].point.scenario, found.groups
+        try:
+            for path in sweep_figure.draw(scenario, groups, found.folder) if groups else ():
+                display.say(self.console, f"wrote {path}")
+        except ScenarioError as error:
+            display.say(self.console, str(error))
+        except OSError as error:
+            self.warned([f"the figure could not be written: {refusal(error)}"])

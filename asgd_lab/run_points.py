@@ -116,7 +116,8 @@ class Finished:
     @property
     def groups(self) -> list[Group]:
         """The finished points of a sweep, grouped with their replications."""
-        return sweep_tables.groups([place.point for place in self.places], self.summaries)
+        paths = {place.point.name: place.path for place in self.places}
+        return sweep_tables.groups([place.point for place in self.places], self.summaries, paths)
 
 
 def run_points(

@@ -42,6 +42,7 @@ class Group:
     name: str
     values: dict[str, Any]
     runs: dict[int, dict[str, float]] = field(default_factory=dict)
+    paths: dict[int, Path] = field(default_factory=dict)  # of the runs' directories
 
     def means(self) -> dict[str, Estimate]:
         """The estimates of every metric that all its runs have."""
@@ -62,7 +63,9 @@ class Group:
         return [metric for metric in first if all(metric in other for other in others)]
 
 
-def groups(points: Iterable[Point], summaries: Mapping[str, Mapping[str, Any]]) -> list[Group]:
+def groups(
+    points: Iterable[Point], summaries: Mapping[str, Mapping[str, Any]], paths: Mapping[str, Path] | None = None
+) -> list[Group]:
     """The points with a summary (by name), grouped with their replications, in the order of the sweep."""
     found: dict[str, Group] = {}
     for point in points:
@@ -71,6 +74,8 @@ def groups(points: Iterable[Point], summaries: Mapping[str, Mapping[str, Any]]) 
             name = brief(values) or point.scenario.name
             group = found.setdefault(name, Group(name, values))
             summary = summaries[point.name]
+            if paths is not None:
+                group.paths[point.scenario.seed] = paths[point.name]
             group.runs[point.scenario.seed] = metrics(summary) | _to_target(point.scenario, summary)
     _add_speedups(list(found.values()))
     return list(found.values())
@@ -122,9 +127,9 @@ def write(found: Sequence[Group], folder: Path) -> list[Path]:
         "sweep-differences.csv": _table([(group, group.against(found[0])) for group in found[1:]], "difference"),
     }
     written = []
-    for name, table in tables.items():
-        if len(table):
-            atomic_files.write(folder / name, table.to_csv(index=False).encode())
+    for name, each in tables.items():
+        if len(each):
+            atomic_files.write(folder / name, each.to_csv(index=False).encode())
             written.append(folder / name)
     return written
 
@@ -149,6 +154,11 @@ def _table(found: Sequence[tuple[Group, Mapping[str, Estimate]]], what: str) -> 
             for metric, each in estimates.items()
         ]
     )
+
+
+def label(values: Mapping[str, Any]) -> str:
+    """Swept values as a label: the last part of each key and its value."""
+    return brief({key.rpartition(".")[2]: value for key, value in values.items()}).removeprefix("=")
 
 
 def cell(value: Any) -> Any:

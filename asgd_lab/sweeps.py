@@ -110,6 +110,13 @@ class SweepPlots:
 
     _sweep: Sweep
 
+    def answer(self, figure: str | None = None) -> Figure:
+        """The figure that answers the scenario's question: the one of its key `figure`, or the one of that name."""
+        from asgd_lab import sweep_figure
+
+        finished = self._sweep._finished
+        return sweep_figure.figure(finished.places[0].point.scenario, finished.groups, figure)
+
     def curves(
         self, metric: str = "error", split: str = "test", x: Literal["minibatches", "time_s"] = "minibatches"
     ) -> Figure:

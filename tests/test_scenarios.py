@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from asgd_lab import sweep_figure, sweep_tables
 from asgd_lab.backends.run import execute
 from asgd_lab.record import tables
 from asgd_lab.record.run import file_name
@@ -49,21 +50,33 @@ def test_a_scenario_is_valid_named_like_its_file_and_explained(name: str) -> Non
     assert re.search(rf"asgd-lab (run|compare) {name}\b", text)
 
 
-@pytest.mark.parametrize("name", SIMULATED)
-def test_every_point_of_a_simulated_scenario_runs(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_every_point_of_a_scenario_runs_and_its_figure_is_drawn(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Simulated, for some minibatches; points of real processes have a test of their own."""
+    monkeypatch.syspath_prepend(str(FILES[0].parent))  # for the code of bring-your-own
     small: dict[str, Any] = {"budget": {"minibatches": MINIBATCHES}}
     scenario = points(name)[0].scenario
-    if scenario.task.name == "classification":
+    if name not in SIMULATED:
+        small |= {"backend": "sim", "hardware.compute": {"step_s": 0.01}}
+    if name == "ilsvrc-2012":  # nothing but its figure is tried without its images
+        small |= {"task": {"name": "classification", "dataset": "digits"}, "algorithm.n_sync": 10}
+    elif scenario.task.name == "classification" and ":" not in scenario.task.dataset:  # type: ignore[attr-defined]
         small |= {"task.dataset": "digits"}
-    if scenario.task.name == "text":
-        small |= {"task.corpus_bytes": 20_000, "task.context": 8}
     if scenario.evaluate is not None:
         small |= {"evaluate.every_minibatches": MINIBATCHES}
+    summaries, paths = {}, {}
     for point in points(name, small):
-        summary = execute(point.scenario, tmp_path / file_name(point.name or "point"))
+        paths[point.name] = tmp_path / file_name(point.name or "point")
+        summary = summaries[point.name] = execute(point.scenario, paths[point.name])
         assert summary["status"] == "done"
         assert summary["minibatches"] == MINIBATCHES
         assert bool(summary["final"]) == (scenario.task.name != "timing")
+    assert scenario.figure not in (None, "none")
+    drawn = sweep_figure.draw(scenario, sweep_tables.groups(points(name, small), summaries, paths), tmp_path)
+    assert [path.name for path in drawn] == [f"{scenario.figure}.png", f"{scenario.figure}.pdf"]
+    assert all(path.stat().st_size > 5_000 for path in drawn)
 
 
 @pytest.mark.xdist_group("process")

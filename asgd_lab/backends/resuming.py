@@ -28,7 +28,7 @@ def how_far(path: Path, scenario: Scenario) -> Literal["nothing", "unfinished", 
         return "unfinished"
     recorded = anchored(Document.read(file).scenario())
     there, here = read_manifest(path).get("inputs") or {} if state != "claimed" else {}, inputs(scenario)
-    difference = first_difference(recorded, scenario, moved(there, here))
+    difference = first_difference(recorded, scenario, ("figure", *moved(there, here)))
     if difference is not None:
         raise ScenarioError(
             f"--resume: {path} holds a run of another scenario: {difference.key} is {difference.one} there and "

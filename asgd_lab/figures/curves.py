@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +16,14 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from asgd_lab.errors import ScenarioError
+from asgd_lab.errors import ScenarioError, shortened
 from asgd_lab.figures import style
 from asgd_lab.record import tables
 from asgd_lab.record.run import read_summary
 
+_MOST_PANELS = 4
+_SHOWN_PUSHES = 0.98  # of a histogram: the tail beyond is off the axis
+_WIDE_RANGE = 30.0
 _X_LABELS = {"minibatches": "minibatches (all workers)", "time_s": "time (s)"}
 
 
@@ -46,6 +50,118 @@ def error_curves(
         handles = [Line2D([], [], color=color, label=label) for label, color in zip(curves, colors, strict=True)]
         handles += _whose(pd.concat(curves.values())["parameters"])
         fig.legend(handles=handles, loc="outside lower center", ncols=2)
+    return fig
+
+
+def learning_curves(runs: Mapping[Any, Sequence[Path]], title: str | None = None) -> Figure:
+    """The held-out error, else the loss, of the server's parameters over minibatches and over time; a colour a label.
+
+    A label has one run, or replications: their mean and range. The mean and the range of the replicas are drawn thin
+    where they were evaluated in a single run. `title` is the swept key whose values are the labels. ScenarioError if
+    the runs have no evaluation in common, or one each, which are no curves.
+    """
+    tabled = {label: [tables.read(path, "evals") for path in paths] for label, paths in runs.items()}
+    split, metric = _common_metric([rows for each in tabled.values() for rows in each])
+    chosen = {
+        label: [rows[(rows["metric"] == metric) & (rows["split"] == split)] for rows in each]
+        for label, each in tabled.items()
+    }
+    if all(rows.groupby("parameters").size().max() < 2 for each in chosen.values() for rows in each):
+        raise ScenarioError("a curve needs several evaluations during the run; give evaluate")
+    with style.look():
+        labels = [style.value(label) for label in chosen]
+        across = 1 if max(map(len, labels)) > 44 else 2 if max(map(len, labels)) > 16 else 4
+        legend_in = 0.17 * -(-(len(labels) + 2) // across)
+        fig, panels = style.panels(style.PAGE_IN, 2.6 + legend_in, columns=2)
+        for axes, x in zip(panels, _X_LABELS, strict=True):
+            for rows, color in zip(chosen.values(), style.series(list(chosen)), strict=True):
+                if len(rows) == 1:
+                    _curve(axes, rows[0], x, color)
+                else:
+                    _mean_curve(axes, rows, x, color)
+            _value_axis(axes, metric)
+            axes.set_xlabel(_X_LABELS[x])
+        panels[0].set_ylabel(f"{split} {metric}")
+        panels[0].set_title(_curves_title({label: pd.concat(rows) for label, rows in chosen.items()}, metric, split))
+        panels[1].set_title("The same over the run's clock")
+        handles = [
+            Line2D([], [], color=color, label=shortened(label, 90))
+            for label, color in zip(labels, style.series(list(chosen)), strict=True)
+        ]
+        whose = _whose(pd.concat([rows for each in chosen.values() for rows in each])["parameters"])
+        handles += whose if len(whose) > 1 else []  # the server's alone need no name
+        named = None if title is None else style.labelled(title)
+        fig.legend(handles=handles, loc="outside lower center", ncols=across, title=named)
+    return fig
+
+
+def _common_metric(evals: Sequence[pd.DataFrame]) -> tuple[str, str]:
+    """The split and the metric to draw: test before other splits, error before loss before others."""
+    pairs = [{*zip(rows["split"], rows["metric"], strict=True)} for rows in evals]
+    common = set.intersection(*pairs)
+    if not common:
+        raise ScenarioError("the runs have no evaluation of a metric in common")
+    return min(common, key=lambda pair: (pair[0] != "test", pair[1] != "error", pair[1] != "loss", pair))
+
+
+def _mean_curve(axes: Axes, runs: Sequence[pd.DataFrame], x: str, color: style.Color) -> None:
+    """The mean and the range of the nth evaluations of several runs; a run that ended earlier ends all."""
+    servers = [rows[rows["parameters"] == "server"].sort_values(x) for rows in runs]
+    shortest = min(map(len, servers))
+    at, values = (np.stack([rows[name].to_numpy()[:shortest] for rows in servers]) for name in (x, "value"))
+    axes.plot(at.mean(0), values.mean(0), color=color, linewidth=1.4)
+    axes.fill_between(at.mean(0), values.min(0), values.max(0), color=color, alpha=0.2, linewidth=0)
+
+
+def _value_axis(axes: Axes, metric: str) -> None:
+    """Errors in percent from 0; other metrics on a logarithmic axis where they span a wide range."""
+    if metric == "error":
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+        axes.set_ylim(bottom=0)
+        return
+    values = np.concatenate([np.asarray(line.get_ydata(), dtype=np.float64) for line in axes.lines])
+    values = values[np.isfinite(values)]
+    if len(values) and values.min() > 0 and values.max() > _WIDE_RANGE * values.min():
+        axes.set_yscale("log")
+
+
+def staleness_histograms(panels: Mapping[str, Mapping[str, Sequence[Path]]]) -> Figure:
+    """Shares of applied pushes by staleness: a panel a label, a colour a second label; replications count together."""
+    shown = dict(list(panels.items())[:_MOST_PANELS])
+    lines = [*dict.fromkeys(line for panel in shown.values() for line in panel)]
+    colors = dict(zip(lines, style.series(lines), strict=True))
+    with style.look():
+        width_in = style.COLUMN_IN if len(shown) == 1 else style.PAGE_IN
+        across = 2 if width_in == style.COLUMN_IN else 4
+        fig, axes = style.panels(width_in, 2.4 + 0.17 * -(-(len(lines) + 1) // across), columns=len(shown))
+        for (label, runs), each in zip(shown.items(), axes, strict=True):
+            means, most, last = [], 1, 0
+            for line, paths in runs.items():
+                counts = Counter[int]()
+                for path in paths:
+                    histogram = read_summary(path)["staleness"]["histogram"]
+                    counts.update({int(staleness): count for staleness, count in histogram.items()})
+                if counts:
+                    shares, edges = _shares({str(staleness): count for staleness, count in counts.items()})
+                    mean = float(np.average(list(counts), weights=list(counts.values())))
+                    each.stairs(shares, edges, color=colors[line], linewidth=1.3)
+                    each.axvline(mean, color=colors[line], linestyle="--", linewidth=0.8)
+                    means.append(mean)
+                    most = max(most, int(np.searchsorted(np.cumsum(shares), _SHOWN_PUSHES)))
+                    last = max(last, len(shares) - 1)
+            low, high = (f"{value:.1f}" for value in (min(means, default=0.0), max(means, default=0.0)))
+            said = f"mean {low}" if low == high else f"means {low} to {high}"
+            each.set_title(f"{label}\n{said}" if label else said)
+            cut = f", up to {last}" if last > most else ""
+            each.set(xlabel=f"staleness (versions{cut})", xlim=(-0.8, most + 0.8), ylim=(0, None))
+            each.xaxis.set_major_locator(MaxNLocator(integer=True))
+            each.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+        axes[0].set_ylabel("share of pushes")
+        handles = [Line2D([], [], color=color, label=shortened(line, 60)) for line, color in colors.items()]
+        handles.append(Line2D([], [], color="0.3", linestyle="--", linewidth=0.8, label="mean"))
+        fig.legend(handles=handles, loc="outside lower center", ncols=across)
+        if len(shown) < len(panels):
+            fig.suptitle(f"The first {len(shown)} of {len(panels)}")
     return fig
 
 

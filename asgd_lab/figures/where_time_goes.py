@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import PercentFormatter
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.figures import style
@@ -20,7 +19,7 @@ from asgd_lab.record.run import read_summary
 
 SHOWN_RESOURCES = 5
 _SEEN_FROM = 0.002  # of a worker's time
-_WIDTH_OF_A_LETTER, _HEIGHT_OF_A_NAME = 0.018, 0.07  # of a panel
+_WRITTEN_FROM, _MOST_WRITTEN = 0.09, 8  # a share with its number; bars of a panel whose numbers have room
 _COLORS = style.palette(10)
 COLORS: dict[str, Any] = {
     "compute": _COLORS[0],
@@ -28,44 +27,52 @@ COLORS: dict[str, Any] = {
     "client": _COLORS[5],
     "staging": _COLORS[9],
     "link": _COLORS[1],
-    "queue": _COLORS[3],
+    "queue": "#882255",
     "gate": _COLORS[4],
     "down": "0.25",
     "idle": "0.85",
 }
-_DARK = ("compute", "client", "queue", "gate", "down")
+MEANINGS = {
+    "compute": "computing",
+    "wasted": "computing, wasted",
+    "client": "client's software",
+    "staging": "copies to and from the device",
+    "link": "on the link",
+    "queue": "at the server: waiting, served",
+    "gate": "held back by the algorithm",
+    "down": "crashed",
+    "idle": "idle at the end",
+}
+"""The headings of workers' time in words."""
 
-Floats = npt.NDArray[np.float64]
 
+def time_shares(panels: Mapping[str, Mapping[Any, Path | str | Sequence[Path]]], key: str | None = "n_sync") -> Figure:
+    """The shares of workers' time, a bar a value of the swept `key`, stacked; one panel per label.
 
-def time_shares(panels: Mapping[str, Mapping[int, Path | str]]) -> Figure:
-    """The shares of workers' time over n_sync, stacked; one panel per label, with its runs by n_sync.
-
-    A heading is written into its area if there is room, else into the legend. ScenarioError for a run whose summary has
-    no shares of time.
+    The legend names every heading that is seen, in the order of the bars. Replications count with their mean.
+    ScenarioError for a run whose summary has no shares of time.
     """
     found = {
-        label: {n_sync: _shares(Path(run)) for n_sync, run in sorted(runs.items())} for label, runs in panels.items()
+        label: {value: _mean_shares(paths) for value, paths in sorted(runs.items(), key=lambda item: item[0])}
+        for label, runs in panels.items()
     }
     headings = [name for name in COLORS if _largest(name, found) >= _SEEN_FROM]
     with style.look():
         rows = -(-len(found) // 2)
         fig = style.figure(style.PAGE_IN, 0.3 + 1.9 * rows)
         grid = fig.subplots(rows, min(2, len(found)), squeeze=False, sharey=True)
-        named: set[str] = set()
         for (label, shares), axes in zip(found.items(), grid.flat, strict=False):
-            named |= _stack(axes, shares, headings)
+            _bars(axes, shares, headings)
             computed = [share["compute"] for share in shares.values()]
-            axes.set_title(f"{label}\ncomputing {min(computed):.0%} to {max(computed):.0%} of the time")
+            axes.set_title(f"{label}\ncomputing {_span(computed)} of the time")
         for axes in grid.flat[len(found) :]:
             axes.remove()
         for axes in grid[:, 0]:
-            axes.set_ylabel("workers' time")
+            axes.set_ylabel("share of workers' time")
         for axes in fig.axes[-grid.shape[1] :]:  # the lowest of each column
-            axes.set_xlabel("n_sync (minibatches)")
-        handles = [Patch(color=COLORS[name], label=name) for name in headings if name not in named]
-        if handles:
-            fig.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+            axes.set_xlabel("" if key is None else style.labelled(key))
+        handles = [Patch(color=COLORS[name], label=MEANINGS[name]) for name in reversed(headings)]
+        fig.legend(handles=handles, loc="outside right center")
     return fig
 
 
@@ -93,6 +100,11 @@ def over_time(run_dir: Path | str) -> Figure:
     return fig
 
 
+def _mean_shares(runs: Path | str | Sequence[Path]) -> dict[str, float]:
+    each = [_shares(Path(run)) for run in ([runs] if isinstance(runs, Path | str) else runs)]
+    return {name: float(np.mean([shares[name] for shares in each])) for name in each[0]}
+
+
 def _shares(run_dir: Path) -> dict[str, float]:
     time = read_summary(run_dir).get("time")
     if time is None:
@@ -102,42 +114,32 @@ def _shares(run_dir: Path) -> dict[str, float]:
     return {name: each / total if total else 0.0 for name, each in seconds.items()}
 
 
-def _largest(name: str, found: Mapping[str, Mapping[int, Mapping[str, float]]]) -> float:
+def _largest(name: str, found: Mapping[str, Mapping[Any, Mapping[str, float]]]) -> float:
     return max(share[name] for shares in found.values() for share in shares.values())
 
 
-def _stack(axes: Axes, shares: Mapping[int, Mapping[str, float]], headings: Sequence[str]) -> set[str]:
-    """Draw one panel; return the headings written into it."""
-    n_syncs = np.array(list(shares), dtype=np.float64)
-    layers = np.array([[share[name] for share in shares.values()] for name in headings])
-    axes.stackplot(n_syncs, layers, colors=[COLORS[name] for name in headings], edgecolor="w", linewidth=0.6)
-    axes.set_xscale("log")
-    axes.set(xlim=(n_syncs[0], max(n_syncs[-1], 1.01 * n_syncs[0])), ylim=(0, 1))
-    axes.xaxis.set_major_locator(FixedLocator(list(n_syncs)))
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.xaxis.set_minor_locator(NullLocator())
+def _span(shares: Sequence[float]) -> str:
+    low, high = f"{min(shares):.0%}", f"{max(shares):.0%}"
+    return low if low == high else f"{low} to {high}"
+
+
+def _bars(axes: Axes, shares: Mapping[Any, Mapping[str, float]], headings: Sequence[str]) -> None:
+    """Draw one panel; a share is written into its bar where it has room, in the ink that is easiest to read there."""
+    places, bottom = np.arange(len(shares)), np.zeros(len(shares))
+    for name in headings:
+        heights = np.array([share[name] for share in shares.values()])
+        axes.bar(places, heights, 0.8, bottom, color=COLORS[name], edgecolor="w", linewidth=0.6)
+        for place, height, low in zip(places, heights, bottom, strict=True):
+            if height >= _WRITTEN_FROM and len(shares) <= _MOST_WRITTEN:
+                ink = style.ink(COLORS[name])
+                axes.text(
+                    float(place), low + height / 2, f"{height:.0%}", ha="center", va="center", fontsize=6.5, color=ink
+                )
+        bottom += heights
+    axes.set_xticks(places, labels=[style.wrapped(style.value(value)) for value in shares])
+    axes.set(ylim=(0, 1))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     axes.grid(False)
-    tops = np.cumsum(layers, axis=0)
-    bounds = zip(headings, np.vstack([np.zeros_like(tops[:1]), tops]), tops, strict=False)
-    return {name for name, low, high in bounds if _name(axes, name, n_syncs, low, high)}
-
-
-def _name(axes: Axes, name: str, n_syncs: Floats, low: Floats, high: Floats) -> bool:
-    """Write a heading into the widest spot of its area; return False, without writing, if there is no room."""
-    width = _WIDTH_OF_A_LETTER * (len(name) + 1)
-    ends = np.log(axes.get_xlim())
-    along = np.linspace(0, 1, 101)
-    floor, ceiling = (np.interp(ends[0] + along * np.ptp(ends), np.log(n_syncs), edge) for edge in (low, high))
-    centres = along[(along >= width / 2) & (along <= 1 - width / 2)]
-    under = [np.abs(along - centre) <= width / 2 for centre in centres]
-    bottoms, tops = np.array([floor[one].max() for one in under]), np.array([ceiling[one].min() for one in under])
-    best = int(np.argmax(np.round(tops - bottoms, 2)))
-    if tops[best] - bottoms[best] < _HEIGHT_OF_A_NAME:
-        return False
-    x, y = float(np.exp(ends[0] + centres[best] * np.ptp(ends))), (tops[best] + bottoms[best]) / 2
-    axes.text(x, y, name, ha="center", va="center", fontsize=7, color="w" if name in _DARK else "k")
-    return True
 
 
 def _course(axes: Axes, resource: Mapping[str, Any], key: str) -> None:

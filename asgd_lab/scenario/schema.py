@@ -29,6 +29,8 @@ _EXAMPLE: JsonDict = {
 }
 MOST_SEED = 2**63 - 1
 
+Figure = Literal["speedup", "where_time_goes", "curves", "staleness", "throughput", "final", "to_target", "none"]
+
 
 def _names_a_folder(name: str) -> str:
     if name.startswith(".") or not name.isprintable() or set(name) & set("/\\"):
@@ -74,6 +76,13 @@ class Scenario(Part):
         default={}, examples=[{"algorithm.n_sync": [1, 10, 100], "workers": [1, 2, 4, 8]}]
     )
     """Dotted keys of this scenario, each with a list of values; their product is run, the first key slowest."""
+
+    figure: Figure | None = None
+    """The figure that `run` draws of a sweep; curves, staleness and where_time_goes of a single run too. null: the one
+    that the swept keys suggest; none: no figure. speedup: speed-up and staleness over the workers; where_time_goes: the
+    shares of workers' time, of simulations; curves: evaluations over minibatches and over time; staleness: its
+    histograms; throughput, final and to_target: throughput, the final result, and seconds and minibatches to the target
+    over a swept number."""
 
     @property
     def parts(self) -> int:

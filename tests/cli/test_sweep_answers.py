@@ -93,3 +93,44 @@ def test_no_value_of_the_table_is_cut_at_any_width(width: str, monkeypatch: pyte
     assert all(heading.split()[0] in words for heading in headings.values()), "shown, or told to be left out"
     first = table[(table["metric"] == "seconds_to_target")].iloc[0]
     assert f"{first['mean']:,.3f} ±" in shown, "the most important column is there at any width"
+
+
+# ---------------------------------------------------------------- figures
+
+
+@pytest.mark.parametrize(
+    ("text", "sweep", "figure"),
+    [
+        (TARGET, "{workers: [1, 2]}", "to_target"),
+        (QUADRATIC, "{workers: [1, 2]}", "speedup"),
+        (QUADRATIC + "evaluate: {every_minibatches: 20}\n", "{task.noise: [0.1, 0.2]}", "curves"),
+        (QUADRATIC, "{task.noise: [0.1, 0.2]}", "final"),
+        (QUADRATIC + "figure: staleness\n", "{workers: [1, 2]}", "staleness"),
+        (QUADRATIC + "figure: where_time_goes\n", "{algorithm: [{name: asgd, n_sync: 2}, {name: sync_sgd, n_sync: 2}]}",
+         "where_time_goes"),
+        (QUADRATIC + "figure: throughput\n", "{workers: [1, 2], hardware.compute.step_s: [0.01, 0.02, 0.03]}",
+         "throughput"),
+    ],
+)  # fmt: skip
+def test_a_sweep_draws_the_figure_that_it_names_or_that_its_keys_suggest(text: str, sweep: str, figure: str) -> None:
+    _, said = swept(text, sweep, "--seeds", "2")
+    assert f"wrote out/{figure}.png\nwrote out/{figure}.pdf\n" in said
+    assert sorted(path.name for path in Path("out").glob("*.p??")) == [f"{figure}.pdf", f"{figure}.png"]
+
+
+def test_a_figure_that_cannot_be_drawn_is_told_in_a_line_and_none_is_not_drawn() -> None:
+    _, said = swept(QUADRATIC + "figure: speedup\n", "{task.noise: [0.1, 0.2]}")
+    assert "\nfigure: speedup is not drawn: it compares numbers of workers, and there is one\n" in said
+    assert not list(Path("out").glob("*.png"))
+    assert asgd_lab("run", "swept.yaml", "--out", "quiet", "--set", "figure=none", "--jobs", "1").status == 0
+    assert not list(Path("quiet").rglob("*.png"))
+    said_again = asgd_lab("run", "swept.yaml", "--out", "out", "--resume", "--set", "figure=final", "--jobs", "1")
+    assert said_again.status == 0, "another figure is not another run"
+    assert Path("out/final.png").exists()
+
+
+def test_a_single_run_draws_a_figure_only_if_it_names_one_of_a_single_run() -> None:
+    Path("one.yaml").write_text(QUADRATIC + "evaluate: {every_minibatches: 20}\n")
+    for figure, files in (("null", []), ("speedup", []), ("curves", ["curves.pdf", "curves.png"])):
+        assert asgd_lab("run", "one.yaml", "--out", figure, "--set", f"figure={figure}").status == 0
+        assert sorted(path.name for path in Path(figure).glob("*.p?[fg]")) == files

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.figures import style
-from asgd_lab.figures.curves import error_curves, staleness_histogram
+from asgd_lab.figures.curves import error_curves, learning_curves, staleness_histogram, staleness_histograms
 from asgd_lab.figures.speedup import speedup_figure
 from asgd_lab.record.run import RunDirectory
 from asgd_lab.record.summary import Statistics
@@ -60,24 +60,29 @@ def run(path: Path, workers: int = 2, stale: dict[int, int] | None = None, param
     return path
 
 
-def test_speed_up_is_drawn_beside_the_ideal_with_intervals_and_saturation() -> None:
+def test_speed_up_is_drawn_beside_the_ideal_with_intervals_a_row_of_panels_a_device() -> None:
     fig = speedup_figure(comparison())
-    speedup, agreement, staleness = fig.axes
-    assert [axes.get_xlabel() for axes in fig.axes] == ["workers", "predicted speed-up", "workers"]
-    assert speedup.get_title(loc="left") == "Speed-up reaches 7.8\nwith 8 workers"
-    assert agreement.get_title(loc="left") == "Predictions err by 2.0%\nin the median, 2.0% at most"
-    assert staleness.get_title(loc="left") == "Mean staleness is predicted\nwithin 0.25 versions"
-    assert staleness.get_ylabel() == "mean staleness (versions)"
-    assert {"n_sync = 10", "n_sync = 100", "saturated", "cpu, predicted", "emulated, measured (95%)"} <= set(
-        labels(fig)
-    )
-    assert len(speedup.containers) == len(agreement.containers) == 4  # error bars
-    rings = [line for line in speedup.lines if line.get_marker() == "D" and len(np.asarray(line.get_xdata()))]
-    assert [np.asarray(line.get_xdata()).tolist() for line in rings] == [[8], [8]]
+    assert len(fig.axes) == 6
+    for device, (speedup, agreement, staleness) in zip(("CPU", "Emulated"), (fig.axes[:3], fig.axes[3:]), strict=True):
+        assert speedup.get_xlabel() == staleness.get_xlabel() == "workers"
+        assert agreement.get_xlabel() == "predicted speed-up"
+        assert speedup.get_title(loc="left") == f"{device}: speed-up reaches 7.8\nwith 8 workers"
+        assert agreement.get_title(loc="left") == "Predictions err by 2.0%\nin the median, 2.0% at most"
+        assert staleness.get_title(loc="left") == "Mean staleness is predicted\nwithin 0.25 versions"
+        assert staleness.get_ylabel() == "mean staleness (versions)"
+        assert len(speedup.containers) == len(agreement.containers) == 2  # error bars
 
 
-def test_an_unsaturated_comparison_has_no_ring_in_its_legend() -> None:
-    assert "saturated" not in labels(speedup_figure(comparison(n_syncs=(100,))))
+def test_a_comparison_has_two_encodings_colours_and_lines_beside_points() -> None:
+    fig = speedup_figure(comparison(n_syncs=(1, 10, 100)))
+    lines = [line for axes in fig.axes for line in axes.lines]
+    assert {line.get_marker() for line in lines} - {"|", "_"} == {"None", "o"}
+    assert {line.get_linestyle() for line in lines} == {"-", ":", "None"}
+    assert len({line.get_markersize() for line in lines if line.get_marker() == "o"}) == 1
+    assert labels(fig) == [
+        *("n_sync = 1", "n_sync = 10", "n_sync = 100", "predicted", "measured (mean and 95% interval)"),
+        "ideal speed-up; workers − 1",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -121,6 +126,33 @@ def test_a_run_without_the_metric_says_which_it_has(tmp_path: Path) -> None:
     path = run(tmp_path / "run")
     with pytest.raises(ScenarioError, match="has no evaluations of train loss; it has test error"):
         error_curves({"a": path}, metric="loss", split="train")
+
+
+def test_curves_of_replications_are_their_mean_over_minibatches_and_over_time(tmp_path: Path) -> None:
+    runs = {1: [run(tmp_path / "a"), run(tmp_path / "b")], 10: [run(tmp_path / "c")]}
+    fig = learning_curves(runs, "algorithm.n_sync")
+    assert [axes.get_xlabel() for axes in fig.axes] == ["minibatches (all workers)", "time (s)"]
+    assert fig.legends[0].get_title().get_text() == "n_sync (minibatches)"
+    assert labels(fig) == ["1", "10", "server", "replicas: mean, range"]
+    np.testing.assert_allclose(np.asarray(fig.axes[1].lines[0].get_xdata()), [0, 1, 2])
+    np.testing.assert_allclose(np.asarray(fig.axes[0].lines[0].get_ydata()), [0.5, 0.4, 0.3])
+    assert overflows(fig) == []
+
+
+def test_histograms_of_staleness_are_a_panel_a_label_and_count_replications_together(tmp_path: Path) -> None:
+    panels = {
+        f"workers={count}": {
+            name: [run(tmp_path / f"{count}{name}0", stale={0: 1}), run(tmp_path / f"{count}{name}1", stale={count: 3})]
+            for name in ("even", "odd")
+        }
+        for count in (2, 8)
+    }
+    fig = staleness_histograms(panels)
+    assert [axes.get_title(loc="left") for axes in fig.axes] == ["workers=2\nmean 1.5", "workers=8\nmean 6.0"]
+    shares = fig.axes[0].patches[0].get_data()  # type: ignore[attr-defined]
+    np.testing.assert_allclose(shares.values, [0.25, 0, 0.75])
+    assert labels(fig) == ["even", "odd", "mean"]
+    assert overflows(fig) == []
 
 
 def test_the_staleness_histogram_shows_shares_and_means(tmp_path: Path) -> None:

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.figures.where_time_goes import COLORS, over_time, time_shares
+from asgd_lab.figures.style import contrast, ink
+from asgd_lab.figures.where_time_goes import COLORS, MEANINGS, over_time, time_shares
 from tests.backends.scenarios import TIMING
 from tests.backends.scenarios import run as execute
 from tests.figures.drawn import labels, overflows
@@ -28,7 +28,7 @@ def simulated(path: Path, **parts: Any) -> Path:
     return path
 
 
-def test_shares_are_stacked_to_the_whole_and_named_where_they_are_thick(tmp_path: Path) -> None:
+def test_shares_are_stacked_to_the_whole_and_every_heading_is_named(tmp_path: Path) -> None:
     runs = {
         1: spent(tmp_path / "a", compute=2, link=6, queue=1.8, gate=0.2),
         100: spent(tmp_path / "b", compute=9.7, link=0.1, queue=0.1, gate=0.1),
@@ -36,22 +36,29 @@ def test_shares_are_stacked_to_the_whole_and_named_where_they_are_thick(tmp_path
     }
     fig = time_shares({"4 workers": runs})
     (axes,) = fig.axes
-    assert {text.get_text() for text in axes.texts} == {"compute", "link", "queue"}
-    assert labels(fig) == ["gate"]  # too thin for its name; what is nowhere has no colour at all
+    # From the top of the bars down, thick or thin; what is nowhere has no colour at all.
+    assert labels(fig) == [MEANINGS[name] for name in ("gate", "queue", "link", "compute")]
     assert axes.get_title(loc="left") == "4 workers\ncomputing 20% to 97% of the time"
-    assert axes.get_xticks().tolist() == [1, 10, 100]
-    top = axes.collections[-1].get_paths()[0].vertices
-    assert np.asarray(top)[:, 1].max() == pytest.approx(1)
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["1", "10", "100"]
+    tops = [bar.get_y() + bar.get_height() for bar in axes.patches]  # type: ignore[attr-defined]
+    assert max(tops) == pytest.approx(1)
+    assert {text.get_text() for text in axes.texts} == {"20%", "60%", "18%", "97%", "30%", "9%"}
     assert overflows(fig) == []
 
 
-def test_a_panel_for_every_label_and_a_heading_once_in_the_figure(tmp_path: Path) -> None:
+def test_a_share_is_written_in_an_ink_that_can_be_read_on_its_colour() -> None:
+    assert {*MEANINGS} == {*COLORS}
+    for color in COLORS.values():
+        assert contrast(ink(color), color) >= 4.5
+
+
+def test_a_panel_for_every_label_and_replications_count_with_their_mean(tmp_path: Path) -> None:
     few = {n: spent(tmp_path / f"few-{n}", compute=n, staging=0.3, down=1) for n in (1, 10)}
-    many = {n: spent(tmp_path / f"many-{n}", compute=n, staging=3) for n in (1, 10)}
-    fig = time_shares({"2 workers": few, "8 workers": many, "one run": {1: few[1]}})
+    many = {n: [spent(tmp_path / f"many-{n}-{i}", compute=1 + 2 * i, staging=1) for i in (0, 1)] for n in (1, 10)}
+    fig = time_shares({"2 workers": few, "8 workers": many, "one run": {"": few[1]}})
     assert len(fig.axes) == 3
     assert [axes.get_xlabel() != "" for axes in fig.axes] == [False, True, True]
-    assert labels(fig) == []
+    assert fig.axes[1].get_title(loc="left") == "8 workers\ncomputing 62% of the time"
     assert overflows(fig) == []
 
 
