@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pandas as pd
-
 from asgd_lab import sweep_tables
 from asgd_lab.errors import ScenarioError
 from asgd_lab.scenario import Scenario
 from asgd_lab.sweep_tables import Group
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 OF_ONE_RUN = ("curves", "staleness", "where_time_goes")

@@ -6,9 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from asgd_lab.backends.resuming import how_far
 from asgd_lab.backends.run import resolved
@@ -18,6 +16,9 @@ from asgd_lab.record.replications import COURSE, Estimate, difference, estimate,
 from asgd_lab.record.run import read_summary
 from asgd_lab.scenario import Point, Scenario
 from asgd_lab.scenario.writing import brief
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def recorded(point: Point, path: Path) -> dict[str, Any] | None:
@@ -140,6 +141,8 @@ def means(found: Sequence[Group]) -> pd.DataFrame:
 
 
 def _table(found: Sequence[tuple[Group, Mapping[str, Estimate]]], what: str) -> pd.DataFrame:
+    import pandas as pd
+
     return pd.DataFrame(
         [
             {

@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-from scipy import stats
 
 from asgd_lab.errors import ScenarioError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TRIMMED = 0.1  # of the values, at either end
 MOST_SAMPLES = 20_000  # in a scenario, which is a text
@@ -52,6 +54,8 @@ def fit(runs: Sequence[tuple[pd.DataFrame, pd.DataFrame]]) -> Fitted:
 
     The first minibatch after a fetch is fitted apart from the later ones, which are computation alone.
     """
+    import pandas as pd
+
     effects = pd.concat([effects for effects, _ in runs])
     took = (effects["end_s"] - effects["start_s"]).groupby(effects["kind"].astype(str)).agg(_typical)
 
@@ -73,6 +77,8 @@ def fit(runs: Sequence[tuple[pd.DataFrame, pd.DataFrame]]) -> Fitted:
 
 
 def _typical(values: npt.ArrayLike) -> float:
+    from scipy import stats
+
     return float(stats.trim_mean(np.asarray(values), TRIMMED))
 
 
@@ -81,6 +87,8 @@ def _cold_s(first: npt.NDArray[np.float64], later: npt.NDArray[np.float64]) -> f
     if min(len(first), len(later)) < 2:
         return 0.0
     difference = _typical(first) - _typical(later)
+    from scipy import stats
+
     error = math.hypot(stats.sem(first), stats.sem(later))
     return difference if difference > 3 * error else 0.0
 

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 CONFIDENCE = 0.95
 COURSE = {
@@ -43,6 +42,8 @@ def estimate(values: Sequence[float]) -> Estimate:
     n = len(values)
     if n < 2:
         return Estimate(float(values[0]), math.nan, n)
+    from scipy import stats  # its import takes a second, and a single run has no interval
+
     quantile = float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1))
     return Estimate(float(np.mean(values)), quantile * float(np.std(values, ddof=1)) / math.sqrt(n), n)
 

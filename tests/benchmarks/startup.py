@@ -1,8 +1,12 @@
-"""Start-up: seconds from the command to the first minibatch: the run's clock starts when all workers are ready"""
+"""Start-up: seconds from the command to the first minibatch: the run's clock starts when all workers are ready
+
+Beside them the processor seconds, all processes together, of commands that train nothing.
+"""
 
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -24,8 +28,19 @@ hardware: {{compute: {{step_s: 0.05}}}}
 """
 
 
+def cpu_s(*arguments: str) -> float:
+    """The processor seconds of a command and of its children."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-m", "asgd_lab", *arguments], check=True, stdout=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 def measure(tiny: bool) -> Iterator[Row]:
     """Seconds to the first minibatch, and to the end of the command."""
+    for command in ("--help", "list scenarios", "validate how-stale", "validate quickstart"):
+        seconds = [cpu_s(*command.split()) for _ in range(1 if tiny else REPEATS)]
+        yield Row(f"processor time of `asgd-lab {command}`", seconds, "s", told=False)
     crews, repeats = (((2, "emulated"),), 1) if tiny else (((2, "cpu"), (32, "emulated")), REPEATS)
     for workers, device in crews:
         whole, ready = [], []
