@@ -89,7 +89,9 @@ def test_a_sweep_makes_a_directory_a_point_and_a_table(scenario: Path) -> None:
     said = asgd_lab("run", scenario, "--out", "out", "--jobs", "1")
     assert (said.status, said.err) == (0, "")
     points = [f"algorithm.n_sync={n_sync},workers={workers}" for n_sync in (1, 5) for workers in (1, 2)]
-    assert sorted(path.name for path in Path("out").iterdir()) == sorted([*points, "sweep.csv"])
+    assert sorted(path.name for path in Path("out").iterdir()) == sorted(
+        [*points, "sweep.csv", "speedup.png", "speedup.pdf"]
+    )
     lines = said.out.splitlines()
     for number, point in enumerate(points, start=1):
         assert {path.name for path in (Path("out") / point).iterdir()} == FILES
@@ -98,7 +100,11 @@ def test_a_sweep_makes_a_directory_a_point_and_a_table(scenario: Path) -> None:
         assert f"{summary['makespan_s']:.3f} s" in finished
         (row,) = (line for line in lines if line.startswith(f"│ {point} "))
         cells = [cell.strip() for cell in row.strip("│").split("│")]
+        base = read_summary(Path("out") / point.replace("workers=2", "workers=1"))
+        speedup = summary["minibatches_per_s"] / base["minibatches_per_s"]
         assert cells[1:] == [
+            f"{speedup:.2f}",
+            f"{speedup / summary['workers']:.1%}",
             f"{summary['makespan_s']:.3f}",
             f"{summary['minibatches_per_s']:,.1f}",
             f"{summary['staleness']['mean']:.2f}",
