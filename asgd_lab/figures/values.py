@@ -84,7 +84,7 @@ def over_values(table: pd.DataFrame, measures: Sequence[Measure], x: str | None 
 
 
 def _planned(keys: dict[str, list[Any]], table: pd.DataFrame, x: str | None) -> tuple[_Plan, pd.DataFrame]:
-    """Which key is the axis, which the lines and which the columns; several of these are joined into one."""
+    """The keys of the axis, the lines and the columns; several keys of columns are joined into one."""
     numbers = [key for key, values in keys.items() if all(style.is_number(value) for value in values)]
     if x is None or x not in keys:
         candidates = numbers or list(keys)
