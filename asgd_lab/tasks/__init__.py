@@ -60,7 +60,7 @@ def _standard(data: Data) -> dict[str, Any]:
 
 
 def _source(config: Any) -> str:
-    keys = ("name", "dataset", "data_folder", "dataset_options", "train_samples", "context", "corpus_bytes",
+    keys = ("name", "dataset", "data_folder", "dataset_options", "train_samples", "context", "corpus", "corpus_bytes",
             "tokenizer", "tokens", "test_tokens", "token_type", "vocabulary")  # fmt: skip
     return repr([getattr(config, key, None) for key in keys])
 

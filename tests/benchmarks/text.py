@@ -1,7 +1,7 @@
 """Text: replicas of transformers in one call against one after another, and virtual time against a bare loop.
 
-One thread. Each whole run stands between two bare loops, since the machine's speed drifts, and counts all: building,
-checks, the evaluation at the end, and for `auto` its probe. Seconds of whole runs are CPU time.
+One thread; seconds are CPU time. Each whole run stands between two bare loops, since the machine's speed drifts, and
+counts all: building, checks, the evaluation at the end, and for `auto` its probe.
 """
 
 from __future__ import annotations
@@ -53,19 +53,19 @@ def rounds(task: tasks.Task, replicas: int, steps: int) -> tuple[Callable[[], fl
     taken = [0, 0]
 
     def one_by_one() -> float:
-        began = time.perf_counter()
+        began = time.process_time()
         for learner in alone:
             for step in range(taken[0], taken[0] + steps):
                 learner.minibatch(step)
         taken[0] += steps
-        return (time.perf_counter() - began) / len(alone)
+        return (time.process_time() - began) / len(alone)
 
     def in_one_call() -> float:
         wanted: list[tuple[Learner, int, int]] = [(learner, taken[1], steps) for learner in together]
-        began = time.perf_counter()
+        began = time.process_time()
         batch.advance(wanted)
         taken[1] += steps
-        return (time.perf_counter() - began) / len(together)
+        return (time.process_time() - began) / len(together)
 
     return one_by_one, in_one_call
 

