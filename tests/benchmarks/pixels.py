@@ -55,4 +55,4 @@ def measure(tiny: bool) -> Iterator[Row]:
         yield Row(f"minibatch of {BATCH} from bytes, {name}", [1e6 * one for one, _, _ in found], "µs", told=False)
         yield Row(f"minibatch of {BATCH} from float32, {name}", [1e6 * one for _, one, _ in found], "µs", told=False)
         shares = [100 * (one - other) / whole for one, other, whole in found]
-        yield Row(f"conversion of bytes, {name}", shares, "% of a minibatch of LeNet", told=False)
+        yield Row(f"conversion of bytes, {name}", shares, "% of a minibatch of LeNet")

@@ -106,7 +106,7 @@ def measure(tiny: bool) -> Iterator[Row]:
                 steps = STEPS.get(name, 1)
                 yield Row(f"a minibatch of text, {what}", [1e3 * one / steps for one, _ in pairs], "ms", told=False)
                 yield Row(f"text in one call, {what}", [one / many for one, many in pairs],
-                          "times as fast as one after another", told=False)  # fmt: skip
+                          "times as fast as one after another")  # fmt: skip
     for name, size in sizes.items():
         steps = 4 if tiny else WHOLE_STEPS // (5 if name.startswith("1 million") else 1)
         data, workers = tasks.load(scenario(size, 1, 1, "sequential").task), 2 if tiny else 8
@@ -119,5 +119,5 @@ def measure(tiny: bool) -> Iterator[Row]:
             ratios[mode].append(2 * took / (loops[-1] + loops[-2]))
         for mode, values in ratios.items():
             what = f"simulated run of text, {name}, {workers} workers, {mode}"
-            yield Row(f"{steps:,} minibatches more of a {what}", values, "times the bare loop", told=False)
+            yield Row(f"{steps:,} minibatches more of a {what}", values, "times the bare loop")
             yield Row(f"all but the minibatches of a {what}", before[mode], "s", told=False)
