@@ -151,7 +151,7 @@ ANSWERS: dict[str, str | Callable[[], str]] = {
     "fashion-mnist-asgd": "Yes: 89 to 90% of the test images, as with plain SGD. The server is mostly better than its "
     "replicas.",
     "fashion-mnist-8-workers-simulated": "Nearly as much, later: the average of eight workers takes as many steps as "
-    "one of them. Whose error one reports matters.",
+    "one of them. It matters which error one reports.",
     "text-8-workers-simulated": "In the same time, about as much as one worker, with less noise: the pushes of eight "
     "workers are averaged.",
     "ilsvrc-2012": "Nobody knows here: no ILSVRC 2012 and no GPU was at hand.",

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.fences import ROOT
+from tests.docs.test_readme import relative_clauses
 
 sys.path.insert(0, str(ROOT / "docs" / "hooks"))
 import answers
@@ -35,6 +36,11 @@ def test_a_scenario_has_an_answer_and_a_figure_or_a_reason(name: str) -> None:
     text = questions.page(name)
     assert len(answers.short(name).split()) >= 8
     assert "![" in text or "| --- |" in text or name in WITHOUT_FIGURE
+
+
+@pytest.mark.parametrize("name", questions.names())
+def test_no_sentence_of_a_scenario_begins_with_a_relative_clause(name: str) -> None:
+    assert relative_clauses(questions.page(name)) == []
 
 
 def numbers(name: str, label: str) -> list[list[float]]:

@@ -15,6 +15,13 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 RELATIVE = re.compile(r"(?:^|(?<=[.;:!] ))(?:What|Whatever|Who|Whoever|Whose|Whom|Which)\b[^?]*?[.;|]", re.M)
 
 
+def relative_clauses(text: str) -> list[str]:
+    """The sentences of a page, outside of its blocks, that begin with one; questions may."""
+    text = re.sub(r"(?ms)^```.*?^```$", "", text)
+    text = re.sub(r"\n(?=[^\n|#-])", " ", text)  # a paragraph is a line
+    return [found[0][:80] for found in RELATIVE.finditer(text)]
+
+
 def words(text: str) -> int:
     """The words of a page, code and tables among them, without its invisible comments."""
     return len(re.sub(r"<!--.*?-->", "", text, flags=re.S).split())
@@ -56,9 +63,7 @@ def test_files_and_targets_that_the_pages_name_exist() -> None:
 
 @pytest.mark.parametrize("path", [*PAGES, CONTRIBUTING], ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_sentence_begins_with_a_relative_clause(path: Path) -> None:
-    text = re.sub(r"(?ms)^```.*?^```$", "", "\n".join(resolved(path)))
-    text = re.sub(r"\n(?=[^\n|#-])", " ", text)  # a paragraph is a line
-    assert [found[0][:80] for found in RELATIVE.finditer(text)] == []
+    assert relative_clauses("\n".join(resolved(path))) == []
 
 
 def test_staleness_is_defined_where_readme_first_uses_it() -> None:
