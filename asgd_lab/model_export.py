@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from asgd_lab import tasks
+from asgd_lab.backends import earlier
 from asgd_lab.backends.build import initial_parameters
 from asgd_lab.backends.inputs import untrusted
 from asgd_lab.backends.settings import settled
@@ -28,12 +30,12 @@ def trained(run_dir: Path | str, say: Callable[[str], object] = lambda line: Non
     again on training samples, unless they are the server's; others are the first worker's. A `ScenarioError` if the
     run has no network, or if its code is not trusted. `say` is called with a line for each changed source.
     """
-    with as_recorded(Path(run_dir), say) as (there, _):
-        return _trained(there)
+    with as_recorded(Path(run_dir), say) as (there, manifest):
+        return _trained(there, manifest)
 
 
 @settled()
-def _trained(run_dir: Path) -> nn.Module:
+def _trained(run_dir: Path, manifest: Mapping[str, Any]) -> nn.Module:
     (point,) = Document.read(str(run_dir / "scenario.yaml")).points()
     scenario = anchored(point.scenario)
     if left := untrusted(scenario):
@@ -42,6 +44,7 @@ def _trained(run_dir: Path) -> nn.Module:
     task = tasks.build(scenario.task, scenario.seed, tasks.load(scenario.task), scenario.workers, checked=True)
     if not isinstance(task, NetworkTask):
         raise ScenarioError(f"{run_dir}: task {scenario.task.name} trains no network; there is no module to export")
+    earlier.check_size(run_dir, manifest, task, len(found.params))
     if len(found.params) != task.size:
         message = f"has {len(found.params):,} parameters, and its task now makes {task.size:,}"
         raise ScenarioError(f"{run_dir}: {message}; was its code or its data changed?")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asgd_lab.backends import devices
+from asgd_lab.backends import devices, earlier
 from asgd_lab.backends.inputs import changes, inputs, untrusted
 from asgd_lab.backends.replay import repeat
 from asgd_lab.backends.run import execute
@@ -66,7 +66,7 @@ def replay(
             say(line)
 
     with as_recorded(Path(run_dir), note) as (there, manifest):
-        found = _replay(there, manifest, manifest.get("inputs") or {}, watch or (lambda done, total: None))
+        found = _replay(there, manifest, earlier.inputs_of(manifest), watch or (lambda done, total: None))
     compared, left, difference = found
     differences = [] if difference is None else [difference]
     return Replay(there, not differences, compared, differences, left, notes)
@@ -77,6 +77,7 @@ def _replay(
 ) -> tuple[str, list[str], str | None]:
     (point,) = Document.read(str(run_dir / "scenario.yaml")).points()
     scenario = anchored(point.scenario)
+    earlier.check(run_dir, manifest, scenario)
     if not untrusted(scenario):  # else the next steps refuse the run
         for line in changes(recorded, inputs(scenario)):
             raise ScenarioError(f"{run_dir}: {line}; put it back to repeat the run")
@@ -85,7 +86,7 @@ def _replay(
         if "scenario_sha256" in manifest and manifest["scenario_sha256"] != _stated(run_dir):
             raise Contradiction("scenario.yaml: states other values than the scenario that was run")
         said, left = verify(run_dir, scenario, watch)
-        left += sealed(run_dir)
+        left += [*sealed(run_dir), *earlier.not_compared(manifest)]
     except Contradiction as error:
         return "", [], f"{error}; {_elsewhere(run_dir, manifest, scenario)}"
     return said, left, None

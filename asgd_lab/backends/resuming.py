@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from asgd_lab import live_objects
-from asgd_lab.backends import event_log
+from asgd_lab.backends import earlier, event_log
 from asgd_lab.backends.inputs import changes, inputs, moved
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record import checkpoints, code_sources
@@ -27,13 +27,16 @@ def how_far(path: Path, scenario: Scenario) -> Literal["nothing", "unfinished", 
     if state == "claimed" and not file.stat().st_size:
         return "unfinished"
     recorded = anchored(Document.read(file).scenario())
-    there, here = read_manifest(path).get("inputs") or {} if state != "claimed" else {}, inputs(scenario)
+    manifest = read_manifest(path) if state != "claimed" else {}
+    there, here = earlier.inputs_of(manifest), inputs(scenario)
     difference = first_difference(recorded, scenario, ("figure", *moved(there, here)))
     if difference is not None:
         raise ScenarioError(
             f"--resume: {path} holds a run of another scenario: {difference.key} is {difference.one} there and "
             f"{difference.other} here; choose another --out"
         )
+    if state != "done" and checkpoints.all_of(path):
+        earlier.check(path, manifest, scenario)
     if state == "done" or checkpoints.all_of(path):  # else the run is restarted, with its present inputs
         code = there.get("code", {})
         for line in [*changes(there, here), *code_sources.changed(code), *live_objects.changed(code)]:

@@ -52,6 +52,7 @@ class _Inputs(TypedDict, total=False):
 class _Manifest(TypedDict):
     status: Literal["running", "done", "interrupted", "failed"]
     format: NotRequired[Count]
+    semantics: NotRequired[Count]
     inputs: NotRequired[_Inputs]
     files: NotRequired[dict[Text, Text]]
     sizes: NotRequired[dict[Text, int]]

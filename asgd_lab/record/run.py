@@ -28,6 +28,7 @@ from asgd_lab.record.tables import NoRows, Recording, Rows
 
 AnyRows = TypeVar("AnyRows", Rows, NoRows)
 Status = Literal["done", "interrupted", "failed"]
+SEMANTICS = 2  # see `backends.earlier`: raised when a recorded scenario would be another run
 
 
 Beginning = Literal["new", "restart", "resume"]
@@ -104,6 +105,7 @@ class RunDirectory:
             _claim(path, self._scenario_yaml)
         manifest = {
             "status": "running",
+            "semantics": SEMANTICS,
             "created": _now(),
             **facts,
             "versions": machine.versions(),

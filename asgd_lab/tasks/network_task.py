@@ -101,6 +101,12 @@ class NetworkTask(ABC):
         """(P,) the network's own initialisation, drawn from the seed's stream."""
         return self.network.initial()
 
+    @property
+    def has_frozen(self) -> bool:
+        """Whether parameters are not trained."""
+        model = self.network.fresh(CPU).model
+        return not all(each.requires_grad for each in model.parameters())
+
     def learner(self, worker: int, params: Tensor, gradients: Tensor | None = None) -> NetworkLearner:
         """Bind a replica to `params`."""
         return self.bound(worker, params, gradients, self.batches(worker, params.device))
