@@ -190,7 +190,9 @@ class OptimizerConfig(Protocol):
 
 def one_line(error: BaseException) -> str:
     """An exception of foreign code, on one line, as part of a message of ours."""
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).partition("\n\nSet TORCHDYNAMO_VERBOSE")[0].split())  # advice to a developer of torch
+    if "No working C++ compiler found" in text:
+        text = "torch.compile finds no C++ compiler; install g++ or set CXX, or compile with backend='aot_eager'"
     if isinstance(error, OutOfMemoryError):  # the later sentences are advice to a programmer
         text = ". ".join(text.split(". ")[:3])
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__

@@ -153,10 +153,15 @@ def _of_data(value: Any, known: set[int], depth: int) -> Any:
         return type(value).__name__
     inside = known | {id(value)}
     if isinstance(value, Mapping):
-        return [(_of_data(key, inside, depth - 1), _of_data(each, inside, depth - 1)) for key, each in value.items()]
+        return [(_of_data(key, inside, depth - 1), _of_data(each, inside, depth - 1)) for key, each in _items(value)]
     if isinstance(value, list | tuple | deque):
         return [_of_data(each, inside, depth - 1) for each in value]
     return _described(value, known, depth)
+
+
+def _items(value: Mapping[Any, Any]) -> Iterable[tuple[Any, Any]]:
+    """What a mapping holds; of a dict not what its class makes of that, which may import a library's every module."""
+    return dict.items(value) if isinstance(value, dict) else value.items()
 
 
 def _length(value: Sized) -> int:
@@ -188,7 +193,7 @@ def _described(value: Any, known: set[int], depth: int) -> Any:
     inside = known | {id(value)}
     if isinstance(value, Mapping):
         return [
-            (_described(key, inside, depth - 1), _described(each, inside, depth - 1)) for key, each in value.items()
+            (_described(key, inside, depth - 1), _described(each, inside, depth - 1)) for key, each in _items(value)
         ]
     if isinstance(value, list | tuple | deque):
         return [_described(each, inside, depth - 1) for each in value]

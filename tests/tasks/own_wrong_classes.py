@@ -183,6 +183,14 @@ class OtherSplits(Plain):
         yield f"test{self.calls}", [self.batch(9, 1, 0, 0)]
 
 
+class NoCompiler(Plain):
+    """What torch raises where it finds no C++ compiler; tests/tasks/test_own_compiled.py has the real one."""
+
+    def loss(self, model: nn.Module, batch: Any) -> Any:
+        found = "InvalidCxxCompiler: No working C++ compiler found in torch._inductor.config.cpp.cxx: (None, 'g++')"
+        raise RuntimeError(f"{found}\n\nSet TORCHDYNAMO_VERBOSE=1 for the internal stack trace")
+
+
 class OptimizerRaises(Plain):
     def optimizer(self, model: nn.Module) -> Any:
         return torch.optim.SGD(model.parameters(), lr=-1)
@@ -219,6 +227,7 @@ MORE_WRONG: list[tuple[type[Any], str]] = [
     (HalfUsedUp, "yields other minibatches of test when it is called again: [0]['inputs'] differs"),
     (RandomTest, "yields other minibatches of test when it is called again"),
     (OtherSplits, "yields test1, and test2 when it is called again"),
+    (NoCompiler, "torch.compile finds no C++ compiler; install g++ or set CXX, or compile with backend='aot_eager'"),
     (OptimizerRaises, "OptimizerRaises.optimizer raised ValueError: Invalid learning rate: -1"),
     (StepRaises, "StepRaises cannot learn: IndexError: list index out of range"),
 ]
