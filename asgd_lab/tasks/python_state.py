@@ -160,7 +160,7 @@ def _of_data(value: Any, known: set[int], depth: int) -> Any:
 
 
 def _items(value: Mapping[Any, Any]) -> Iterable[tuple[Any, Any]]:
-    """What a mapping holds; of a dict not what its class makes of that, which may import a library's every module."""
+    """The items of a mapping; of a dict those that it holds, since its class may import a library for them."""
     return dict.items(value) if isinstance(value, dict) else value.items()
 
 
