@@ -6,6 +6,7 @@ from tests.benchmarks import (
     batched,
     chaos,
     driver,
+    frozen,
     gradients,
     network,
     pixels,
@@ -20,5 +21,6 @@ from tests.benchmarks import (
 
 MODULES = (
     *(driver, sync, rivals, recording, chaos, gradients, batched, network, simulator, startup, wrapper, text, pixels),
+    frozen,
 )
 BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
