@@ -33,7 +33,7 @@ def main() -> None:
     except OSError as error:  # libraries fail without one, and relative paths mean nothing
         raise SystemExit(f"the current directory cannot be used: {error.strerror}") from None
     try:
-        from asgd_lab.cli import main as program
+        from asgd_lab.app.cli import main as program
     except Exception as error:
         if (line := refusal(error)) is None:
             raise

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from asgd_lab.app.cli import app
 from asgd_lab.backends.run import execute
-from asgd_lab.cli import app
 from asgd_lab.hardware.fit import Fitted, fit
 from asgd_lab.prediction import Calibration, knee, predicted
 from asgd_lab.record import tables

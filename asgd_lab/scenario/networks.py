@@ -234,7 +234,7 @@ class NextTokens(Network):
     name: Literal["text"]
     """This task's name."""
     data_folder: Annotated[Text | None, Folder()] = None
-    """A text file, or a folder whose files *.txt are read in the order of their names, or that has the files of
+    """A file of text, or a folder whose files *.txt are read in the order of their names, or that has the files of
     tokens, or the archive of corpus; null: no files. The last tenth of a text is held out."""
     corpus: Literal["stories", "shakespeare"] | None = None
     """The text in place of files. stories: a seeded program writes them; they are no natural language, and have to be
@@ -243,13 +243,13 @@ class NextTokens(Network):
     corpus_bytes: Count | None = None
     """The number of bytes of text to use, the first ones; null: all, or 6 MB of stories."""
     tokenizer: Annotated[Text | None, Folder()] = None
-    """The path of a tokenizer of Hugging Face, a file tokenizer.json, whose ids are the tokens of the text; each file
+    """A file tokenizer.json of Hugging Face, a tokenizer whose ids are the tokens of the text; each file
     is encoded by itself, without special tokens; it needs the extra text. null: each byte is a token."""
     tokens: Text | None = Field(default=None, examples=["train.bin"])
-    """A file of token ids in data_folder, in place of text: .npy, .npz with one array, or .bin with numbers of
-    token_type and nothing else. It is mapped into memory, and stays in its file."""
+    """The name of a file of token ids in data_folder, in place of text: .npy, .npz with one array, or .bin with numbers
+    of token_type and nothing else. It is mapped into memory, and stays in its file."""
     test_tokens: Text | None = Field(default=None, examples=["val.bin"])
-    """A file of held-out token ids in data_folder; null: the last tenth of tokens."""
+    """The name of a file of held-out token ids in data_folder; null: the last tenth of tokens."""
     token_type: Literal["uint16", "uint32"] | None = None
     """The type of the ids in files .bin, little-endian; null: uint16. Other files tell it themselves."""
     vocabulary: Annotated[int, Field(ge=2, le=10**7)] | None = None

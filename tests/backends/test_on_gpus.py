@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from asgd_lab.app.replay_command import replay as tell
 from asgd_lab.backends import devices, replay, verification
 from asgd_lab.backends.build import build_task, initial_parameters
 from asgd_lab.backends.run import execute
@@ -18,7 +19,6 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.record import tables
 from asgd_lab.record.run import read_summary
 from asgd_lab.record.saved_model import final
-from asgd_lab.replay_command import replay as tell
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks.classification import ClassificationTask
 from asgd_lab.tasks.determinism import repeatable, tolerance

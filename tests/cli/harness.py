@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 from typer.testing import CliRunner
 
-from asgd_lab.cli import app
+from asgd_lab.app.cli import app
 
 PATIENCE_S = 240.0
 

@@ -231,7 +231,7 @@ def test_long_work_without_a_terminal_is_told_in_plain_lines(scenario: Path) -> 
 
 
 def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
-    code = "import sys, asgd_lab.cli; print(*{'torch', 'pandas', 'pyarrow', 'scipy', 'simpy'} & set(sys.modules))"
+    code = "import sys, asgd_lab.app.cli; print(*{'torch', 'pandas', 'pyarrow', 'scipy', 'simpy'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from asgd_lab import display, progress_display
+from asgd_lab.app import display, progress_display
 from asgd_lab.backends.outcome import Progress, WorkerLook
 from asgd_lab.scenario import Scenario, presets
 

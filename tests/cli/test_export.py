@@ -11,8 +11,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from asgd_lab.app.cli import app
 from asgd_lab.backends.run import execute
-from asgd_lab.cli import app
 from asgd_lab.model_export import trained
 from asgd_lab.tasks.datasets import read
 from asgd_lab.tasks.samples import pick

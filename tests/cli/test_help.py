@@ -14,7 +14,7 @@ import pytest
 import typer
 
 import asgd_lab
-from asgd_lab import cli
+from asgd_lab.app import cli
 from tests.cli.harness import Said
 from tests.cli.harness import asgd_lab as command
 
@@ -23,7 +23,7 @@ GROUP = typer.main.get_command(cli.app)
 COMMANDS = GROUP.commands  # type: ignore[attr-defined]
 WITHOUT_TORCH = """
 import sys
-from asgd_lab.cli import main
+from asgd_lab.app.cli import main
 try:
     main()
 finally:

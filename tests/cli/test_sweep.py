@@ -17,6 +17,7 @@ import pytest
 from scipy import stats
 
 from asgd_lab import run_points
+from asgd_lab.app.sweep_display import SweepDisplay
 from asgd_lab.backends.outcome import Outcome, Progress, Watch
 from asgd_lab.backends.real.pool import Job, main
 from asgd_lab.backends.real.preload import POOL_MODULES, preload
@@ -25,7 +26,6 @@ from asgd_lab.record import tables
 from asgd_lab.record.run import RunDirectory, mark, read_summary
 from asgd_lab.record.summary import Statistics
 from asgd_lab.scenario import Document, Scenario
-from asgd_lab.sweep_display import SweepDisplay
 from tests.cli.harness import QUADRATIC, Said, asgd_lab, assert_nobody_is_left, await_line, crew, finish, start
 
 INLINE = ("--backend", "inline", "--set", "hardware={}")

@@ -82,7 +82,7 @@ def test_a_target_is_reached_after_seconds_and_minibatches_or_not_at_all() -> No
 @pytest.mark.parametrize("width", ["60", "80", "100"])
 def test_no_value_of_the_table_is_cut_at_any_width(width: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", width)
-    monkeypatch.setattr("asgd_lab.display.PLAIN_WIDTH", int(width))
+    monkeypatch.setattr("asgd_lab.app.display.PLAIN_WIDTH", int(width))
     table, said = swept(TARGET, "{workers: [1, 2], task.optimizer.lr: [0.05, 0.1]}", "--seeds", "2")
     shown = said[said.index("speed-up: minibatches/s") :]
     assert "…" not in shown

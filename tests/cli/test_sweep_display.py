@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from asgd_lab.sweep_display import sweep_display
+from asgd_lab.app.sweep_display import sweep_display
 from tests.cli.test_display import clock, progress, scenario, written
 
 __all__ = ["clock"]

@@ -15,12 +15,12 @@ from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from asgd_lab import display, progress_display
+from asgd_lab.app import display, progress_display
+from asgd_lab.app.sweep_display import results, sweep_display
+from asgd_lab.app.terminal_tables import Columns, Described, Pairs
 from asgd_lab.catalogue import CATALOGUE
 from asgd_lab.scenario import presets
-from asgd_lab.sweep_display import results, sweep_display
 from asgd_lab.sweep_tables import Group
-from asgd_lab.terminal_tables import Columns, Described, Pairs
 from tests.cli.test_display import progress, scenario
 
 WIDTHS = st.integers(40, 200)

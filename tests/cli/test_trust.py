@@ -158,7 +158,7 @@ IN_LIBRARIES = [
     ("model", "torchvision.datasets:FashionMNIST"),
     ("model", "torchvision.models:get_weight"),
     ("model", "asgd_lab.tasks.code_imports:imported"),
-    ("model", "asgd_lab.cli:main"),
+    ("model", "asgd_lab.app.cli:main"),
     ("model", "asgd_lab.__main__:main"),
     ("dataset", "subprocess:check_output"),
     ("dataset", "os:system"),

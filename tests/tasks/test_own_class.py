@@ -12,10 +12,10 @@ from torch import nn
 from typer.testing import CliRunner
 
 from asgd_lab import tasks
+from asgd_lab.app.cli import app
 from asgd_lab.backends.build import build_task
 from asgd_lab.backends.replay import repeat
 from asgd_lab.backends.run import execute
-from asgd_lab.cli import app
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record.saved_model import final_params
 from tests.whole import sample

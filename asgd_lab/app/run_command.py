@@ -7,14 +7,15 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from asgd_lab import display, progress_display, sweep_figure
+from asgd_lab import sweep_figure
+from asgd_lab.app import display, progress_display
+from asgd_lab.app.sweep_display import SweepDisplay, results, sweep_display
 from asgd_lab.backends.outcome import Watch
 from asgd_lab.errors import RunFailed, ScenarioError, refusal
 from asgd_lab.request import Request
 from asgd_lab.run_points import Finished, Listener, Place, Summary, run_points
 from asgd_lab.scenario import warnings
 from asgd_lab.summary_words import brief, crew
-from asgd_lab.sweep_display import SweepDisplay, results, sweep_display
 
 
 def run(request: Request, out: Path | None, jobs: int, resume: bool) -> list[str]:

@@ -18,9 +18,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
-from asgd_lab.display import say
+from asgd_lab.app.display import say
+from asgd_lab.app.terminal_tables import Columns
 from asgd_lab.scenario import Scenario
-from asgd_lab.terminal_tables import Columns
 
 if TYPE_CHECKING:
     from asgd_lab.backends.outcome import Progress, Watch, WorkerLook

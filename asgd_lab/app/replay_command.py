@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from asgd_lab import display, progress_display
+from asgd_lab.app import display, progress_display
 from asgd_lab.errors import RunFailed
 from asgd_lab.replays import replay as repeat
 

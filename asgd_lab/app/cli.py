@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from asgd_lab import display, interrupts, output
+from asgd_lab import interrupts, output
+from asgd_lab.app import display
+from asgd_lab.app.options import Assignments, Backend, Command, Out, ScenarioFile, ScenarioFiles, Trust, Version
+from asgd_lab.app.reporting import FAILED, reported
+from asgd_lab.app.terminal_tables import Described
 from asgd_lab.backends.real.preload import MODULES, POOL_MODULES, preload
 from asgd_lab.catalogue import CATALOGUE
 from asgd_lab.errors import ScenarioError
-from asgd_lab.options import Assignments, Backend, Command, Out, ScenarioFile, ScenarioFiles, Trust, Version
 from asgd_lab.record.directory_locks import check_empty
 from asgd_lab.record.machine import usable_cores
-from asgd_lab.reporting import FAILED, reported
 from asgd_lab.scenario import Document, Point, carried, json_schema, parse_assignment, presets
-from asgd_lab.terminal_tables import Described
 from asgd_lab.trust import search
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def run(
         _preload(points, jobs)
         request = _checked(document, overrides, points)
         display.warn(request.warnings())
-        from asgd_lab import run_command
+        from asgd_lab.app import run_command
 
         failures = run_command.run(request, out, jobs, resume)
     for failure in failures:
@@ -125,7 +126,7 @@ def compare(
         preload()
         for document in documents:
             _checked(document, overrides, document.points(overrides))
-        from asgd_lab import compare_command
+        from asgd_lab.app import compare_command
 
         compare_command.run(documents, overrides, out, repeats)
 
@@ -143,7 +144,7 @@ def replay(
     Exit status: 0 the same bits; 1 a difference, which is named; 2 there is nothing to repeat.
     """
     with reported(trust=trust):
-        from asgd_lab.replay_command import replay as repeat
+        from asgd_lab.app.replay_command import replay as repeat
 
         interrupts.heed()
         repeat(run_dir)
@@ -239,7 +240,7 @@ def new(
     With --from it is a copy of a carried scenario, with the Python files that the scenario names.
     """
     with reported():
-        from asgd_lab import new_command
+        from asgd_lab.app import new_command
 
         for path in new_command.write(file, source):
             typer.echo(f"wrote {path}")

@@ -12,15 +12,15 @@ from datetime import timedelta
 from rich.console import Console
 from rich.progress import TaskID
 
+from asgd_lab.app.display import say
+from asgd_lab.app.progress_display import PLAIN_EVERY_S, Pace, bars
+from asgd_lab.app.terminal_tables import Columns
 from asgd_lab.backends.outcome import Progress
-from asgd_lab.display import say
-from asgd_lab.progress_display import PLAIN_EVERY_S, Pace, bars
 from asgd_lab.record.replications import COURSE, Estimate
 from asgd_lab.run_points import Together
 from asgd_lab.scenario import Scenario
 from asgd_lab.summary_words import crew
 from asgd_lab.sweep_tables import Group
-from asgd_lab.terminal_tables import Columns
 
 RATE_OVER_S = 3600.0  # points may be long
 FORMATS = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from asgd_lab import display
+from asgd_lab.app import display
 from asgd_lab.comparisons import Listener, compare_into
 from asgd_lab.scenario import Document
 

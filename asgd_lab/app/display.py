@@ -15,9 +15,9 @@ from rich.constrain import Constrain
 from rich.padding import Padding
 from rich.text import Text
 
+from asgd_lab.app.terminal_tables import Columns, Pairs
 from asgd_lab.scenario import presets
 from asgd_lab.summary_words import rows
-from asgd_lab.terminal_tables import Columns, Pairs
 
 if TYPE_CHECKING:
     import pandas as pd

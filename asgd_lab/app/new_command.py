@@ -14,7 +14,7 @@ from asgd_lab.errors import ScenarioError, meant, refusal
 from asgd_lab.scenario import Name, carried
 from asgd_lab.scenario.writing import dump
 
-STARTER = Path(__file__).parent / "scenario" / "starter.yaml"
+STARTER = Path(__file__).parents[1] / "scenario" / "starter.yaml"
 
 
 def write(file: Path, source: str | None = None) -> list[Path]:

@@ -1,0 +1,1 @@
+"""The command line: it reads arguments, shows what the interface returns, and sets the exit status; nothing else."""
