@@ -10,6 +10,8 @@ import copyreg
 import functools
 import inspect
 import operator
+import os
+import sysconfig
 import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +26,10 @@ from asgd_lab.configuration import Part, refuse
 from asgd_lab.errors import ProtocolError, RunFailed, ScenarioError, refusal
 from asgd_lab.trust import Named, is_plugin, is_trusted, plugins
 
+_LIBRARIES = (
+    os.path.join(os.path.dirname(os.path.abspath(__file__)), ""), sysconfig.get_path("stdlib"),
+    sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), "<frozen", "<string>",
+)  # fmt: skip
 USERS_NAME = r"^[^:\s]+:[^:\s]+$"  # package.module:Name
 
 _registries: dict[str, Registry] = {}
@@ -277,11 +283,16 @@ def blaming(choice: Chosen, key: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def failing(what: str) -> Iterator[None]:
-    """Turn errors of a user's code during a run into a `RunFailed`; errors of our own types stay."""
+def failing(what: str, *, passed: bool = False) -> Iterator[None]:
+    """Turn errors of a user's code during a run into a `RunFailed`; errors of our own types stay.
+
+    With `passed`, all errors stay that did not pass through code of a user.
+    """
     try:
         yield
     except Exception as error:
+        if passed and not _passes_users_code(error):
+            raise
         fail(what, error)
 
 
@@ -298,8 +309,13 @@ def fail(what: str, error: Exception) -> NoReturn:
 
 
 def _passes_users_code(error: Exception) -> bool:
+    """Whether its traceback has a frame of a class that was chosen, or of a file that belongs to no library."""
     theirs = {found.__module__ for _, _, found in loaded()}
-    return any(frame.f_globals.get("__name__") in theirs for frame, _ in traceback.walk_tb(error.__traceback__))
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return any(
+        frame.f_globals.get("__name__") in theirs or not frame.f_code.co_filename.startswith(_LIBRARIES)
+        for frame in frames
+    )
 
 
 def unread(part: Part) -> Named:

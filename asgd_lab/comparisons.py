@@ -52,7 +52,7 @@ class Comparison:
     """A recorded comparison: `path` is its directory, with every run below it."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()
         self.plot = ComparisonPlots(self)
 
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -10,6 +10,7 @@ from pydantic import Field
 
 import asgd_lab.algorithms.rules as rules
 from asgd_lab.algorithms.base import Configuration, Links, Ruled
+from asgd_lab.errors import ScenarioError
 from asgd_lab.protocol import gates
 from asgd_lab.protocol.algorithms import Algorithm as Sentence
 from asgd_lab.protocol.algorithms import blocking
@@ -45,20 +46,35 @@ class Algorithm(dict[str, Any]):
 
     `program` is a generator function of a replica; None: fetch, n_sync minibatches, push, over again. It waits for each
     fetch and push that it yields, and there may be several pushes for a fetch. `gate` is a gate or its class; None: no
-    worker waits. `rule` is a `Rule`, or a list as in a file, whose items may also be a `Rule`; None: a factor
-    1 / workers, or the mean where the gate collects pushes. Other keys are those of `asgd`: push, codec,
-    momentum_at_fetch.
+    worker waits. `rule` is a `Rule`, or a link or a list of them as in a file, whose items may also be a `Rule`; None:
+    a factor 1 / workers, or the mean where the gate collects pushes. Other keys are those of `asgd`: push, codec,
+    momentum_at_fetch. `ScenarioError` if program or gate are of another kind.
     """
 
     def __init__(
         self, *, program: AnyProgram | None = None, gate: AnyGate | None = None,
-        rule: Rule | Sequence[Any] | None = None, n_sync: int = 1, **keys: Any,
+        rule: Any = None, n_sync: int = 1, **keys: Any,
     ) -> None:  # fmt: skip
-        made = gates.asynchronous() if gate is None else gate() if isinstance(gate, type) else gate
-        super().__init__(name=_configuration(program, made), n_sync=n_sync, **keys)
+        if program is not None and not callable(program):
+            raise ScenarioError(f"program: must be a generator function of a replica; got a {type(program).__name__}")
+        super().__init__(name=_configuration(program, _made(gate)), n_sync=n_sync, **keys)
         if rule is not None:
-            links = [rule] if isinstance(rule, Rule) else rule
+            links = rule if isinstance(rule, list | tuple) else [rule]
             self["rule"] = [{"name": _link(each)} if isinstance(each, Rule) else each for each in links]
+
+
+def _made(gate: object) -> gates.Gate:
+    """The gate, or one of that class."""
+    if gate is None:
+        return gates.asynchronous()
+    if isinstance(gate, gates.Gate):
+        return gate
+    if not isinstance(gate, type) or not issubclass(gate, gates.Gate):
+        raise ScenarioError(f"gate: must be a gate or its class; got a {type(gate).__name__}")
+    try:
+        return gate()
+    except TypeError as error:
+        raise ScenarioError(f"gate: {error}; give an instance, as in {gate.__name__}(...)") from error
 
 
 def _configuration(program: AnyProgram | None, gate: gates.Gate) -> type[Configuration]:

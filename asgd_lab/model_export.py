@@ -51,7 +51,8 @@ def _trained(run_dir: Path, manifest: Mapping[str, Any]) -> nn.Module:
     if scenario.warm_start is not None and task.network.buffers:
         initial_parameters(scenario, task)  # it sets the buffers that training started with
     buffers = {name: torch.from_numpy(value) for name, value in found.buffers.items()}
-    return task.module(torch.from_numpy(found.params), buffers)
+    module = task.module(torch.from_numpy(found.params), buffers)
+    return getattr(module, "_orig_mod", module)  # of torch.compile: the plain module
 
 
 def export(run_dir: Path, file: Path, say: Callable[[str], object] = lambda line: None) -> str:

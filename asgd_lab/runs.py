@@ -33,7 +33,7 @@ class Run:
     """A run in its directory `path`, finished or not. A frame is the caller's own: it may be changed."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # a notebook may change its folder before it reads a table
         self.plot = RunPlots(self)
 
     @classmethod

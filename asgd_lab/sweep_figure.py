@@ -60,9 +60,12 @@ def named(scenario: Scenario, groups: Sequence[Group]) -> str:
 
 def figure(scenario: Scenario, groups: Sequence[Group], name: str | None = None) -> Figure:
     """The figure of that name, else of the scenario's; ScenarioError if it cannot be drawn of these runs."""
+    if not groups:
+        raise ScenarioError("figure: there is nothing to draw, since no point has finished")
     name = name or named(scenario, groups)
     if name not in FIGURES:
-        raise ScenarioError(f"figure: {name} is none; allowed: {', '.join(FIGURES)}")
+        said = "is the scenario's wish, or nothing is swept" if name == "none" else "is no figure"
+        raise ScenarioError(f"figure: {name!r} {said}; allowed: {', '.join(FIGURES)}")
     try:
         return FIGURES[name](_Swept.of(scenario, groups))
     except ScenarioError as error:

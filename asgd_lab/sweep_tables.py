@@ -85,16 +85,12 @@ def groups(
 def _to_target(scenario: Scenario, summary: Mapping[str, Any]) -> dict[str, float]:
     """Whether a run has reached its target, and then the seconds of its clock and the minibatches of all workers.
 
-    A run that ended before each other limit of its budget has.
+    Nothing of a run that was recorded before summaries told the limit that ended it.
     """
     budget = scenario.budget
-    if budget.target is None and budget.target_error is None:
+    if (budget.target is None and budget.target_error is None) or "ended_by" not in summary:
         return {}
-    taken = summary["minibatches"] + summary["dropped_minibatches"]
-    used = (
-        (budget.minibatches, taken), (budget.updates, summary["updates"]), (budget.seconds, summary["makespan_s"])
-    )  # fmt: skip
-    if any(limit is not None and number >= limit for limit, number in used):
+    if summary["ended_by"] not in ("target", "target_error"):
         return {"target_reached": 0.0}
     numbers = {"target_reached": 1.0, "minibatches_to_target": float(summary["minibatches"])}
     return numbers if summary.get("clock") == "effects" else numbers | {"seconds_to_target": summary["makespan_s"]}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,8 +26,10 @@ class Sweep:
     """The points of a sweep, below the directory `path`: a sequence of runs, which also finds them by their values."""
 
     def __init__(self, finished: Finished) -> None:
-        self._finished = finished
-        self.path: Path = finished.folder
+        # Absolute paths: a notebook may change its folder before it reads a table.
+        places = [place._replace(path=place.path.absolute()) for place in finished.places]
+        self._finished = replace(finished, folder=finished.folder.absolute(), places=places)
+        self.path = self._finished.folder
         self.plot = SweepPlots(self)
 
     @property

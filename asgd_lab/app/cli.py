@@ -184,7 +184,7 @@ def tensorboard(
     Curves are the means over the workers; each worker's own are in the group `workers`. Written again, a run's curves
     take the place of the earlier ones.
 
-    Needs the extra: pip install 'asgd-lab[tensorboard]'.
+    Needs a package: pip install tensorboardX.
     """
     with reported():
         from asgd_lab.figures import scalars

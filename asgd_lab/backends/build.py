@@ -36,7 +36,7 @@ _warmed: dict[Hashable, tuple[Tensor, dict[str, Tensor]]] = {}
 def build_algorithm(scenario: Scenario) -> Algorithm:
     """The scenario's algorithm; the vector has a part for each independent server."""
     algorithm, server = scenario.algorithm.build(scenario.workers), scenario.hardware.server
-    return replace(algorithm, parts=server.count) if server.independent else algorithm
+    return replace(algorithm, parts=server.count, apart=True) if server.independent else algorithm
 
 
 def build_task(
@@ -182,7 +182,9 @@ def build_worker(
         learner = task.learner(worker, params)
         replica = Replica(worker, size_bytes=task.size_bytes, codec=algorithm.codec, parts=parts)
     program = algorithm.program(replica)
-    return Worker(replica, learner, Client(replica, in_parts(program, worker, parts) if parts else program))
+    return Worker(
+        replica, learner, Client(replica, in_parts(program, worker, parts, algorithm.apart) if parts else program)
+    )
 
 
 def build_server(
@@ -206,4 +208,4 @@ def build_server(
             parameters = InParts(initial, algorithm.rule, mailboxes, each, workers, memory, counting)
         else:
             parameters = Parameters(initial, algorithm.rule, mailboxes, memory, counting)
-    return Server(algorithm.gate, algorithm.n_fetch, budget, parameters, algorithm.parts)
+    return Server(algorithm.gate, algorithm.n_fetch, budget, parameters, algorithm.parts, algorithm.apart)

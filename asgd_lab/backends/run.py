@@ -85,7 +85,7 @@ def _carry_out(scenario: Scenario, record: RunDirectory, watch: Watch | None) ->
     try:
         run = named_in_code(scenario.backend.execution.runs)
         brought = ", ".join(choices.brought(scenario))
-        with choices.failing(brought) if brought else contextlib.nullcontext():
+        with choices.failing(brought, passed=True) if brought else contextlib.nullcontext():
             outcome: Outcome = run(scaled(scenario), record, watch)
         record.begin()
     except ScenarioError as error:

@@ -55,7 +55,7 @@ def write(path: Path, out: Path) -> Iterator[Written]:
     try:
         import tensorboardX  # noqa: F401
     except ImportError:
-        message = "tensorboard: needs the package tensorboardX; pip install 'asgd-lab[tensorboard]'"
+        message = "tensorboard: needs the package tensorboardX: pip install tensorboardX"
         raise ScenarioError(message) from None
     try:
         found = list(runs(path))

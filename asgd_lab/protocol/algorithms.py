@@ -38,6 +38,7 @@ class Algorithm:
     overlaps: bool = False  # may an answer arrive before the program waits for it?
     codec: Codec | None = None  # between an update and its wire form
     parts: int = 0  # of the parameters, with versions and messages of their own; 0: the vector is undivided
+    apart: bool = False  # are the parts independent servers, so that every push and fetch is of all of them?
 
     def __post_init__(self) -> None:
         rules.check(self.rule, self.pushes, self.gate.collects)

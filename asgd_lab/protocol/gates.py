@@ -124,7 +124,10 @@ class Gate:
         return ()
 
     def wake_ns(self, server: View) -> int | None:
-        """The time on the run's clock to wake the server at; None: never. Called after every message."""
+        """The next time on the run's clock to wake the server at; None: never. Called after every message.
+
+        A time for which the gate has been asked already is ignored, so a stopped lease should not be named again.
+        """
         return None
 
 

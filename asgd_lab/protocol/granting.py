@@ -1,4 +1,4 @@
-"""The answers to fetches: grants of parameters and of leases, as the gate and the budget allow."""
+"""Members that join, and the answers to fetches: grants of parameters and leases, as gate and budget allow."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ class Granting(Roster):
     """The server's side of fetches. A server answers pushes too, and decides when the answers are due."""
 
     __slots__ = (
+        "_apart",
         "_first",
         "_holds",
         "_holds_back",
         "_is_divided",
         "_leases",
         "_merging",
+        "_parameters_asked",
         "_rounds",
         "_stops",
+        "_stops_ns",
         "_wakes",
         "closed",
         "gate",
@@ -33,8 +36,9 @@ class Granting(Roster):
     )
 
     def __init__(
-        self, gate: Gate, n_fetch: int, minibatches: int | None, parameters: Parameters | InParts | None, parts: int
-    ) -> None:
+        self, gate: Gate, n_fetch: int, minibatches: int | None, parameters: Parameters | InParts | None, parts: int,
+        apart: bool,
+    ) -> None:  # fmt: skip
         super().__init__(n_fetch, minibatches)
         if gate.rounds and parts:
             raise ProtocolError("a gate of rounds needs an undivided vector")
@@ -42,15 +46,32 @@ class Granting(Roster):
         each = [None] * (parts or 1) if parameters is None else parameters.parts
         # By the part of a message: ALL is the index of the last part, which is the only one.
         self.parts = [Part(index if parts else ALL, self, one, gate.keeps) for index, one in enumerate(each)]
-        self._first, self._is_divided = self.parts[0], parts > 0
+        self._first, self._is_divided, self._apart = self.parts[0], parts > 0, apart
         self.wake_ns: int | None = None  # the time on the run's clock at which it wants a Wake; None: never
         self.closed = False
         self._merging = 0  # pushes that are held or kept
+        self._stops_ns = -1  # when the gate was last asked for stops
+        self._parameters_asked = 0  # fetches of parameters alone that wait
         # These methods are called only on gates that override them.
         kind = type(gate)
         self._stops, self._wakes = kind.stops is not Gate.stops, kind.wake_ns is not Gate.wake_ns
         self._holds, self._leases = kind.may_fetch is not Gate.may_fetch, kind.lease is not Gate.lease
         self._rounds, self._holds_back = gate.rounds, gate.holds_back  # looked up for every fetch and push
+
+    def on_join(self, worker: int) -> list[Answer]:
+        """`worker` joins, as a new incarnation if it was a member before; its pushes are numbered on."""
+        if worker in self._members:
+            raise ProtocolError(f"worker {worker} joins twice")
+        incarnation, sequence, taken = self._past.pop(worker, (0, 0, 0))
+        clock = self._clocks.first
+        member = self._members[worker] = Member(incarnation + 1, sequence, taken, clock)
+        if self._is_divided:
+            member.pushed, member.numbers = [0] * len(self.parts), [sequence] * len(self.parts)
+        if self._holds_back:
+            self._clocks.move(None, clock)
+        if self._round_open and not self._first.merging.holds(worker):
+            self._allot(worker, member, self.n_fetch)
+        return []
 
     def _release(self, answers: list[Answer]) -> list[Answer]:
         """Merge and grant until nothing changes any more."""
@@ -79,7 +100,8 @@ class Granting(Roster):
             return self._fetch_part(request, member)
         if ahead and (self._is_divided or worker not in self._first.held):
             return [self._grant(worker, member, number, part)]
-        if not self._waiting and not self._merging and not self._rounds and self._may_go(worker, member, part):
+        held_up = self._waiting or self._merging or self._rounds or self._parameters_asked
+        if not held_up and self._may_go(worker, member, part):
             grant = self._grant(worker, member, number, part)
             if self._wakes:
                 self._plan_wake()
@@ -95,6 +117,7 @@ class Granting(Roster):
         if worker in at.waiting:
             raise ProtocolError(f"worker {worker} fetches part {at.part} while it waits for it")
         at.waiting[worker] = request.number, request.ahead
+        self._parameters_asked += 1
         if not request.ahead:
             self._wait(worker)
         return self._release([])
@@ -105,6 +128,13 @@ class Granting(Roster):
             worker in at.held or (worker in at.waiting and not at.waiting[worker][1]) for at in self.parts
         ):
             self._wait_no_more(worker, member)
+
+    def _rest(self, worker: int, member: Member, number: int) -> None:
+        """Mark a member as idle if a part of its push is held, and no other part of it is still to come."""
+        if self._apart and min(member.numbers) < number:
+            return
+        if any(worker in at.held for at in self.parts):
+            self._idle.add(worker)  # or it trains; then it counts as idle until the push has ended
 
     def _may_go(self, worker: int, member: Member, part: int) -> bool:
         """Whether a lease that waits, with the parameters of this part, is granted now."""
@@ -150,6 +180,7 @@ class Granting(Roster):
             if held and not self.closed:
                 continue
             del at.waiting[worker]
+            self._parameters_asked -= 1
             member = self._members[worker]
             if not ahead:
                 self._go_on(worker, member)
@@ -159,11 +190,14 @@ class Granting(Roster):
     def _plan_wake(self) -> None:
         """Ask the gate for the time of the next Wake."""
         wake_ns = None if self.closed else self.gate.wake_ns(self._first)
-        # The gate has just been asked what is due by now: a time that has come would only be asked for again.
-        self.wake_ns = wake_ns if wake_ns is not None and wake_ns > self.now_ns else None
+        # A time that had come when the gate was last asked would only be asked for again. It is asked for stops after
+        # versions and Wakes, and for all else after every message.
+        asked_ns = self._stops_ns if self._stops else self.now_ns
+        self.wake_ns = None if wake_ns is None or wake_ns <= asked_ns else max(wake_ns, self.now_ns)
 
     def _stopped(self) -> list[Answer]:
         """Stops for workers whose lease the gate ends now, each once."""
+        self._stops_ns = self.now_ns
         answers: list[Answer] = []
         for worker in self.gate.stops(self._first) if self._stops and not self.closed else ():
             if worker not in self._members:

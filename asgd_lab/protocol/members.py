@@ -69,7 +69,7 @@ class Member:
         default_factory=lambda: _EMPTY
     )  # minibatches that each part has been pushed with, in this life
     numbers: list[int] = field(default_factory=lambda: _EMPTY)  # the last push of each part
-    first_applied: int = 0  # at the end of the run: the last push of which the first part had come
+    first_applied: int = 0  # the last push of which the first part is in a version
 
     @property
     def speed(self) -> float:

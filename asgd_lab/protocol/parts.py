@@ -7,7 +7,7 @@ fragments of Streaming DiLoCo (Douillard et al. 2025). P is the length of the fl
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from asgd_lab.errors import ProtocolError
 from asgd_lab.protocol.members import Kept, Member, objection_to_push
@@ -135,10 +135,11 @@ class Part:
         self.merging.clear()
         return pushes, answers
 
-    def drop_all(self) -> tuple[Sequence[PushRequest], list[Answer]]:
-        """Drop all held and kept pushes at the end of the run; return these, and their Acks."""
-        found = list(self.merging.entries.values())
-        self.merging.clear()
+    def drop_all(self, spared: Callable[[PushRequest], bool]) -> tuple[Sequence[PushRequest], list[Answer]]:
+        """Drop the held and kept pushes that are not spared, at the end of the run; return these, and their Acks."""
+        found = [entry for entry in self.merging.entries.values() if not spared(entry[0])]
+        for push, _, _ in found:
+            del self.merging.entries[push.worker, push.number]
         return [push for push, _, _ in found], [self.dropped(push, count, Reason.OVER) for push, count, _ in found]
 
     def dropped(self, push: PushRequest, count: int, reason: Reason) -> Ack:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from asgd_lab.errors import ProtocolError
 from asgd_lab.protocol.effects import Effect, Fetch, Program, Push, Start, Train, Wait
 from asgd_lab.protocol.messages import ALL
 from asgd_lab.protocol.replica import Replica
@@ -90,10 +91,11 @@ def overlapped(replica: Replica, n_push: int, depth: int) -> Program:
         yield from frees  # a blocking fetch may wait long, and the server accepts no push of its worker meanwhile
 
 
-def in_parts(program: Program, worker: int, parts: int) -> Program:
+def in_parts(program: Program, worker: int, parts: int, apart: bool) -> Program:
     """The program, with an exchange of each part in place of one of the whole vector.
 
-    The lease comes with part 0. Workers send their pushes from different parts on.
+    The lease comes with part 0. Workers send their pushes from different parts on. Where the parts are independent
+    servers (`apart`), a program may not name one: ProtocolError.
     """
     order = [(worker + index) % parts for index in range(parts)]
     fetches: dict[Fetch, list[Fetch]] = {}
@@ -110,6 +112,8 @@ def in_parts(program: Program, worker: int, parts: int) -> Program:
             if exchange not in pushes:
                 pushes[exchange] = [Push(exchange.replica, exchange.buffer, part=part) for part in order]
             yield from _all(effect, pushes[exchange])
+        elif apart and isinstance(exchange, Fetch | Push) and exchange.part >= 0:
+            raise ProtocolError(f"worker {worker}'s program names part {exchange.part} of independent servers")
         else:
             yield effect
 

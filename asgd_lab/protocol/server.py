@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from asgd_lab.errors import ProtocolError
 from asgd_lab.protocol.gates import Action, Gate, Verdict
 from asgd_lab.protocol.granting import Granting
-from asgd_lab.protocol.members import Budget, Member, objection_to_push
+from asgd_lab.protocol.members import Budget, objection_to_push
 from asgd_lab.protocol.messages import (
     Answer,
     FetchRequest,
@@ -69,9 +69,11 @@ class Server(Granting):
     )
 
     def __init__(
-        self, gate: Gate, n_fetch: int, budget: Budget, parameters: Parameters | InParts | None = None, parts: int = 0
-    ) -> None:
-        super().__init__(gate, n_fetch, budget.minibatches, parameters, parts)
+        self, gate: Gate, n_fetch: int, budget: Budget, parameters: Parameters | InParts | None = None, parts: int = 0,
+        apart: bool = False,
+    ) -> None:  # fmt: skip
+        """`apart`: the parts are independent servers, so that every push has all of them."""
+        super().__init__(gate, n_fetch, budget.minibatches, parameters, parts, apart)
         self.budget = budget
         self.version = 0  # of the first part
         self.minibatches = 0  # in versions
@@ -124,21 +126,6 @@ class Server(Granting):
 
     # ------------------------------------------------------------------ messages
 
-    def on_join(self, worker: int) -> list[Answer]:
-        """`worker` joins, as a new incarnation if it was a member before; its pushes are numbered on."""
-        if worker in self._members:
-            raise ProtocolError(f"worker {worker} joins twice")
-        incarnation, sequence, taken = self._past.pop(worker, (0, 0, 0))
-        clock = self._clocks.first
-        member = self._members[worker] = Member(incarnation + 1, sequence, taken, clock)
-        if self._is_divided:
-            member.pushed, member.numbers = [0] * len(self.parts), [sequence] * len(self.parts)
-        if self._holds_back:
-            self._clocks.move(None, clock)
-        if self._round_open and not self._first.merging.holds(worker):
-            self._allot(worker, member, self.n_fetch)
-        return []
-
     def on_leave(self, worker: int) -> list[Answer]:
         """`worker` has left or died: its owed minibatches return to the budget, and workers that wait for it may go."""
         member = self.member(worker)
@@ -153,7 +140,8 @@ class Server(Granting):
         if self._holds_back:
             self._clocks.move(member.clock, None)
         for at in self.parts:
-            at.waiting.pop(worker, None)
+            if at.waiting.pop(worker, None) is not None:
+                self._parameters_asked -= 1
             at.held.discard(worker)
             at.unpin(worker)
         return self._release([])
@@ -167,12 +155,18 @@ class Server(Granting):
         self.wake_ns = None
         answers: list[Answer] = []
         for at in self.parts:
-            pushes, dropped = at.drop_all()
+            pushes, dropped = at.drop_all(self._begun)
             self._drained(pushes, at)
             answers += dropped
-        for member in self._members.values():
-            member.first_applied = member.numbers[0] if self._is_divided else 0
+            if at.merging.entries:
+                answers += self._merge(at)
         return self._release(answers)
+
+    def _begun(self, push: PushRequest) -> bool:
+        """Whether the first part of a push of another part is in a version."""
+        member = self._members.get(push.worker)
+        here = push.part > 0 and member is not None and member.incarnation == push.incarnation
+        return here and push.number <= member.first_applied  # type: ignore[union-attr]
 
     def on_wake(self) -> list[Answer]:
         """The time `wake_ns` has come."""
@@ -220,16 +214,14 @@ class Server(Granting):
             if type(verdict) is not Verdict:
                 raise ProtocolError(f"on_push of {self.gate!r} must be APPLY, HOLD, KEEP or drop(...); got {verdict!r}")
             action, reason, returns = verdict
-        if action is _APPLY or self.closed:
+        if action is _APPLY or (self.closed and action != Action.DROP):
             answers = self._applied(at, (push,), at.apply((push,), (count,)))
         elif action != Action.DROP and not self.gate.collects:
             raise ProtocolError(f"{self.gate!r} holds or keeps pushes, so its class must say: collects = True")
         elif action == Action.HOLD:
             self._merging += 1
             at.hold(push, count)
-            if self._is_divided:
-                self._idle.add(worker)  # or it trains; then it counts as idle until the push has ended
-            else:
+            if not self._is_divided:
                 self._wait(worker)
             answers = []
         elif action == Action.KEEP:
@@ -242,7 +234,9 @@ class Server(Granting):
             answers += self._end_if_in_vain(1)
         if self._left == 0 and not self._owing and not self._merging:
             self.finished = True
-        if self._waiting or self._merging or self._is_divided:
+        if self._merging and self._is_divided:
+            self._rest(worker, member, number)
+        if self._waiting or self._merging or self._is_divided or self._parameters_asked:
             return self._release(answers)
         if self._wakes:
             self._plan_wake()
@@ -325,6 +319,10 @@ class Server(Granting):
                 self.limits.add(count, loss, error)
         if at is self._first:
             self.version = at.version
+            for push in pushes if self._is_divided else ():
+                member = self._members.get(push.worker)
+                if member is not None and member.incarnation == push.incarnation:
+                    member.first_applied = push.number
         if self._left == 0 and not self._owing and not self._merging:
             self.finished = True
         if self.closed:

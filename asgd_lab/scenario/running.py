@@ -86,7 +86,8 @@ class Budget(Part):
     target: Target | None = None
     """The value of a metric to reach, such as {split: test, metric: loss, below: 0.3}."""
     early_stop: EarlyStop | None = None
-    """The end once a metric stops improving, such as {split: test, metric: loss, patience: 5}."""
+    """The end once a metric stops improving, such as {split: test, metric: loss, patience: 5}. The run keeps
+    its last parameters, not those of the best evaluation."""
     target_window: Count = 50
     """Minibatches over which the training error or loss in the pushes is averaged for target_error, a target or an
     early stop."""

@@ -85,6 +85,18 @@ def test_an_algorithm_of_objects_runs_in_processes_and_its_run_repeats(tmp_path:
     assert run.replay().same_bits
 
 
+def test_what_an_algorithm_cannot_be_made_of_is_one_line() -> None:
+    class Bounded(lab.Gate):
+        most: int
+
+    for wrong in ({"gate": "ssp"}, {"gate": Bounded}, {"gate": int}, {"program": 3}):
+        with pytest.raises(asgd_lab.ScenarioError, match=f"^{next(iter(wrong))}: ") as refused:
+            asgd_lab.Algorithm(n_sync=2, **wrong)  # type: ignore[arg-type]
+        assert len(str(refused.value).splitlines()) == 1
+    for rule in ("scale", {"name": "scale"}, rules.scale(0.5)):
+        assert len(asgd_lab.Algorithm(rule=rule)["rule"]) == 1
+
+
 def test_what_an_algorithm_of_objects_does_wrong_is_one_line() -> None:
     def silent(replica: lab.Replica) -> lab.Program:
         raise KeyError("nothing")

@@ -65,7 +65,7 @@ def test_the_programs_help_names_every_command_in_whole_sentences(monkeypatch: p
         assert "..." not in said.out.replace("[ARGS]...", "")
         for name, each in COMMANDS.items():
             assert words(f"{name}{each.short_help}") in words(said.out)
-    assert "pip install 'asgd-lab[tensorboard]'" in command("tensorboard", "-h").out
+    assert "pip install tensorboardX" in command("tensorboard", "-h").out
 
 
 def test_the_version_is_the_packages() -> None:

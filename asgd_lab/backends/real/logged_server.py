@@ -217,14 +217,11 @@ class LoggedServer:
         if type(answer) is Grant:
             self._grants[worker][answer.part] = answer
         elif type(answer) is Ack:
-            key = answer.number, answer.part
-            if self._many:
-                acks = self._acks[worker]
-                acks[key] = answer
-                if len(acks) > self._depth * len(self.pushes[worker]):  # more than its worker can be without
-                    del acks[next(iter(acks))]
-            else:
-                self._acks[worker] = {key: answer}
+            # A push that was kept is acknowledged again when it is merged, maybe after later ones.
+            acks = self._acks[worker]
+            acks[answer.number, answer.part] = answer
+            if len(acks) > (self._depth * len(self.pushes[worker]) if self._many else 1):  # more than it can be without
+                del acks[min(acks)]
         else:
             assert isinstance(answer, Stop)
             self.stops[worker] = answer

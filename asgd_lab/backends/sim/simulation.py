@@ -82,7 +82,7 @@ class Simulation:
         )
         self._observes = False  # is there anything to do for the observer after a push?
         self._is_plain = False  # is each push answered at once, without any other effect?
-        self._is_direct = not (self._wakes or parts)  # is one answer to a fetch's worker the answer to this fetch?
+        self._is_direct = not (self._wakes or parts)  # may the answer to a fetch be handed to it at once?
         self._wakes_at = -1  # the time of the pending alarm for the server
         self._failure: str | None = None
 
@@ -256,8 +256,10 @@ class Simulation:
             return
         if self._writes_grants:
             self.rows.grant(fetch)
-        answers = server.on_fetch(fetch.request)
-        if self._is_direct and len(answers) == 1 and answers[0][0] == fetch.worker.number:  # its worker
+        request = fetch.request
+        answers = server.on_fetch(request)
+        # Worker and number: the one answer may be to a fetch of parameters alone that waited.
+        if self._is_direct and len(answers) == 1 and answers[0][0] == request[0] and answers[0][2] == request[2]:
             fetch.release(answers[0])  # type: ignore[arg-type]
         else:
             self._answered(answers)

@@ -20,7 +20,7 @@ from asgd_lab.tasks.free_memory import check_free_memory
 from asgd_lab.tasks.samples import chunks
 
 _ENCODING_BYTES = 100  # of the tokenizer's memory for each byte of the text
-_HINT = "pip install 'asgd-lab[text]'"
+_HINT = "pip install tokenizers"
 
 
 def ids(key: str, path: Path, token_type: str) -> Tensor:
