@@ -99,18 +99,20 @@ def _to_target(scenario: Scenario, summary: Mapping[str, Any]) -> dict[str, floa
 def _add_speedups(found: Sequence[Group]) -> None:
     """Add the speed-up and the efficiency of each run, where the number of workers is swept.
 
-    Speed-up is the throughput over that of the run with the fewest workers, the same seed, and otherwise the same
-    values; efficiency is the speed-up over the ratio of the numbers of workers.
+    Speed-up is the throughput over that of the run with the fewest workers of all, the same seed, and otherwise the
+    same values; efficiency is the speed-up over the ratio of the numbers of workers. A run whose base has failed has
+    neither.
     """
+    fewest = min((group.values["workers"] for group in found if "workers" in group.values), default=0)
     series: dict[str, list[Group]] = {}
     for group in found:
         if "workers" in group.values:
             series.setdefault(brief({**group.values, "workers": 0}), []).append(group)
     for alike in series.values():
-        base = min(alike, key=lambda group: group.values["workers"])
-        rates = {seed: numbers.get("minibatches_per_s", 0.0) for seed, numbers in base.runs.items()}
+        base = [group for group in alike if group.values["workers"] == fewest]
+        rates = {seed: numbers.get("minibatches_per_s", 0.0) for each in base for seed, numbers in each.runs.items()}
         for group in alike:
-            more = group.values["workers"] / base.values["workers"]
+            more = group.values["workers"] / fewest
             for seed, numbers in group.runs.items():
                 if rates.get(seed, 0.0) > 0:
                     speedup = numbers["minibatches_per_s"] / rates[seed]

@@ -179,7 +179,7 @@ def _parsed(path: Path, options: _Options, reader: Any) -> _Table:
                 keys.append(cell.strip())
                 continue
             number = _number(cell)
-            if number is None or (column != label and abs(number) > 3.4e38) or abs(number) > 2**63 - 1025:
+            if number is None or abs(number) >= (2**53 if column == label or options.integers else 2**63 - 1024):
                 what = f"column {column + 1}" + (f" ({names[column]})" if names else "")
                 message = f"{path}:{reader.line_num}: {what}: {cell[:40]!r} {_complaint(cell)}"
                 raise ScenarioError.at("task.dataset_options", message)
@@ -208,6 +208,8 @@ def _complaint(cell: str) -> str:
     if not cell.strip():
         return "is no finite number: a value is missing; fill it in, or leave the line out"
     if _is_number(cell):
+        if math.isfinite(float(cell)):
+            return "is too large: from 2**53 on, whole numbers cannot be told apart"
         return "is no finite number"
     return (
         "is no finite number: inputs and labels are numbers; encode a category as numbers, or a column for each value"

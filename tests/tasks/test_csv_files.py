@@ -73,6 +73,12 @@ def test_lines_without_a_header_and_a_second_file(tmp_path: Path) -> None:
         ("user,x,y\n" + "u,1.5,2\n" * 9, {"integers": True}, "t.csv has fractions in column x; remove integers"),
         ("user,x,y\nu,1,2\n", {"integers": True, "standardise": True}, "cannot stand beside integers"),
         ("user,x,y\n" + "".join(f"u,{10**9 + each},2\n" for each in range(9)), {}, "train_images is float64, of which"),
+        (
+            f"user,x,y\nu,{2**53 + 1},2\n",
+            {"integers": True},
+            "is too large: from 2.*53 on, whole numbers cannot be told",
+        ),
+        (f"user,x,y\nu,1,{2**53 + 1}\n", {}, "is too large: from 2.*53 on, whole numbers cannot be told apart"),
         ("user,x,y\nu,1\n", {}, "t.csv:2: has 2 cells; the first line has 3"),
         ("", {}, "is empty"),
         ("user,x,y\n", {}, "is empty"),
