@@ -223,7 +223,7 @@ def _to_blame(value: object) -> str:
 def _captured(value: Any) -> list[tuple[str, object]]:
     """The attributes of an object, and the variables outside of them that its functions use, by name."""
     inside = [] if isinstance(value, types.FunctionType) else list(getattr(value, "__dict__", {}).items())
-    members = [value, *vars(_definition(value)).values()]
+    members = [value, *getattr(_definition(value), "__dict__", {}).values()]
     for function in (getattr(each, "__func__", each) for each in members):
         if isinstance(function, types.FunctionType):
             try:

@@ -18,6 +18,7 @@ import hypothesis
 import pytest
 import torch
 
+from asgd_lab import choices
 from tests import slow
 
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
@@ -48,9 +49,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol() -> Iterator[None]:
-    """Forget modules that a test has written and imported: another test may write one of the same name."""
+    """Forget modules that a test has written and imported, and their classes: another test may write the same names."""
     known = set(sys.modules)
+    chosen = {each.name: dict(each.loaded) for each in choices._registries.values()}
     result = yield
+    for each in choices._registries.values():
+        each.loaded.clear()
+        each.loaded.update(chosen.get(each.name, {}))
     for name in set(sys.modules) - known:
         if (getattr(sys.modules[name], "__file__", None) or "").startswith(_TEMPORARY):
             del sys.modules[name]

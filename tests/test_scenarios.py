@@ -59,7 +59,7 @@ def test_every_point_of_a_scenario_runs_and_its_figure_is_drawn(
     small: dict[str, Any] = {"budget": {"minibatches": MINIBATCHES}}
     scenario = points(name)[0].scenario
     if name not in SIMULATED:
-        small |= {"backend": "sim", "hardware.compute": {"step_s": 0.01}}
+        small |= {"backend": "sim", "hardware.compute": {"step_s": getattr(scenario.task, "step_s", None) or 0.01}}
     if name == "ilsvrc-2012":  # nothing but its figure is tried without its images
         small |= {"task": {"name": "classification", "dataset": "digits"}, "algorithm.n_sync": 10}
     elif scenario.task.name == "classification" and ":" not in scenario.task.dataset:  # type: ignore[attr-defined]

@@ -254,6 +254,11 @@ IMPORTERS = {"__import__", "eval", "exec", "import_module", "compile", "run_path
 PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 
+# Objects of this process, from the pipe of its parent alone; arrays of CIFAR, by a reader that refuses all other names.
+UNPICKLING = {"live_objects.py": {"pickle", "cloudpickle"}, "torchvision_sets.py": {"pickle"}}
+IMPORTING = ("code_imports.py", "__init__.py")  # the second: homes of the package's own public names
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(FILES[0].parent)))
 def test_no_file_loads_pickles_and_only_one_imports_what_a_text_names(path: Path) -> None:
     calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
@@ -263,7 +268,7 @@ def test_no_file_loads_pickles_and_only_one_imports_what_a_text_names(path: Path
         if isinstance(node, ast.Import | ast.ImportFrom)
         for name in [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
     ]
-    assert not {name.split(".")[0] for name in imports} & PICKLES
+    assert {name.split(".")[0] for name in imports} & PICKLES == UNPICKLING.get(path.name, set())
     for call in calls:
         name = ast.unparse(call.func)
         keywords = {each.arg: ast.unparse(each.value) for each in call.keywords}
@@ -272,4 +277,4 @@ def test_no_file_loads_pickles_and_only_one_imports_what_a_text_names(path: Path
             assert keywords.get("allow_pickle", "False") == "False"
         if name in IMPORTERS or (name.startswith(("importlib.", "runpy.")) and name.split(".")[-1] in IMPORTERS):
             is_fixed = all(isinstance(each, ast.Constant) for each in call.args)  # a name that no text can change
-            assert is_fixed or path.name == "code_imports.py", f"{name} in {path}"
+            assert is_fixed or path.name in IMPORTING, f"{name} in {path}"

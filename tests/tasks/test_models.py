@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.tasks import build, datasets, load, models
+from asgd_lab.tasks import build, load, mnist_files, models
 from tests.tasks.configs import Classification, pictures
 
 OWN = """
@@ -170,7 +170,7 @@ def test_torchvision_is_imported_only_where_it_is_asked_for(monkeypatch: pytest.
         raise AssertionError("torchvision was asked for")
 
     monkeypatch.setattr(models, "torchvision", asked)
-    monkeypatch.setattr(datasets, "torchvision", asked)
+    monkeypatch.setattr(mnist_files, "torchvision", asked)
     config = Classification(model="lenet")
     build(config, 0, load(config))
     for path in Path(models.__file__).parent.glob("*.py"):

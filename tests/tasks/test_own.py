@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize("backend", ["inline", "sim", "process"])
 def test_the_example_learns_on_every_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "scenarios"))
-    (point,) = Document.read("bring-your-own").points({"backend.name": backend})
+    (point,) = Document.read("bring-your-own").points({"backend.name": backend, "evaluate": None})
     summary = execute(point.scenario, tmp_path / "run")
     assert summary["minibatches"] == 3000
     assert summary["final"]["test_loss"] < 0.02
