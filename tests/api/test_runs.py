@@ -94,7 +94,7 @@ def test_a_change_of_none_removes_the_key(tmp_path: Path) -> None:
 def test_a_run_without_out_is_below_the_folder_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run = asgd_lab.run(BOWL)
-    assert run.path.parent == Path("runs/bowl")
+    assert run.path.parent == Path("runs/bowl").absolute()
     assert asgd_lab.Run.open(run.path).summary == run.summary
 
 
