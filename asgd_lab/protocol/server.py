@@ -165,8 +165,9 @@ class Server(Granting):
     def _begun(self, push: PushRequest) -> bool:
         """Whether the first part of a push of another part is in a version."""
         member = self._members.get(push.worker)
-        here = push.part > 0 and member is not None and member.incarnation == push.incarnation
-        return here and push.number <= member.first_applied  # type: ignore[union-attr]
+        if push.part <= 0 or member is None or member.incarnation != push.incarnation:
+            return False
+        return push.number <= member.first_applied
 
     def on_wake(self) -> list[Answer]:
         """The time `wake_ns` has come."""
