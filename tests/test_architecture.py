@@ -120,9 +120,10 @@ def reaching(part: str, *targets: str) -> list[Import]:
 
 ALLOWED = {
     "protocol": {"errors"},
-    "algorithms": {"errors", "choices", "configuration", "protocol", "tasks", "trust"},
-    "tasks": {"errors", "live_objects", "streams", "trust"},
-    "scenario": {"errors", "algorithms", "choices", "configuration", "live_objects", "tasks", "trust"},
+    "algorithms": {"errors", "choices", "configuration", "protocol", "task_keys", "tasks", "trust"},
+    "task_keys": {"errors", "configuration"},
+    "tasks": {"errors", "live_objects", "streams", "task_keys", "trust"},
+    "scenario": {"errors", "algorithms", "choices", "configuration", "live_objects", "task_keys", "tasks", "trust"},
     "hardware": {"errors", "configuration", "streams", "scenario"},
     "record": {"errors"},
     "figures": {"errors", "record"},
@@ -132,6 +133,7 @@ ALLOWED = {
         "live_objects",
         "streams",
         "protocol",
+        "task_keys",
         "tasks",
         "hardware",
         "record",
@@ -174,7 +176,7 @@ def test_tasks_do_not_know_who_calls_them() -> None:
 def test_a_scenario_is_read_without_torch() -> None:
     assert [str(each) for each in reaching("scenario", "torch", "torchvision", *CONCURRENT)] == []
     needing_torch = reaching("algorithms", "torch", "torchvision", "asgd_lab.protocol", "asgd_lab.tasks", *CONCURRENT)
-    needing_torch += reaching("scenario", "asgd_lab.tasks")
+    needing_torch += reaching("scenario", "asgd_lab.tasks") + reaching("task_keys", "torch")
     assert [str(each) for each in needing_torch if not each.deferred] == []
 
 

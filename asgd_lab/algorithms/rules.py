@@ -9,13 +9,14 @@ import contextlib
 import dataclasses
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
 from asgd_lab.choices import Choice, Mappings, Unread, blaming, fail, is_ours
 from asgd_lab.configuration import BareName, Positive, Text, not_finite, refuse
 from asgd_lab.errors import ScenarioError
+from asgd_lab.task_keys.optimizers import Optimizer
 from asgd_lab.trust import refusal
 
 if TYPE_CHECKING:
@@ -154,13 +155,6 @@ class Adadelta(Link):
         return rules.adadelta(self.lr, self.rho, self.eps)
 
 
-class _Named(NamedTuple):
-    """An optimizer's class and keywords, as `tasks.optimizers` reads them."""
-
-    name: str
-    options: dict[str, Any]
-
-
 class OuterOptimizer(Link):
     """Steps with an optimizer of torch.optim at the server, as DiLoCo does; only as the last link."""
 
@@ -190,10 +184,10 @@ class OuterOptimizer(Link):
 
         options = self.options
         try:
-            made = optimizer(_Named(self.optimizer, options))
+            made = optimizer(Optimizer.model_validate({**options, "name": self.optimizer}))
             if "fused" not in options:
                 with contextlib.suppress(ScenarioError):
-                    made = optimizer(_Named(self.optimizer, options | {"fused": True}))
+                    made = optimizer(Optimizer.model_validate({**options, "name": self.optimizer, "fused": True}))
             return outer.stepping(made, self.of)
         except ScenarioError as error:  # without its key, which is a task's
             raise ScenarioError(str(error)) from error

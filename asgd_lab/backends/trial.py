@@ -14,8 +14,8 @@ from asgd_lab.errors import ProtocolError, RunFailed, ScenarioError
 from asgd_lab.protocol.gates import Gate
 from asgd_lab.protocol.members import Budget
 from asgd_lab.scenario import Scenario
-from asgd_lab.scenario.optimizers import Optimizer
 from asgd_lab.scenario.tasks import Quadratic
+from asgd_lab.task_keys.optimizers import Optimizer
 from asgd_lab.tasks.base import one_line
 
 _WORKERS = 16  # at most

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Any, Literal
 
 from asgd_lab.choices import Mappings, Unread
-from asgd_lab.configuration import (
-    MOST,
-    Count,
-    NonNegative,
-    Positive,
-    Seconds,
-    Size,
-)
 from asgd_lab.errors import ScenarioError
 from asgd_lab.scenario.learned import Learned
 from asgd_lab.scenario.networks import Classification, NextTokens, Own
-from asgd_lab.scenario.optimizers import SGD, Optimizer, Schedule
+from asgd_lab.task_keys.toys import QuadraticKeys, TimingKeys
 from asgd_lab.trust import refusal
 
 __all__ = ["TASKS", "Classification", "Learned", "Quadratic", "Timing"]
@@ -28,23 +18,11 @@ if TYPE_CHECKING:
     from asgd_lab.tasks.base import Data, Task
 
 
-class Quadratic(Learned):
+class Quadratic(QuadraticKeys, Learned):
     """A noisy quadratic bowl: loss = 1/2 sum of curvature times coordinate squared; its minimum is at zero."""
 
     name: Literal["quadratic"]
     """This task's name."""
-    curvature: Annotated[list[Positive], Field(min_length=1)]
-    """The second derivative along each coordinate, a number per coordinate. No unit."""
-    noise: NonNegative = 0.0
-    """The variance of one sample's gradient noise in each coordinate; a minibatch of B samples has noise / B."""
-    batch_size: Count = 1
-    """Samples in a minibatch."""
-    start: Annotated[float, Field(ge=-MOST, le=MOST)] = 1.0
-    """The initial value of every coordinate."""
-    optimizer: Optimizer = SGD
-    """The optimizer of the local steps."""
-    schedule: Schedule | None = None
-    """The schedule of its learning rate; null: constant."""
 
     def make(self, seed: int, data: Data, workers: int) -> Task:
         from asgd_lab.tasks.quadratic import QuadraticTask
@@ -52,17 +30,13 @@ class Quadratic(Learned):
         return QuadraticTask(self, seed)
 
 
-class Timing(Learned):
+class Timing(TimingKeys, Learned):
     """Messages of a stated size and steps of a stated length, without learning, to study time alone."""
 
     learns = False
 
     name: Literal["timing"]
     """This task's name."""
-    size_bytes: Size
-    """Bytes that one push or one fetch moves."""
-    step_s: Seconds | None = None
-    """The mean time of one minibatch, in seconds; null: that of hardware.compute, or of its preset."""
 
     def make(self, seed: int, data: Data, workers: int) -> Task:
         from asgd_lab.tasks.timing import TimingTask

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from asgd_lab.scenario.hardware import Hardware, Link
-from asgd_lab.scenario.optimizers import TINY_GRADIENT
 from asgd_lab.scenario.running import Budget, Faults, Kill, ServerDown, Slow, Stop
 from asgd_lab.scenario.schema import Scenario
+from asgd_lab.task_keys.optimizers import TINY_GRADIENT
 
 Found = Iterator[tuple[str, str]]
 

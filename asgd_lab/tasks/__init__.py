@@ -7,7 +7,7 @@ from typing import Any
 from asgd_lab.tasks import classification, datasets, quadratic, timing
 from asgd_lab.tasks.base import Data, Learner, Task
 from asgd_lab.tasks.code_imports import untrusted
-from asgd_lab.tasks.data_digest import digest
+from asgd_lab.tasks.data_facts import facts_of, load
 from asgd_lab.tasks.optimizers import optimizer
 from asgd_lab.tasks.quadratic import expected_loss
 from asgd_lab.trust import Named, refusal
@@ -29,40 +29,6 @@ __all__ = [
     "timing",
     "untrusted",
 ]
-
-_facts: dict[str, dict[str, Any]] = {}  # of the data read last
-
-
-def load(config: Any) -> Data:
-    """The data's tensors, or {} for a task without data; tensors are read-only, so processes may share them."""
-    data: Data = config.load()
-    if config.has_data:
-        _facts.clear()
-        _facts[_source(config)] = {"sha256": digest(data, getattr(config, "data_folder", None)), **_standard(data)}
-    return data
-
-
-def facts_of(config: Any) -> dict[str, Any] | None:
-    """The digest of the data as this process read them last, and if they are standardised by what mean and deviation.
-
-    None for a task without data.
-    """
-    if not config.has_data:
-        return None
-    if _source(config) not in _facts:
-        load(config)
-    return _facts[_source(config)]
-
-
-def _standard(data: Data) -> dict[str, Any]:
-    found = data.get("standard", data.get("standardised"))
-    return {} if found is None else {"standard": dict(zip(("mean", "deviation"), found.tolist(), strict=True))}
-
-
-def _source(config: Any) -> str:
-    keys = ("name", "dataset", "data_folder", "dataset_options", "train_samples", "context", "corpus", "corpus_bytes",
-            "tokenizer", "tokens", "test_tokens", "token_type", "vocabulary")  # fmt: skip
-    return repr([getattr(config, key, None) for key in keys])
 
 
 def build(config: Any, seed: int, data: Data, workers: int = 1, *, checked: bool = False) -> Task:

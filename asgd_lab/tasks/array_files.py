@@ -22,8 +22,7 @@ import torch
 from torch import Tensor
 
 from asgd_lab.errors import ScenarioError, meant
-from asgd_lab.tasks.base import one_line
-from asgd_lab.tasks.free_memory import check_free_memory
+from asgd_lab.tasks.base import check_free_memory, one_line
 
 Array = npt.NDArray[Any]
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a member of a zip archive: magic, lengths of its name and extra field
@@ -39,7 +38,9 @@ def array(key: str, path: Path, member: str | None = None, raw: str = "uint16") 
     if path.suffix == ".bin":
         return numbers(key, path, raw)
     with told(key, path):
-        return _member(key, path, member) if path.suffix == ".npz" else _numpy(path, 0)
+        if path.exists() and not path.is_file():
+            raise ValueError("it is no regular file")
+        return _member(key, path, member) if path.suffix == ".npz" else _numpy(key, path, 0)
 
 
 def numbers(key: str, path: Path, kind: str) -> Array:
@@ -71,6 +72,8 @@ def tensor(key: str, name: str, values: Array) -> Tensor:
     """A tensor over the array's own memory, which may be a file's and read-only; `name` is for a message."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        if not values.dtype.isnative:
+            check_free_memory(key, f"is too large: {name} with its bytes in this machine's order takes", values.nbytes)
         try:
             return torch.from_numpy(values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("=")))
         except (TypeError, ValueError) as error:
@@ -79,7 +82,7 @@ def tensor(key: str, name: str, values: Array) -> Tensor:
             ) from error
 
 
-def _numpy(path: Path, offset: int) -> Array:
+def _numpy(key: str, path: Path, offset: int) -> Array:
     """The array whose header stands at that offset."""
     with open(path, "rb") as opened:
         opened.seek(offset)
@@ -93,6 +96,7 @@ def _numpy(path: Path, offset: int) -> Array:
         begins = opened.tell()
     shape = shape[::-1] if is_fortran else shape
     if begins % dtype.itemsize:
+        check_free_memory(key, f"is too large: {path.name}, which is not aligned, takes", path.stat().st_size - begins)
         found: Array = np.fromfile(path, dtype, math.prod(shape), offset=begins).reshape(shape)
     else:
         found = mapped(path, dtype, begins, shape)
@@ -122,7 +126,7 @@ def _member(key: str, path: Path, member: str | None) -> Array:
                 magic, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(opened.read(_LOCAL_HEADER.size))
             if magic != b"PK\3\4":
                 raise ValueError(f"the archive is damaged where {name} begins")
-            return _numpy(path, found.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes)
+            return _numpy(key, path, found.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes)
         check_free_memory(key, f"is too large: {name} of {path.name} is compressed, so it takes", found.file_size)
         with archive.open(found) as opened_member:
             values = np.lib.format.read_array(opened_member, allow_pickle=False)

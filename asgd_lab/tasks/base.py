@@ -7,10 +7,13 @@ here and in the other files of the folder: P elements of the flat vector, N samp
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, final
+from typing import Protocol, final
 
+import psutil
 import torch
 from torch import OutOfMemoryError, Tensor
+
+from asgd_lab.errors import ScenarioError
 
 CPU = torch.device("cpu")
 Data = dict[str, Tensor]
@@ -174,20 +177,6 @@ class Bufferless:
         return {}
 
 
-class OptimizerConfig(Protocol):
-    """The part of a scenario that names a class of torch.optim and its keywords."""
-
-    @property
-    def name(self) -> str:
-        """Such as "SGD"."""
-        ...
-
-    @property
-    def options(self) -> Mapping[str, Any]:
-        """Such as {"lr": 0.1}."""
-        ...
-
-
 def one_line(error: BaseException) -> str:
     """An exception of foreign code, on one line, as part of a message of ours."""
     text = " ".join(str(error).partition("\n\nSet TORCHDYNAMO_VERBOSE")[0].split())  # advice to a developer of torch
@@ -196,3 +185,11 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, OutOfMemoryError):  # the later sentences are advice to a programmer
         text = ". ".join(text.split(". ")[:3])
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+
+
+def check_free_memory(key: str, what: str, size_bytes: int) -> None:
+    """A `ScenarioError` at `key` if `size_bytes` exceeds the free memory; `what` begins its sentence."""
+    free_bytes = psutil.virtual_memory().available
+    if size_bytes > free_bytes:
+        sizes = f"{size_bytes / 1e9:,.1f} GB, and {free_bytes / 1e9:,.1f} GB of memory are free"
+        raise ScenarioError.at(key, f"{what} {sizes}")

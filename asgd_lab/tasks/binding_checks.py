@@ -21,7 +21,7 @@ from asgd_lab.tasks.bound_module import BoundModule
 from asgd_lab.tasks.determinism import repeatable
 from asgd_lab.tasks.global_generators import preserving_generators, seed_all
 from asgd_lab.tasks.network import Network
-from asgd_lab.tasks.precision import casting
+from asgd_lab.tasks.recipe import casting
 from asgd_lab.tasks.trees import cloned
 
 # The relative difference of two losses or gradients that rounding may cause.

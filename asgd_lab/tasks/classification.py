@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, final
+from collections.abc import Callable, Iterator
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -14,20 +14,26 @@ from torch import Tensor, nn
 import asgd_lab.tasks.models as models
 from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import generator
-from asgd_lab.tasks.base import CPU, Batch, Data, OptimizerConfig
+from asgd_lab.task_keys.networks import ClassificationKeys
+from asgd_lab.tasks.base import CPU, Batch, Data
 from asgd_lab.tasks.binding_checks import check_network
 from asgd_lab.tasks.clipping_and_schedules import adjuster, row_adjuster
 from asgd_lab.tasks.code_imports import imported
-from asgd_lab.tasks.data_checks import check_loss_of, check_outliers, not_finite, outlier_doubt
+from asgd_lab.tasks.data_checks import (
+    check_loss_of,
+    check_outliers,
+    check_two_classes,
+    extreme_samples,
+    label_doubts,
+    not_finite,
+)
 from asgd_lab.tasks.data_division import divided
 from asgd_lab.tasks.device_data import DeviceData
 from asgd_lab.tasks.evaluation import filled, measure
 from asgd_lab.tasks.evaluation_checks import Evaluated, check_evaluation, doubts
-from asgd_lab.tasks.extreme_samples import extreme_samples
-from asgd_lab.tasks.feeds import Indexed, Order, walk
+from asgd_lab.tasks.feeds import Indexed, walk
 from asgd_lab.tasks.global_generators import preserving_generators
 from asgd_lab.tasks.gradient_pushes import step_doubts
-from asgd_lab.tasks.network import NetworkLearner
 from asgd_lab.tasks.network_task import ALL_OF_TRAINING, NetworkTask
 from asgd_lab.tasks.objective import Objective, check_classes
 from asgd_lab.tasks.optimizers import grouped, optimizer
@@ -35,85 +41,11 @@ from asgd_lab.tasks.recipe import Recipe, trained_by
 from asgd_lab.tasks.samples import chunks
 
 
-class ClassificationConfig(Protocol):
-    """The scenario's part for this task, without the keys of the data."""
-
-    @property
-    def model(self) -> str:
-        """See `models.build`."""
-        ...
-
-    @property
-    def model_options(self) -> Mapping[str, Any]:
-        """Keywords for the model's factory."""
-        ...
-
-    @property
-    def batch_size(self) -> int:
-        """B."""
-        ...
-
-    @property
-    def optimizer(self) -> OptimizerConfig:
-        """The local optimizer."""
-        ...
-
-    @property
-    def dataset_options(self) -> Mapping[str, Any]:
-        """Keywords of the data, such as the augmentation of images that are read from files."""
-        ...
-
-    @property
-    def biases(self) -> Any:
-        """See `optimizers.grouped`."""
-        ...
-
-    @property
-    def local(self) -> Sequence[str]:
-        """Patterns of names of parameters that stay with each replica."""
-        ...
-
-    @property
-    def size_bytes(self) -> int | None:
-        """Stated bytes of a push, for a network that this one stands for; None: the vector's own bytes."""
-        ...
-
-    @property
-    def loss(self) -> str | None:
-        """The user's own loss, as package.module:function; None: cross-entropy."""
-        ...
-
-    @property
-    def data(self) -> Any:
-        """See `data_division.divided`."""
-        ...
-
-    @property
-    def schedule(self) -> Any:
-        """See `clipping_and_schedules.rate_factor`."""
-        ...
-
-    @property
-    def clip(self) -> Any:
-        """By norm or by value."""
-        ...
-
-    @property
-    def precision(self) -> str:
-        """See `precision.casting`."""
-        ...
-
-    @property
-    def batch_norm(self) -> str:
-        """The owner of BatchNorm's statistics: `local` to a replica, or the `server`."""
-        ...
-
-
 @final
 class ClassificationTask(NetworkTask):
     """The network at its initial parameters, the data, and the factory of optimizers."""
 
-    def __init__(self, config: ClassificationConfig, seed: int, data: Data, workers: int = 1) -> None:
+    def __init__(self, config: ClassificationKeys, seed: int, data: Data, workers: int = 1) -> None:
         labels = data["train_labels"]
         if config.batch_size > len(labels):
             message = f"{config.batch_size} is more than the {len(labels)} training samples"
@@ -134,6 +66,7 @@ class ClassificationTask(NetworkTask):
             )
             classes = num_classes = int(seen)
             if own is None:
+                check_two_classes(num_classes)
                 for split in ("train", "test"):
                     check_classes(split, data[f"{split}_labels"])
                     if "classes" not in data:
@@ -163,7 +96,7 @@ class ClassificationTask(NetworkTask):
         self._check_finite(device)
         learner, self.doubts = self.try_steps(gradients, device)
         if self._objective.own is None and self._objective.classes is not None and "classes" not in self._data.host:
-            self.doubts += outlier_doubt(self._data.host["train_labels"])
+            self.doubts += label_doubts(self._data.host["train_labels"])
         tried = [minibatches[0], *self._extremes(device)]
         self._whole = check_evaluation(self.network, self.name, self._objective, learner, tried, shorter)
         self.doubts += step_doubts(self._make, learner.handles.values()) if gradients else []
@@ -194,16 +127,10 @@ class ClassificationTask(NetworkTask):
                 loss = Evaluated(self.network, device)(start, self.network.buffers, found_loss)
                 check_loss_of(part, sample, loss)
 
-    def learner(
-        self, worker: int, params: Tensor, gradients: Tensor | None = None, order: Order | None = None
-    ) -> NetworkLearner:
-        """Bind a replica to `params`; without an `order` it uses its own permutations."""
-        return self.bound(worker, params, gradients, self.batches(worker, params.device, order))
-
-    def batches(self, worker: int, device: torch.device, order: Order | None = None) -> Indexed:
-        """A worker's samples in its order."""
+    def batches(self, worker: int, device: torch.device) -> Indexed:
+        """A worker's minibatches, in permutations of its samples; of all samples for worker -1, a warm start's."""
         part = self._parts[worker % len(self._parts)] if self._parts is not None and worker >= 0 else None
-        order = order or walk(self._seed, worker, self._samples, self._batch_size, device, part)
+        order = walk(self._seed, worker, self._samples, self._batch_size, device, part)
         feed = self._data.source(device).feed(self._seed, worker, order)
         return Indexed(order, feed, self._data.on(device)["train_labels"])
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from asgd_lab.errors import RunFailed, ScenarioError
+from asgd_lab.task_keys.optimizers import Clip, Schedule
 from asgd_lab.tasks.base import one_line
 from asgd_lab.tasks.code_imports import imported
 
@@ -26,15 +27,16 @@ AdjustRows = Callable[[torch.optim.Optimizer, Sequence[Tensor], Tensor, Sequence
 """The same for replicas: (optimizer, rows (P,), their gradients (R, P), each row's minibatches and version)."""
 
 
-def rate_factor(schedule: Any, time: int) -> float:
+def rate_factor(schedule: Schedule, time: int) -> float:
     """The factor of the learning rate at `time` of the schedule's clock."""
     warm = min(1.0, (time + 1) / schedule.warmup) if schedule.warmup else 1.0
-    if schedule.name == "step":
+    if schedule.every is not None:
         return float(warm * schedule.factor ** (time // schedule.every))
     if schedule.name == "constant":
         return warm
     if ":" in schedule.name:
         return warm * _factor(schedule.name, time)
+    assert schedule.length is not None  # as for every other name
     share = min(1.0, max(0, time - schedule.warmup) / (schedule.length - schedule.warmup))
     down = 1.0 - share if schedule.name == "linear" else 0.5 * (1.0 + math.cos(math.pi * share))
     return float(warm * (schedule.final + (1.0 - schedule.final) * down))
@@ -53,7 +55,7 @@ def _function(name: str) -> Callable[[int], Any]:
     return imported("task.schedule.name", name, "it takes the time of the clock and returns a factor of the rate")
 
 
-def check_schedule(schedule: Any) -> None:
+def check_schedule(schedule: Schedule | None) -> None:
     """A `ScenarioError` if a schedule is a user's function that cannot be imported, or that fails at 0."""
     if schedule is not None and ":" in schedule.name:
         _function(schedule.name)
@@ -64,7 +66,7 @@ def check_schedule(schedule: Any) -> None:
             raise ScenarioError.at("task.schedule.name", said) from error
 
 
-def adjuster(schedule: Any, clip: Any) -> Adjust | None:
+def adjuster(schedule: Schedule | None, clip: Clip | None) -> Adjust | None:
     """The function that clips and sets the rate as the scenario says; None if it says nothing."""
     check_schedule(schedule)
     if schedule is None and clip is None:
@@ -74,7 +76,7 @@ def adjuster(schedule: Any, clip: Any) -> Adjust | None:
         if clip is not None:
             if clip.norm is not None:
                 clip_grad_norm_(weights, clip.norm)
-            else:
+            elif clip.value is not None:
                 clip_grad_value_(weights, clip.value)
         if schedule is not None:
             by = _rate_factor_now(schedule, step, version)
@@ -84,7 +86,7 @@ def adjuster(schedule: Any, clip: Any) -> Adjust | None:
     return adjust
 
 
-def row_adjuster(schedule: Any, clip: Any) -> AdjustRows | None:
+def row_adjuster(schedule: Schedule | None, clip: Clip | None) -> AdjustRows | None:
     """As `adjuster`, for replicas that share one optimizer, each as one row."""
     if schedule is None and clip is None:
         return None
@@ -96,7 +98,7 @@ def row_adjuster(schedule: Any, clip: Any) -> AdjustRows | None:
             if clip.norm is not None:
                 norms = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
                 gradients.mul_((clip.norm / (norms + 1e-6)).clamp_(max=1.0))  # as in torch's clip_grad_norm_
-            else:
+            elif clip.value is not None:
                 gradients.clamp_(-clip.value, clip.value)
         if schedule is not None:
             together: dict[float, list[Tensor]] = {}
@@ -109,5 +111,5 @@ def row_adjuster(schedule: Any, clip: Any) -> AdjustRows | None:
     return adjust
 
 
-def _rate_factor_now(schedule: Any, step: int, version: int) -> float:
+def _rate_factor_now(schedule: Schedule, step: int, version: int) -> float:
     return rate_factor(schedule, step if schedule.clock == "steps" else version)

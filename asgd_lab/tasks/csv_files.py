@@ -1,7 +1,7 @@
 """Tables of numbers in CSV files: a sample a line, one column of labels, and if stated one of keys such as user ids.
 
-Inputs are float32 (N, columns), standardised if stated by mean and deviation of the training samples, or int64. Labels
-that are all whole numbers are classes; others are float32, for a loss of one's own. Keys are any text.
+Inputs are float32 (N, columns), standardised if stated by mean and deviation of the training samples, or int64, exact.
+Labels that are all whole numbers are classes; others are float32, for a loss of one's own. Keys are any text.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,14 @@ from torch import Tensor
 
 from asgd_lab.errors import ScenarioError, meant
 from asgd_lab.streams import generator
-from asgd_lab.tasks.base import Data, one_line
+from asgd_lab.tasks.base import Data, check_free_memory, one_line
 from asgd_lab.tasks.own_data import check_rounding
 
 _KINDS = {"file": (str,), "test_file": (str, type(None)), "label": (str, int), "key": (str, int, type(None)),
           "header": (bool,), "delimiter": (str,), "test_share": (int, float), "seed": (int,),
           "standardise": (bool,), "integers": (bool,)}  # fmt: skip
+_CELL_BYTES = 48  # of memory at the most, for the table, its two parts and their float32
+_EXACT = 2**53  # whole numbers up to here are float64
 _WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
 
 
@@ -69,15 +72,14 @@ class _Options:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    inputs: Tensor  # (N, columns) float64
+    inputs: Tensor  # (N, columns) float64, or int64 with the option integers
     labels: Tensor  # (N,) float64
     keys: list[str]
-    columns: list[str]  # the inputs' names, or their positions from 1
     names: list[str] | None  # the header
 
 
 def read(folder: str | None, given: Mapping[str, Any], train_samples: int | None) -> Data:
-    """The data of the file, or of a training and a test file."""
+    """Inputs (N, columns), labels (N,) and keys (N,) of the training lines, and inputs and labels of the test lines."""
     if folder is None:
         raise ScenarioError.at("task.data_folder", "is missing: the folder of the CSV files")
     options, root = _Options.of(given), Path(folder).expanduser()
@@ -102,7 +104,9 @@ def read(folder: str | None, given: Mapping[str, Any], train_samples: int | None
     whole = all(bool((each == each.round()).all()) for each in (labels, test_labels))
     kind = torch.int64 if whole else torch.float32
     data = {"train_labels": labels.to(kind), "test_labels": test_labels.to(kind)}
-    data |= _inputs(options, table, table.inputs[train], test.inputs if chosen is None else test.inputs[chosen])
+    if not whole:
+        check_rounding("train_labels", labels, data["train_labels"])
+    data |= _inputs(options, table.inputs[train], test.inputs if chosen is None else test.inputs[chosen])
     if table.keys:
         numbers = {key: number for number, key in enumerate(sorted(set(table.keys)))}
         data["train_keys"] = torch.tensor([numbers[table.keys[each]] for each in train.tolist()])
@@ -121,15 +125,11 @@ def _check_alike(options: _Options, table: _Table, test: _Table) -> None:
         raise ScenarioError.at(where, f"has another header than {options.file}: {other!r} in place of {one!r}")
 
 
-def _inputs(options: _Options, table: _Table, train: Tensor, test: Tensor) -> Data:
-    """The inputs as they are stored, and `standard` (2, columns) if they are standardised."""
+def _inputs(options: _Options, train: Tensor, test: Tensor) -> Data:
+    """The inputs as they are stored, and `standardised` (2, columns), mean and deviation, if they are."""
     found = {"train_images": train, "test_images": test}
     if options.integers:
-        for name, column in zip(table.columns, table.inputs.T, strict=True):
-            if not bool((column == column.round()).all()):
-                message = f"{options.file} has fractions in column {name}; remove integers, or leave the column out"
-                raise ScenarioError.at("task.dataset_options.integers", message)
-        return {part: values.to(torch.int64) for part, values in found.items()}
+        return found
     standard = Data()
     if options.standardise:
         values = train.numpy()
@@ -146,15 +146,25 @@ def _inputs(options: _Options, table: _Table, train: Tensor, test: Tensor) -> Da
 
 def _read(path: Path, options: _Options) -> _Table:
     try:
+        lines = _lines(path)
         with open(path, encoding="utf-8-sig", newline="") as opened:
-            return _parsed(path, options, csv.reader(opened, delimiter=options.delimiter, strict=True))
+            return _parsed(path, options, csv.reader(opened, delimiter=options.delimiter, strict=True), lines)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ScenarioError.at("task.dataset_options", f"{path} cannot be read: {one_line(error)}") from error
 
 
-def _parsed(path: Path, options: _Options, reader: Any) -> _Table:
+def _lines(path: Path) -> int:
+    """The number of lines, at most: blank lines count too, and those inside of quotes."""
+    if path.exists() and not path.is_file():
+        raise ScenarioError.at("task.dataset_options", f"{path} cannot be read: it is no regular file")
+    with open(path, "rb") as opened:
+        return 1 + sum(part.count(b"\n") for part in iter(lambda: opened.read(2**20), b""))
+
+
+def _parsed(path: Path, options: _Options, reader: Any, lines: int) -> _Table:
+    """The table; it has at most that many lines."""
     names: list[str] | None = None
-    inputs, labels, keys, width = array("d"), array("d"), list[str](), 0
+    inputs, labels, keys, width = array("q" if options.integers else "d"), array("d"), list[str](), 0
     label = key = -1
     for row in reader:
         if not row:
@@ -167,7 +177,10 @@ def _parsed(path: Path, options: _Options, reader: Any) -> _Table:
             if label == key:
                 raise ScenarioError.at("task.dataset_options.key", "is the column of the labels")
             if width < 2 + (key >= 0):
-                raise ScenarioError.at("task.dataset_options", f"{path} has no column beside labels and keys")
+                hint = f"; its first line is {row[0][:40]!r}, and delimiter is {options.delimiter!r}"
+                raise ScenarioError.at("task.dataset_options", f"{path} has no column beside labels and keys{hint}")
+            what = f"make the table too large: {path} takes"
+            check_free_memory("task.dataset_options", what, _CELL_BYTES * width * lines)
             _check_header(path, options, row)
             if options.header:
                 continue
@@ -178,17 +191,18 @@ def _parsed(path: Path, options: _Options, reader: Any) -> _Table:
             if column == key:
                 keys.append(cell.strip())
                 continue
-            number = _number(cell)
-            if number is None or abs(number) >= (2**53 if column == label or options.integers else 2**63 - 1024):
+            whole = options.integers and column != label
+            number: Any = _whole(cell) if whole else _number(cell, _EXACT if column == label else math.inf)
+            if number is None:
                 what = f"column {column + 1}" + (f" ({names[column]})" if names else "")
-                message = f"{path}:{reader.line_num}: {what}: {cell[:40]!r} {_complaint(cell)}"
+                message = f"{path}:{reader.line_num}: {what}: {cell[:40]!r} {_complaint(cell, whole)}"
                 raise ScenarioError.at("task.dataset_options", message)
             (labels if column == label else inputs).append(number)
     if not labels:
         raise ScenarioError.at("task.dataset_options", f"{path} is empty: it has no line of numbers")
-    values = torch.frombuffer(inputs, dtype=torch.float64).view(len(labels), -1)
-    columns = [names[each] if names else str(each + 1) for each in range(width) if each not in (label, key)]
-    return _Table(values, torch.frombuffer(labels, dtype=torch.float64), keys, columns, names)
+    kind = torch.int64 if options.integers else torch.float64
+    values = torch.frombuffer(inputs, dtype=kind).view(len(labels), -1)
+    return _Table(values, torch.frombuffer(labels, dtype=torch.float64), keys, names)
 
 
 def _check_header(path: Path, options: _Options, row: list[str]) -> None:
@@ -203,17 +217,18 @@ def _check_header(path: Path, options: _Options, row: list[str]) -> None:
         raise ScenarioError.at(where, f"{path}: its first line has no number; header: true takes it as names")
 
 
-def _complaint(cell: str) -> str:
-    """The fault of a cell that holds no finite number."""
+def _complaint(cell: str, whole: bool) -> str:
+    """The fault of a cell that holds no finite number, or one that would be changed."""
     if not cell.strip():
         return "is no finite number: a value is missing; fill it in, or leave the line out"
-    if _is_number(cell):
-        if math.isfinite(float(cell)):
-            return "is too large: from 2**53 on, whole numbers cannot be told apart"
+    if not _is_number(cell):
+        what = "is no finite number: inputs and labels are numbers"
+        return f"{what}; encode a category as numbers, or a column for each value"
+    if not math.isfinite(float(cell)):
         return "is no finite number"
-    return (
-        "is no finite number: inputs and labels are numbers; encode a category as numbers, or a column for each value"
-    )
+    if whole:
+        return "is no whole number of 64 bits; remove integers, or leave the column out"
+    return "is too large: from 2**53 on, float64 changes whole numbers; integers: true keeps those of inputs"
 
 
 def _is_number(cell: str) -> bool:
@@ -224,12 +239,28 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _number(cell: str) -> float | None:
+def _number(cell: str, limit: float) -> float | None:
+    """The number of a cell; None if it is not finite, not below the limit, or a whole number that float64 changes."""
     try:
         found = float(cell)
     except ValueError:
         return None
-    return found if math.isfinite(found) else None
+    if not math.isfinite(found) or abs(found) >= limit:
+        return None
+    if abs(found) >= _EXACT and cell.strip().lstrip("+-").isdecimal() and int(cell) != found:
+        return None
+    return found
+
+
+def _whole(cell: str) -> int | None:
+    """The whole number of a cell, exact; None if it is none, or has more than 64 bits."""
+    try:
+        number = Decimal(cell.strip())
+        if not number.is_finite() or number.adjusted() > 19 or number != number.to_integral_value():
+            return None
+    except InvalidOperation:
+        return None
+    return int(number) if -(2**63) <= number < 2**63 else None
 
 
 def _column(path: Path, option: str, stated: str | int, names: list[str] | None, width: int) -> int:

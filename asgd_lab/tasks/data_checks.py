@@ -1,4 +1,7 @@
-"""Checks of a data set's values before a run: nan and infinities, and labels that are far off all others."""
+"""Checks of a data set's values before a run: nan and infinities, labels far off all others, and extreme samples.
+
+A model or a loss may accept all of a data set except its least or greatest integers.
+"""
 
 from __future__ import annotations
 
@@ -40,6 +43,13 @@ def check_loss_of(part: str, sample: int, loss: float) -> None:
         raise ScenarioError.at("task.dataset", f"{message}; replace such values, or leave the sample out")
 
 
+def check_two_classes(classes: int) -> None:
+    """A `ScenarioError` for a single class: its cross-entropy is 0, and has no gradient."""
+    if classes < 2:
+        message = "train_labels and test_labels have one class only, 0; a network learns to tell two or more apart"
+        raise ScenarioError.at("task.dataset", message)
+
+
 def check_outliers(split: str, labels: Tensor, of: int) -> None:
     """A `ScenarioError` for a class that asks for many more outputs than there are training labels, `of`."""
     begins, most = 0, max(_MANY_CLASSES, _MANY_PER_LABEL * of)
@@ -53,13 +63,40 @@ def check_outliers(split: str, labels: Tensor, of: int) -> None:
         begins += len(each)
 
 
-def outlier_doubt(labels: Tensor) -> Iterator[str]:
-    """A warning if the largest class is far beyond all others, as a mark for "no class" often is."""
+def label_doubts(labels: Tensor) -> Iterator[str]:
+    """A warning if all labels are one class, or if one is far beyond all others, as a mark for "no class" often is."""
     found = torch.unique(torch.cat([torch.unique(each) for each in chunks(labels)]))
     found = found[found >= 0]
+    if len(found) == 1:
+        yield f"task.dataset: train_labels are all {int(found[0])}: nothing can be told apart"
     if len(found) > 1 and int(found[-1]) > 2 * int(found[-2]) + 1:
         last, before = int(found[-1]), int(found[-2])
         yield (
             f"task.dataset: the largest label is {last}, and the next one {before}: the network has {last + 1} "
             "outputs; a label that means no class is -100"
         )
+
+
+def extreme_samples(data: Data, split: str) -> Tensor | None:
+    """Indices of the samples with the least and the greatest integer among inputs and labels; None without integers.
+
+    An index beyond a table, or a class beyond the outputs, is in one of these samples.
+    """
+    found = {
+        _extreme(values, least)
+        for part in ("images", "labels")
+        if (values := data.get(f"{split}_{part}")) is not None and _is_whole(values)
+        for least in (True, False)
+    }
+    return torch.tensor(sorted(found)) if found else None
+
+
+def _extreme(values: Tensor, least: bool) -> int:
+    """The first sample with the least or the greatest integer."""
+    flat = (each.reshape(len(each), -1) for each in chunks(values))
+    ends = torch.cat([each.amin(1) if least else each.amax(1) for each in flat])
+    return int(ends.argmin() if least else ends.argmax())
+
+
+def _is_whole(values: Tensor) -> bool:
+    return not (values.is_floating_point() or values.is_complex() or values.dtype == torch.bool) and values.numel() > 0

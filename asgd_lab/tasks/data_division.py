@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,20 +11,21 @@ from torch import Tensor
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import generator
+from asgd_lab.task_keys.networks import Division
 from asgd_lab.tasks.samples import chunks
 
 Indices = npt.NDArray[np.int64]
 
 
 def divided(
-    config: Any, labels: Tensor, workers: int, batch_size: int, seed: int, keys: Tensor | None = None
+    config: Division, labels: Tensor, workers: int, batch_size: int, seed: int, keys: Tensor | None = None
 ) -> list[Indices] | None:
     """Each worker's samples, a partition of all of them; None where every worker uses all.
 
     `sharded` splits a permutation evenly. `dirichlet` splits every class by shares drawn from a symmetric Dirichlet
     distribution (Hsu et al. 2019, "Measuring the Effects of Non-Identical Data Distribution", section 3).
     """
-    if config is None or config.name == "shared":
+    if config.name == "shared":
         return None
     parts: list[list[Indices]] = [[] for _ in range(workers)]
     if config.name == "sharded":
@@ -52,17 +52,29 @@ def divided(
 
 
 def _deal(parts: list[list[Indices]], keys: Tensor | None, seed: int) -> None:
-    """Whole keys for every worker: the largest first, each to the worker with the fewest samples."""
+    """Add the samples of whole keys to each worker's part."""
     if keys is None:
         message = "by_key needs keys: the column dataset_options.key of csv, or an entry train_keys of the factory"
         raise ScenarioError.at("task.data", message)
     _, inverse, counts = np.unique(keys.numpy(), return_inverse=True, return_counts=True)
-    if len(parts) > len(counts):
-        raise ScenarioError.at("workers", f"{len(parts)} is more than the {len(counts)} keys of task.data")
-    drawn = generator(seed, "parts").permutation(len(counts))
     samples = np.split(np.argsort(inverse, kind="stable"), np.cumsum(counts)[:-1])
-    sizes = [(0, worker) for worker in range(len(parts))]
-    for key in drawn[np.argsort(-counts[drawn], kind="stable")].tolist():
-        size, worker = heapq.heappop(sizes)
-        parts[worker].append(samples[key])
-        heapq.heappush(sizes, (size + len(samples[key]), worker))
+    for part, owned in zip(parts, dealt(counts, len(parts), seed, "keys"), strict=True):
+        part += [samples[key] for key in owned]
+
+
+def dealt(sizes: Indices, workers: int, seed: int, what: str) -> list[list[int]]:
+    """The owned keys of each worker: from the largest key on, each to the worker with the least so far.
+
+    `sizes` (K,) counts the samples of each key; the seed decides among equal ones. A `ScenarioError` if there are more
+    workers than keys, which `what` names.
+    """
+    if workers > len(sizes):
+        raise ScenarioError.at("workers", f"{workers} is more than the {len(sizes)} {what} of task.data")
+    drawn = generator(seed, "parts").permutation(len(sizes))
+    owned: list[list[int]] = [[] for _ in range(workers)]
+    loads = [(0, worker) for worker in range(workers)]
+    for key in drawn[np.argsort(-sizes[drawn], kind="stable")].tolist():
+        load, worker = heapq.heappop(loads)
+        owned[worker].append(key)
+        heapq.heappush(loads, (load + int(sizes[key]), worker))
+    return owned

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,10 +24,11 @@ import asgd_lab.tasks.own_data as own_data
 import asgd_lab.tasks.torchvision_sets as torchvision_sets
 from asgd_lab.errors import ScenarioError, meant
 from asgd_lab.streams import generator
-from asgd_lab.tasks.base import Data
-from asgd_lab.tasks.free_memory import check_free_memory
+from asgd_lab.task_keys.networks import ClassificationKeys
+from asgd_lab.tasks.base import Data, check_free_memory
 from asgd_lab.tasks.idx_files import Pixels
-from asgd_lab.tasks.mnist_files import fashion_mnist, folders, in_folder
+from asgd_lab.tasks.mnist_files import fashion_mnist, in_folder
+from asgd_lab.tasks.places import folders
 
 # Mean and deviation of a training pixel. Constants, because the last bits of a sum depend on the number of threads.
 _STANDARDS = {
@@ -41,31 +42,7 @@ _DIGITS = Path(__file__).with_name("digits.csv.gz")
 _DIGITS_TRAINING = 1437  # four fifths of the 1,797
 
 
-class DatasetConfig(Protocol):
-    """The part of a scenario that names the data."""
-
-    @property
-    def dataset(self) -> str:
-        """One of `DATASETS`, or package.module:factory."""
-        ...
-
-    @property
-    def data_folder(self) -> str | None:
-        """The first folder to search."""
-        ...
-
-    @property
-    def dataset_options(self) -> Mapping[str, Any]:
-        """Keywords for the user's own factory of data."""
-        ...
-
-    @property
-    def train_samples(self) -> int | None:
-        """The number of training samples to use, the first ones; None: all."""
-        ...
-
-
-def read(config: DatasetConfig) -> Data:
+def read(config: ClassificationKeys) -> Data:
     """Tensors train_images, train_labels, test_images, test_labels; our own data have int64 labels from 0."""
     name, folder, samples = config.dataset, config.data_folder, config.train_samples
     if ":" in name:
@@ -99,7 +76,23 @@ def _standardised(name: str, arrays: dict[str, Pixels]) -> Data:
     return found | {"standard": torch.tensor(_STANDARDS[name]).view(2, 1)}
 
 
-def _composed(config: DatasetConfig, count: int) -> Data:
+def input_standard(data: Data) -> dict[str, Tensor] | None:
+    """`mean` and `deviation`, such that the model receives (inputs - mean) / deviation for raw inputs (B, ...).
+
+    Raw inputs are a table's columns, (B, columns), or pixels from 0 to 255, (B, C, H, W). For a folder of images the
+    mean is that of whole images (3, R, R), to be cropped as they are. None if the model receives inputs as stored.
+    """
+    if "mean_image" in data:
+        return {"mean": data["mean_image"], "deviation": torch.ones(())}
+    found = data.get("standardised")
+    if "train_members" in data:
+        found = torch.tensor(_STANDARDS["fashion-mnist"])
+    elif "standard" in data:
+        found = data["standard"].view(2, -1, 1, 1)
+    return None if found is None else {"mean": found[0].clone(), "deviation": found[1].clone()}
+
+
+def _composed(config: ClassificationKeys, count: int) -> Data:
     """Samples of `count` images of Fashion-MNIST at half their resolution, in 10 to the power of `count` classes.
 
     The samples are drawn from all 3.6e9 pairs or 2.2e14 triples, the same ones for every seed.

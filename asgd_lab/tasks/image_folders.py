@@ -17,8 +17,8 @@ from torch import Tensor
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import generator
-from asgd_lab.tasks.base import Data, one_line
-from asgd_lab.tasks.free_memory import check_free_memory
+from asgd_lab.tasks.base import Data, check_free_memory, one_line
+from asgd_lab.tasks.places import walked
 from asgd_lab.tasks.torchvision_import import torchvision
 
 _SPLITS = {"train": "train", "test": "val"}  # ours, and the folders'
@@ -92,6 +92,9 @@ def read(folder: str | None, given: Mapping[str, Any], train_samples: int | None
 def _listed(root: Path, name: str) -> tuple[Sequence[tuple[str, int]], list[str]]:
     datasets = torchvision().datasets
     try:
+        if (root / name).is_dir():
+            for _ in walked(root / name):  # torchvision would follow a link without an end
+                pass
         tree = datasets.ImageNet(root, name) if (root / _ARCHIVE).exists() else datasets.ImageFolder(root / name)
     except (OSError, RuntimeError) as error:
         raise ScenarioError.at("task.data_folder", f"{root}/{name} cannot be read: {one_line(error)}") from error
@@ -142,7 +145,7 @@ class ImageFolders:
                 opened.draft("RGB", (side, side))  # decode a JPEG at the lowest sufficient resolution
                 image = opened.convert("RGB")
         except Exception as error:  # no library states which errors unknown bytes may raise
-            raise ScenarioError(f"{path} cannot be read: {one_line(error)}") from error
+            raise ScenarioError.at("task.data_folder", f"{path} cannot be read: {one_line(error)}") from error
         ratio = side / min(image.size)
         width, height = (max(side, round(length * ratio)) for length in image.size)
         left, top = (width - side) // 2, (height - side) // 2

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 from pathlib import Path
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.tasks.base import one_line
 from asgd_lab.tasks.idx_files import Pixels, idx
+from asgd_lab.tasks.places import cache, folders
 from asgd_lab.tasks.torchvision_import import torchvision
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -20,14 +20,6 @@ _FILES = {
     "test_labels": "t10k-labels-idx1-ubyte",
 }
 _FOLDERS = {"mnist": "MNIST", "kmnist": "KMNIST"}  # torchvision's, for data that are never downloaded
-
-
-def folders(data_folder: str | None) -> list[Path]:
-    """The folders to search: the stated one, $ASGD_LAB_DATA, and the cache."""
-    if data_folder is not None and not Path(data_folder).expanduser().is_dir():
-        raise ScenarioError.at("task.data_folder", f"{data_folder} is not a folder")
-    stated = (data_folder, os.environ.get("ASGD_LAB_DATA"), _cache())
-    return [Path(folder).expanduser() for folder in stated if folder]
 
 
 def fashion_mnist(data_folder: str | None) -> dict[str, Pixels]:
@@ -62,10 +54,6 @@ def _images(found: dict[str, Path]) -> dict[str, Pixels]:
     return arrays
 
 
-def _cache() -> Path:
-    return Path("~/.cache/asgd_lab").expanduser()
-
-
 def _files(folder: Path) -> dict[str, Path] | None:
     """The four files, in the folder or where torchvision puts them, compressed or not; None if one is missing."""
     return _complete(folder, folder / "FashionMNIST" / "raw")
@@ -81,7 +69,7 @@ def _complete(*places: Path) -> dict[str, Path] | None:
 
 
 def _download(folders: list[Path]) -> dict[str, Path]:
-    root = _cache()
+    root = cache()
     try:
         # torchvision prints its progress on standard output, which belongs to the caller.
         with contextlib.redirect_stdout(io.StringIO()):

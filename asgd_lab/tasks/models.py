@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from asgd_lab.errors import ScenarioError, meant
-from asgd_lab.tasks.base import one_line
+from asgd_lab.tasks.base import check_free_memory, one_line
 from asgd_lab.tasks.code_imports import imported, untrusted_weights
-from asgd_lab.tasks.free_memory import check_free_memory
 from asgd_lab.tasks.krizhevsky import krizhevsky
 from asgd_lab.tasks.python_state import modes_of
 from asgd_lab.tasks.torchvision_import import torchvision

@@ -22,8 +22,7 @@ from asgd_lab.streams import key
 from asgd_lab.tasks.bound_module import BoundModule, Buffers, in_vector, layout_of
 from asgd_lab.tasks.global_generators import generators_of, preserving_generators, seed_all, seed_with
 from asgd_lab.tasks.optimizer_state import Stepper, load_state, state_of
-from asgd_lab.tasks.precision import casting
-from asgd_lab.tasks.recipe import Batches, Metrics, OwnStep, Recipe
+from asgd_lab.tasks.recipe import Batches, Metrics, OwnStep, Recipe, casting
 from asgd_lab.tasks.torch_settings import preserving_settings
 
 _MODEL = "model."  # prefix, in a learner's state, of the names of buffers
@@ -184,7 +183,7 @@ class NetworkLearner:
         return found | {_MODEL + name: plain(each) for name, each in buffers.items()} | self.batches.state()
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Restore all of `state`."""
+        """Restore the `state` of another learner of the same worker."""
         for number, each in enumerate(self._steppers):
             load_state(each, state if not number else _behind(f"@{number}", state))
         found = {name.removeprefix(_MODEL): value for name, value in state.items() if name.startswith(_MODEL)}

@@ -67,7 +67,7 @@ class NetworkTask(ABC):
         """Each split's name and metrics, of a model in evaluation mode."""
 
     def try_steps(self, gradients: bool, device: torch.device) -> tuple[NetworkLearner, list[str]]:
-        """See `training_checks.try_steps`."""
+        """A learner after the first minibatches, and warnings, as from `training_checks.try_steps`."""
 
         def made(bound: BoundModule, params: Tensor) -> NetworkLearner:
             return self.tried_learner(bound, 0, params, torch.zeros_like(params) if gradients else None)

@@ -54,7 +54,7 @@ class _Options:
 
 
 def read(folder: str | None, given: Mapping[str, Any], train_samples: int | None) -> Data:
-    """The four arrays as data."""
+    """Tensors train_images, train_labels, test_images, test_labels; if pixels are standardised, `standard` (2, C)."""
     if folder is None:
         raise ScenarioError.at("task.data_folder", "is missing: the folder of the files .npy or .npz")
     options, root = _Options.of(given), Path(folder).expanduser()

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from asgd_lab.errors import ScenarioError, meant
-from asgd_lab.tasks.base import OptimizerConfig, one_line
+from asgd_lab.task_keys.optimizers import Biases, Optimizer
+from asgd_lab.tasks.base import one_line
 from asgd_lab.tasks.code_imports import imported
 from asgd_lab.tasks.global_generators import preserving_generators
 from asgd_lab.tasks.optimizer_state import stray
@@ -33,7 +34,7 @@ def _classes() -> dict[str, type[torch.optim.Optimizer]]:
     }
 
 
-def optimizer(config: OptimizerConfig) -> MakeOptimizer:
+def optimizer(config: Optimizer) -> MakeOptimizer:
     """A factory of the optimizer over given tensors; a `ScenarioError` names a key that torch.optim does not accept."""
     name, classes = config.name, _classes()
     if ":" in name:
@@ -75,7 +76,7 @@ def optimizer(config: OptimizerConfig) -> MakeOptimizer:
     return made
 
 
-def grouped(make: MakeOptimizer, biases: Any) -> MakeOptimizer:
+def grouped(make: MakeOptimizer, biases: Biases | None) -> MakeOptimizer:
     """The factory, with separate rates for biases (parameters of at most one dimension) if the scenario states them."""
     if biases is None:
         return make

@@ -11,7 +11,7 @@ The class has these methods; one instance is made in each process.
     evaluations()                        optional: pairs of a split's name and an iterable of minibatches
 
 All global generators are seeded before `model`, and before each `loss` or `step`. A warm start's minibatches are those
-of worker 0 with another seed.
+of worker 0 of 1, with another seed.
 """
 
 from __future__ import annotations
@@ -21,14 +21,17 @@ import copy
 import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
 from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.streams import key
-from asgd_lab.tasks.base import CPU, Batch, Data, OptimizerConfig, one_line
+from asgd_lab.task_keys.networks import OwnKeys
+from asgd_lab.task_keys.optimizers import SGD
+from asgd_lab.task_keys.text import TextKeys
+from asgd_lab.tasks.base import CPU, Batch, Data, one_line
 from asgd_lab.tasks.binding_checks import check_network
 from asgd_lab.tasks.clipping_and_schedules import adjuster
 from asgd_lab.tasks.code_imports import imported
@@ -51,54 +54,15 @@ _PASSES = 32  # minibatches on which BatchNorm's statistics are estimated
 _METHODS = "it is a class with the methods model, batch or stream, and loss or step"
 
 
-class OwnConfig(Protocol):
-    """The scenario's part for this task, without the class and its keywords."""
-
-    @property
-    def optimizer(self) -> OptimizerConfig | None:
-        """The local optimizer, of a class without the method; None: SGD."""
-        ...
-
-    @property
-    def schedule(self) -> Any:
-        """See `clipping_and_schedules.rate_factor`."""
-        ...
-
-    @property
-    def clip(self) -> Any:
-        """By norm or by value."""
-        ...
-
-    @property
-    def precision(self) -> str:
-        """See `precision.casting`."""
-        ...
-
-    @property
-    def batch_norm(self) -> str:
-        """The owner of BatchNorm's statistics: `local` to a replica, or the `server`."""
-        ...
-
-    @property
-    def local(self) -> Sequence[str]:
-        """Patterns of names of parameters that stay with each replica."""
-        ...
-
-    @property
-    def size_bytes(self) -> int | None:
-        """Stated bytes of a push; None: the vector's own."""
-        ...
-
-
 @final
 class OwnTask(NetworkTask):
     """A user's class, and the network that it makes."""
 
     def __init__(
-        self, own: Any, name: str, config: OwnConfig, sgd: OptimizerConfig, seed: int, data: Data, workers: int = 1,
+        self, own: Any, name: str, config: OwnKeys | TextKeys, seed: int, data: Data, workers: int = 1,
         batch: Callable[[NetworkTask, torch.device], Batch] | None = None,
     ) -> None:  # fmt: skip
-        """`own` is an instance of the class `name`; `sgd` is the optimizer if neither it nor the scenario has one.
+        """`own` is an instance of the class `name`; SGD is the optimizer if neither it nor the scenario has one.
 
         `batch` makes the task's batch on a device; None: it has none.
         """
@@ -108,7 +72,7 @@ class OwnTask(NetworkTask):
         self._losses = Losses(self._name, self._own.loss) if hasattr(self._own, "loss") else None
         self._make: MakeOptimizer | None = None
         if not hasattr(self._own, "optimizer"):
-            self._make = optimizer(config.optimizer or sgd)
+            self._make = optimizer(config.optimizer or SGD)
         recipe = Recipe(
             self._model, self._losses, self._steppers if self._make is None else trained_by(self._make),
             adjuster(config.schedule, config.clip), seed, config.batch_norm == "server", config.precision,
@@ -118,7 +82,7 @@ class OwnTask(NetworkTask):
         with self._blamed():
             super().__init__(self._name, recipe, data, config.size_bytes)
 
-    def _check_methods(self, config: OwnConfig) -> None:
+    def _check_methods(self, config: OwnKeys | TextKeys) -> None:
         """A `ScenarioError` for methods that are missing, or that contradict keys of the scenario."""
         has = {
             each: callable(getattr(self._own, each, None)) for each in ("model", "batch", "stream", "loss", "step",
@@ -195,7 +159,7 @@ class OwnTask(NetworkTask):
         """The class's `batch`, or its `stream`."""
         whose = (worker, self._workers, self._seed)
         if worker < 0:  # a warm start
-            whose = (0, self._workers, key(self._seed, "warm start") % 2**31)
+            whose = (0, 1, key(self._seed, "warm start") % 2**31)
         if hasattr(self._own, "stream"):
             return Stream(functools.partial(self._own.stream, *whose), device)
         return Called(functools.partial(self._own.batch, *whose), device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import key
 from asgd_lab.tasks.array_files import tensor
-from asgd_lab.tasks.base import Data, one_line
+from asgd_lab.tasks.base import Data, check_free_memory, one_line
 from asgd_lab.tasks.code_imports import imported
 from asgd_lab.tasks.global_generators import preserving_generators, seed_all
 from asgd_lab.tasks.samples import chunks
@@ -23,6 +23,7 @@ _KEYS = "train_keys"  # an optional entry
 _WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _ROUNDING = 1e-3  # of a number's standard deviation over the samples
 _NOISE = 1e-12  # of a number's size
+_TOGETHER = 2**20  # numbers
 
 
 def made_by(name: str, options: Mapping[str, Any], train_samples: int | None) -> Data:
@@ -82,6 +83,7 @@ def _kept(part: str, value: Tensor) -> Tensor:
     """
     value = value.detach().cpu()
     if value.dtype == torch.float64:
+        check_free_memory("task.dataset", f"has too large a part: {part} as float32 takes", value.nbytes // 2)
         narrow = value.to(torch.float32)
         check_rounding(part, value, narrow)
         return narrow.contiguous()
@@ -90,18 +92,29 @@ def _kept(part: str, value: Tensor) -> Tensor:
         if any(bool((each < 0).any()) for each in chunks(value)):
             message = f"{part} has integers beyond 2**63 - 1, which torch has no type for"
             raise ScenarioError.at("task.dataset", message)
+    if not value.is_contiguous():
+        check_free_memory("task.dataset", f"has too large a part: {part} in order takes", value.nbytes)
     return value.contiguous()
 
 
 def check_rounding(part: str, value: Tensor, narrow: Tensor) -> None:
     """A `ScenarioError` if float32 makes different samples equal, such as Unix times within one minute."""
-    if not torch.equal(narrow.isfinite(), value.isfinite()):
-        raise ScenarioError.at("task.dataset", f"{part} has values beyond what float32 holds, 3.4e38")
-    rows = value.reshape(len(value), -1).nan_to_num(0.0, 0.0, 0.0)
-    lost = (narrow.reshape(rows.shape).nan_to_num(0.0, 0.0, 0.0) - rows).abs().amax(0)
-    spread = rows.std(0, correction=0)
+    samples, columns = len(value), value[:1].numel()
+    lost, most, total, squares = (torch.zeros(columns, dtype=torch.float64) for _ in range(4))
+    is_whole = torch.ones(columns, dtype=torch.bool)
+    for wide, short in _pairs(value, narrow):
+        if not torch.equal(short.isfinite(), wide.isfinite()):
+            raise ScenarioError.at("task.dataset", f"{part} has values beyond what float32 holds, 3.4e38")
+        rows = wide.nan_to_num(0.0, 0.0, 0.0)
+        lost = torch.maximum(lost, (short.nan_to_num(0.0, 0.0, 0.0) - rows).abs().amax(0))
+        most = torch.maximum(most, rows.abs().amax(0))
+        is_whole &= (rows == rows.round()).all(0)
+        total += rows.sum(0)
+    for wide, _ in _pairs(value, narrow):
+        squares += (wide.nan_to_num(0.0, 0.0, 0.0) - total / samples).square().sum(0)
+    spread = (squares / samples).sqrt()
     # A number that is equal in all samples, but for rounding, does not distinguish them.
-    bad = (lost > _ROUNDING * spread) & (spread > _NOISE * rows.abs().amax(0))
+    bad = (lost > _ROUNDING * spread) & (spread > _NOISE * most)
     if bool(bad.any()):
         which = int(bad.nonzero()[0])
         message = (
@@ -109,7 +122,14 @@ def check_rounding(part: str, value: Tensor, narrow: Tensor) -> None:
             f"{float(spread[which]):.3g} (their standard deviation); shift or scale it, or return integers"
         )
         raise ScenarioError.at("task.dataset", message)
-    merged = (lost > 0) & (rows == rows.round()).all(0) & (spread > 0)
+    merged = (lost > 0) & is_whole & (spread > 0)
     if bool(merged.any()):
         message = f"{part} has integers as float64, beyond 16,777,216, which float32 does not hold; return integers"
         raise ScenarioError.at("task.dataset", message)
+
+
+def _pairs(value: Tensor, narrow: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows (B, columns) of both, some at a time: a whole copy may not fit into memory."""
+    length = max(1, _TOGETHER // max(1, value[:1].numel()))
+    for wide, short in zip(torch.split(value, length), torch.split(narrow, length), strict=True):
+        yield wide.reshape(len(wide), -1), short.reshape(len(wide), -1)

@@ -76,7 +76,7 @@ class Losses:
         return returned(self._method, self._loss(model, batch))
 
     def tried(self, name: str, model: nn.Module, batch: Any) -> tuple[Tensor, Metrics]:
-        """As a call; any error becomes a `ScenarioError`."""
+        """The mean loss and the metrics; a `ScenarioError` if the method fails, or its loss no gradient or weight."""
         try:
             found = self.returned(model, batch)
             if found.weight is not None and not float(found.weight) > 0:

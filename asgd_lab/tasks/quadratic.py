@@ -8,54 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, final
+from typing import final
 
 import torch
 from torch import Tensor
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import key
-from asgd_lab.tasks.base import CPU, Bufferless, OneByOne, OptimizerConfig, one_line
+from asgd_lab.task_keys.toys import QuadraticKeys
+from asgd_lab.tasks.base import CPU, Bufferless, OneByOne, one_line
 from asgd_lab.tasks.clipping_and_schedules import Adjust, adjuster
 from asgd_lab.tasks.flat import Layout
 from asgd_lab.tasks.global_generators import preserving_generators
 from asgd_lab.tasks.gradient_pushes import check_groups, step_doubts
 from asgd_lab.tasks.optimizer_state import check_restored, load_state, state_of
 from asgd_lab.tasks.optimizers import MakeOptimizer, optimizer
-
-
-class QuadraticConfig(Protocol):
-    """The scenario's part for this task."""
-
-    @property
-    def curvature(self) -> Sequence[float]:
-        """h, a number per coordinate."""
-        ...
-
-    @property
-    def noise(self) -> float:
-        """c: the variance of one sample's gradient noise in each coordinate."""
-        ...
-
-    @property
-    def batch_size(self) -> int:
-        """B."""
-        ...
-
-    @property
-    def start(self) -> float:
-        """The value of every coordinate of the initial parameters."""
-        ...
-
-    @property
-    def optimizer(self) -> OptimizerConfig:
-        """The local optimizer."""
-        ...
-
-    @property
-    def schedule(self) -> Any:
-        """See `clipping_and_schedules.rate_factor`."""
-        ...
 
 
 def expected_loss(
@@ -134,7 +101,7 @@ class QuadraticLearner:
         load_state(self.optimizer, state)
 
     def warm_up(self) -> None:
-        """Take a step with a copy of the learner."""
+        """Take a step with a copy of the learner: the learner stays as it was."""
         scratch = self._params.clone()
         gradients = None if self._gradients is None else scratch.clone()
         stream = (self._seed, self._worker)
@@ -145,7 +112,7 @@ class QuadraticLearner:
 class QuadraticTask(Bufferless):
     """The quadratic, its noise, and the factory of optimizers."""
 
-    def __init__(self, config: QuadraticConfig, seed: int) -> None:
+    def __init__(self, config: QuadraticKeys, seed: int) -> None:
         self._curvature = torch.tensor(config.curvature, dtype=torch.float32)
         self._deviation = math.sqrt(config.noise / config.batch_size)
         self._start = config.start

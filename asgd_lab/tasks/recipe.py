@@ -1,13 +1,22 @@
-"""The parts of a network's training: its model, loss, minibatches, optimizers and seeds."""
+"""The parts of a network's training: its model, loss, minibatches, optimizers, seeds and precision.
+
+Autocast caches its casts of parameters, by their tensors, until its outermost context ends: it would not see that a
+vector has changed under them. So the cache is cleared before each minibatch, including casts by an autocast of the
+model's own. A run in its caller's process does not use the caller's autocast.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
+from asgd_lab.errors import ScenarioError
+from asgd_lab.tasks.base import one_line
 from asgd_lab.tasks.clipping_and_schedules import Adjust
 from asgd_lab.tasks.optimizer_state import Stepper
 from asgd_lab.tasks.optimizers import MakeOptimizer
@@ -67,7 +76,7 @@ class Recipe:
     shares_buffers: bool
     """Whether buffers of floating point lie in the vector."""
     precision: str = "float32"
-    """The precision of a minibatch's forward pass and loss, see `precision.casting`."""
+    """The precision of a minibatch's forward pass and loss, see `casting`."""
     local: Sequence[str] = ()
     """Patterns of names of parameters that are trained, and stay with each replica."""
     own_step: OwnStep | None = None
@@ -77,3 +86,13 @@ class Recipe:
 def trained_by(make: MakeOptimizer) -> Callable[[nn.Module], Sequence[Stepper]]:
     """One optimizer over all parameters that are to be trained."""
     return lambda model: [make([weight for weight in model.parameters() if weight.requires_grad])]
+
+
+def casting(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """A reusable context for the forward pass and the loss of a minibatch on that device."""
+    if precision == "float32":
+        return contextlib.nullcontext()
+    try:
+        return torch.autocast(device.type, torch.bfloat16, cache_enabled=True)
+    except RuntimeError as error:  # from a GPU without bfloat16
+        raise ScenarioError.at("task.precision", f"{precision} cannot be used here: {one_line(error)}") from error

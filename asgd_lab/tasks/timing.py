@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Protocol, final
+from typing import final
 
 import torch
 from torch import Tensor
 
+from asgd_lab.task_keys.toys import TimingKeys
 from asgd_lab.tasks.base import CPU, Bufferless, OneByOne
-
-
-class TimingConfig(Protocol):
-    """The scenario's part for this task."""
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes that one push or one fetch moves."""
-        ...
 
 
 @final
@@ -53,7 +45,7 @@ class TimingLearner:
 class TimingTask(Bufferless):
     """An empty vector that counts as `size_bytes`."""
 
-    def __init__(self, config: TimingConfig) -> None:
+    def __init__(self, config: TimingKeys) -> None:
         self.size = 0
         self.size_bytes = config.size_bytes
 

@@ -25,8 +25,8 @@ from asgd_lab.protocol.vectors import AnchoredDelta
 from asgd_lab.record.run import RunDirectory
 from asgd_lab.scenario import Scenario
 from asgd_lab.scenario.executions import InlineExecution
-from asgd_lab.scenario.optimizers import SGD, Optimizer
 from asgd_lab.scenario.tasks import Learned, Quadratic
+from asgd_lab.task_keys.optimizers import SGD, Optimizer
 from asgd_lab.tasks.base import Data, Task
 
 

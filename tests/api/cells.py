@@ -19,7 +19,7 @@ from asgd_lab.algorithms.rules import Scale
 from asgd_lab.backends import inline
 from asgd_lab.configuration import Count, Positive
 from asgd_lab.scenario.executions import InlineExecution
-from asgd_lab.scenario.optimizers import SGD, Optimizer
+from asgd_lab.task_keys.optimizers import SGD, Optimizer
 from asgd_lab.scenario.tasks import Learned, Quadratic
 
 HIDDEN = 12

@@ -23,7 +23,7 @@ from asgd_lab.scenario import Scenario
 from asgd_lab.tasks.classification import ClassificationTask
 from asgd_lab.tasks.determinism import repeatable, tolerance
 from asgd_lab.tasks.global_generators import generators_of, preserving_generators, seed_with
-from asgd_lab.tasks.precision import casting
+from asgd_lab.tasks.recipe import casting
 from tests.backends.pretended import GPU, OnGpu, gpus
 from tests.backends.scenarios import DIGITS, QUADRATIC, scenario
 from tests.tasks import test_image_folders

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -105,3 +106,61 @@ def test_what_cannot_be_exported_is_told_in_a_line(tmp_path: Path) -> None:
     found = exported(tmp_path / "nowhere", tmp_path / "other.pt")
     assert found.exit_code == 2
     assert len(found.output.strip().splitlines()) == 1
+
+
+RAW = """
+import sys, torch
+state = torch.load(sys.argv[1], weights_only=True)
+model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 128), torch.nn.ReLU(), torch.nn.Linear(128, 2))
+model.load_state_dict(state)
+rows = torch.tensor([list(map(float, line.split(","))) for line in open(sys.argv[2]).read().split()[1:]])
+standard = state.input_standard
+outputs = model((rows[:, :2] - standard["mean"].float()) / standard["deviation"].float())
+assert not any(name.startswith("asgd_lab") for name in sys.modules)
+print(*outputs.argmax(1).tolist())
+print(outputs.argmax(1).ne(rows[:, 2].long()).double().mean().item())
+"""
+
+
+def test_a_program_without_this_package_predicts_from_raw_rows(tmp_path: Path) -> None:
+    for name, count in (("train.csv", 60), ("test.csv", 30)):
+        rows = [(1000 + 40 * (i % 2) + i % 7, 0.002 * (i % 5), i % 2) for i in range(count)]
+        (tmp_path / name).write_text("\n".join(["a,b,y", *(",".join(map(str, row)) for row in rows)]))
+    options = {"file": "train.csv", "test_file": "test.csv", "standardise": True}
+    task = {"name": "classification", "dataset": "csv", "data_folder": str(tmp_path), "batch_size": 10,
+            "dataset_options": options}  # fmt: skip
+    summary = execute(scenario(task=task, backend="sim", workers=2), tmp_path / "run")
+    assert summary["final"]["test_error"] == 0.0
+    found = exported(tmp_path / "run", tmp_path / "model.pt")
+    assert found.exit_code == 0, found.output
+    assert "input_standard" in found.output
+    told = subprocess.run(
+        [sys.executable, "-c", RAW, str(tmp_path / "model.pt"), str(tmp_path / "test.csv")],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    answers, error = told.stdout.splitlines()
+    assert (answers.split(), float(error)) == ([str(i % 2) for i in range(30)], 0.0)
+
+
+@pytest.mark.parametrize("dataset", ["digits", "numpy", "plain"])
+def test_the_module_tells_how_its_inputs_are_standardised(tmp_path: Path, dataset: str) -> None:
+    pixels = np.random.default_rng(0).integers(256, size=(40, 8, 8, 3), dtype=np.uint8)
+    arrays = {f"{split}_{part}": each for split in ("train", "test") for part, each in (
+        ("images", pixels), ("labels", np.arange(40) % 3))}  # fmt: skip
+    np.savez(tmp_path / "d.npz", **arrays)
+    options = {"file": "d.npz", "channels": "last", "standardise": dataset == "numpy"}
+    of_files = {"dataset": "numpy", "data_folder": str(tmp_path), "dataset_options": options}
+    stated = scenario(
+        task={**DIGITS, "batch_size": 8, "train_samples": 32, **(of_files if dataset != "digits" else {})},
+        backend="sim",
+    )
+    execute(stated, tmp_path / "run")
+    model, data = trained(tmp_path / "run"), read(stated.task)  # type: ignore[arg-type]
+    raw = data["test_images"].float()
+    standard = getattr(model, "input_standard", None)
+    if dataset == "plain":
+        assert standard is None
+        return
+    assert standard is not None
+    received = pick(data, "test", torch.arange(len(raw)))
+    assert torch.allclose((raw - standard["mean"]) / standard["deviation"], received, atol=1e-6)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from asgd_lab.scenario import tasks as scenario
+from asgd_lab.task_keys.networks import SharedData
 from asgd_lab.tasks.base import Data
 
 
@@ -47,7 +48,7 @@ class Classification:
     train_samples: int | None = None
     dataset_options: dict[str, Any] = field(default_factory=dict)
     loss: str | None = None
-    data: Any = None
+    data: Any = field(default_factory=lambda: SharedData(name="shared"))
     schedule: Any = None
     clip: Any = None
     batch_norm: str = "local"

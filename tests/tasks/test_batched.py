@@ -21,7 +21,7 @@ from torch.nn import functional
 from asgd_lab.backends.sim.numerics import chosen
 from asgd_lab.backends.sim.probe import faster_batched
 from asgd_lab.errors import ProtocolError, ScenarioError
-from asgd_lab.scenario.optimizers import Clip, Schedule
+from asgd_lab.task_keys.optimizers import Clip, Schedule
 from asgd_lab.tasks import batched, build, replica_stack
 from asgd_lab.tasks.base import Batch, Learner, Taken, Task
 from asgd_lab.tasks.batched import StackedBatch

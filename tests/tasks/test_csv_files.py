@@ -9,7 +9,7 @@ import torch
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record.run import read_manifest
-from asgd_lab.scenario.networks import ByKey
+from asgd_lab.task_keys.networks import ByKey
 from asgd_lab.tasks import build, load
 from tests.cli.harness import asgd_lab
 from tests.tasks.configs import Classification
@@ -70,15 +70,18 @@ def test_lines_without_a_header_and_a_second_file(tmp_path: Path) -> None:
         ("user,x,y\nu,,2\n", {}, r"t.csv:2: column 2 \(x\): '' is no finite number: a value is missing"),
         ("user,1.5,2\nu,1,2\n", {"label": 2, "key": 0}, "first line has only numbers, and would be lost as a header"),
         ("user,x,y\nu,1,2\n", {"label": 2, "key": 0, "header": False}, "first line has no number; header: true"),
-        ("user,x,y\n" + "u,1.5,2\n" * 9, {"integers": True}, "t.csv has fractions in column x; remove integers"),
+        (
+            "user,x,y\n" + "u,1.5,2\n" * 9,
+            {"integers": True},
+            r"t.csv:2: column 2 \(x\): '1.5' is no whole number of 64 bits; remove integers",
+        ),
         ("user,x,y\nu,1,2\n", {"integers": True, "standardise": True}, "cannot stand beside integers"),
         ("user,x,y\n" + "".join(f"u,{10**9 + each},2\n" for each in range(9)), {}, "train_images is float64, of which"),
-        (
-            f"user,x,y\nu,{2**53 + 1},2\n",
-            {"integers": True},
-            "is too large: from 2.*53 on, whole numbers cannot be told",
-        ),
-        (f"user,x,y\nu,1,{2**53 + 1}\n", {}, "is too large: from 2.*53 on, whole numbers cannot be told apart"),
+        (f"user,x,y\nu,{2**63},2\n", {"integers": True}, "is no whole number of 64 bits"),
+        ("user,x,y\nu,1e999999999,2\n", {"integers": True}, "is no finite number"),
+        (f"user,x,y\nu,{2**53 + 1},2\n", {}, "is too large: from 2.*53 on, float64 changes whole numbers"),
+        (f"user,x,y\nu,{2**60 + 1},2\n", {"standardise": True}, "float64 changes whole numbers; integers: true"),
+        (f"user,x,y\nu,1,{2**53 + 1}\n", {}, "is too large: from 2.*53 on, float64 changes whole numbers"),
         ("user,x,y\nu,1\n", {}, "t.csv:2: has 2 cells; the first line has 3"),
         ("", {}, "is empty"),
         ("user,x,y\n", {}, "is empty"),
@@ -108,7 +111,7 @@ def test_more_workers_than_users_and_users_without_a_key_are_refused(tmp_path: P
         ("file: t.csv, label: z, key: user", 2, "has 0 columns 'z'"),
         ("file: u.csv, label: 2", 2, "by_key needs keys"),
     ):
-        (tmp_path / "u.csv").write_text("a,b,c\n" + "1,2,0\n" * 20)
+        (tmp_path / "u.csv").write_text("a,b,c\n" + "1,2,0\n1,2,1\n" * 10)
         said = asgd_lab("validate", written(tmp_path, options, workers))
         assert (said.status, said.err.count("\n")) == (2, 1), said
         assert words in said.err
@@ -134,12 +137,29 @@ def test_columns_are_standardised_by_the_training_rows_alone_and_the_record_has_
     assert asgd_lab("replay", tmp_path / "out").status == 0
 
 
-def test_whole_numbers_stay_whole_where_that_is_stated(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("a,b,y\n" + "".join(f"{2**40 + i},{-i},{i % 2}\n" for i in range(10)))
+WHOLE = [2**53 + 1, 2**62 + 1, 2**63 - 1, -(2**63), -(2**53) - 1, 0, 7, 2**40, 2**24 + 1, -1]
+
+
+def test_whole_numbers_stay_exact_where_that_is_stated(tmp_path: Path) -> None:
+    cells = [*map(str, WHOLE), "12.0", "1e3", "9007199254740993.0", "+5", " 6 "]
+    (tmp_path / "t.csv").write_text("a,b,y\n" + "".join(f"{cell},{-i},{i % 2}\n" for i, cell in enumerate(cells)))
     data = load(Classification("csv", str(tmp_path), dataset_options={"file": "t.csv", "integers": True}))
     rows = torch.cat([data["train_images"], data["test_images"]])
     assert rows.dtype == torch.int64
-    assert sorted(rows[:, 0].tolist()) == [2**40 + i for i in range(10)]
+    assert sorted(rows[:, 0].tolist()) == sorted([*WHOLE, 12, 1000, 2**53 + 1, 5, 6])
+
+
+@pytest.mark.parametrize("number", [*WHOLE, 6.02e23, 2**60, 3.5e-40])
+def test_a_number_reaches_float32_as_near_as_it_can_or_is_refused(tmp_path: Path, number: float) -> None:
+    (tmp_path / "t.csv").write_text("a,y\n" + f"{number},1\n{number},0\n" * 5)
+    config = Classification("csv", str(tmp_path), dataset_options={"file": "t.csv"})
+    if isinstance(number, int) and float(number) != number:
+        with pytest.raises(ScenarioError, match="float64 changes whole numbers"):
+            load(config)
+    else:
+        assert set(load(config)["train_images"].flatten().tolist()) == {
+            float(torch.tensor(number, dtype=torch.float32))
+        }
 
 
 def test_a_test_file_with_other_columns_is_refused(tmp_path: Path) -> None:

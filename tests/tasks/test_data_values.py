@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from asgd_lab.errors import ScenarioError
 from asgd_lab.tasks import build, load
 from asgd_lab.tasks.base import Data
-from asgd_lab.tasks.data_checks import outlier_doubt
+from asgd_lab.tasks.data_checks import label_doubts
 from tests.cli.harness import asgd_lab
 from tests.tasks.configs import Classification
 
@@ -93,10 +93,10 @@ def test_a_label_far_off_is_told_before_a_network_is_made_for_it() -> None:
 
 @pytest.mark.parametrize(
     ("labels", "is_doubted"),
-    [([0, 1], False), ([1], False), ([0, 0], False), ([0, 1, 2, 255], True), ([-100, 3], False)],
+    [([0, 1], False), ([1], True), ([0, 0], True), ([0, 1, 2, 255], True), ([-100, 3], True)],
 )
-def test_a_gap_below_the_largest_label_is_doubted(labels: list[int], is_doubted: bool) -> None:
-    assert bool(list(outlier_doubt(torch.tensor(labels)))) == is_doubted
+def test_a_gap_below_the_largest_label_or_a_single_one_is_doubted(labels: list[int], is_doubted: bool) -> None:
+    assert bool(list(label_doubts(torch.tensor(labels)))) == is_doubted
 
 
 def test_nan_in_a_file_is_one_line_at_validate(tmp_path: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import types
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.cli.harness import asgd_lab
@@ -32,6 +35,47 @@ def test_what_does_not_fit_into_memory_is_refused_before_it_is_made(
 ) -> None:
     path = tmp_path / "large.yaml"
     path.write_text(SCENARIO.replace("DATASET", dataset).replace("MORE", more))
+    said = asgd_lab("validate", path)
+    assert (said.status, said.err.count("\n")) == (2, 1), said
+    assert said.err.startswith(f"{path}:2: {key}: ")
+    assert said.err.endswith(" GB of memory are free\n")
+
+
+ARRAYS = {f"{split}_{part}": values for split in ("train", "test") for part, values in (
+    ("images", np.random.default_rng(0).random((60, 500))), ("labels", np.arange(60) % 2))}  # fmt: skip
+
+
+def table(folder: Path) -> None:
+    (folder / "t.csv").write_text("x,y\n" + "0.5,1\n1.5,0\n" * 3000)
+
+
+def wide(folder: Path, convert: Callable[[np.ndarray[tuple[int, ...], np.dtype[np.float64]]], object]) -> None:
+    for part, values in ARRAYS.items():
+        np.save(folder / f"{part}.npy", convert(values) if part.endswith("images") else values)
+
+
+OF_FILES: dict[str, tuple[str, str, Callable[[Path], object]]] = {
+    "csv": ("csv, dataset_options: {file: t.csv}", "task.dataset_options", table),
+    "npz compressed": ("numpy, dataset_options: {file: t.npz}", "task.dataset_options.file",
+                       lambda folder: np.savez_compressed(folder / "t.npz", **ARRAYS)),
+    "npy of float64": ("numpy", "task.dataset", lambda folder: wide(folder, lambda values: values)),
+    "npy of another order": ("numpy", "task.data_folder", lambda folder: wide(folder, lambda each: each.astype(">f4"))),
+    "npy of columns": ("numpy", "task.dataset", lambda folder: wide(
+        folder, lambda each: np.asfortranarray(each.astype(np.float32)))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OF_FILES)
+def test_a_file_whose_copy_does_not_fit_into_memory_is_refused(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, key, write = OF_FILES[name]
+    write(tmp_path)
+    path = tmp_path / "large.yaml"
+    text = SCENARIO.replace("DATASET", dataset).replace("MORE", f"data_folder: {tmp_path}, batch_size: 4")
+    path.write_text(text)
+    assert asgd_lab("validate", path).status == 0
+    monkeypatch.setattr("psutil.virtual_memory", lambda: types.SimpleNamespace(available=50_000))
     said = asgd_lab("validate", path)
     assert (said.status, said.err.count("\n")) == (2, 1), said
     assert said.err.startswith(f"{path}:2: {key}: ")

@@ -84,7 +84,7 @@ def config(
     model: str = "Net", data: str = "vectors", loss: str | None = None, optimizer: str = "SGD", clip: Any = None,
     options: dict[str, Any] | None = None,
 ) -> Classification:  # fmt: skip
-    from asgd_lab.scenario.optimizers import Clip
+    from asgd_lab.task_keys.optimizers import Clip
 
     return Classification(
         model=f"{OWN}:{model}", dataset=f"{OWN}:data", dataset_options={"kind": data}, batch_size=BATCH,

@@ -19,8 +19,8 @@ from asgd_lab import tasks
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import ScenarioError
 from asgd_lab.scenario import Document
-from asgd_lab.scenario.networks import Dirichlet, Sharded
-from asgd_lab.scenario.optimizers import Schedule
+from asgd_lab.task_keys.networks import Dirichlet, Sharded
+from asgd_lab.task_keys.optimizers import Schedule
 from asgd_lab.tasks import build
 from asgd_lab.tasks.classification import ClassificationTask
 from asgd_lab.tasks.clipping_and_schedules import rate_factor

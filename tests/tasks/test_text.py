@@ -22,8 +22,8 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.record.run import read_manifest
 from asgd_lab.record.saved_model import final_params
 from asgd_lab.scenario import Scenario
-from asgd_lab.scenario.optimizers import Schedule
 from asgd_lab.streams import key
+from asgd_lab.task_keys.optimizers import Schedule
 from asgd_lab.tasks.clipping_and_schedules import rate_factor
 from asgd_lab.tasks.text import shakespeare
 from asgd_lab.tasks.text.next_tokens import NextTokens
@@ -84,7 +84,7 @@ def test_one_worker_trains_as_a_plain_loop_to_the_bit(tmp_path: Path) -> None:
     one = stated("inline", task={**TINY, "schedule": schedule, "clip": {"norm": 1.0}}, workers=1,
                  algorithm={"name": "sgd", "n_sync": STEPS}, budget={"minibatches": STEPS})  # fmt: skip
     summary = execute(one, tmp_path / "run")
-    own = NextTokens(one.task, one.task.load())  # type: ignore[arg-type]
+    own = NextTokens(one.task, one.task.load(), SEED, 1)  # type: ignore[arg-type]
     torch.manual_seed(key(SEED, "initial"))
     model = own.model(SEED)
     before = [each.detach().clone() for each in model.parameters()]

@@ -53,7 +53,7 @@ def test_ids_are_read_from_a_file_and_the_last_tenth_is_held_out(tmp_path: Path,
     data = load(tmp_path, tokens=name, token_type=kind if name.endswith(".bin") else None)
     assert int(data["vocabulary"]) == 300
     assert [len(data[part]) for part in ("train_text", "test_text")] == [1800, 200]
-    own: Any = NextTokens(stated(tmp_path, tokens=name).task, data)
+    own: Any = NextTokens(stated(tmp_path, tokens=name).task, data, 0, 1)
     ids, following = own.batch(0, 1, 0, 5)
     assert (ids.dtype, ids.shape) == (torch.int64, (4, 16))
     assert torch.equal(following, (ids + 7) % 300)

@@ -16,7 +16,7 @@ import torch
 from scipy.io import savemat
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.scenario.networks import DATASETS
+from asgd_lab.task_keys.networks import DATASETS
 from asgd_lab.tasks import build, datasets, load
 from asgd_lab.tasks.samples import pick
 from asgd_lab.tasks.torchvision_import import torchvision

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, Protocol, final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from asgd_lab.streams import generator
-from asgd_lab.tasks.base import Data
+from asgd_lab.task_keys.text import TextKeys
+from asgd_lab.tasks.base import Data, check_free_memory
 from asgd_lab.tasks.samples import labels_of
 from asgd_lab.tasks.text.corpus import vocabulary
 from asgd_lab.tasks.text.transformer import Transformer
+from asgd_lab.tasks.text.windows import divided
 
 _EVALUATED_TOKENS = 2**15  # of each split
 _EVALUATED_AT_ONCE = 64  # sequences
@@ -23,54 +25,27 @@ Sequences = tuple[Tensor, Tensor]
 """Tokens (B, T) and the token after each, int64."""
 
 
-class TextConfig(Protocol):
-    """The scenario's part for this task, without the keys of the text."""
-
-    @property
-    def context(self) -> int:
-        """T."""
-        ...
-
-    @property
-    def batch_size(self) -> int:
-        """B."""
-        ...
-
-    @property
-    def width(self) -> int:
-        """C."""
-        ...
-
-    @property
-    def layers(self) -> int:
-        """Blocks of the transformer."""
-        ...
-
-    @property
-    def heads(self) -> int:
-        """H."""
-        ...
-
-
 @final
 class NextTokens:
     """Model, minibatches, loss and evaluations, as of a class for task `own`."""
 
-    def __init__(self, config: TextConfig, data: Data) -> None:
+    def __init__(self, config: TextKeys, data: Data, seed: int, workers: int) -> None:
+        """`workers` divide the text as the scenario says; a single one, such as that of a warm start, has all of it."""
         self._config, self._data, self._known = config, data, vocabulary(data)
+        _check_size(config, self._known)
+        self._windows = {each: divided(config, data, each, seed) for each in {1, workers}}
         self._bits = "bits_per_token" if "vocabulary" in data else "bits_per_byte"
         self._window = torch.arange(config.context + 1)
 
     def model(self, seed: int) -> nn.Module:
-        """The transformer."""
         config = self._config
         return Transformer(self._known, config.context, config.width, config.layers, config.heads)
 
     def batch(self, worker: int, workers: int, seed: int, step: int) -> Sequences:
-        """Sequences from random places of the training text."""
-        last = len(self._data["train_text"]) - self._config.context
-        starts = generator(seed, "windows", worker, step).integers(0, last, self._config.batch_size)
-        return self._sequences("train_text", torch.from_numpy(starts))
+        """Sequences from random places of the worker's part of the training text."""
+        parts = self._windows[workers]
+        random = generator(seed, "windows", worker, step)
+        return self._sequences("train_text", parts[worker % len(parts)].drawn(random, self._config.batch_size))
 
     def _sequences(self, part: str, starts: Tensor) -> Sequences:
         places = starts.unsqueeze(1) + self._window
@@ -86,12 +61,24 @@ class NextTokens:
         return (total, count), {"error": (wrong, count), self._bits: (total.detach() / math.log(2), count)}
 
     def evaluations(self) -> Iterator[tuple[str, Iterator[Sequences]]]:
-        """The first sequences, one after another, of the held-out text and of the training text."""
+        """Consecutive sequences of the held-out text and of the training text.
+
+        They are the first ones, or if workers own files evenly spread ones, of all files.
+        """
         yield "test", self._consecutive("test_text")
         yield "train", self._consecutive("train_text")
 
     def _consecutive(self, part: str) -> Iterator[Sequences]:
         context = self._config.context
-        last = min(len(self._data[part]), _EVALUATED_TOKENS + context + 1) - context
-        for starts in torch.split(torch.arange(0, last, context), _EVALUATED_AT_ONCE):
+        length, most = len(self._data[part]) - context, _EVALUATED_TOKENS // context + 1
+        step = context * (-(-length // (context * most)) if "train_spans" in self._data else 1)
+        for starts in torch.split(torch.arange(0, min(length, step * most), step), _EVALUATED_AT_ONCE):
             yield self._sequences(part, starts)
+
+
+def _check_size(config: TextKeys, known: int) -> None:
+    """A `ScenarioError` if the transformer's parameters exceed the free memory."""
+    width = config.width
+    tables, blocks = (known + config.context) * width, config.layers * (12 * width + 13) * width
+    key = "task.vocabulary" if "tokens" in config.model_fields_set and tables > blocks else "task.width"
+    check_free_memory(key, "makes the transformer too large: its parameters take", 4 * (tables + blocks))

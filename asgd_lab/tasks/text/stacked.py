@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from asgd_lab.tasks.base import Batch, OptimizerConfig
+from asgd_lab.task_keys.text import TextKeys
+from asgd_lab.tasks.base import Batch
 from asgd_lab.tasks.batched import StackedBatch
 from asgd_lab.tasks.batching_checks import check_parts, check_steps, examine
 from asgd_lab.tasks.clipping_and_schedules import row_adjuster
@@ -26,41 +26,7 @@ from asgd_lab.tasks.network_task import NetworkTask
 from asgd_lab.tasks.optimizers import optimizer
 
 
-class StackedConfig(Protocol):
-    """The part of the scenario that a batch of the text task needs."""
-
-    @property
-    def heads(self) -> int:
-        """Heads of attention."""
-        ...
-
-    @property
-    def optimizer(self) -> OptimizerConfig:
-        """The local optimizer."""
-        ...
-
-    @property
-    def schedule(self) -> Any:
-        """See `clipping_and_schedules.rate_factor`."""
-        ...
-
-    @property
-    def clip(self) -> Any:
-        """By norm or by value."""
-        ...
-
-    @property
-    def precision(self) -> str:
-        """See `precision.casting`."""
-        ...
-
-    @property
-    def local(self) -> Sequence[str]:
-        """Patterns of names of parameters that stay with each replica."""
-        ...
-
-
-def batch(config: StackedConfig, task: NetworkTask, device: torch.device) -> Batch:
+def batch(config: TextKeys, task: NetworkTask, device: torch.device) -> Batch:
     """A batch of the text task's learners on that device; a `ScenarioError` if the scenario has keys against it."""
     check_parts(
         {

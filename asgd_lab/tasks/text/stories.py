@@ -1,8 +1,8 @@
-"""A text that a seeded program writes: stories with a memory. It is no natural language, and says so.
+"""A text that a seeded program writes: stories with a memory. The text is no natural language.
 
-Each story introduces people, each with a town, a trade and a thing. Things are then given on and towns are left, and
-questions about both are answered at distances of some tens to some thousands of bytes: a model that remembers more of
-a story errs less. A story's words are drawn from its own generator, so any story can be written alone.
+Each story introduces people, each with a town, a trade and a thing. Things are then passed on and people move, and
+questions about both are answered some tens to some thousands of bytes later: a model that remembers more of a story
+errs less. A story's words are drawn from its own generator, so any story can be written alone.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _TURNS = (8, 40)  # of a story
 
 
 def text(size_bytes: int, seed: int) -> bytes:
-    """So many bytes of stories, a function of the seed."""
+    """The first `size_bytes` bytes of the stories, a function of the seed."""
     found, length, number = [], 0, 0
     while length < size_bytes:
         found.append("".join(_story(random.Random(key(seed, "story", number)))))

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.tasks.array_files import array, tensor
-from asgd_lab.tasks.base import one_line
-from asgd_lab.tasks.free_memory import check_free_memory
+from asgd_lab.tasks.base import check_free_memory, one_line
 from asgd_lab.tasks.samples import chunks
 
 _ENCODING_BYTES = 100  # of the tokenizer's memory for each byte of the text
@@ -48,10 +47,10 @@ def largest(key: str, path: Path, found: Tensor, vocabulary: int | None) -> int:
     return most
 
 
-def encoded(path: Path, texts: Iterable[tuple[str, bytes]]) -> tuple[Tensor, int]:
-    """The ids of texts by their names, one behind the other, and the size of the tokenizer's vocabulary."""
+def encoded(path: Path, texts: Iterable[tuple[str, bytes]]) -> tuple[list[tuple[str, Tensor]], int]:
+    """The texts' names and ids (N,), and the size of the tokenizer's vocabulary."""
     tokenizer = _tokenizer(path)
-    known, parts = int(tokenizer.get_vocab_size(with_added_tokens=True)), []
+    known, parts = int(tokenizer.get_vocab_size(with_added_tokens=True)), list[tuple[str, Tensor]]()
     for name, content in texts:
         check_free_memory("task.tokenizer", f"cannot encode {name} at once: it takes", _ENCODING_BYTES * len(content))
         try:
@@ -61,9 +60,9 @@ def encoded(path: Path, texts: Iterable[tuple[str, bytes]]) -> tuple[Tensor, int
             raise ScenarioError.at("task.tokenizer", message) from error
         except Exception as error:
             raise ScenarioError.at("task.tokenizer", f"{path} cannot encode {name}: {one_line(error)}") from error
-        parts.append(torch.from_numpy(np.array(found, np.int32)))
-        largest("task.tokenizer", Path(name), parts[-1], known)
-    return torch.cat(parts), known
+        parts.append((name, torch.from_numpy(np.array(found, np.int32))))
+        largest("task.tokenizer", Path(name), parts[-1][1], known)
+    return parts, known
 
 
 def _tokenizer(path: Path) -> Any:

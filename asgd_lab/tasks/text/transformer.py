@@ -23,7 +23,7 @@ class Attention(nn.Module):
         self.outside = nn.Linear(width, width)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(B, T, C), in which each place has seen itself and what is before it."""
+        """(B, T, C): each place attends to itself and to the places before it."""
         samples, length, width = inputs.shape
         parts = self.inside(inputs).view(samples, length, 3, self.heads, width // self.heads)
         queries, keys, values = parts.permute(2, 0, 3, 1, 4)  # each (B, H, T, C / H)
@@ -33,7 +33,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention between the places, then a network of two layers at each place."""
+    """Attention between places, then an MLP of two layers at each place; each is added to its input."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -42,14 +42,13 @@ class Block(nn.Module):
         self.wide, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(B, T, C)."""
         inputs = inputs + self.attention(self.before_attention(inputs))
         found: Tensor = inputs + self.narrow(functional.gelu(self.wide(self.before_mlp(inputs))))
         return found
 
 
 class Transformer(nn.Module):
-    """Scores of every next token."""
+    """The scores of every next token."""
 
     def __init__(self, tokens: int, context: int, width: int, layers: int, heads: int) -> None:
         super().__init__()

@@ -1,0 +1,1 @@
+"""The keys of tasks in a scenario: `scenario` adds facts and refusals to them, `tasks` computes what they say."""

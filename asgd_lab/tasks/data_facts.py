@@ -1,0 +1,72 @@
+"""A task's data, read in the process that starts the others, and their facts for the record: digest and standard."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asgd_lab.tasks.base import Data
+
+_facts: dict[str, dict[str, Any]] = {}  # of the data read last
+
+
+def load(config: Any) -> Data:
+    """The data's tensors, or {} for a task without data; tensors are read-only, so processes may share them."""
+    data: Data = config.load()
+    if config.has_data:
+        _facts.clear()
+        _facts[_source(config)] = {"sha256": digest(data, getattr(config, "data_folder", None)), **_standard(data)}
+    return data
+
+
+def facts_of(config: Any) -> dict[str, Any] | None:
+    """The digest of the data as this process read them last, and if they are standardised by what mean and deviation.
+
+    None for a task without data.
+    """
+    if not config.has_data:
+        return None
+    if _source(config) not in _facts:
+        load(config)
+    return _facts[_source(config)]
+
+
+def _standard(data: Data) -> dict[str, Any]:
+    found = data.get("standard", data.get("standardised"))
+    return {} if found is None else {"standard": dict(zip(("mean", "deviation"), found.tolist(), strict=True))}
+
+
+def _source(config: Any) -> str:
+    keys = ("name", "dataset", "data_folder", "dataset_options", "train_samples", "context", "corpus", "corpus_bytes",
+            "tokenizer", "tokens", "test_tokens", "token_type", "vocabulary", "data")  # fmt: skip
+    return repr([getattr(config, key, None) for key in keys])
+
+
+def digest(data: Data, root: str | None = None) -> str:
+    """SHA-256 of the data; file names are taken relative to the folder `root`, so that it may be moved.
+
+    It is that of every tensor's bytes, or for a folder of images that of names, sizes and statistics: reading every
+    image of ILSVRC would take longer than most runs. So a changed image of the same size is noticed only if it belongs
+    to the sample for the mean image.
+    """
+    whole = hashlib.sha256()
+    for name in sorted(data):
+        tensor = data[name].detach().cpu().contiguous()
+        whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        if name.endswith("_files"):
+            for file in _names(tensor):
+                size = os.path.getsize(file) if os.path.exists(file) else -1
+                inside = os.path.relpath(file, Path(root).expanduser()) if root else file
+                whole.update(f"{size} ".encode() + os.fsencode(inside) + b"\0")
+        elif tensor.numel():
+            whole.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return whole.hexdigest()
+
+
+def _names(files: Tensor) -> list[str]:
+    return [os.fsdecode(bytes(row).rstrip(b"\0")) for row in files.numpy()]
