@@ -83,6 +83,7 @@ paper-full: .venv/installed
 	$(MAKE) --jobs $(CORES) $(EXPERIMENTS:%=three-seeds-%)
 	$(BIN)/python analysis/paper/collect.py $(PAPER)-full analysis/paper/tables
 	$(BIN)/python analysis/paper/paper.py analysis/paper/tables analysis/figures
+	$(BIN)/python analysis/paper/kept_figures.py
 
 three-seeds-%: .venv/installed
 	$(call REPRODUCE,$*,-full) --seeds 3 --jobs 1

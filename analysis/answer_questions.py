@@ -22,6 +22,7 @@ SWEEPS: dict[str, list[str]] = {
     "which-server-rule": [],
     "cold-or-warm-start": [],
     "bring-your-own": [*SIMULATED, "--trust"],
+    "paper/one-minibatch": [],
 }
 
 
@@ -31,7 +32,7 @@ def keep(name: str) -> None:
         out = Path(folder) / name
         command = [sys.executable, "-m", "asgd_lab", "run", f"scenarios/{name}.yaml", *SWEEPS[name], "--out", str(out)]
         subprocess.run(command, cwd=ROOT, check=True)
-        KEPT.mkdir(exist_ok=True)
+        (KEPT / name).parent.mkdir(exist_ok=True)
         if (out / "sweep.csv").exists():
             shutil.copy(out / "sweep.csv", KEPT / f"{name}.csv")
         else:

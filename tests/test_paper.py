@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from asgd_lab import sweep_figure, sweep_tables
 from asgd_lab.backends.run import execute
 from asgd_lab.record.replications import Estimate
 from asgd_lab.scenario import Document
@@ -323,8 +324,12 @@ def test_a_scenario_of_the_paper_runs_and_is_collected(path: Path, tmp_path: Pat
     assert text.splitlines()[0].endswith("?")
     assert all(f"\n# {part}" in text for part in ("Look at", "Expected"))
     assert f"asgd-lab run paper/{path.stem} " in text
-    for number, point in enumerate({points[0].name: points[0], points[-1].name: points[-1]}.values()):
-        execute(point.scenario, tmp_path / "runs" / str(number))
+    chosen = list({points[0].name: points[0], points[-1].name: points[-1]}.values())
+    paths = {point.name: tmp_path / "runs" / str(number) for number, point in enumerate(chosen)}
+    summaries = {point.name: execute(point.scenario, paths[point.name]) for point in chosen}
+    drawn = sweep_figure.draw(points[0].scenario, sweep_tables.groups(chosen, summaries, paths), tmp_path / "figure")
+    assert [path.suffix for path in drawn] == [".png", ".pdf"]
+    assert all(path.stem == points[0].scenario.figure and path.stat().st_size > 5_000 for path in drawn)
     if timing:
         return
     collect.main(tmp_path / "runs", tmp_path / "tables")

@@ -73,20 +73,24 @@ def learning_curves(runs: Mapping[Any, Sequence[Path]], title: str | None = None
         across = 1 if max(map(len, labels)) > 44 else 2 if max(map(len, labels)) > 16 else 4
         legend_in = 0.17 * -(-(len(labels) + 2) // across)
         fig, panels = style.panels(style.PAGE_IN, 2.6 + legend_in, columns=2)
+        colors = style.series(list(chosen))
+        lines: list[dict[str, Any]] = [  # a colour that comes again is dashed
+            {"color": color, "linestyle": "--" if color in colors[:place] else "-"}
+            for place, color in enumerate(colors)
+        ]
         for axes, x in zip(panels, _X_LABELS, strict=True):
-            for rows, color in zip(chosen.values(), style.series(list(chosen)), strict=True):
+            for rows, line in zip(chosen.values(), lines, strict=True):
                 if len(rows) == 1:
-                    _curve(axes, rows[0], x, color)
+                    _curve(axes, rows[0], x, **line)
                 else:
-                    _mean_curve(axes, rows, x, color)
+                    _mean_curve(axes, rows, x, **line)
             _value_axis(axes, metric)
             axes.set_xlabel(_X_LABELS[x])
         panels[0].set_ylabel(f"{split} {metric}")
         panels[0].set_title(_curves_title({label: pd.concat(rows) for label, rows in chosen.items()}, metric, split))
         panels[1].set_title("The same over the run's clock")
         handles = [
-            Line2D([], [], color=color, label=shortened(label, 90))
-            for label, color in zip(labels, style.series(list(chosen)), strict=True)
+            Line2D([], [], label=shortened(label, 90), **line) for label, line in zip(labels, lines, strict=True)
         ]
         whose = _whose(pd.concat([rows for each in chosen.values() for rows in each])["parameters"])
         handles += whose if len(whose) > 1 else []  # the server's alone need no name
@@ -104,12 +108,12 @@ def _common_metric(evals: Sequence[pd.DataFrame]) -> tuple[str, str]:
     return min(common, key=lambda pair: (pair[0] != "test", pair[1] != "error", pair[1] != "loss", pair))
 
 
-def _mean_curve(axes: Axes, runs: Sequence[pd.DataFrame], x: str, color: style.Color) -> None:
+def _mean_curve(axes: Axes, runs: Sequence[pd.DataFrame], x: str, color: style.Color, linestyle: str = "-") -> None:
     """The mean and the range of the nth evaluations of several runs; a run that ended earlier ends all."""
     servers = [rows[rows["parameters"] == "server"].sort_values(x) for rows in runs]
     shortest = min(map(len, servers))
     at, values = (np.stack([rows[name].to_numpy()[:shortest] for rows in servers]) for name in (x, "value"))
-    axes.plot(at.mean(0), values.mean(0), color=color, linewidth=1.4)
+    axes.plot(at.mean(0), values.mean(0), color=color, linestyle=linestyle, linewidth=1.4)
     axes.fill_between(at.mean(0), values.min(0), values.max(0), color=color, alpha=0.2, linewidth=0)
 
 
@@ -201,15 +205,15 @@ def _evaluations(run_dir: Path, metric: str, split: str) -> pd.DataFrame:
     return rows
 
 
-def _curve(axes: Axes, rows: pd.DataFrame, x: str, color: tuple[float, float, float]) -> None:
+def _curve(axes: Axes, rows: pd.DataFrame, x: str, color: style.Color, linestyle: str = "-") -> None:
     server = rows[rows["parameters"] == "server"].sort_values(x)
-    axes.plot(server[x], server["value"], color=color, linewidth=1.4)
+    axes.plot(server[x], server["value"], color=color, linestyle=linestyle, linewidth=1.4)
     if len(server) == 1:
         axes.plot(server[x], server["value"], "o", color=color)
     replicas = rows[rows["parameters"].str.startswith("replica-")].sort_values(x)
     nth = replicas.groupby("parameters").cumcount()  # the nth evaluations of all replicas are close in time
     band = replicas.groupby(nth)["value"].agg(["mean", "min", "max"]).set_index(replicas.groupby(nth)[x].mean())
-    axes.plot(band.index, band["mean"], color=color, linewidth=0.7)
+    axes.plot(band.index, band["mean"], color=color, linestyle=linestyle, linewidth=0.7)
     axes.fill_between(band.index.to_numpy(), band["min"], band["max"], color=color, alpha=0.2, linewidth=0)
 
 

@@ -67,12 +67,15 @@ def over_values(table: pd.DataFrame, measures: Sequence[Measure], x: str | None 
             everywhere = table[table["metric"] == measure.metric]
             rows_of = everywhere if column is None else everywhere[everywhere[plan.column] == column]
             _panel(axes, rows_of, plan, lines, measure)
-            numbers = everywhere[["mean", "low", "high"]].to_numpy(dtype=np.float64)
-            _y_axis(axes, numbers[np.isfinite(numbers)], measure)
             first = place % across == 0 or len(shown) == 1
             axes.set_ylabel(measure.label if first else "")
             head = f"{style.name(plan.column)} = {style.value(column)}\n" if plan.column is not None else ""
             axes.set_title(head + _finding(rows_of, plan, measure))
+        # Panels of a row share their axis: it is set when all of them have their lines.
+        # Panels of a row share their axis: it is set when all of them have their lines.
+        for place, measure in enumerate(measure for measure in measures for _ in shown):
+            numbers = table.loc[table["metric"] == measure.metric, ["mean", "low", "high"]].to_numpy(dtype=np.float64)
+            _y_axis(grid.flat[place], numbers[np.isfinite(numbers)], measure)
         if handles:
             title = None if plan.line is None else style.labelled(plan.line)
             fig.legend(

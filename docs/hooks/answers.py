@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import experiments
 import pandas as pd
 
 from tests.benchmarks.report import read
@@ -66,6 +67,8 @@ def value(name: str, metric: str, **keys: Any) -> float:
 
 def short(name: str) -> str:
     """The answer to a scenario's question, in a sentence or two."""
+    if name.startswith("paper/"):
+        return experiments.ANSWERS[name.removeprefix("paper/")]()
     answer = ANSWERS[name]
     return answer if isinstance(answer, str) else answer()
 
@@ -160,6 +163,8 @@ ANSWERS: dict[str, str | Callable[[], str]] = {
 
 def shown(name: str) -> str:
     """The figure of a question, and the table of its kept sweep."""
+    if name.startswith("paper/"):
+        return experiments.shown(name.removeprefix("paper/"))
     parts = []
     if name in FIGURES:
         figure, caption = FIGURES[name]
@@ -213,7 +218,51 @@ def filled(markdown: str) -> str:
     return PLACE.sub(lambda found: TABLES[found[2]]() if found[1] == "table" else _source(found[2]), markdown)
 
 
+SYNC = "end of one Train to the start of the next, 61 million parameters"
+AIMS = (
+    (f"{SYNC}, 1 worker, against two copies and one axpy", "at most", 1.0),
+    (f"{SYNC}, 2 workers, against two copies and one axpy", "at most", 1.1),
+    ("whole simulated run with real gradients, sequential, lenet at batch 64, 8 workers", "at most", 1.05),
+    ("whole simulated run with real gradients, sequential, lenet at batch 64, 32 workers", "at most", 1.05),
+    ("the same, against tuned simpy by hand, 16 workers", "at least", 0.75),
+    ("the same, against tuned simpy by hand, 1,000 workers", "at least", 0.75),
+    ("the same, against tuned simpy by hand, 10,000 workers", "at least", 0.75),
+)
+
+
+def aims() -> str:
+    """Each aim beside the kept median, and whether that reaches it."""
+    kept = {row["what"]: row for row in read(RESULTS)}
+    lines = ["| | aim | median | reached |", "| --- | --- | --- | --- |"]
+    for what, kind, aim in AIMS:
+        row = kept[what]
+        reached = row["median"] <= aim if kind == "at most" else row["median"] >= aim
+        named = what.replace("the same,", "simulated rounds,")
+        lines.append(f"| {named} | {kind} {aim:g} | {row['median']:.3g} {row['unit']} | {'yes' if reached else 'no'} |")
+    return "\n".join(lines)
+
+
+def predictions() -> str:
+    """The errors of the predictions in the kept comparison, by device."""
+    rows = pd.read_csv(ANALYSIS / "compare.csv")
+    lines = ["| workers | points | valid | beyond the knee | error in the median | at most |", "| --- " * 6 + "|"]
+    for group, points in rows.groupby("group"):
+        valid = points[points["valid"]]
+        percent = 100 * valid["error"].abs()
+        cells = [
+            len(points),
+            len(valid),
+            int(valid["saturated"].sum()),
+            f"{percent.median():.1f}%",
+            f"{percent.max():.1f}%",
+        ]
+        lines.append(_line([{"cpu": "real, two cores"}.get(str(group), str(group)), *map(str, cells)]))
+    return "\n".join(lines)
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "aims": aims,
+    "predictions": predictions,
     "verdicts": lambda: (ANALYSIS / "figures" / "verdicts.md").read_text(encoding="utf-8").split("\n\n")[0],
     "benchmarks": lambda: table(read(RESULTS)),
 }

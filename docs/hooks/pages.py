@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 import answers  # noqa: E402
+import experiments  # noqa: E402
 import notebooks  # noqa: E402
 import questions  # noqa: E402
 import reference  # noqa: E402
@@ -21,6 +22,7 @@ from mkdocs.structure.files import File, Files  # noqa: E402
 
 FIGURES = ROOT / "analysis" / "figures"
 QUESTIONS = ROOT / "analysis" / "questions"
+CASES = ROOT / "tests" / "outside" / "own_cases.md"
 
 
 def generated() -> dict[str, str]:
@@ -32,13 +34,18 @@ def generated() -> dict[str, str]:
         "reference/commands.md": reference.commands(),
         "reference/lists.md": reference.lists(),
         "verdicts.md": answers.verdicts(),
+        "extending/cases.md": "# Tasks that researchers bring\n\n" + CASES.read_text(encoding="utf-8"),
         "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
     }
 
 
 def on_config(config: Any) -> Any:
     """Put the generated pages of a folder into the navigation, in the place of the folder's name."""
-    listed = {"questions/": questions.titles(), "notebooks/": notebooks.titles()}
+    listed = {
+        "questions/": questions.titles(questions.names()),
+        "questions/paper/": questions.titles(experiments.names()),
+        "notebooks/": notebooks.titles(),
+    }
     config.nav = [_expanded(entry, listed) for entry in config.nav]
     return config
 
@@ -56,9 +63,9 @@ def on_files(files: Files, config: Any) -> Files:
     """Add the generated pages, and the figures that pages show."""
     for place, text in generated().items():
         files.append(File.generated(config, place, content=text))
-    for folder in (FIGURES, QUESTIONS):
+    for folder, place in ((FIGURES, ""), (QUESTIONS, ""), (QUESTIONS / "paper", "paper/")):
         for path in sorted(folder.glob("*.png")):
-            files.append(File.generated(config, f"figures/{path.name}", abs_src_path=str(path)))
+            files.append(File.generated(config, f"figures/{place}{path.name}", abs_src_path=str(path)))
     for place, content in notebooks.images().items():
         files.append(File.generated(config, place, content=content))
     return files

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import answers
+import experiments
 
 ROOT = Path(__file__).parents[2]
 SCENARIOS = ROOT / "scenarios"
@@ -24,17 +25,31 @@ def names() -> list[str]:
     return [name for name in ORDER if name in found] + sorted(found - set(ORDER))
 
 
-def titles() -> dict[str, str]:
+def titles(chosen: Iterable[str]) -> dict[str, str]:
     """The question of each page, by the page's place."""
-    return {f"questions/{name}.md": question(name) for name in names()}
+    return {f"questions/{name}.md": question(name) for name in chosen}
 
 
 def pages() -> dict[str, str]:
-    """The pages of all scenarios, and one that lists them."""
-    lines = ["# Questions", "", "Each scenario that comes with the project asks one question.", ""]
-    for name in names():
-        lines += [f"- **[{question(name)}]({name}.md)** {answers.short(name)}"]
-    return {"questions/index.md": "\n".join(lines) + "\n"} | {f"questions/{name}.md": page(name) for name in names()}
+    """The pages of all scenarios, and two that list them."""
+    asked = "Each scenario that comes with the project asks one question."
+    return {
+        "questions/index.md": _list("Questions", asked, names()),
+        "questions/paper/index.md": _list(
+            "Experiments of the paper",
+            "These scenarios make the experiments of Paine et al. 2013 again. [Claim by claim](../../paper.md) has "
+            "what they say together; figures, tables and answers here are from its kept tables.",
+            experiments.names(),
+        ),
+        **{f"questions/{name}.md": page(name) for name in [*names(), *experiments.names()]},
+    }
+
+
+def _list(title: str, said: str, chosen: Iterable[str]) -> str:
+    lines = [f"# {title}", "", said, ""]
+    for name in chosen:
+        lines += [f"- **[{question(name)}]({name.removeprefix('paper/')}.md)** {answers.short(name)}"]
+    return "\n".join(lines) + "\n"
 
 
 def question(name: str) -> str:

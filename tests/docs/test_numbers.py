@@ -9,13 +9,39 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.fences import ROOT
-from tests.docs.test_readme import relative_clauses
+from tests.docs import numbers
+from tests.docs.fences import PAGES, ROOT, resolved
+from tests.docs.test_readme import CONTRIBUTING, relative_clauses
 
 sys.path.insert(0, str(ROOT / "docs" / "hooks"))
 import answers
+import experiments
 import notebooks
 import questions
+
+SCENARIOS = [*questions.names(), *experiments.names()]
+INVISIBLE = re.compile(r"(?ms)^```.*?^```$|<!--.*?-->|`[^`\n]*`|(?<=\])\([^)\s]*\)")
+
+
+def prose(text: str) -> str:
+    """A page in one line, without blocks, code, comments and the targets of links."""
+    return re.sub(r"\n(?!\d\. )\s*", " ", INVISIBLE.sub(" ", text))
+
+
+@pytest.mark.parametrize("path", [*PAGES, CONTRIBUTING], ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_number_of_a_page_has_an_origin(path: Path) -> None:
+    whole = left = prose("\n".join(resolved(path)))
+    for entry in numbers.PAGES.get(str(path.relative_to(ROOT)), ()):
+        phrase = " ".join((entry.phrase() if isinstance(entry, numbers.Kept) else entry.phrase).split())
+        assert phrase in whole, f"{phrase}: its source says so, and the page does not"
+        left = left.replace(phrase, " ")
+    for pattern in numbers.GENERAL:
+        left = re.sub(pattern, " ", left, flags=re.M)
+    assert re.findall(r".{0,40}\d.{0,40}", left) == [], "add them to tests/docs/numbers.py"
+
+
+def test_every_page_with_origins_is_a_page() -> None:
+    assert set(numbers.PAGES) <= {str(path.relative_to(ROOT)) for path in [*PAGES, CONTRIBUTING]}
 
 
 def test_intervals_of_the_papers_page_are_in_the_kept_verdicts() -> None:
@@ -31,19 +57,19 @@ MEASURING = {"simulated_against_measured", "your_own_model"}  # notebooks that r
 WITHOUT_FIGURE = {"ilsvrc-2012", "text-8-workers-simulated"}  # a run of days, and one of minutes
 
 
-@pytest.mark.parametrize("name", questions.names())
+@pytest.mark.parametrize("name", SCENARIOS)
 def test_a_scenario_has_an_answer_and_a_figure_or_a_reason(name: str) -> None:
     text = questions.page(name)
     assert len(answers.short(name).split()) >= 8
     assert "![" in text or "| --- |" in text or name in WITHOUT_FIGURE
 
 
-@pytest.mark.parametrize("name", questions.names())
+@pytest.mark.parametrize("name", SCENARIOS)
 def test_no_sentence_of_a_scenario_begins_with_a_relative_clause(name: str) -> None:
     assert relative_clauses(questions.page(name)) == []
 
 
-def numbers(name: str, label: str) -> list[list[float]]:
+def table(name: str, label: str) -> list[list[float]]:
     """The rows of numbers behind a label in a scenario's comment."""
     text = (ROOT / "scenarios" / f"{name}.yaml").read_text(encoding="utf-8")
     rows = re.findall(rf"(?m)^#\s+{label}\s+([\d.%\s]+)", text)
@@ -52,7 +78,7 @@ def numbers(name: str, label: str) -> list[list[float]]:
 
 def test_the_table_of_a_slower_server_is_that_of_the_kept_sweep() -> None:
     for fetch_s in ("0.0", "0.01"):
-        (told,) = numbers("can-a-slower-server-be-faster", f"fetch_s = {float(fetch_s):g}")
+        (told,) = table("can-a-slower-server-be-faster", f"fetch_s = {float(fetch_s):g}")
         kept = [
             answers.value("can-a-slower-server-be-faster", "minibatches_per_s", fetch_s=fetch_s, step_s=step_s)
             for step_s in (0.08, 0.04, 0.02, 0.01)
@@ -62,7 +88,7 @@ def test_the_table_of_a_slower_server_is_that_of_the_kept_sweep() -> None:
 
 def test_the_table_of_where_time_goes_is_that_of_the_kept_sweep() -> None:
     for workers in (8, 32):
-        told = numbers("where-does-time-go", f"{workers} workers")[0]
+        told = table("where-does-time-go", f"{workers} workers")[0]
         for share, n_sync in zip(told, (1, 3, 10, 30, 100), strict=True):
             kept = 100 * answers.value("where-does-time-go", "worker_utilisation", workers=workers, n_sync=n_sync)
             assert kept == pytest.approx(share, abs=0.5 if share < 99.5 else 0.15)
@@ -76,15 +102,14 @@ def test_staleness_of_the_kept_sweep_is_workers_less_one() -> None:
 
 
 @pytest.mark.parametrize("name", notebooks.read())
-def test_kept_outputs_stand_in_the_prose_that_they_were_made_with(name: str) -> None:
+def test_kept_outputs_are_those_of_the_notebook_as_it_is(name: str) -> None:
     copies = notebooks.kept(name)
     if copies is None:
         assert name in MEASURING
         return
     cells = notebooks.read()[name]
     assert [copy["cell_type"] for copy in copies] == [cell.kind for cell in cells]
-    prose = ["".join(copy["source"]) for copy in copies if copy["cell_type"] == "markdown"]
-    assert prose == [cell.source for cell in cells if cell.kind == "markdown"]
+    assert ["".join(copy["source"]) for copy in copies] == [cell.source for cell in cells], "make notebooks"
 
 
 def test_a_kept_sweep_is_made_by_its_scenario(tmp_path: Path) -> None:

@@ -40,6 +40,15 @@ def test_the_numbers_with_the_most_values_are_the_axis_and_the_others_lines_and_
     assert overflows(fig) == []
 
 
+def test_panels_of_one_scale_show_every_point() -> None:
+    """The largest values are in the last panel."""
+    fig = over_values(table(workers=[1, 2], lr=[0.1, 0.2, 0.4]).assign(low=np.nan, high=np.nan), [RATE])
+    for axes in fig.axes:
+        low, high = axes.get_ylim()
+        for line in axes.lines:
+            assert all(low <= value <= high for value in line.get_ydata())
+
+
 def test_a_title_says_the_best_value_and_where_it_is() -> None:
     fig = over_values(table(workers=[1, 2, 4]), [RATE, COST], "workers")
     assert [axes.get_title(loc="left") for axes in fig.axes] == ["highest: 5\nat workers 4", "lowest: 2\nat workers 1"]
