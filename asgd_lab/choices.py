@@ -5,17 +5,13 @@ A registry has all names of one key. A new choice is a class in its registry; no
 
 from __future__ import annotations
 
-import contextlib
 import copyreg
 import functools
 import inspect
 import operator
-import os
-import sysconfig
-import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, NoReturn, get_args
+from typing import Annotated, Any, ClassVar, get_args
 
 from pydantic import ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
 from pydantic.errors import PydanticUserError
@@ -23,13 +19,9 @@ from pydantic_core import PydanticCustomError, PydanticKnownError, core_schema
 
 from asgd_lab import live_objects
 from asgd_lab.configuration import Part, refuse
-from asgd_lab.errors import ProtocolError, RunFailed, ScenarioError, refusal
+from asgd_lab.errors import ScenarioError
 from asgd_lab.trust import Named, is_plugin, is_trusted, plugins
 
-_LIBRARIES = (
-    os.path.join(os.path.dirname(os.path.abspath(__file__)), ""), sysconfig.get_path("stdlib"),
-    sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), "<frozen", "<string>",
-)  # fmt: skip
 USERS_NAME = r"^[^:\s]+:[^:\s]+$"  # package.module:Name
 
 _registries: dict[str, Registry] = {}
@@ -266,56 +258,6 @@ def has_class_of_ours(choice: Chosen) -> bool:
 def is_ours(choice: Chosen) -> bool:
     """Whether its class is one of this package's."""
     return choice.name in _registries[choice.registry].names
-
-
-@contextlib.contextmanager
-def blaming(choice: Chosen, key: str) -> Iterator[None]:
-    """Turn errors of a user's class into a `ScenarioError` at the key; errors of our classes are bugs, and stay."""
-    try:
-        yield
-    except ScenarioError as error:
-        raise error if error.key else ScenarioError.at(key, str(error)) from error
-    except Exception as error:
-        if is_ours(choice):
-            raise
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ScenarioError.at(key, f"{choice.name} cannot be built: {said}") from error
-
-
-@contextlib.contextmanager
-def failing(what: str, *, passed: bool = False) -> Iterator[None]:
-    """Turn errors of a user's code during a run into a `RunFailed`; errors of our own types stay.
-
-    With `passed`, all errors stay that did not pass through code of a user.
-    """
-    try:
-        yield
-    except Exception as error:
-        if passed and not _passes_users_code(error):
-            raise
-        fail(what, error)
-
-
-def fail(what: str, error: Exception) -> NoReturn:
-    """Raise a `RunFailed` from an error of a user's code; raise as it is an error of our own types, and a refusal of
-    the operating system that the user's code had no part in.
-    """
-    if isinstance(error, ProtocolError | RunFailed | ScenarioError):
-        raise error
-    if refusal(error) is not None and not _passes_users_code(error):
-        raise error
-    said = " ".join(f"{type(error).__name__}: {error}".split())
-    raise RunFailed(f"{what} failed: {said[:300]}") from error
-
-
-def _passes_users_code(error: Exception) -> bool:
-    """Whether its traceback has a frame of a class that was chosen, or of a file that belongs to no library."""
-    theirs = {found.__module__ for _, _, found in loaded()}
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return any(
-        frame.f_globals.get("__name__") in theirs or not frame.f_code.co_filename.startswith(_LIBRARIES)
-        for frame in frames
-    )
 
 
 def unread(part: Part) -> Named:

@@ -120,7 +120,7 @@ def reaching(part: str, *targets: str) -> list[Import]:
 
 ALLOWED = {
     "protocol": {"errors"},
-    "algorithms": {"errors", "choices", "configuration", "protocol", "task_keys", "tasks", "trust"},
+    "algorithms": {"errors", "choices", "configuration", "protocol", "task_keys", "tasks", "trust", "users_errors"},
     "task_keys": {"errors", "configuration"},
     "tasks": {"errors", "live_objects", "streams", "task_keys", "trust"},
     "scenario": {"errors", "algorithms", "choices", "configuration", "live_objects", "task_keys", "tasks", "trust"},
@@ -139,6 +139,7 @@ ALLOWED = {
         "record",
         "scenario",
         "trust",
+        "users_errors",
         "interrupts",
     },
     "app": {

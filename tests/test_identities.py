@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from asgd_lab.backends.build import build_algorithm, build_budget, build_task
-from asgd_lab.backends.inline import Inline, Observer, order_of
+from asgd_lab.backends.inline import Inline, order_of
+from asgd_lab.backends.inline_observers import Observer
 from asgd_lab.protocol.client import Step
 from asgd_lab.protocol.messages import PushRequest
 from asgd_lab.scenario import Scenario

@@ -15,10 +15,11 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 import asgd_lab.algorithms.rules as rules
 from asgd_lab.algorithms.codecs import AnyCodec, Compression
-from asgd_lab.choices import Choice, Unread, blaming, failing, is_ours
+from asgd_lab.choices import Choice, Unread, is_ours
 from asgd_lab.configuration import Count, refuse
 from asgd_lab.errors import ScenarioError
 from asgd_lab.trust import refusal
+from asgd_lab.users_errors import blaming, failing
 
 if TYPE_CHECKING:
     from asgd_lab.protocol.algorithms import Algorithm

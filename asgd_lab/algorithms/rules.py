@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from asgd_lab.choices import Choice, Mappings, Unread, blaming, fail, is_ours
+from asgd_lab.choices import Choice, Mappings, Unread, is_ours
 from asgd_lab.configuration import BareName, Positive, Text, not_finite, refuse
 from asgd_lab.errors import ScenarioError
 from asgd_lab.task_keys.optimizers import Optimizer
 from asgd_lab.trust import refusal
+from asgd_lab.users_errors import blaming, fail
 
 if TYPE_CHECKING:
     from asgd_lab.protocol.rules import Rule

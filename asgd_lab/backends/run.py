@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from asgd_lab import choices
+from asgd_lab import choices, users_errors
 from asgd_lab.backends.failing import logged
 from asgd_lab.backends.inputs import inputs
 from asgd_lab.backends.outcome import Outcome, Watch
@@ -85,7 +85,7 @@ def _carry_out(scenario: Scenario, record: RunDirectory, watch: Watch | None) ->
     try:
         run = named_in_code(scenario.backend.execution.runs)
         brought = ", ".join(choices.brought(scenario))
-        with choices.failing(brought, passed=True) if brought else contextlib.nullcontext():
+        with users_errors.failing(brought, passed=True) if brought else contextlib.nullcontext():
             outcome: Outcome = run(scaled(scenario), record, watch)
         record.begin()
     except ScenarioError as error:

@@ -16,7 +16,8 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from asgd_lab.backends.inline import Inline, Observer
+from asgd_lab.backends.inline import Inline
+from asgd_lab.backends.inline_observers import Observer
 from asgd_lab.protocol.algorithms import Algorithm
 from asgd_lab.protocol.client import Step
 from asgd_lab.protocol.gates import APPLY, HOLD, KEEP, Gate, Verdict, View, drop

@@ -17,7 +17,8 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
-from asgd_lab.backends.inline import Inline, Observer
+from asgd_lab.backends.inline import Inline
+from asgd_lab.backends.inline_observers import Observer
 from asgd_lab.errors import ProtocolError
 from asgd_lab.protocol import gates
 from asgd_lab.protocol.algorithms import Algorithm

@@ -11,7 +11,7 @@ import heapq
 from time import monotonic_ns as now_ns
 from typing import Any
 
-from asgd_lab import choices
+from asgd_lab import choices, users_errors
 from asgd_lab.backends.build import build_algorithm
 from asgd_lab.backends.event_log import Attach
 from asgd_lab.backends.real.emulation import Arrivals
@@ -43,7 +43,7 @@ def main(plan: Plan, place: Any) -> None:
     """The process: wait until every worker is ready, start the clock, serve until all have left."""
     settle(plan, "server")
     brought = ", ".join(choices.brought(plan.scenario.algorithm))
-    with choices.failing(brought, passed=True) if brought else contextlib.nullcontext():
+    with users_errors.failing(brought, passed=True) if brought else contextlib.nullcontext():
         ServerProcess(plan, place).run()
 
 

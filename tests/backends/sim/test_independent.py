@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from asgd_lab.backends.build import build_algorithm, build_budget, build_task
-from asgd_lab.backends.inline import Inline, Observer
+from asgd_lab.backends.inline import Inline
+from asgd_lab.backends.inline_observers import Observer
 from asgd_lab.errors import ProtocolError
 from asgd_lab.protocol.client import Step
 from asgd_lab.protocol.effects import Train
