@@ -120,7 +120,11 @@ class Gate:
         return False
 
     def stops(self, server: View) -> Iterable[int]:
-        """The workers to stop now; called after each version, and when the server is woken."""
+        """The workers to stop now; called after each version, and when the server is woken.
+
+        In each part, work that has not been pushed to it is void. The minibatches of the lease that have not been
+        pushed to all parts are leased again.
+        """
         return ()
 
     def wake_ns(self, server: View) -> int | None:

@@ -74,8 +74,8 @@ class FetchRequest(NamedTuple):
     part: int = ALL
     lease: bool = True  # are minibatches asked for?
     stopped: int = 0  # the number of the lease that was stopped since its last message; 0: none
-    wasted: int = 0  # minibatches that it had taken and not pushed when it heard the stop
-    returned: int = 0  # minibatches leased to it that no push will carry because of the stop, the wasted ones included
+    wasted: int = 0  # minibatches that it had taken, and not pushed to all parts, when it heard the stop
+    returned: int = 0  # minibatches of the lease that will not be pushed to all parts, the wasted ones included
 
 
 class PushRequest(NamedTuple):
@@ -141,7 +141,10 @@ class Ack(NamedTuple):
 
 
 class Stop(NamedTuple):
-    """A lease is over: its worker stops within one minibatch, and work that it has not pushed is void."""
+    """A lease is over: its worker stops within one minibatch, and work that it has not pushed is void, part by part.
+
+    A minibatch that was pushed to some parts alone is wasted too: it stays in their versions, and is leased again.
+    """
 
     worker: int
     incarnation: int

@@ -107,10 +107,13 @@ class Part:
         ]
 
     def counted(self, member: Member, push: PushRequest) -> int:
-        """The minibatches that have now been pushed to all parts of a divided vector, and not before this push."""
+        """The minibatches that have been pushed to all parts of a divided vector with this push, and not before.
+
+        The part of a stopped lease that it returns has been returned already.
+        """
         before, pushed = min(member.pushed), member.pushed
-        if not 0 < push.steps <= member.owed - push.returned + before - pushed[self.part]:
-            raise ProtocolError(objection_to_push(member, push, self.version, held=False))
+        if not 0 < push.steps <= member.owed + before - pushed[self.part]:
+            raise ProtocolError(objection_to_push(member, push._replace(returned=0), self.version, held=False))
         pushed[self.part] += push.steps
         member.numbers[self.part] = push.number
         return min(pushed) - before

@@ -96,11 +96,21 @@ def in_parts(program: Program, worker: int, parts: int, apart: bool) -> Program:
 
     The lease comes with part 0. Workers send their pushes from different parts on. Where the parts are independent
     servers (`apart`), a program may not name one: ProtocolError.
+
+    After a stop it waits for the pushes of single parts that the program has begun: the next request reports the
+    minibatches that not all parts will get, and the server must have heard of those that some parts have.
     """
     order = [(worker + index) % parts for index in range(parts)]
     fetches: dict[Fetch, list[Fetch]] = {}
     pushes: dict[Push, list[Push]] = {}
+    single: dict[Push, Wait] = {}
     for effect in program:
+        if isinstance(effect, Train):
+            replica, steps = effect.replica, effect.replica.steps
+            yield effect
+            if steps and not replica.unpushed:  # it was stopped
+                yield from single.values()
+            continue
         exchange = effect.effect if isinstance(effect, Start | Wait) else effect
         if isinstance(exchange, Fetch) and exchange.part == ALL:
             if exchange not in fetches:
@@ -115,6 +125,8 @@ def in_parts(program: Program, worker: int, parts: int, apart: bool) -> Program:
         elif apart and isinstance(exchange, Fetch | Push) and exchange.part >= 0:
             raise ProtocolError(f"worker {worker}'s program names part {exchange.part} of independent servers")
         else:
+            if isinstance(exchange, Push):
+                single.setdefault(exchange, Wait(exchange))
             yield effect
 
 

@@ -159,13 +159,11 @@ class Replica:
                 place.trained(steps, loss_sum, error_sum)
 
     def stopped(self, taken: int) -> tuple[int, int]:
-        """The lease was stopped `taken` minibatches into this Train: unpushed work is void.
+        """The lease was stopped `taken` minibatches into this Train: in each part, work not pushed to it is void.
 
-        The cursor of the data order and the local optimizer stay. Returns the wasted minibatches, and all leased ones
-        that no push will carry.
+        The cursor of the data order and the local optimizer stay. Returns the wasted minibatches, which were taken and
+        not pushed to all parts, and all leased ones that will not be pushed to all parts, the wasted ones included.
         """
-        if any(place.unpushed != self.unpushed for place in self.parts):
-            raise ProtocolError(f"worker {self.worker} is stopped between pushes of single parts")
         wasted, returned = self.unpushed + taken, self.unpushed + self.granted
         self.minibatches += taken
         self.granted = self.steps = self.unpushed = 0

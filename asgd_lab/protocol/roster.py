@@ -125,7 +125,10 @@ class Roster:
             self._allot(worker, member, share + (index < extra))
 
     def _return(self, worker: int, member: Member, message: FetchRequest | PushRequest) -> None:
-        """Return the minibatches of a stopped lease to the budget: no push will carry them."""
+        """Return the minibatches of a stopped lease to the budget: they will not be pushed to all parts.
+
+        Those that have been pushed to some parts are returned too, and count for no part any more.
+        """
         if not 0 <= message.wasted <= message.returned <= member.owed:
             raise ProtocolError(f"worker {worker} returns {message.returned} minibatches and owes {member.owed}")
         member.taken += message.wasted
@@ -133,6 +136,10 @@ class Roster:
         self.wasted += message.wasted
         if self._left is not None:
             self._left += message.returned
+        if member.pushed:
+            newer = member.lease_steps if member.lease != message.stopped else 0  # leased ahead meanwhile
+            most = min(member.pushed) + member.owed - newer  # pushed to all parts, or on the way to them
+            member.pushed = [min(pushed, most) for pushed in member.pushed]
         self._settled(worker, member)
 
     def _settled(self, worker: int, member: Member) -> None:

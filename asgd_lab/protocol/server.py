@@ -117,6 +117,8 @@ class Server(Versions):
             )
         ):
             raise ProtocolError(objection_to_push(self.member(worker), push, at.version, worker in at.held))
+        if stopped:
+            self._return(worker, member, push)
         count = at.counted(member, push) if self._is_divided else steps
         if number > member.sequence:
             member.sequence = number
@@ -125,8 +127,6 @@ class Server(Versions):
             member.clock += 1
         member.taken += count
         member.owed -= count
-        if stopped:
-            self._return(worker, member, push)
         member.round_steps, member.round_ns = steps, self.now_ns - member.lease_ns
         if not member.owed:
             self._owing.discard(worker)

@@ -42,7 +42,7 @@ class Vectors(Protocol):
         """Write into `update` all work since the last push."""
 
     def discard(self) -> None:
-        """Discard all work since the last push; the next `adopt` continues from the center."""
+        """Discard all work since the last push; the program continues from an anchor, or adopts the next center."""
 
     def kept(self) -> list[Tensor]:
         """The vectors that hold unpushed work between two rounds."""
@@ -180,7 +180,8 @@ class Anchored:
         before.copy_(fetched if anchor == "center" else params)
 
     def discard(self) -> None:
-        """Forget unpushed work: the next `adopt` overwrites it."""
+        """Discard all work since the last push of each part: params <- anchor."""
+        self.params.copy_(self.anchor)
 
     def kept(self) -> list[Tensor]:
         """The vectors to keep: parameters and anchor."""

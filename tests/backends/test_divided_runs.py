@@ -136,6 +136,35 @@ def test_fragments_at_different_times_keep_the_budget_and_repeat_to_the_bit(tmp_
     repeats(stated, tmp_path / "run")
 
 
+STOPPED = {"name": "tests.backends.stopping:Fragments", "n_sync": 8, "parts": 3, "patience": 3}
+
+
+@pytest.mark.parametrize("backend", ["inline", "sim", "process"])
+def test_leases_are_stopped_between_pushes_of_single_parts(tmp_path: Path, backend: str) -> None:
+    """A part is void of what it was not pushed; the minibatches that not all parts have are taken again."""
+    slow = {"schedule": [{"name": "slow", "worker": 1, "at_s": 0.0, "until_s": 60.0, "factor": 5.0}]}
+    stated = scenario(
+        algorithm=STOPPED, workers=3, task=DIGITS, budget={"minibatches": 300}, backend=backend, record="all",
+        **({"faults": slow} if backend != "inline" else {}),
+    )  # fmt: skip
+    summary = execute(stated, tmp_path / "run")
+    assert (summary["status"], summary["minibatches"]) == ("done", 300)
+    versions_grow_by_one(tmp_path / "run", 3)
+    took = tables.read(tmp_path / "run", "minibatches")["worker"].value_counts()
+    if backend == "inline":
+        return  # workers take turns: hardly a stop finds work that is not pushed
+    assert took.sum() == 300 + summary["wasted_minibatches"] > 300
+    if backend == "process":
+        repeats(stated, tmp_path / "run")
+        return
+    applied = tables.read(tmp_path / "run", "effects").query("kind == 'apply'").groupby("client")["steps"].sum()
+    time_s = summary["time"]["per_worker"][1]
+    wasted = 1 - applied[1] / took[1]
+    assert wasted > 0.2, "the slow one"
+    share = time_s["wasted"] / (time_s["wasted"] + time_s["compute"])
+    assert share == pytest.approx(wasted, rel=0.1), "the time of these minibatches, and no other"
+
+
 GATES: dict[str, dict[str, Any]] = {
     "stops": {"name": "tests.backends.for_each_part:Stops", "n_fetch": 8, "n_push": 3, "patience": 1},
     "stops ahead": {

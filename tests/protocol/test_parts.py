@@ -26,7 +26,7 @@ from asgd_lab.protocol.client import Step
 from asgd_lab.protocol.effects import Fetch, Program, Push, Start, Train, Wait, lease
 from asgd_lab.protocol.gates import APPLY, HOLD, KEEP, Gate, Verdict, View, drop
 from asgd_lab.protocol.members import Budget
-from asgd_lab.protocol.messages import DROPPED, KEPT, Ack, Answer, FetchRequest, Join, PushRequest, Reason
+from asgd_lab.protocol.messages import DROPPED, KEPT, Ack, Answer, FetchRequest, Join, PushRequest, Reason, Stop
 from asgd_lab.protocol.replica import Replica
 from asgd_lab.protocol.server import Server
 from asgd_lab.protocol.vectors import Anchored, Delta
@@ -80,6 +80,9 @@ class Whimsical(Gate):
 
     def complete(self, server: View) -> bool:
         return drawn(3, self.seed, server.version, len(server.kept), server.part) == 0
+
+    def stops(self, server: View) -> Iterable[int]:
+        return [each for each in server.owing if drawn(4, self.seed, each, server.version, server.part) == 0]
 
 
 def fragments(replica: Replica, seed: int) -> Program:
@@ -140,15 +143,21 @@ class Books(Observer):
         self.ended: Counter[tuple[int, int, int, int]] = Counter()
         self.inside = torch.zeros(parts * WORKERS)
         self.versions = [0] * parts
-        self.counted = self.lost = self.returned = 0
+        self.counted = self.lost = self.wasted = 0
+        self.stopped: set[tuple[int, ...]] = set()  # leases whose stop was not reported yet
 
     def step(self, worker: int, step: Step) -> None:
+        if isinstance(step, FetchRequest | PushRequest) and step.stopped:
+            self.stopped.remove((worker, step.incarnation, step.stopped))
+            self.wasted += step.wasted
         if isinstance(step, PushRequest):
             key = (*step[:3], step.part)
             assert key not in self.sent, "a part's push is sent once"
             self.sent[key] = step
 
     def answered(self, worker: int, answer: Answer) -> None:
+        if isinstance(answer, Stop):
+            self.stopped.add(tuple(answer))
         if not isinstance(answer, Ack) or answer.version == KEPT:
             return
         key = (*answer[:3], answer.part)
@@ -179,8 +188,8 @@ def divided(draw: st.DrawFn) -> tuple[Algorithm, int]:
     if name == "fragments":
         seed = draw(st.integers(0, 10_000))
         algorithm = replace(algorithm, program=lambda replica: fragments(replica, seed), vectors=Anchored)
-    else:
-        whims.append(st.builds(Impatient, st.integers(0, 2)))
+    # A worker of fragments is stopped by its own push to part 0 too: patience 0 would leave it no minibatch.
+    whims.append(st.builds(Impatient, st.integers(2 if name == "fragments" else 0, 4)))
     if algorithm.depth > 1:
         del whims[1]  # a worker with a held push may not push again
     return replace(algorithm, gate=draw(st.one_of(whims))), parts
@@ -224,6 +233,7 @@ def test_every_push_of_a_part_ends_once_and_the_budget_is_exact(
     lab.run()
     check()
     assert all(books.ended[key] == 1 for key in books.sent)
+    assert server.wasted == books.wasted
     if someone:
         assert server.minibatches + books.lost == minibatches, "whoever is left does the work of those who died"
 
@@ -311,6 +321,59 @@ def test_more_than_was_leased_is_refused_for_each_part() -> None:
         server.hear(PushRequest(0, 1, 2, 0, 2, 0.0, 0.0, part=1))
     with pytest.raises(ProtocolError, match="a gate of rounds"):
         Server(gates.lock_step(), 4, Budget(), parts=2)
+
+
+def test_a_stop_voids_in_each_part_what_was_not_pushed_to_it() -> None:
+    """Four minibatches, of which part 0 was pushed; then two more, and the stop comes in the next Train's second."""
+    replica = Replica(0, Anchored(torch.zeros(2), torch.zeros(2), torch.zeros(2)), parts=2)
+    assert replica.vectors is not None
+    replica.grant_part(0, 0, 10, lease=True)
+    replica.adopt()
+    for steps, part in ((4, 0), (2, None)):
+        replica.steps = steps
+        replica.vectors.params += steps
+        replica.trained(0.0, 0.0)
+        if part is not None:
+            replica.measure(part)
+    replica.vectors.params += 1
+    replica.steps = 2
+    assert replica.stopped(1) == (7, 10), "no minibatch was pushed to both parts"
+    assert replica.vectors.params.tolist() == [4.0, 0.0], "each part is at its anchor again"
+    assert [place.unpushed for place in replica.parts] == [0, 0]
+    assert (replica.granted, replica.minibatches) == (0, 7)
+
+
+def _stopped_between_parts() -> Server:
+    """A server that leased 8 minibatches, and has heard of 3 of them in part 1 alone, of 2 in both."""
+    server = Server(gates.asynchronous(), 8, Budget(minibatches=10), parts=2)
+    server.hear(Join(0))
+    server.hear(FetchRequest(0, 1, 1, part=0))
+    server.hear(PushRequest(0, 1, 1, 0, 5, 0.0, 0.0, part=1))
+    server.hear(PushRequest(0, 1, 2, 0, 2, 0.0, 0.0, part=0))
+    assert (server.minibatches, server.member(0).owed) == (2, 6)
+    return server
+
+
+def test_minibatches_that_a_stop_leaves_in_some_parts_count_for_none_and_are_leased_again() -> None:
+    server = _stopped_between_parts()
+    [grant] = server.hear(FetchRequest(0, 1, 2, part=0, stopped=1, wasted=4, returned=6))
+    assert grant.steps == 8, "the 2 that were left, and 6"  # type: ignore[union-attr]
+    server.hear(PushRequest(0, 1, 3, 0, 8, 0.0, 0.0, part=1))
+    assert server.minibatches == 2, "part 0 has only the 2 of before"
+    server.hear(PushRequest(0, 1, 4, 0, 8, 0.0, 0.0, part=0))
+    assert (server.minibatches, server.finished, server.wasted, server.taken(0)) == (10, True, 4, 14)
+
+
+def test_a_push_may_report_a_stop_where_the_next_lease_was_asked_ahead() -> None:
+    server = _stopped_between_parts()
+    server.hear(FetchRequest(0, 1, 2, True, part=0))
+    push = PushRequest(0, 1, 3, 0, 2, 0.0, 0.0, part=1, stopped=1, wasted=4, returned=6)
+    [ack] = server.hear(push)
+    assert (ack.steps, server.member(0).owed, server.minibatches) == (0, 2, 2)  # type: ignore[union-attr]
+    with pytest.raises(ProtocolError, match="pushes 1 minibatches and owes 0"):
+        server.hear(push._replace(number=4, steps=1, stopped=0, wasted=0, returned=0))
+    server.hear(push._replace(number=5, part=0, stopped=0, wasted=0, returned=0))
+    assert server.minibatches == 4
 
 
 def test_a_part_that_is_not_there_and_vectors_without_parts_are_told() -> None:

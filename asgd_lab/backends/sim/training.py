@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from asgd_lab.backends.build import Worker
@@ -45,7 +45,7 @@ class Training(Alarm):
         "_rows",
         "_taken",
         "_times",
-        "_unpushed_ns",
+        "_unpushed",
         "_world",
         "bare",
         "begun",
@@ -74,7 +74,8 @@ class Training(Alarm):
         self._ends_ns: list[int] = []  # of its minibatches, from the beginning, if they are needed
         self._computed: Computation | None = None
         self._taken: int | None = None  # minibatches, of a Train that is stopped
-        self._unpushed_ns = 0  # computing whose result is not pushed yet, where it may become void
+        # From the last Train back: minibatches not pushed to all parts, and their nanoseconds; kept if there are stops.
+        self._unpushed: list[tuple[int, int]] = []
 
     @property
     def taken(self) -> int:
@@ -128,7 +129,7 @@ class Training(Alarm):
         replica, taken = self._replica, self._taken
         steps = replica.steps if taken is None else taken
         if self._world.stops:
-            self._unpushed_ns = now - self.begun + (self._unpushed_ns if replica.unpushed else 0)
+            self._unpushed = [(steps, now - self.begun), *self._still_unpushed()]
         if self._computed is not None:
             computed, self._computed = self._computed, None
             losses, errors = computed.results(steps)
@@ -145,8 +146,16 @@ class Training(Alarm):
 
     def void(self) -> None:
         """Count the time of unpushed work as wasted."""
-        self._account.waste(self._unpushed_ns)
-        self._unpushed_ns = 0
+        self._account.waste(sum(lasted_ns for _, lasted_ns in self._unpushed))
+        self._unpushed = []
+
+    def _still_unpushed(self) -> Iterator[tuple[int, int]]:
+        """The noted Trains without the minibatches that have been pushed to all parts meanwhile."""
+        left = self._replica.unpushed
+        for taken, lasted_ns in self._unpushed:
+            if left > 0:
+                yield (taken, lasted_ns) if taken <= left else (left, lasted_ns * left // taken)
+            left -= taken
 
     # ------------------------------------------------------------------ pauses, stops and crashes
 
