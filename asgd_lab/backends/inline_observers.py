@@ -14,6 +14,7 @@ from asgd_lab.protocol.messages import (
     Grant,
     Leave,
     PushRequest,
+    Reason,
 )
 from asgd_lab.protocol.parts import sizes
 from asgd_lab.protocol.replica import Replica
@@ -85,7 +86,9 @@ class Book(Observer):
                 self.statistics.applied(answer.staleness, answer.steps)
                 if answer.part >= 0:
                     self.statistics.applied_to_part(answer.part, answer.staleness)
-            self.end = self.now
+            # Later drops of an undivided run move its end too: so its records have it.
+            if answer.part < 0 or answer.reason != Reason.OVER:
+                self.end = self.now
             row = (-1, answer.number, APPLY, self.now, self.now, 0, answer.version, answer.staleness, answer.steps)
             if self.record.recording.keep_round(answer.number):
                 self.record.effects.add((*row, size, max(0, answer.part), worker, answer.incarnation))

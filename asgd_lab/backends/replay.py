@@ -26,6 +26,7 @@ from asgd_lab.backends.build import (
     build_server,
     build_task,
     build_worker,
+    end_facts,
     initial_parameters,
 )
 from asgd_lab.backends.event_log import UNKNOWN, Attach, Digest, Format, Kind, Row, WakeAt
@@ -141,10 +142,12 @@ class Repetition:
         if self._late and row.heard_ns != UNKNOWN:  # logs of version 1 have none of these
             late = self._late[0]
             raise Differs(f"worker {late.worker} was answered {_said(late)} here, before this, and not in the record")
+        in_time = not self.server.closed
         try:
             answers = self.server.hear(message, row.begun_ns)
         except ProtocolError as error:
             raise Differs(str(error)) from error
+        self.made.end.note(message, in_time, row.ended_ns, answers)
         if isinstance(message, Join):
             self.lives[message.worker] = self._life(message.worker)
         self._check(row, answers)
@@ -222,6 +225,8 @@ class Repetition:
             self.made.statistics.dropped(ack.steps)
             return
         self.made.statistics.applied(ack.staleness, ack.steps)
+        if ack.part >= 0:
+            self.made.statistics.applied_to_part(ack.part, ack.staleness)
         if self.recording.keep_round(ack.number):
             self.made.applied.append((ack.version, ack.staleness, ack.steps))
 
@@ -271,7 +276,10 @@ def repeat(scenario: Scenario, run_dir: Path, watch: Any = None) -> Verdict:
         recorded = atomic_files.read_arrays(run_dir / FINAL).get("params")
         if recorded is None or recorded.tobytes() != params.tobytes():
             difference = f"{FINAL}: the final parameters, version {repetition.server.version}, are others"
-    versions, made = repetition.server.version, repetition.made
+    server, made = repetition.server, repetition.made
+    made.facts = end_facts(scenario, server, "seconds" if server.closed else None)
+    made.facts["wasted_minibatches"] = server.wasted or None
+    made.failure, versions = server.failure, server.version
     return Verdict(
         len(past), versions, repetition.pushes, repetition.digests, final, difference, made, params, repetition.task
     )

@@ -20,18 +20,32 @@ import pandas as pd
 import torch
 
 from asgd_lab.backends import devices
+from asgd_lab.backends.run_end import RunEnd
 from asgd_lab.backends.settings import settled
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record import atomic_files, file_hashes, json_schemas, tables
 from asgd_lab.record.columns import TABLES
 from asgd_lab.record.saved_model import final
 from asgd_lab.record.summary import Statistics, params_sha256
+from asgd_lab.record.tables import Recording
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks import Task
 
 FINAL = "checkpoints/final.npz"
 # Keys of a summary that do not follow from the scenario.
 OF_THIS_MACHINE = {"startup_s", "started_unix_s", "machine_load", "gpus"}
+# Keys of a real run's summary that a replay cannot compare, and the reasons.
+NOT_REPEATED = dict.fromkeys(("startup_s", "started_unix_s", "overruns", "lateness"), "its processes' own clocks") | {
+    "machine_load": "other programs' work at that time",
+    "gpus": "this machine's; they decide whether the run can be repeated at all",
+    "faults": "deaths, silences and restarts of processes, which a replay does not have",
+    "status": "a user or a dead process may have ended the run; a failure of its gate is repeated",
+    "failure": "a line on a process or a user's code; that of the gate is made of counts, which are repeated",
+    "warnings": "sentences on the scenario and on the numbers above",
+    "staleness_counts": "a sentence on runs without versions, which are not repeated",
+}
+# Keys that the summaries of some real runs lack.
+_SOMETIMES = ("staleness_per_shard", "wasted_minibatches", "ended_by", "early_stop", "emulated")
 
 
 class Contradiction(Exception):
@@ -40,9 +54,12 @@ class Contradiction(Exception):
 
 @dataclass(slots=True)
 class Made:
-    """The results of a repetition: counts, and rows of kept rounds."""
+    """The results of a repetition: counts, rows of kept rounds, and facts for the summary."""
 
     statistics: Statistics
+    end: RunEnd = field(default_factory=RunEnd)
+    facts: dict[str, Any] = field(default_factory=dict)
+    failure: str | None = None  # of the gate
     applied: list[tuple[int, int, int]] = field(default_factory=list)  # version, staleness, steps
     minibatches: list[tuple[int, int, float, float]] = field(default_factory=list)  # worker, step, loss, error
 
@@ -69,21 +86,17 @@ def real_run(
 ) -> list[str]:  # fmt: skip
     """Compare a repeated real run with its summary and tables; return a line for each value that cannot be compared.
 
-    The times of a real run cannot be repeated: only the manifest's hashes protect them.
+    The times of a real run cannot be repeated: only the manifest's hashes protect them. But its end and its utilisation
+    follow from the times in the log and in the table.
     """
     left = ["its times were not repeated", "nor were its evaluations on the way"]
     summary = summary_of(run_dir)
     if "updates" not in summary:
         left.append("it has no summary to compare")
     else:
-        own = made.statistics.summary(
-            backend=scenario.backend.name, seed=scenario.seed, makespan_ns=round(summary["makespan_s"] * 1e9),
-            updates=updates, final={}, params_sha256=params_sha256(params),
-        )  # fmt: skip
         if params.size and not has_final and summary.get("status") == "done":
             raise ScenarioError(f"{run_dir}: has no final parameters ({FINAL} is missing), and came to its end")
-        for name in own.keys() - {"utilisation", "final"}:
-            _compare(f"summary.json: {name}", own[name], summary[name])
+        left += _numbers(scenario, summary, made, updates, params)
         _evaluations(run_dir, summary, updates)
         if summary["final"] and has_final:
             device = devices.home(scenario)
@@ -93,6 +106,8 @@ def real_run(
     if is_killed and not any(os.path.lexists(table.file(run_dir)) for table in TABLES.values()):
         return [*left, "it was killed before its tables were made"]
     effects = tables.read(run_dir, "effects")
+    if "updates" in summary and Recording.named(scenario.record).every == 1:
+        _compare("summary.json: utilisation", _utilisation(effects, made.statistics, summary), summary["utilisation"])
     rows = effects[(effects["kind"] == "apply") & (effects["version"] > 0)]
     recorded = Counter(zip(*(rows[name].tolist() for name in ("version", "staleness", "steps")), strict=True))
     _within("effects.parquet: an application (version, staleness, steps)", made.applied, recorded, exactly=True)
@@ -111,6 +126,51 @@ def real_run(
     return left
 
 
+def _numbers(
+    scenario: Scenario, summary: Mapping[str, Any], made: Made, updates: int, params: npt.NDArray[np.float32]
+) -> list[str]:
+    """Compare a real run's summary, except utilisation and evaluations; return a line for each key that it lacks."""
+    own = dict.fromkeys(_SOMETIMES) | made.statistics.summary(
+        backend=scenario.backend.name, seed=scenario.seed, makespan_ns=_makespan_ns(summary), updates=updates,
+        final={}, params_sha256=params_sha256(params),
+    )  # fmt: skip
+    own["emulated"] = True if scenario.backend.device == "emulated" else None
+    own["wasted_minibatches"] = made.facts["wasted_minibatches"]
+    if summary.get("status") == "done":
+        own |= made.facts
+        if _makespan_ns(summary) not in (made.end.ns, made.end.before_ns):
+            _compare("summary.json: makespan_s", made.end.ns * 1e-9, summary["makespan_s"])
+    if made.failure is not None:
+        _compare("summary.json: status", "failed", summary.get("status"))
+    left = []
+    for name in sorted(own.keys() - {"utilisation", "final", "makespan_s"}):
+        if name in summary or own[name] is None:
+            _compare(f"summary.json: {name}", own[name], summary.get(name))
+        else:  # of an earlier version
+            left.append(f"its summary has no {name}")
+    return left
+
+
+def _makespan_ns(summary: Mapping[str, Any]) -> int:
+    makespan_s: float = summary["makespan_s"]
+    return round(makespan_s * 1e9)
+
+
+def _utilisation(effects: pd.DataFrame, statistics: Statistics, summary: Mapping[str, Any]) -> Any:
+    """The utilisation as the table has it: workers train and servers serve, up to the end of the run."""
+    end_ns = _makespan_ns(summary)
+    begun, ended = ((effects[name] * 1e9).round().clip(upper=end_ns).astype("int64") for name in ("start_s", "end_s"))
+    busy, by = ended - begun, effects["worker"]
+    trains = effects["kind"] == "train"
+    for worker in sorted(set(by[trains].tolist())):
+        statistics.worker_busy(worker, int(busy[trains & (by == worker)].sum()))
+    statistics.server_busy(int(busy[by < 0].sum()))
+    again = statistics.summary(
+        backend="", seed=0, makespan_ns=end_ns, updates=0, final={}, params_sha256=""
+    )  # fmt: skip
+    return again["utilisation"]
+
+
 def simulated_run(run_dir: Path, here: Path) -> list[str]:
     """Compare a simulated run with the same run simulated `here`; return a line for each value without a partner."""
     there, own = summary_of(run_dir), atomic_files.read_json(here / "summary.json")
@@ -120,6 +180,7 @@ def simulated_run(run_dir: Path, here: Path) -> list[str]:
             _compare(f"summary.json: {name}", own[name], there[name])
         else:
             left.append(f"its summary has no {name}")
+    left += [f"its summary has {name}, which is not made here" for name in sorted(there.keys() - own.keys())]
     for name, table in TABLES.items():
         if table.file(here).exists():
             known, again = tables.columns_of(run_dir, name), tables.read(here, name)

@@ -165,6 +165,22 @@ def test_leases_are_stopped_between_pushes_of_single_parts(tmp_path: Path, backe
     assert share == pytest.approx(wasted, rel=0.1), "the time of these minibatches, and no other"
 
 
+@pytest.mark.parametrize("backend", ["inline", "sim", "process"])
+@pytest.mark.parametrize("divided", ["servers", "fragments"])
+@pytest.mark.parametrize("budget", [{"updates": 25}, {"minibatches": 60}], ids=lambda each: next(iter(each)))
+def test_a_divided_run_ends_when_its_last_version_is_made(
+    tmp_path: Path, budget: dict[str, int], divided: str, backend: str
+) -> None:
+    """Of any part: the other parts of the push that uses up the updates belong to the run."""
+    parts = {"algorithm": RHYTHMS["overlapped"], **APART} if divided == "servers" else {"algorithm": STREAMING}
+    summary = run(tmp_path / "run", backend=backend, workers=3, task=PLAIN, budget=budget, **parts)
+    applied = tables.read(tmp_path / "run", "effects").query("kind == 'apply' and version > 0")
+    assert summary["makespan_s"] == applied["end_s"].max()
+    assert summary[next(iter(budget))] == next(iter(budget.values()))
+    last = tables.read(tmp_path / "run", "evals")["time_s"].max()
+    assert last == summary["makespan_s"], "the final parameters have all of it"
+
+
 GATES: dict[str, dict[str, Any]] = {
     "stops": {"name": "tests.backends.for_each_part:Stops", "n_fetch": 8, "n_push": 3, "patience": 1},
     "stops ahead": {

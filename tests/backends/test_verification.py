@@ -16,11 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from asgd_lab.backends.replay import repeat
+from asgd_lab.backends.verification import NOT_REPEATED, Contradiction, real_run
 from asgd_lab.record import atomic_files, file_hashes
 from tests.cli.harness import Said, asgd_lab
 from tests.whole import sample
 
 from .scenarios import DIGITS, run
+from .scenarios import scenario as stated_as
 
 BACKENDS: dict[str, Any] = {
     "process": {"name": "process", "digest_every_updates": 5}, "sim": {"name": "sim"}, "inline": {"name": "inline"},
@@ -100,6 +103,58 @@ def changed(record: Path, out: Path, change: Callable[[Path], None]) -> Said:
     manifest = atomic_files.read_json(out / "manifest.json") | file_hashes.seals(out)
     atomic_files.write_json(out / "manifest.json", manifest)
     return asgd_lab("replay", out)
+
+
+RUNS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "divided": {"hardware": {"server": {"count": 2, "independent": True}, "compute": {"step_s": 0.001}}},
+    "stopped": {"algorithm": {"name": "tests.backends.stopping:Stopping", "n_fetch": 8, "n_push": 3}},
+    "emulated": {"backend": {"name": "process", "device": "emulated"}, "faults": {"on_death": "restart"}},
+    "early": {
+        "budget": {
+            "minibatches": 400,
+            "early_stop": {"split": "train", "metric": "loss", "patience": 2},
+            "target_window": 20,
+        }
+    },
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_key_of_a_real_runs_summary_is_compared_or_has_a_reason(tmp_path: Path, name: str) -> None:
+    parts = {"backend": "process", "workers": 2, "task": DIGITS, "budget": {"minibatches": 120}, **RUNS[name]}
+    told = run(tmp_path / "run", **parts)
+    stated = stated_as(**parts)
+    verdict = repeat(stated, tmp_path / "run")
+    assert verdict.difference is None
+
+    def compared() -> list[str]:
+        return real_run(
+            tmp_path / "run", stated, verdict.made, verdict.versions, verdict.params, verdict.final, verdict.task
+        )
+
+    compared()
+    for key in told.keys() - NOT_REPEATED.keys():
+        facts = atomic_files.read_json(tmp_path / "run" / "summary.json")
+        other = {**facts, key: another(facts[key])}
+        atomic_files.write_json(tmp_path / "run" / "summary.json", other)
+        with pytest.raises(Contradiction, match=key if key != "final" else "final|evals"):
+            compared()
+        atomic_files.write_json(tmp_path / "run" / "summary.json", facts)
+    missing = {"divided": "staleness_per_shard", "stopped": "wasted_minibatches", "early": "early_stop"}.get(name)
+    assert missing is None or missing in told, "the run shows what it is for"
+
+
+def another(value: Any) -> Any:
+    """A value of the same type, a little different at one place."""
+    if isinstance(value, dict):
+        name = next(iter(value))
+        return {**value, name: another(value[name])}
+    if isinstance(value, list):
+        return [another(value[0]), *value[1:]]
+    if isinstance(value, bool):
+        return not value
+    return f"0{value}" if isinstance(value, str) else 0.5 if value is None else value + 1
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

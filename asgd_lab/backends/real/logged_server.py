@@ -19,12 +19,12 @@ from asgd_lab.backends.event_log import UNKNOWN, Attach, Digest, EventLog, Times
 from asgd_lab.backends.real import transport
 from asgd_lab.backends.real.plan import Plan
 from asgd_lab.backends.real.transport import Welcome
+from asgd_lab.backends.run_end import RunEnd
 from asgd_lab.protocol.messages import (
     ALL,
     KEPT,
     Ack,
     Answer,
-    Close,
     FetchRequest,
     Grant,
     Join,
@@ -89,7 +89,7 @@ class LoggedServer:
             workers=workers,
         )
         self._log = EventLog(plan.events, existing=True)
-        self.end_ns = 0  # the time of the last push in time, or of the run's close
+        self.end = RunEnd()
         self.incarnations = [0] * workers  # of each member; 0: not a member
         # By worker and part: the last fetch in this life, and the last push over all lives.
         self.fetches: list[dict[int, int]] = [{} for _ in range(workers)]
@@ -107,7 +107,7 @@ class LoggedServer:
             message = row.message
             if isinstance(message, Message | Attach):
                 answers, times = self._tell(message, row.begun_ns), row.times
-                self._mark(message, row.ended_ns)
+                self.end.note(message, self._in_time, row.ended_ns, answers)
                 own = row.answer
                 unlogged = [each for each in answers if own is None or _which(each) != _which(own)]
             elif isinstance(message, Grant | Ack | Stop):
@@ -141,7 +141,7 @@ class LoggedServer:
         if self.server.wake_ns != self._wake_ns:
             self._wake_ns = self.server.wake_ns
             self._log.add(WakeAt(-1 if self._wake_ns is None else self._wake_ns), Times.at(ended_ns))
-        self._mark(message, ended_ns)
+        self.end.note(message, self._in_time, ended_ns, answers)
         return answers
 
     def digest(self, now_ns: int) -> None:
@@ -173,10 +173,6 @@ class LoggedServer:
         taken = self.server.taken(worker)
         fetches = max(self.fetches[worker].values(), default=0)
         return Welcome(worker, incarnation, self.lives[worker], pushes, taken, fetches, start_ns)
-
-    def _mark(self, message: Message | Attach, ended_ns: int) -> None:
-        if (type(message) is PushRequest and self._in_time) or type(message) is Close:
-            self.end_ns = ended_ns
 
     def _tell(self, message: Message | Attach, now_ns: int) -> list[Answer]:
         self._in_time = not self.server.closed

@@ -62,7 +62,7 @@ class Publisher:
         """Leave the final parameters and the end of the run's clock for the parent."""
         params = self._params()
         final = params.numpy() if params is not None else np.empty(0, np.float32)
-        arrays = {"params": final, "end_ns": np.int64(self._logged.end_ns)}
+        arrays = {"params": final, "end_ns": np.int64(self._logged.end.ns)}
         atomic_files.write_arrays(self._plan.parts / "final.npz", arrays, durable=False)
 
     def _params(self) -> Tensor | None:
