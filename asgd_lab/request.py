@@ -63,7 +63,7 @@ class Request:
                     raise ScenarioError.at(left[0][0], tasks.refusal(left))
                 untrusted += [each for each in left if each not in untrusted]
                 if not choices.unread(scenario.algorithm):
-                    check_algorithm(scenario)
+                    self._doubts.extend(check_algorithm(scenario))
                 if known is None:
                     known = self._checked(scenario, left)
                     seen.append((named, known))

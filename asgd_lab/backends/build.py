@@ -14,6 +14,7 @@ from asgd_lab.backends import devices
 from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.protocol.algorithms import Algorithm
 from asgd_lab.protocol.client import Client
+from asgd_lab.protocol.gates import Gate
 from asgd_lab.protocol.members import Budget, EarlyStop
 from asgd_lab.protocol.parameters import Memory, Parameters
 from asgd_lab.protocol.parameters_in_parts import InParts
@@ -36,7 +37,18 @@ _warmed: dict[Hashable, tuple[Tensor, dict[str, Tensor]]] = {}
 def build_algorithm(scenario: Scenario) -> Algorithm:
     """The scenario's algorithm; the vector has a part for each independent server."""
     algorithm, server = scenario.algorithm.build(scenario.workers), scenario.hardware.server
+    if type(algorithm.gate).wake_ns is not Gate.wake_ns and not scenario.backend.execution.has_clock:
+        message = f"needs a clock, which backend {scenario.backend.name} does not have: its gate asks to be woken"
+        raise ScenarioError.at("algorithm.name", f"{algorithm.name} {message}; use sim or process")
     return replace(algorithm, parts=server.count, apart=True) if server.independent else algorithm
+
+
+def clock_doubts(scenario: Scenario, algorithm: Algorithm) -> list[str]:
+    """A warning if the gate reads times, and the scenario's backend has no clock."""
+    if scenario.backend.execution.has_clock or not algorithm.gate.needs_clock:
+        return []
+    said = f"reads times or speeds, and backend {scenario.backend.name} has no clock: all are 0"
+    return [f"algorithm.name: the gate of {scenario.algorithm.name} {said}"]
 
 
 def build_task(

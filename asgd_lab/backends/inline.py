@@ -20,6 +20,7 @@ from asgd_lab.backends.build import (
     build_server,
     build_task,
     build_worker,
+    clock_doubts,
     end_facts,
     initial_parameters,
 )
@@ -198,9 +199,7 @@ def run(
     ended = end_facts(scenario, lab.server) if status == "done" else {}
     facts = {"clock": "effects", **devices.facts(scenario), **ended}
     outcome = Outcome(book.statistics, book.end, lab.server.version, params, {}, facts, status, failure)
-    if lab.algorithm.gate.needs_clock:
-        said = "reads times or speeds, and backend inline has no clock: all are 0"
-        outcome.doubts = [f"algorithm.name: the gate of {scenario.algorithm.name} {said}"]
+    outcome.doubts = clock_doubts(scenario, algorithm)
     with outcome.evaluating(record):
         outcome.evaluate(task, record, {} if lab.first is None else lab.first.buffers(), initial.device)
     return outcome

@@ -7,12 +7,14 @@ trial does not detect an endless wait: the algorithm may need more workers, more
 from __future__ import annotations
 
 from asgd_lab import choices
-from asgd_lab.backends.build import build_algorithm
+from asgd_lab.backends.build import build_algorithm, clock_doubts
 from asgd_lab.backends.inline import Inline
+from asgd_lab.backends.inline_observers import Observer
 from asgd_lab.backends.settings import settled
 from asgd_lab.errors import ProtocolError, RunFailed, ScenarioError
-from asgd_lab.protocol.gates import Gate
 from asgd_lab.protocol.members import Budget
+from asgd_lab.protocol.messages import DROPPED, Ack, Answer
+from asgd_lab.protocol.versions import IN_VAIN
 from asgd_lab.scenario import Scenario
 from asgd_lab.scenario.tasks import Quadratic
 from asgd_lab.task_keys.optimizers import Optimizer
@@ -23,26 +25,40 @@ _MINIBATCHES = 16  # per worker, on average
 _TURNS = 1000  # of all workers together: a program may continue after it should have left
 
 
+class _Pushes(Observer):
+    """Counts the pushes of a trial by their end."""
+
+    applied = dropped = 0
+
+    def answered(self, worker: int, answer: Answer) -> None:
+        if isinstance(answer, Ack):
+            self.applied += answer.version > 0
+            self.dropped += answer.version == DROPPED
+
+
 @settled()
-def check_algorithm(scenario: Scenario) -> None:
-    """A `ScenarioError` if a user's algorithm or rule fails; those of this package are not tried."""
+def check_algorithm(scenario: Scenario) -> list[str]:
+    """A `ScenarioError` if a user's algorithm or rule fails; else warnings. Those of this package are not tried."""
     if not choices.brought(scenario.algorithm):
-        return
-    algorithm = build_algorithm(scenario)
-    if type(algorithm.gate).wake_ns is not Gate.wake_ns and not scenario.backend.execution.has_clock:
-        message = f"needs a clock, which backend {scenario.backend.name} does not have: its gate asks to be woken"
-        raise ScenarioError.at("algorithm.name", f"{algorithm.name} {message}; use sim or process")
+        return []
+    algorithm, pushes = build_algorithm(scenario), _Pushes()
+    doubts = clock_doubts(scenario, algorithm)
     workers = min(scenario.workers, _WORKERS)
     optimizer = Optimizer.model_validate({"name": "SGD", "lr": 0.01})
     task = Quadratic(name="quadratic", curvature=[1.0] * 4, noise=1.0, optimizer=optimizer).make(0, {}, workers)
     try:
-        lab = Inline(task, algorithm, Budget(minibatches=_MINIBATCHES * workers), workers)
+        lab = Inline(task, algorithm, Budget(minibatches=_MINIBATCHES * workers), workers, observer=pushes)
         for turn in range(_TURNS):
             if not lab.ready:
-                return
+                break
             lab.turn(sorted(lab.ready)[turn % len(lab.ready)])
     except ScenarioError:
         raise
     except Exception as error:
         said = str(error) if isinstance(error, ProtocolError | RunFailed) else one_line(error)
         raise ScenarioError.at("algorithm.name", f"{algorithm.name} fails when it is tried: {said}") from error
+    if pushes.dropped and not pushes.applied and not algorithm.gate.needs_clock:
+        dropped = f"has dropped all {pushes.dropped:,} pushes of a trial"
+        most = IN_VAIN * max(10, scenario.workers)
+        doubts.append(f"algorithm.name: the gate of {algorithm.name} {dropped}; a run fails after {most:,} on end")
+    return doubts

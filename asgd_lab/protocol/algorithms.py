@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 from torch import Tensor
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.protocol import programs, rules
+from asgd_lab.protocol import gates, programs, rules
 from asgd_lab.protocol.codecs import Codec
 from asgd_lab.protocol.effects import Program
 from asgd_lab.protocol.gates import Gate
@@ -41,6 +41,7 @@ class Algorithm:
     apart: bool = False  # are the parts independent servers, so that every push and fetch is of all of them?
 
     def __post_init__(self) -> None:
+        gates.check(self.gate)
         rules.check(self.rule, self.pushes, self.gate.collects)
         if self.depth > 1 and self.gate.collects and not self.gate.keeps:
             message = f"a worker may have {self.depth} pushes in flight, and a gate holds one of a worker at most"

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple, Protocol, dataclass_transform
 
+from asgd_lab.errors import ScenarioError
 from asgd_lab.protocol.members import Member
 from asgd_lab.protocol.messages import PushRequest, Reason
 
@@ -133,6 +134,21 @@ class Gate:
         A time for which the gate has been asked already is ignored, so a stopped lease should not be named again.
         """
         return None
+
+
+def check(gate: Gate) -> None:
+    """A `ScenarioError` if a fact of the gate is of another kind, or contradicts another fact."""
+    for name in ("holds_back", "collects", "rounds", "needs_clock"):
+        if not isinstance(getattr(gate, name), bool):
+            raise ScenarioError(f"{name} of {gate!r} must be True or False; got {getattr(gate, name)!r}")
+    if type(gate.keeps) is not int or gate.keeps < 0:
+        raise ScenarioError(f"keeps of {gate!r} must be a whole number, 0 at least; got {gate.keeps!r}")
+    if gate.keeps and not gate.collects:
+        raise ScenarioError(f"{gate!r} keeps pushes, so its class must say: collects = True")
+    if gate.rounds and not gate.holds_back:
+        raise ScenarioError(
+            f"{gate!r} leases in rounds, which fetches wait for, so its class must say: holds_back = True"
+        )
 
 
 class Asynchronous(Gate):

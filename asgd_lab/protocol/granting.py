@@ -149,7 +149,14 @@ class Granting(Roster):
         at = self._first if part < 0 else self.parts[part]
         if self._merging and part != NO_PART and at.merging.holds(worker):
             return False
-        return not self._holds or self.gate.may_fetch(worker, at)
+        return not self._holds or self.gate.may_fetch(worker, at) or self._held_back()
+
+    def _held_back(self) -> bool:
+        """False; ProtocolError if the gate holds a fetch back, and does not say that it does."""
+        if not self._holds_back:
+            message = "holds a fetch back, so its class must say: holds_back = True"
+            raise ProtocolError(f"may_fetch of {self.gate!r} {message}")
+        return False
 
     def _grant(self, worker: int, member: Member, number: int, part: int) -> Grant:
         at = self._first if part < 0 else self.parts[part]
@@ -176,7 +183,9 @@ class Granting(Roster):
         """Grant the fetches of one part that may go."""
         answers: list[Answer] = []
         for worker, (number, ahead) in list(at.waiting.items()):
-            held = at.merging.holds(worker) or (self._holds and not self.gate.may_fetch(worker, at))
+            held = at.merging.holds(worker) or (
+                self._holds and not (self.gate.may_fetch(worker, at) or self._held_back())
+            )
             if held and not self.closed:
                 continue
             del at.waiting[worker]
