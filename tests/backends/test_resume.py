@@ -6,7 +6,6 @@ import itertools
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +26,7 @@ from asgd_lab.record import atomic_files, checkpoints, tables
 from asgd_lab.record.run import read_summary
 from asgd_lab.record.saved_model import final_params
 from asgd_lab.scenario import Document, Scenario
+from tests import warm
 from tests.whole import WHOLE, sample
 
 from .chaos import members
@@ -104,7 +104,7 @@ def test_several_workers_resume_more_than_once_without_a_gap(tmp_path: Path, alg
     assert not (tmp_path / "run" / "parts").exists()
 
 
-@settings(max_examples=60 if WHOLE else 6)
+@settings(max_examples=60 if WHOLE else 3)
 @given(
     name=st.sampled_from(sorted(ALGORITHMS)),
     workers=st.integers(1, 3),
@@ -148,9 +148,8 @@ def test_a_run_whose_every_process_is_killed_goes_on_from_its_last_checkpoint(tm
     """By the command, as after a power failure: the parent dies with all the others."""
     file, out = tmp_path / "case.yaml", tmp_path / "run"
     file.write_text(Document.dump(checkpointed(30, workers=2, budget={"minibatches": 6000})), encoding="utf-8")
-    root = Path(__file__).parents[2]
-    command = [sys.executable, "-m", "asgd_lab", "run", str(file), "--out", str(out)]
-    with subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as parent:
+    command = ("run", file, "--out", out)
+    with warm.Program(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as parent:
         while checkpoints.newest(out) is None:
             assert parent.poll() is None
             time.sleep(0.01)
@@ -159,12 +158,10 @@ def test_a_run_whose_every_process_is_killed_goes_on_from_its_last_checkpoint(tm
         for child in children:
             child.kill()
     psutil.wait_procs(children, timeout=60)
-    done = subprocess.run([*command, "--resume"], cwd=root, capture_output=True, text=True, check=False)
+    done = warm.run((*command, "--resume"), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "from version" in done.stdout
-    replayed = subprocess.run(
-        [sys.executable, "-m", "asgd_lab", "replay", str(out)], cwd=root, capture_output=True, text=True, check=False
-    )
+    replayed = warm.run(("replay", out), cwd=tmp_path)
     assert replayed.returncode == 0, replayed.stderr
     assert "the final parameters are the same bits" in " ".join(replayed.stdout.split())
 

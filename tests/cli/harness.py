@@ -9,11 +9,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 from typer.testing import CliRunner
 
 from asgd_lab.app.cli import app
+from tests import warm
 
 PATIENCE_S = 240.0
 
@@ -55,22 +57,21 @@ def asgd_lab(*arguments: str | Path) -> Said:
 
 def start(
     *arguments: str | Path, folder: Path, environment: Mapping[str, str] | None = None,
-    before: Callable[[], None] | None = None, inside: Sequence[str] = (),
+    before: Callable[[], None] | None = None, inside: Sequence[str] = (), cold: bool = False,
 ) -> subprocess.Popen[str]:  # fmt: skip
     """The real program, in a session and so in a process group of its own, as a terminal would start it.
 
-    `before` is called in its process first; `inside` is a command that runs the program as its last arguments.
+    `before` is called in its process first; `inside` is a command that runs the program as its last arguments. It is a
+    warm one unless one of these, a variable that Python reads at its start, or `cold` demands a process from nothing.
     """
-    return subprocess.Popen(
-        [*inside, sys.executable, "-m", "asgd_lab", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=folder,
-        env={**os.environ, **(environment or {})},
-        start_new_session=True,
-        preexec_fn=before,
-    )
+    variables = {**os.environ, **(environment or {})}
+    how: dict[str, Any] = {
+        "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": folder, "env": variables,
+        "start_new_session": True,
+    }  # fmt: skip
+    if not (before or inside or cold) and warm.can_have(variables):
+        return warm.Program(arguments, **how)
+    return subprocess.Popen([*inside, sys.executable, "-m", "asgd_lab", *map(str, arguments)], preexec_fn=before, **how)
 
 
 def finish(program: subprocess.Popen[str]) -> Said:

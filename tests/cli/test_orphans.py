@@ -21,11 +21,11 @@ from tests.cli.harness import ENDLESS, asgd_lab, assert_nobody_is_left, await_li
 
 
 def begun(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """A real run under way, whose temporary folder is its own."""
+    """A real run under way with the fork server that Python starts; its temporary folder is its own."""
     (folder / "endless.yaml").write_text(ENDLESS)
     (folder / "temporary").mkdir()
     program = start(
-        "run", "endless.yaml", "--out", "out", *arguments, folder=folder,
+        "run", "endless.yaml", "--out", "out", *arguments, folder=folder, cold=True,
         environment={"TMPDIR": str(folder / "temporary"), "TORCHINDUCTOR_CACHE_DIR": str(folder / "torch")},
     )  # fmt: skip
     await_line(program, "minibatches/s")

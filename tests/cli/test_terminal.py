@@ -7,14 +7,13 @@ import os
 import re
 import select
 import struct
-import subprocess
-import sys
 import termios
 from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
 
+from tests import warm
 from tests.cli.harness import PATIENCE_S, QUADRATIC
 
 SWEEP = QUADRATIC + "sweep: {workers: [1, 2], algorithm.n_sync: [1, 2], hardware.compute.step_s: [0.01]}\n"
@@ -25,8 +24,8 @@ def on_a_terminal(width: int, folder: Path, *arguments: str) -> list[str]:
     ours, its = os.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
-    program = subprocess.Popen(
-        [sys.executable, "-m", "asgd_lab", *arguments],
+    program = warm.Program(
+        arguments,
         stdin=its, stdout=its, stderr=its, cwd=folder, env=environment | {"TERM": "xterm"}, start_new_session=True,
     )  # fmt: skip
     os.close(its)
@@ -65,10 +64,9 @@ def test_what_can_be_named_fits_its_terminal(tmp_path: Path) -> None:
 
 def test_into_a_pipe_nothing_is_folded_or_left_out(tmp_path: Path) -> None:
     (tmp_path / "bowl.yaml").write_text(SWEEP)
-    said = subprocess.run(
-        [sys.executable, "-m", "asgd_lab", "run", "bowl.yaml", "--seeds", "2", "--jobs", "1", "--out", "out"],
-        cwd=tmp_path, env=os.environ | {"COLUMNS": "40"}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    command = ("run", "bowl.yaml", "--seeds", "2", "--jobs", "1", "--out", "out")
+    said = warm.run(command, cwd=tmp_path, env=os.environ | {"COLUMNS": "40"})
+    assert said.returncode == 0, said.stderr
     rows = [line for line in said.stdout.splitlines() if line.startswith("│ workers=")]
     assert len(rows) == 4 + 3
     assert all(row.count("│") == 11 for row in rows[:4])
