@@ -17,7 +17,10 @@ def seed_all(number: int) -> None:
     """Seed all global generators with this number of 63 bits."""
     random.seed(number)
     np.random.seed([number & 0xFFFFFFFF, number >> 32])
-    torch.manual_seed(number)
+    if torch.cuda.is_available() or torch.accelerator.is_available():
+        torch.manual_seed(number)
+    else:  # torch.manual_seed would format the whole stack for each kind of device that there is not
+        torch.default_generator.manual_seed(number)
 
 
 def generators_of(device: torch.device) -> Sequence[torch.Generator]:
