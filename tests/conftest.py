@@ -25,6 +25,7 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
     if signal.getsignal(number) == signal.SIG_IGN:
         signal.signal(number, handler)
 torch.set_num_threads(1)
+os.fsync = lambda descriptor: None  # no test outlives the machine, and a small run would wait for the disk 20 times
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="asgd-lab-tests-")  # the key that records are signed by
 atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 hypothesis.settings.register_profile("lab", deadline=None, derandomize=True, print_blob=True)

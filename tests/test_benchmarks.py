@@ -13,6 +13,7 @@ from tests.benchmarks.report import Row, kept, read, spread, write
 from tests.benchmarks.suite import BENCHMARKS
 from tests.benchmarks.table import RESULTS, table
 from tests.benchmarks.text_minutes import main as minutes
+from tests.whole import sample
 
 KEYS = {"benchmark", "what", "median", "low", "high", "n", "unit", "told", "date", "machine"}
 
@@ -25,7 +26,7 @@ def test_every_benchmark_of_the_folder_is_in_the_suite() -> None:
     assert mute == {"__init__", "__main__", "memory", "plain", "planned", "report", "suite", "table", "text_minutes"}
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("name", sample(BENCHMARKS, 7))
 def test_the_benchmark_runs_and_what_it_measures_is_kept(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -60,7 +60,7 @@ def test_a_section_that_fails_hangs_or_dies_does_not_stop_the_others(
         (tmp_path / f"{module}.py").write_text(source, encoding="utf-8")
     others = [section for section in sections if section.name != "hangs"]  # which would have the time that they left
     found = ran(others, tmp_path / "out", str(tmp_path))
-    hanging = ran([sections[-1]._replace(limit_s=15.0)], tmp_path / "hanging", str(tmp_path))
+    hanging = ran([sections[-1]._replace(limit_s=6.0)], tmp_path / "hanging", str(tmp_path))
     found["hangs"] = hanging["hangs"]
     assert {name: found[name]["status"] for name in FAKES} == STATUS
     on = found["passes"]["on"]
@@ -82,7 +82,7 @@ def test_the_limits_of_all_sections_are_less_than_five_minutes() -> None:
     assert all((wheels.ROOT / (section.module.replace(".", "/") + ".py")).exists() for section in SECTIONS)
 
 
-@pytest.mark.parametrize("section", sample(list(SECTIONS), 2), ids=lambda section: section.name)
+@pytest.mark.parametrize("section", sample(list(SECTIONS), 1, seed=3), ids=lambda section: section.name)
 def test_a_section_runs_with_a_cpu_in_the_place_of_a_gpu_and_says_so(section: Section, tmp_path: Path) -> None:
     generous = section._replace(limit_s=120.0)
     found = ran([generous], tmp_path / "out", CUDA_VISIBLE_DEVICES="")[section.name]

@@ -306,7 +306,7 @@ def test_one_minibatch_a_synchronisation_must_cost_and_a_hundred_must_not(
     assert verdicts.a14(tables(pd.DataFrame(runs))).verdict == verdict
 
 
-@pytest.mark.parametrize("path", sample(SCENARIOS, 8), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sample(SCENARIOS, 4), ids=lambda path: path.stem)
 def test_a_scenario_of_the_paper_runs_and_is_collected(path: Path, tmp_path: Path) -> None:
     """On digits, for some rounds; the first and the last of its points."""
     document = Document.read(path)

@@ -10,19 +10,25 @@ import pytest
 from asgd_lab.backends import devices
 from tests.backends.chaos import Outcome, survive
 from tests.backends.test_process import nothing_is_left
+from tests.whole import sample
 
 __all__ = ["nothing_is_left"]  # a fixture that pytest finds here
 
 
+DOWNPOUR = {"name": "downpour", "n_fetch": 4, "n_push": 2, "depth": 3}
+CASES: list[tuple[int, dict[str, Any]]] = [
+    (1, {"name": "asgd", "n_sync": 3}),
+    (2, {"name": "sync_sgd", "n_sync": 2}),
+    (3, DOWNPOUR),
+    (4, {"name": "ssp", "n_sync": 2, "bound": 1}),
+    (5, {"name": "asgd", "n_fetch": 5, "n_push": 3}),
+]
+STAGED: list[tuple[int, dict[str, Any]]] = [(6, {"name": "asgd", "n_sync": 3}), (7, DOWNPOUR)]
+
+
 @pytest.mark.parametrize(
     ("seed", "algorithm"),
-    [
-        (1, {"name": "asgd", "n_sync": 3}),
-        (2, {"name": "sync_sgd", "n_sync": 2}),
-        (3, {"name": "downpour", "n_fetch": 4, "n_push": 2, "depth": 3}),
-        (4, {"name": "ssp", "n_sync": 2, "bound": 1}),
-        (5, {"name": "asgd", "n_fetch": 5, "n_push": 3}),
-    ],
+    sample(CASES, 2, seed=4),
     ids=lambda value: value["name"] if isinstance(value, dict) else "",
 )
 def test_every_acknowledged_update_is_in_once_whoever_dies(
@@ -32,13 +38,16 @@ def test_every_acknowledged_update_is_in_once_whoever_dies(
     check(under_fire(tmp_path, seed, algorithm, seconds=7.0))
 
 
-@pytest.mark.parametrize("seed", [6, 7])
+@pytest.mark.parametrize(
+    ("seed", "algorithm"),
+    sample(STAGED, 1, seed=1),
+    ids=lambda value: value["name"] if isinstance(value, dict) else "",
+)
 def test_updates_that_are_staged_from_another_device_are_in_once_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, algorithm: dict[str, Any]
 ) -> None:
     """Pushes and fetches whose copies go on beside the minibatches, by processes that die at any moment of them."""
     monkeypatch.setenv(devices.STAND_IN, "2")
-    algorithm = {6: {"name": "asgd", "n_sync": 3}, 7: {"name": "downpour", "n_fetch": 4, "n_push": 2, "depth": 3}}[seed]
     check(under_fire(tmp_path, seed, algorithm, seconds=5.0, device="cuda"))
 
 
