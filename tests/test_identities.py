@@ -18,6 +18,7 @@ from asgd_lab.tasks import Learner, Task
 from asgd_lab.tasks.base import Bufferless
 from asgd_lab.tasks.classification import ClassificationTask
 from tests.backends.virtual import scenario, simulate
+from tests.tasks.configs import ordered
 
 BACKENDS = ["inline", "sim"]
 Config = dict[str, Any]
@@ -136,7 +137,7 @@ class InOrder(Bufferless):
 
     def learner(self, worker: int, params: Tensor, gradients: Tensor | None = None) -> Learner:
         mine = slice(worker * self.part, (worker + 1) * self.part)
-        return self.task.learner(worker, params, gradients, order=lambda step: self.index[step, mine])
+        return ordered(self.task, lambda step: self.index[step, mine], worker, params, gradients)
 
 
 @both_backends

@@ -73,7 +73,7 @@ def rounds(task: tasks.Task, replicas: int, steps: int) -> tuple[Callable[[], fl
 def bare(size: dict[str, Any], data: dict[str, torch.Tensor], steps: int) -> float:
     """Seconds of the loop that everybody writes: random windows, loss, backward, AdamW."""
     configured: Any = scenario(size, 1, 1, "sequential").task
-    own = NextTokens(configured, data)
+    own = NextTokens(configured, data, 0, 1)
     model, text = own.model(0), data["train_text"]
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.003, weight_decay=0.1)
     context, batch = configured.context, configured.batch_size

@@ -15,7 +15,10 @@ from torch import Tensor
 
 from asgd_lab.scenario import tasks as scenario
 from asgd_lab.task_keys.networks import SharedData
-from asgd_lab.tasks.base import Data
+from asgd_lab.tasks.base import CPU, Data
+from asgd_lab.tasks.classification import ClassificationTask
+from asgd_lab.tasks.feeds import Indexed, Order
+from asgd_lab.tasks.network import NetworkLearner
 
 
 @dataclass
@@ -68,6 +71,14 @@ class Timing:
     name: str = "timing"
 
     has_data, load, make = scenario.Timing.has_data, scenario.Timing.load, scenario.Timing.make
+
+
+def ordered(
+    task: ClassificationTask, order: Order, worker: int, params: Tensor, gradients: Tensor | None = None
+) -> NetworkLearner:
+    """A learner that takes the samples in that order."""
+    feed, labels = task._data.source(CPU).feed(0, worker, order), task._data.on(CPU)["train_labels"]
+    return task.bound(worker, params, gradients, Indexed(order, feed, labels))
 
 
 def pictures(samples: int = 60, shape: tuple[int, int, int] = (1, 8, 8), classes: int = 4, seed: int = 0) -> Data:

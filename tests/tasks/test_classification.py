@@ -18,9 +18,8 @@ from torch.nn.functional import cross_entropy
 from asgd_lab.errors import ProtocolError, ScenarioError
 from asgd_lab.tasks import build, load
 from asgd_lab.tasks.classification import ClassificationTask
-from asgd_lab.tasks.feeds import Indexed, Order, walk
-from asgd_lab.tasks.network import NetworkLearner
-from tests.tasks.configs import Classification, Optimizer, pictures
+from asgd_lab.tasks.feeds import walk
+from tests.tasks.configs import Classification, Optimizer, ordered, pictures
 
 CPU = torch.device("cpu")
 MOMENTUM = Optimizer("SGD", {"lr": 0.05, "momentum": 0.9})
@@ -137,16 +136,10 @@ def test_a_minibatch_is_a_pure_function_of_its_place(model: str) -> None:
     assert len({tuple(each) for each in (run(), run(seed=1), run(worker=2), run(step=9))}) == 4
 
 
-def ordered(task: ClassificationTask, order: Order, params: Tensor, gradients: Tensor | None = None) -> NetworkLearner:
-    """A learner that takes the samples in that order."""
-    feed, labels = task._data.source(CPU).feed(0, 0, order), task._data.on(CPU)["train_labels"]
-    return task.bound(0, params, gradients, Indexed(order, feed, labels))
-
-
 def test_dropout_differs_from_step_to_step() -> None:
     # One minibatch is the whole of its data, in every order the same sum but for dropout.
     task = make(samples=8, batch_size=8, model="own_models:normalised", optimizer=Optimizer("SGD", {"lr": 1e-9}))
-    learner = ordered(task, lambda step: torch.arange(8), task.initial())
+    learner = ordered(task, lambda step: torch.arange(8), 0, task.initial())
     losses = [learner.minibatch(step)[0] for step in (0, 1, 0)]
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[2], abs=1e-5)
@@ -173,7 +166,7 @@ def test_the_mean_of_four_quarters_is_the_whole() -> None:
 
     def gradient(task: ClassificationTask, order: Callable[[int], Tensor]) -> tuple[Tensor, Tensor]:
         params, gradients = task.initial(), torch.zeros(task.size)
-        ordered(task, order, params, gradients).minibatch(0)
+        ordered(task, order, 0, params, gradients).minibatch(0)
         return gradients, params
 
     quarters = [gradient(task, lambda step, k=k: whole_order(step)[25 * k : 25 * (k + 1)]) for k in range(4)]
