@@ -53,7 +53,12 @@ def stand_in(value: object, key: str = "") -> str | dict[str, str]:
         path = [part for part in path[1:] if not part.isdecimal()]
     if any(part.endswith("options") for part in path) or (path[-2:-1] == ["optimizer"] and path[-1] != "name"):
         raise ScenarioError("must be plain data; an object can stand where a file has package.module:Name")
-    name = named(value)
+    try:
+        name = named(value)
+    except ScenarioError:
+        raise
+    except Exception as error:  # of a method of the value's, such as __getattr__
+        raise ScenarioError(f"cannot be read: {type(value).__name__} raised {type(error).__name__}") from error
     if path == ["task"] and not hasattr(value, "registry"):
         return {"name": "own", "task": name}
     return {"name": name} if path == ["task"] or path[-1] in _NAMED_MAPPINGS else name

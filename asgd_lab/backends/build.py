@@ -25,6 +25,7 @@ from asgd_lab.protocol.server import Server
 from asgd_lab.protocol.window import Patience
 from asgd_lab.record.saved_model import saved
 from asgd_lab.scenario import Scenario
+from asgd_lab.scenario.running import Observed
 from asgd_lab.tasks.base import Learner, Task, one_line
 
 Facts = dict[str, Any]
@@ -81,6 +82,17 @@ def check_task(scenario: Scenario, task: Task) -> None:
     if of_errors and not task.has_error:
         message = "needs a task with an error: one class a label, and an output for each class; use minibatches"
         raise ScenarioError.at(f"budget.{of_errors[0]}", message)
+    for key, limit in (("target", scenario.budget.target), ("early_stop", scenario.budget.early_stop)):
+        if limit is not None and not limit.in_pushes and task.evaluated is not None:
+            check_limit(key, limit, task.evaluated)
+
+
+def check_limit(key: str, limit: Observed, evaluated: Sequence[tuple[str, str]]) -> None:
+    """A `ScenarioError` if the metric that may end the run is none of these evaluations, pairs of split and metric."""
+    if (limit.split, limit.metric) not in evaluated:
+        known = ", ".join(f"{split} {metric}" for split, metric in evaluated) or "none"
+        message = f"has no metric of the evaluations, {limit.split} {limit.metric}; they have: {known}"
+        raise ScenarioError.at(f"budget.{key}", message)
 
 
 def build_budget(scenario: Scenario) -> Budget:

@@ -123,6 +123,11 @@ class Task(Protocol):
         ...
 
     @property
+    def evaluated(self) -> Sequence[tuple[str, str]] | None:
+        """Split and metric of each row of `evaluate`, as `check` has found them; None if it has not."""
+        ...
+
+    @property
     def doubts(self) -> Sequence[str]:
         """Warnings on allowed but doubtful choices, lines `key: sentence`; valid after `check`."""
         ...
@@ -161,6 +166,7 @@ class Bufferless:
     """Base of tasks whose learners have parameters and an optimizer, but no buffers and no error."""
 
     has_error = False
+    evaluated: Sequence[tuple[str, str]] | None = None
     doubts: Sequence[str] = ()
     device_bytes = 0
 
@@ -179,7 +185,11 @@ class Bufferless:
 
 def one_line(error: BaseException) -> str:
     """An exception of foreign code, on one line, as part of a message of ours."""
-    text = " ".join(str(error).partition("\n\nSet TORCHDYNAMO_VERBOSE")[0].split())  # advice to a developer of torch
+    try:
+        said = str(error)
+    except Exception:  # of a class of the user's
+        said = ""
+    text = " ".join(said.partition("\n\nSet TORCHDYNAMO_VERBOSE")[0].split())  # advice to a developer of torch
     if "No working C++ compiler found" in text:
         text = "torch.compile finds no C++ compiler; install g++ or set CXX, or compile with backend='aot_eager'"
     if isinstance(error, OutOfMemoryError):  # the later sentences are advice to a programmer

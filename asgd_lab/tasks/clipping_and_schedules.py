@@ -9,14 +9,14 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from numbers import Number
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
-from asgd_lab.errors import RunFailed, ScenarioError
+from asgd_lab.errors import RunFailed, ScenarioError, shortened
 from asgd_lab.task_keys.optimizers import Clip, Schedule
 from asgd_lab.tasks.base import one_line
 from asgd_lab.tasks.code_imports import imported
@@ -43,11 +43,12 @@ def rate_factor(schedule: Schedule, time: int) -> float:
 
 
 def _factor(name: str, time: int) -> float:
-    """The value of the user's function; a RunFailed if it is no finite number."""
+    """The value of the user's function; a RunFailed if it is no finite number, or negative."""
     found = _function(name)(time)
-    if not isinstance(found, Number) or not math.isfinite(found):  # type: ignore[arg-type]
-        raise RunFailed(f"the schedule {name} returns {found!r} at {time}; it must return a finite factor")
-    return float(found)  # type: ignore[arg-type]
+    if not isinstance(found, Real) or not 0 <= float(found) < math.inf:
+        shown = shortened(repr(found), 80)
+        raise RunFailed(f"the schedule {name} returns {shown} at {time}; it must return a finite factor, 0 or more")
+    return float(found)
 
 
 @functools.cache

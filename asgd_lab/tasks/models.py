@@ -109,11 +109,16 @@ def prepared(name: str, model: Any) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise _error(f"{name} returned {type(model).__name__}; it must return a torch.nn.Module")
-    frozen = [module for module, training in modes_of(model) if not training] if model.training else []
-    model.train()  # a model may override train(), and it may change layers
-    for module in frozen:
-        module.eval()
-    _check(name, model)
+    try:
+        frozen = [module for module, training in modes_of(model) if not training] if model.training else []
+        model.train()  # a model may override train(), and it may change layers
+        for module in frozen:
+            module.eval()
+        _check(name, model)
+    except ScenarioError:
+        raise
+    except Exception as error:  # of a method that the model overrides
+        raise _error(f"{name} returned a module that cannot be trained: {one_line(error)}") from error
     return model
 
 
@@ -170,6 +175,9 @@ def _check(name: str, model: nn.Module) -> None:
             raise _error(f"{name} leaves the shape of its parameter {label} open; all must be known at construction")
         if parameter.dtype != torch.float32:
             raise _error(f"{name} has a parameter {label} of {parameter.dtype}; all must be torch.float32")
+    for label, each in (*model.named_parameters(), *model.named_buffers()):
+        if each.is_meta:
+            raise _error(f"{name} has no memory for its {label}, which is on the device meta; make it on the CPU")
     for label, buffer in model.named_buffers():
         if buffer.layout != torch.strided:
             raise _error(f"{name} has a buffer {label} of {buffer.layout}; buffers must be dense, or plain attributes")

@@ -45,6 +45,7 @@ class NetworkTask(ABC):
         self._evaluating: dict[torch.device, BoundModule] = {}
         self._learners, self.has_error = 0, False
         self.doubts: list[str] = []
+        self.evaluated: list[tuple[str, str]] | None = None
 
     @abstractmethod
     def batches(self, worker: int, device: torch.device) -> Batches:

@@ -42,16 +42,27 @@ from asgd_lab.tasks.models import check_options, prepared
 from asgd_lab.tasks.network import NetworkLearner
 from asgd_lab.tasks.network_task import NetworkTask
 from asgd_lab.tasks.optimizer_state import Stepper
-from asgd_lab.tasks.optimizers import REFUSED, MakeOptimizer, optimizer
-from asgd_lab.tasks.own_batches import Called, Stream, check_batches
-from asgd_lab.tasks.own_checks import check_unchanged, first_of_splits, left_out, same_for_two
+from asgd_lab.tasks.optimizers import MakeOptimizer, optimizer
+from asgd_lab.tasks.own_batches import Called, Stream, check_batches, minibatch
+from asgd_lab.tasks.own_checks import (
+    METHODS,
+    check_columns,
+    check_keys,
+    check_split,
+    check_unchanged,
+    first_of_splits,
+    left_out,
+    methods_of,
+    not_finite,
+    same_for_two,
+    steppers_of,
+)
 from asgd_lab.tasks.own_losses import Losses, returned
 from asgd_lab.tasks.recipe import Batches, Metrics, Recipe, trained_by
 from asgd_lab.tasks.torch_settings import preserving_settings
 from asgd_lab.tasks.trees import cloned, on
 
 _PASSES = 32  # minibatches on which BatchNorm's statistics are estimated
-_METHODS = "it is a class with the methods model, batch or stream, and loss or step"
 
 
 @final
@@ -68,44 +79,21 @@ class OwnTask(NetworkTask):
         """
         self._batch = batch
         self._own, self._name, self._seed, self._workers = own, name, seed, workers
-        self._check_methods(config)
-        self._losses = Losses(self._name, self._own.loss) if hasattr(self._own, "loss") else None
+        self._has, self._trying = methods_of(name, own), False
+        given = {"optimizer": config.optimizer is not None, "clip": config.clip is not None}
+        check_keys(name, self._has, given | {"precision": config.precision != "float32"})
+        self._losses = Losses(self._name, self._own.loss) if "loss" in self._has else None
         self._make: MakeOptimizer | None = None
-        if not hasattr(self._own, "optimizer"):
+        if "optimizer" not in self._has:
             self._make = optimizer(config.optimizer or SGD)
         recipe = Recipe(
             self._model, self._losses, self._steppers if self._make is None else trained_by(self._make),
             adjuster(config.schedule, config.clip), seed, config.batch_norm == "server", config.precision,
             config.local,
-            self._step if hasattr(self._own, "step") else None,
+            self._step if "step" in self._has else None,
         )  # fmt: skip
         with self._blamed():
             super().__init__(self._name, recipe, data, config.size_bytes)
-
-    def _check_methods(self, config: OwnKeys | TextKeys) -> None:
-        """A `ScenarioError` for methods that are missing, or that contradict keys of the scenario."""
-        has = {
-            each: callable(getattr(self._own, each, None)) for each in ("model", "batch", "stream", "loss", "step",
-                                                                        "optimizer", "evaluations")
-        }  # fmt: skip
-        wrong = {
-            "has no method model": not has["model"],
-            "has no method batch and no stream": not (has["batch"] or has["stream"]),
-            "has batch and stream; give one of them": has["batch"] and has["stream"],
-            "has no method loss and no step": not (has["loss"] or has["step"]),
-            "has evaluations, which need the method loss": has["evaluations"] and not has["loss"],
-        }
-        for what, is_so in wrong.items():
-            if is_so:
-                raise ScenarioError.at("task.task", f"{self._name} {what}; {_METHODS}")
-        beside = {
-            "optimizer": (config.optimizer is not None and has["optimizer"], "makes its own"),
-            "clip": (config.clip is not None and has["step"], "has a step of its own, which may clip"),
-            "precision": (config.precision != "float32" and has["step"], "has a step of its own, which may cast"),
-        }
-        for where, (is_so, why) in beside.items():
-            if is_so:
-                raise ScenarioError.at(f"task.{where}", f"cannot stand beside {self._name}, which {why}; remove it")
 
     @contextlib.contextmanager
     def _blamed(self) -> Iterator[None]:
@@ -120,8 +108,12 @@ class OwnTask(NetworkTask):
             raise ScenarioError.at("task.task", said) from error
         except RunFailed as error:
             raise ScenarioError.at("task.task", str(error)) from error
-        except SystemExit as error:
-            raise ScenarioError.at("task.task", f"{self._name} ends the program: SystemExit {error}") from error
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            if isinstance(error, Exception):
+                raise
+            raise ScenarioError.at("task.task", f"{self._name} ends the program: {one_line(error)}") from error
 
     def _model(self) -> nn.Module:
         try:
@@ -135,24 +127,13 @@ class OwnTask(NetworkTask):
             found = self._own.optimizer(model)
         except Exception as error:
             raise ScenarioError.at("task.task", f"{self._name}.optimizer raised {one_line(error)}") from error
-        steppers = list(found) if isinstance(found, list | tuple) else [found]
-        wrong = next((each for each in steppers if not isinstance(each, Stepper)), None)
-        if wrong is not None or not steppers or not isinstance(steppers[0], torch.optim.Optimizer):
-            what = "no optimizer" if wrong is None else type(wrong).__name__
-            message = f"{self._name}.optimizer returns {what}; it must be a torch.optim.Optimizer, or a list of"
-            raise ScenarioError.at("task.task", f"{message} optimizers with their schedulers behind them")
-        inside = {id(each) for each in model.parameters()}
-        for each in steppers:
-            if isinstance(each, torch.optim.Optimizer):
-                if (name := type(each).__name__) in REFUSED and not hasattr(self._own, "step"):
-                    raise ScenarioError.at("task.task", f"{self._name}.optimizer returns {name}, which {REFUSED[name]}")
-                if any(id(weight) not in inside for group in each.param_groups for weight in group["params"]):
-                    message = f"{self._name}.optimizer takes parameters that are not of the model that it is given"
-                    raise ScenarioError.at("task.task", message)
-        return steppers
+        return steppers_of(self._name, found, model, steps_itself="step" in self._has)
 
     def _step(self, model: nn.Module, steppers: Sequence[Stepper], batch: Any) -> tuple[Tensor, Metrics]:
-        found = returned(f"{self._name}.step", self._own.step(model, steppers, batch))
+        method = f"{self._name}.step"
+        found = returned(method, self._own.step(model, steppers, batch))
+        if self._trying:
+            found.check(method)
         return found.total if found.weight is None else found.total / found.weight, found.metrics
 
     def batches(self, worker: int, device: torch.device) -> Batches:
@@ -160,7 +141,7 @@ class OwnTask(NetworkTask):
         whose = (worker, self._workers, self._seed)
         if worker < 0:  # a warm start
             whose = (0, 1, key(self._seed, "warm start") % 2**31)
-        if hasattr(self._own, "stream"):
+        if "stream" in self._has:
             return Stream(functools.partial(self._own.stream, *whose), device)
         return Called(functools.partial(self._own.batch, *whose), device)
 
@@ -169,17 +150,21 @@ class OwnTask(NetworkTask):
         if gradients and self.network.recipe.own_step is not None:
             message = f"cannot be gradient: {self._name} has a step of its own; use push: delta"
             raise ScenarioError.at("algorithm.push", message)
-        with self._blamed():
-            doubts = self._tried(gradients, device)
+        self._trying = True
+        try:
+            with self._blamed():
+                doubts = self._tried(gradients, device)
+        finally:
+            self._trying = False
         self.doubts = [re.sub("^task.model: ", "task.task: ", line) for line in doubts]
 
     def _tried(self, gradients: bool, device: torch.device) -> list[str]:
         """Try the class; return warnings."""
-        method = f"{self._name}.{'stream' if hasattr(self._own, 'stream') else 'batch'}"
+        method = f"{self._name}.{'stream' if 'stream' in self._has else 'batch'}"
         of_worker = functools.partial(self.batches, device=device)
         check_batches(method, of_worker, self._workers)
         batches = of_worker(0)
-        minibatches = [cloned(batches(step)) for step in range(2)]
+        minibatches = [minibatch(method, batches, step) for step in range(2)]
         self.has_error = "error" in check_network(self.network, self.name, minibatches, device)
         try:
             learner, doubts = self.try_steps(gradients, device)
@@ -199,18 +184,25 @@ class OwnTask(NetworkTask):
     def _check_evaluations(self, learner: NetworkLearner, device: torch.device) -> list[str]:
         """Try the first two minibatches of each split, with the parameters of the start and of the learner."""
         splits = first_of_splits(self._name, self._evaluations, device)
-        doubts = [] if splits else [f"task.task: {self._name} has no evaluations(), so nothing is evaluated"]
+        doubts = []
+        if not splits:
+            what = ".evaluations yields nothing" if "evaluations" in self._has else " has no evaluations()"
+            doubts.append(f"task.task: {self._name}{what}, so nothing is evaluated")
+        means: dict[str, list[Mapping[str, float]]] = {split: [] for split in splits}
         for split, first in splits.items():
             with preserving_generators(), torch.no_grad():
                 evaluated = Evaluated(self.network, device)
                 for params, buffers in ends(self.network, learner):
                     try:
-                        evaluated(params, buffers, self._means_of(split, first))
+                        means[split].append(evaluated(params, buffers, self._means_of(split, first)))
                     except Exception as error:
                         said = str(error) if isinstance(error, RunFailed) else one_line(error)
                         raise RunFailed(f"{self._name} cannot be evaluated on {split}: {said}") from error
             doubts += hidden_state(self.network, self.name, learner, self._means_of(split, first))
-        return doubts
+        at_start = {split: found[0] for split, found in means.items()}
+        self.evaluated = [(split, metric) for split, found in at_start.items() for metric in found]
+        check_columns(self._name, self.evaluated)
+        return doubts + list(not_finite(self._name, at_start))
 
     def _means_of(self, split: str, batches: Iterable[Any]) -> Callable[[nn.Module], Mapping[str, float]]:
         assert self._losses is not None
@@ -218,13 +210,9 @@ class OwnTask(NetworkTask):
         return lambda model: losses.means(split, model, map(cloned, batches))
 
     def _evaluations(self) -> Iterator[tuple[str, Iterable[Any]]]:
-        if not hasattr(self._own, "evaluations"):
-            return
-        for found in self._own.evaluations():
-            if not isinstance(found, tuple) or len(found) != 2 or not isinstance(found[0], str):
-                what = f"{self._name}.evaluations yields {type(found).__name__}"
-                raise RunFailed(f"{what}; it must be a tuple of a split's name and an iterable of minibatches")
-            yield found
+        if "evaluations" in self._has:
+            for found in self._own.evaluations():
+                yield check_split(self._name, found)
 
     def batch(self, device: torch.device = CPU) -> Batch:
         """The batch that the constructor was given; a class of the user's own has none."""
@@ -251,15 +239,23 @@ def _pass(losses: Losses, batch: Any, model: nn.Module) -> object:
 
 def brought(name: str, options: Mapping[str, Any], seed: int) -> Any:
     """The instance of a user's class package.module:Class; of a live instance a copy, as in other processes."""
-    found = imported("task.task", name, _METHODS)
+    found = imported("task.task", name, METHODS)
+    if isinstance(found, nn.Module):
+        raise ScenarioError.at("task.task", f"{name} is a module, and no task; {METHODS}")
     if not isinstance(found, type) and hasattr(found, "model"):
         if options:
             raise ScenarioError.at("task.options", f"cannot stand beside {name}, which is made already; remove them")
-        return copy.deepcopy(found)
+        try:
+            return copy.deepcopy(found)
+        except Exception as error:
+            raise ScenarioError.at("task.task", f"{name} cannot be copied: {one_line(error)}") from error
     check_options("task.options", name, found, options)
     with preserving_generators(), preserving_settings():
         seed_all(key(seed, "task"))
         try:
             return found(**options)
-        except Exception as error:
-            raise ScenarioError.at("task.task", f"{name} raised {one_line(error)}") from error
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            did = "raised" if isinstance(error, Exception) else "ends the program:"
+            raise ScenarioError.at("task.task", f"{name} {did} {one_line(error)}") from error

@@ -17,10 +17,12 @@ from asgd_lab.tasks.base import one_line
 from asgd_lab.tasks.global_generators import preserving_generators, seed_all
 from asgd_lab.tasks.optimizer_state import packed, unpacked
 from asgd_lab.tasks.recipe import Batches
-from asgd_lab.tasks.trees import cloned, difference, on
+from asgd_lab.tasks.trees import cloned, difference, leaves, on
 
 _STREAM, _NEXT = "stream.", "stream.next"
 _NEED = "a stream needs state_dict() and load_state_dict(): else a resumed run would start it over without a word"
+_SAVED_AFTER = 1, 10  # minibatches of the trial
+_MOVED = "ToCopyBackward0"  # a leaf of the host, on its device
 
 
 @final
@@ -89,6 +91,29 @@ class Stream:
         return Stream(self._begin, self._device)
 
 
+def minibatch(method: str, batches: Batches, step: int) -> Any:
+    """A copy of a minibatch; a `ScenarioError` if it cannot be made, copied or trained on again."""
+    try:
+        found = batches(step)
+    except RunFailed as error:
+        raise ScenarioError.at("task.task", f"{method}: {error}") from error
+    except Exception as error:
+        raise ScenarioError.at("task.task", f"{method} raised {one_line(error)}") from error
+    try:
+        copied = cloned(found)
+        graphs = [place for place, leaf in leaves(found) if isinstance(leaf, Tensor) and _has_graph(leaf)]
+    except Exception as error:
+        raise ScenarioError.at("task.task", f"{method} returns what cannot be copied: {one_line(error)}") from error
+    if graphs:
+        what = f"a tensor{graphs[0] and ' '}{graphs[0]} with the graph of its computation; detach() it"
+        raise ScenarioError.at("task.task", f"{method} returns {what}")
+    return copied
+
+
+def _has_graph(leaf: Tensor) -> bool:
+    return leaf.grad_fn is not None and leaf.grad_fn.name() != _MOVED
+
+
 def check_batches(method: str, batches: Callable[[int], Batches], workers: int = 1) -> None:
     """A `ScenarioError` if a worker's minibatches are no function of its number and the step.
 
@@ -96,43 +121,65 @@ def check_batches(method: str, batches: Callable[[int], Batches], workers: int =
     the last of the `workers` only the first is.
     """
     with preserving_generators():
-        try:
-            seed_all(0)
-            first, second = batches(0), batches(0)
-            there = [cloned(first(step)) for step in range(3)]
-            seed_all(1)
-            again = [cloned(second(step)) for step in (2, 0, 1)]
-            if workers > 1:
-                batches(workers - 1)(0)
-        except RunFailed as error:
-            raise ScenarioError.at("task.task", f"{method}: {error}") from error
-        except Exception as error:
-            raise ScenarioError.at("task.task", f"{method} raised {one_line(error)}") from error
+        seed_all(0)
+        first, second = _begun(method, batches), _begun(method, batches)
+        there = [minibatch(method, first, step) for step in range(3)]
+        seed_all(1)
+        again = [minibatch(method, second, step) for step in (2, 0, 1)]
+        if workers > 1:
+            minibatch(method, batches(workers - 1), 0)
         for step, one, other in zip((2, 0, 1), (there[2], there[0], there[1]), again, strict=True):
             if (place := difference(one, other)) is not None:
                 message = f"{method} gives another minibatch {step} when worker 0 asks again: {place} differs; it must"
-                raise ScenarioError.at("task.task", f"{message} be a function of its arguments alone")
+                how = "draw from a generator of its own, such as torch.Generator().manual_seed(...)"
+                raise ScenarioError.at("task.task", f"{message} be a function of its arguments alone; {how}")
         if isinstance(first, Stream):
             _check_state(method, batches)
 
 
+def _begun(method: str, batches: Callable[[int], Batches]) -> Batches:
+    try:
+        return batches(0)
+    except Exception as error:
+        raise ScenarioError.at("task.task", f"{method} raised {one_line(error)}") from error
+
+
 def _check_state(method: str, batches: Callable[[int], Batches]) -> None:
-    """A `ScenarioError` if a stream, restored from its state, continues otherwise."""
-    before, after = batches(0), batches(0)
-    before(0)
+    """A `ScenarioError` if a stream, restored from its state, continues otherwise, or if saving changes it.
+
+    It is saved twice: after its first minibatch, and later, when a short epoch may have ended.
+    """
+    before, unsaved = batches(0), batches(0)
+    minibatch(method, before, 0)
     source = before._source if isinstance(before, Stream) else None
     if not (hasattr(source, "state_dict") and hasattr(source, "load_state_dict")):
         raise ScenarioError.at("task.task", f"{method} returns {type(source).__name__}; {_NEED}")
+    for taken in _SAVED_AFTER:
+        if taken > 1:
+            minibatch(method, before, taken - 1)
+        after = _restored(method, before, batches(0))
+        expected = [minibatch(method, before, step) for step in (taken, taken + 1)]
+        seed_all(1)
+        try:
+            found = [cloned(after(step)) for step in (taken, taken + 1)]
+        except Exception as error:
+            raise ScenarioError.at("task.task", f"{method}: its state cannot be restored: {one_line(error)}") from error
+        if (place := difference(expected, found)) is not None:
+            message = f"{method}: restored by load_state_dict after {taken} it continues with another minibatch"
+            raise ScenarioError.at("task.task", f"{message}: {place} differs")
+        plain = [minibatch(method, unsaved, step) for step in (taken, taken + 1)]
+        if (place := difference(expected, plain)) is not None:
+            message = f"{method}: its state_dict() changes the minibatches that follow: {place} differs"
+            raise ScenarioError.at("task.task", message)
+
+
+def _restored(method: str, before: Batches, after: Batches) -> Batches:
+    """`after` in the state of `before`."""
     try:
         after.load({name: value.clone() for name, value in before.state().items()})
-        seed_all(0)
-        expected = [cloned(before(step)) for step in (1, 2)]
-        seed_all(1)
-        found = [cloned(after(step)) for step in (1, 2)]
     except TypeError as error:
         raise ScenarioError.at("task.task", f"{method}: its state cannot be saved: {one_line(error)}") from error
     except Exception as error:
         raise ScenarioError.at("task.task", f"{method}: its state cannot be restored: {one_line(error)}") from error
-    if (place := difference(expected, found)) is not None:
-        message = f"{method}: restored by load_state_dict it continues with another minibatch: {place} differs"
-        raise ScenarioError.at("task.task", message)
+    seed_all(0)
+    return after

@@ -18,6 +18,8 @@ from asgd_lab.tasks.base import one_line
 from asgd_lab.tasks.recipe import Metrics
 
 _ALLOWED = "it must be the mean, a tensor () that has a gradient, or a tuple of such a sum and its weight"
+_WEIGHTS = "a weight must be 0 or more"
+_LONGEST = 100  # characters of a name
 
 
 class Returned(NamedTuple):
@@ -33,6 +35,15 @@ class Returned(NamedTuple):
             raise RunFailed(f"{method} returns a loss without a gradient; {_ALLOWED}")
         return self.total if self.weight is None else self.total / self.weight, self.metrics
 
+    def check(self, method: str) -> None:
+        """A RunFailed for a weight that is not finite or negative, or for a loss of weight 0; it waits for a GPU."""
+        weight = 1.0 if self.weight is None else float(self.weight)
+        if not 0 < weight < math.inf:
+            raise RunFailed(f"{method} returns a loss of weight {weight:g}; a weight must be positive")
+        for name, pair in self.metrics.items():
+            if not 0 <= float(pair[1]) < math.inf:
+                raise RunFailed(f"{method} returns a metric {name} of weight {float(pair[1]):g}; {_WEIGHTS}")
+
 
 def returned(method: str, found: Any) -> Returned:
     """The result of that method in one form; a RunFailed if it has no allowed form."""
@@ -46,8 +57,9 @@ def returned(method: str, found: Any) -> Returned:
             what = f"a tuple of {type(total).__name__} and {type(weight).__name__}"
         raise RunFailed(f"{method} returns {what} as its loss; {_ALLOWED}; a dict of metrics may follow it")
     for name, pair in metrics.items():
-        if not isinstance(name, str) or not name.isprintable() or name in ("", "loss"):
-            raise RunFailed(f"{method} returns a metric named {name!r}; a name is text, and loss is taken")
+        if not isinstance(name, str) or not name.isprintable() or name in ("", "loss") or len(name) > _LONGEST:
+            said = f"a name is printable text, 1 to {_LONGEST} letters, and loss is taken"
+            raise RunFailed(f"{method} returns a metric named {str(name)[:_LONGEST]!r}; {said}")
         if not isinstance(pair, tuple) or len(pair) != 2 or not all(map(_is_number, pair)):
             raise RunFailed(
                 f"{method} returns {type(pair).__name__} as metric {name}; it must be a tuple (sum, weight) of real "
@@ -79,8 +91,7 @@ class Losses:
         """The mean loss and the metrics; a `ScenarioError` if the method fails, or its loss no gradient or weight."""
         try:
             found = self.returned(model, batch)
-            if found.weight is not None and not float(found.weight) > 0:
-                raise RunFailed(f"{self._method} returns a loss of weight {found.weight}; a weight must be positive")
+            found.check(self._method)
             return found.mean(self._method)
         except Exception as error:
             said = str(error) if isinstance(error, RunFailed) else f"{self._method} raised {one_line(error)}"
@@ -104,6 +115,9 @@ class Losses:
                 )
             loss = (found.total, 1.0 if found.weight is None else found.weight)
             for name, (total, weight) in (*found.metrics.items(), ("loss", loss)):
+                if float(weight) < 0:
+                    what = f"{self._method} returns {name} of weight {float(weight):g} for a minibatch of {split}"
+                    raise RunFailed(f"{what}; {_WEIGHTS}")
                 sums[name] = sums.get(name, 0.0) + float(total)
                 weights[name] = weights.get(name, 0.0) + float(weight)
         if names is None:

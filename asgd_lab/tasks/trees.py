@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asgd_lab.tasks.determinism import same
-
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
@@ -62,10 +60,55 @@ def _are_alike(left: Any, right: Any) -> bool:
     if type(left) is not type(right):
         return False
     if isinstance(left, Tensor):
-        return left.dtype == right.dtype and same(left, right, 0.0)
+        return _have_same_bits(left, right)
+    if isinstance(left, np.ndarray) and left.dtype.hasobject:
+        return left.shape == right.shape and difference(left.tolist(), right.tolist()) is None
     if isinstance(left, np.ndarray | np.generic):
         return (left.dtype, left.shape, left.tobytes()) == (right.dtype, right.shape, right.tobytes())
-    return not isinstance(left, _PLAIN) or bool(left == right) or left != left  # nothing is known of other values
+    if isinstance(left, _PLAIN):
+        return bool(left == right) or left != left
+    return _have_alike_attributes(left, right)
+
+
+def _have_same_bits(left: Tensor, right: Tensor) -> bool:
+    if (left.dtype, left.layout, left.device) != (right.dtype, right.layout, right.device):
+        return False
+    if left.is_nested != right.is_nested:
+        return False
+    here, there = _dense_parts(left.detach()), _dense_parts(right.detach())
+    if [each.shape for each in here] != [each.shape for each in there]:
+        return False
+    return all(torch.equal(_bytes(one), _bytes(other)) for one, other in zip(here, there, strict=True))
+
+
+def _dense_parts(tensor: Tensor) -> list[Tensor]:
+    """Dense tensors that hold all of its numbers."""
+    if tensor.is_nested:
+        return list(tensor.unbind())
+    if tensor.is_quantized:
+        return [tensor.int_repr()]
+    if tensor.layout == torch.sparse_coo:
+        tensor = tensor.coalesce()
+        return [tensor.indices(), tensor.values()]
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
+    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
+    return [tensor.resolve_conj().resolve_neg()]
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    return tensor.contiguous().view(-1).view(torch.uint8)
+
+
+def _have_alike_attributes(left: Any, right: Any) -> bool:
+    """Whether the attributes of two objects are alike, such as those of a SimpleNamespace; True if nothing is known."""
+    if isinstance(left, type) or not hasattr(left, "__dict__"):
+        return True
+    try:
+        return difference(vars(left), vars(right)) is None
+    except RecursionError:  # objects that know each other
+        return True
 
 
 def _mapped(function: Callable[[Any], Any], tree: Any) -> Any:

@@ -18,7 +18,7 @@ ASGD = {"name": "asgd", "n_sync": 3}
 def stated(kind: type[Any], backend: Any = "inline", **parts: Any) -> Scenario:
     """A run of one worker that pushes once, at the end, unless said otherwise."""
     task = {"name": "own", "task": f"{kind.__module__}:{kind.__name__}"}
-    if not hasattr(kind, "optimizer"):
+    if getattr(kind, "optimizer", None) is None:
         task["optimizer"] = ADAM
     return scenario_of(task | parts.pop("task", {}), backend, **parts)
 
@@ -38,12 +38,12 @@ def plain(kind: type[Any]) -> tuple[list[Tensor], nn.Module]:
     model: nn.Module = own.model(SEED)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     before = [parameter.detach().clone() for parameter in trained]
-    steppers = own.optimizer(model) if hasattr(own, "optimizer") else [torch.optim.AdamW(trained, lr=0.01)]
-    stream = own.stream(0, 1, SEED) if hasattr(own, "stream") else None
+    steppers = own.optimizer(model) if getattr(own, "optimizer", None) else [torch.optim.AdamW(trained, lr=0.01)]
+    stream = own.stream(0, 1, SEED) if getattr(own, "stream", None) else None
     for step in range(STEPS):
         batch = own.batch(0, 1, SEED, step) if stream is None else next(stream)
         torch.manual_seed(key(SEED, "model", 0, step))
-        if hasattr(own, "step"):
+        if getattr(own, "step", None):
             own.step(model, steppers, batch)
             continue
         for each in steppers:

@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from asgd_lab.backends.build import Facts, end_facts
+from asgd_lab.backends.build import Facts, check_limit, end_facts
 from asgd_lab.backends.failing import evaluation_failed
 from asgd_lab.backends.outcome import Progress, Watch
 from asgd_lab.backends.sim.clock import Clock
-from asgd_lab.errors import ScenarioError
 from asgd_lab.protocol.replica import Replica
 from asgd_lab.protocol.server import Server
 from asgd_lab.protocol.window import Patience
@@ -104,9 +103,5 @@ class Observer:
 
 
 def _value(key: str, limit: Observed, found: list[tuple[str, str, float]]) -> float:
-    values = [value for split, metric, value in found if (split, metric) == (limit.split, limit.metric)]
-    if not values:
-        known = ", ".join(f"{split} {metric}" for split, metric, _ in found) or "none"
-        message = f"has no metric of the evaluations, {limit.split} {limit.metric}; they have: {known}"
-        raise ScenarioError.at(f"budget.{key}", message)
-    return values[0]
+    check_limit(key, limit, [(split, metric) for split, metric, _ in found])
+    return next(value for split, metric, value in found if (split, metric) == (limit.split, limit.metric))
