@@ -6,11 +6,16 @@ DEMO := runs/demo
 PAPER := runs/paper
 REPRODUCE = $(BIN)/asgd-lab run paper/$(1) --out $(PAPER)$(2)/$(1) --resume
 
-.PHONY: demo test test-fast slow-list test-whole bench docs questions notebooks outputs gpu gpu-wheels gpu-rehearsal paper paper-full schema fashion-mnist clean
+.PHONY: demo predictions test test-fast slow-list test-whole bench docs questions notebooks outputs gpu gpu-wheels gpu-rehearsal paper paper-full schema fashion-mnist clean
 
 demo: .venv/installed
 	rm -rf $(DEMO)
 	$(BIN)/asgd-lab compare quickstart does-the-server-saturate --out $(DEMO)
+
+# The same, kept for the documentation: alone on the machine, since real processes are measured.
+predictions: demo
+	cp $(DEMO)/compare.csv analysis/compare.csv
+	cp $(DEMO)/compare.png analysis/figures/compare.png
 
 test: .venv/installed
 	$(BIN)/ruff check

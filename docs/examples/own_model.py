@@ -9,4 +9,5 @@ def narrow(num_classes: int) -> nn.Module:
 
 
 run = asgd_lab.run("first.yaml", {"task.model": narrow, "sweep": None}, out="runs/narrow")
+print("test error:", run.summary["final"]["test_error"])
 assert run.summary["final"]["test_error"] < 0.3

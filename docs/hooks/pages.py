@@ -53,6 +53,8 @@ def on_config(config: Any) -> Any:
 def _expanded(entry: Any, listed: dict[str, dict[str, str]]) -> Any:
     if isinstance(entry, dict):
         ((title, value),) = entry.items()
+        if isinstance(value, list):
+            return {title: [_expanded(each, listed) for each in value]}
         if isinstance(value, str) and value in listed:
             index = [f"{value}index.md"]
             return {title: index + [{name: place} for place, name in listed[value].items()]}

@@ -1,7 +1,8 @@
 """The fenced blocks of README and of the pages: files, commands with their output, and Python.
 
-A block with a title is a file of that name. ```console is commands behind "$ " and their exact output, in which a line
-"..." stands for any lines; ```sh is commands alone; ```python is a program; ```pycon is a session of the interpreter.
+A block with a title is a file of that name. ```console is commands behind "$ " and their exact output, in which "..."
+stands for any text, and a line "..." for any lines; ```sh is commands alone; ```python is a program; ```pycon is a
+session of the interpreter.
 `<!-- shown: REASON -->` on the line before a block says that it is not run, and why.
 """
 
@@ -86,6 +87,7 @@ def commands(fence: Fence) -> list[tuple[str, list[str]]]:
 
 
 def agrees(expected: list[str], said: list[str]) -> bool:
-    """Whether the lines are the expected ones; a line "..." stands for any number of lines."""
-    pattern = "".join(r"(?:.*\n)*" if line == "..." else re.escape(line) + r"\n" for line in expected)
+    """Whether the lines are the expected ones; "..." in a line stands for any text, and as a line for any lines."""
+    written = (re.escape(line).replace(r"\.\.\.", ".*") + r"\n" for line in expected)
+    pattern = "".join(r"(?:.*\n)*" if line == "..." else each for line, each in zip(expected, written, strict=True))
     return re.fullmatch(pattern, "".join(f"{line.rstrip()}\n" for line in said)) is not None

@@ -116,6 +116,29 @@ def test_every_example_is_shown_on_a_page() -> None:
             assert f'--8<-- "docs/examples/{path.name}"' in text or path.name == "README.txt", path
 
 
+def test_what_the_tutorial_runs_is_in_the_tutorial() -> None:
+    tutorial = [fence for fence in fences(ROOT / "docs" / "tutorial.md") if fence.shown is None]
+    elsewhere = [fence for path in PAGES for fence in fences(path) if fence.shown == "the tutorial runs it"]
+    assert elsewhere
+    for fence in elsewhere:
+        assert any((each.language, each.text) == (fence.language, fence.text) for each in tutorial), fence
+
+
+@pytest.mark.parametrize(
+    ("expected", "said", "is_so"),
+    [
+        (["a", "...", "b"], ["a", "b"], True),
+        (["a", "...", "b"], ["a", "x", "y", "b"], True),
+        (["500, ... a second"], ["500, 12.5 a second"], True),
+        (["500, ... a second"], ["501, 12.5 a second"], False),
+        (["same bits..."], ["other bits; not same"], False),
+        (["a"], ["a", "b"], False),
+    ],
+)
+def test_dots_stand_for_text_and_for_lines_alone(expected: list[str], said: list[str], is_so: bool) -> None:
+    assert agrees(expected, said) == is_so
+
+
 def test_a_block_that_is_not_run_says_why() -> None:
     for path in PAGES:
         for fence in fences(path):

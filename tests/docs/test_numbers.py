@@ -7,7 +7,10 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 
 from tests.docs import numbers
 from tests.docs.fences import PAGES, ROOT, resolved
@@ -19,6 +22,7 @@ import experiments
 import notebooks
 import questions
 
+FIGURES = ROOT / "analysis" / "figures"
 SCENARIOS = [*questions.names(), *experiments.names()]
 INVISIBLE = re.compile(r"(?ms)^```.*?^```$|<!--.*?-->|`[^`\n]*`|(?<=\])\([^)\s]*\)")
 
@@ -51,6 +55,16 @@ def test_intervals_of_the_papers_page_are_in_the_kept_verdicts() -> None:
     assert found
     assert all(interval in kept for interval in found)
     assert answers.filled("<!-- table: verdicts -->") == kept.split("\n\n")[0]
+
+
+@pytest.mark.skipif(not answers.COMPARED.exists(), reason="`make predictions` keeps a comparison")
+def test_the_kept_figure_of_predictions_is_of_the_kept_table(tmp_path: Path) -> None:
+    from asgd_lab.figures import speedup, style
+
+    drawn, _ = style.save(speedup.speedup_figure(pd.read_csv(answers.COMPARED)), tmp_path / "compare")
+    pictures = [np.asarray(Image.open(path).convert("L"), dtype=float) for path in (drawn, FIGURES / "compare.png")]
+    assert pictures[0].shape == pictures[1].shape
+    assert np.abs(pictures[0] - pictures[1]).mean() < 2
 
 
 MEASURING = {"simulated_against_measured", "your_own_model"}  # notebooks that run real processes

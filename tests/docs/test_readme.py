@@ -66,6 +66,32 @@ def test_no_sentence_begins_with_a_relative_clause(path: Path) -> None:
     assert relative_clauses("\n".join(resolved(path))) == []
 
 
+TERM = re.compile(r"(?<!\*)\*([A-Za-z_-]+(?: [a-z-]+)?)\*(?!\*)")
+
+
+def glossary() -> list[str]:
+    """The words of the glossary, in its order."""
+    rows = re.findall(r"(?m)^\| ([^|]+) \| ", (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8"))
+    return [word for row in rows[2:] for word in re.split(r", | \(|\)", row) if word]
+
+
+@pytest.mark.parametrize("path", [*PAGES, CONTRIBUTING], ids=lambda path: str(path.relative_to(ROOT)))
+def test_each_term_that_a_page_introduces_is_in_the_glossary(path: Path) -> None:
+    """Terms are in italics where they are told."""
+    text = re.sub(r"(?ms)^```.*?^```$|`[^`\n]*`", "", path.read_text(encoding="utf-8"))
+    known = glossary()
+    for term in TERM.findall(text):
+        word = term.lower()
+        assert {word, word.removesuffix("s")} & set(known), f"{path}: {term}"
+
+
+def test_the_glossary_is_in_order() -> None:
+    words = [word.lower() for word in glossary()]
+    assert len(set(words)) == len(words)
+    rows = re.findall(r"(?m)^\| ([a-z][^|,]+)", (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8"))[1:]
+    assert [row.strip().lower() for row in rows] == sorted(row.strip().lower() for row in rows)
+
+
 def test_staleness_is_defined_where_readme_first_uses_it() -> None:
     text = README.read_text(encoding="utf-8")
     first = text.index("taleness")
