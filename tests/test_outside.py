@@ -5,6 +5,7 @@ The modules in `tests/outside` are what a user would write: from outside of the 
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from asgd_lab.record import tables
 from asgd_lab.record.saved_model import final_params
 from asgd_lab.scenario import Scenario
 from tests.backends.scenarios import QUADRATIC, scenario
+from tests.whole import sample
 
 OUTSIDE = "tests.outside"
 DC = [{"name": f"{OUTSIDE}.delay_compensated:DelayCompensated"}, {"name": "sgd", "lr": 0.02}]
@@ -46,9 +48,10 @@ def stated(name: str, backend: str, workers: int) -> Scenario:
     )
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3, 4])
-@pytest.mark.parametrize("backend", ["inline", "sim", "process"])
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize(
+    ("name", "backend", "workers"),
+    sample(itertools.product(ALGORITHMS, ["inline", "sim", "process"], [1, 2, 3, 4]), 32),
+)
 def test_a_users_algorithm_keeps_the_properties_of_all(name: str, backend: str, workers: int, tmp_path: Path) -> None:
     summary = execute(stated(name, backend, workers), tmp_path / "run")
     assert summary["status"] == "done"

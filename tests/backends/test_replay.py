@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 import struct
@@ -21,6 +22,7 @@ from asgd_lab.record import atomic_files, file_hashes
 from asgd_lab.record.rowfile import RowFile
 from asgd_lab.scenario import Scenario
 from tests.cli.harness import asgd_lab
+from tests.whole import sample
 
 from .scenarios import DIGITS, QUADRATIC, run, scenario
 
@@ -41,8 +43,7 @@ def recorded(out: Path, **parts: Any) -> Scenario:
     return scenario(**parts)
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
-@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize(("name", "workers"), sample(itertools.product(ALGORITHMS, [1, 2, 4]), 9))
 def test_a_real_run_repeats_to_the_bit(tmp_path: Path, name: str, workers: int) -> None:
     stated = recorded(tmp_path / "run", workers=workers, algorithm=ALGORITHMS[name])
     verdict = repeat(stated, tmp_path / "run")

@@ -105,7 +105,7 @@ def of(section: str, key: str, push: str, n_sync: int, value: Any, backend: str 
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("section", "key", "push", "n_sync"), sample(CASES, 24))
+@pytest.mark.parametrize(("section", "key", "push", "n_sync"), sample(CASES, 14))
 def test_two_values_of_a_key_are_two_runs_or_a_line(
     tmp_path: Path, section: str, key: str, push: str, n_sync: int
 ) -> None:
