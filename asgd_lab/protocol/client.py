@@ -31,7 +31,7 @@ class Client:
     """The client of one life of a worker."""
 
     __slots__ = (
-        "_answers", "_early", "_stopped", "_then", "_under_way", "_void", "awaits", "fetches",
+        "_answers", "_asked", "_early", "_stopped", "_then", "_under_way", "_void", "awaits", "fetches",
         "lease", "program", "replica", "stopping", "taken",
     )  # fmt: skip
 
@@ -41,7 +41,10 @@ class Client:
         self.awaits: int | None = None  # the exchange that the program waits for
         self.taken = FETCH  # the exchange whose answer the program has taken last
         self.stopping = False  # has the current lease been stopped?
-        self._under_way: dict[int, Request] = {}  # requests without an answer, by exchange, in the order sent
+        # Requests without an answer: the newest if the program waits for it, and the others by exchange, in the order
+        # sent. Most workers have only the former.
+        self._asked: Request | None = None
+        self._under_way: dict[int, Request] = {}
         self._answers: dict[int, Grant | Ack] = {}  # heard, and not taken by the program yet
         self._then: Fetch | None = None  # the fetch that follows the push that the program waits for, if known
         self._early = False  # has the next fetch been sent already?
@@ -76,13 +79,13 @@ class Client:
                     return effect  # type: ignore[return-value]
                 self.trained(0.0, 0.0, 0)
             elif kind is Push:
-                push = self._push(effect)  # type: ignore[arg-type]
+                self._asked = push = self._push(effect)  # type: ignore[arg-type]
                 self.awaits = effect.exchange  # type: ignore[union-attr]
                 self._then = effect.then  # type: ignore[union-attr]
                 return push
             elif kind is Fetch:
                 if not self._early:
-                    fetch = self._fetch(effect, ahead=False)  # type: ignore[arg-type]
+                    self._asked = fetch = self._fetch(effect, ahead=False)  # type: ignore[arg-type]
                     self.awaits = effect.exchange  # type: ignore[union-attr]
                     return fetch
                 self._early = False
@@ -108,7 +111,7 @@ class Client:
             return False
         is_grant = kind is Grant
         if (awaits := self.awaits) is not None:
-            request = self._under_way[awaits]
+            request = self._asked or self._under_way[awaits]
             if (
                 request.number == number
                 and is_grant is (awaits < 0)
@@ -145,13 +148,16 @@ class Client:
         """The request of the fetch that follows the push the program waits for; None if none is known to follow."""
         if self._then is None or self._early or FETCH in self._under_way:
             return None
+        assert self._asked is not None
+        assert self.awaits is not None
+        self._under_way[self.awaits], self._asked = self._asked, None
         self._early = True
-        return self._fetch(self._then, ahead=False)
+        return self._begun(FETCH, self._fetch(self._then, ahead=False))
 
     def place(self) -> tuple[list[int], list[float]]:
         """The state of this life, without its tensors, while it waits for a fetch alone; the fetch counts as unsent."""
         whole, sums = self.replica.place()
-        fetch = self._under_way[FETCH]
+        fetch = self._asked or self._under_way[FETCH]
         return [*whole, self.fetches - 1, fetch.stopped, fetch.wasted, fetch.returned], sums
 
     def resume(self, whole: Sequence[int], sums: Sequence[float]) -> None:
@@ -163,11 +169,12 @@ class Client:
 
     def unanswered(self) -> list[Request]:
         """The requests without an answer, in the order sent, to resend to a new server."""
-        return [request for which, request in self._under_way.items() if which not in self._answers]
+        earlier = [request for which, request in self._under_way.items() if which not in self._answers]
+        return earlier if self._asked is None else [*earlier, self._asked]
 
     def is_under_way(self, which: int) -> bool:
         """Whether the fetch, or the push from this buffer, was sent and its answer is not taken by the program yet."""
-        return which in self._under_way
+        return which in self._under_way or (self._asked is not None and which == self.awaits)
 
     def close(self) -> None:
         """End this life, at any point of its program."""
@@ -183,7 +190,8 @@ class Client:
             raise ProtocolError(f"worker {self.replica.worker} yields {effect!r}, which is no effect")
         exchange = effect.effect
         if type(effect) is Start:
-            return self._fetch(exchange, ahead=True) if type(exchange) is Fetch else self._push(exchange)  # type: ignore[arg-type]
+            request = self._fetch(exchange, ahead=True) if type(exchange) is Fetch else self._push(exchange)  # type: ignore[arg-type]
+            return self._begun(exchange.exchange, request)
         which = exchange.exchange
         if which not in self._under_way:
             return effect  # type: ignore[return-value]
@@ -202,7 +210,6 @@ class Client:
         )
         if self._void is not None:
             request, self._void = _with(request, self._void), None
-        self._under_way[which] = request
         return request
 
     def _push(self, effect: Push) -> PushRequest:
@@ -212,6 +219,10 @@ class Client:
         request = self.replica.arriving(effect.part)
         if self._void is not None:
             request, self._void = _with(request, self._void), None
+        return request
+
+    def _begun(self, which: int, request: R) -> R:
+        """Note a request that the program does not wait for yet."""
         self._under_way[which] = request
         return request
 
@@ -225,7 +236,9 @@ class Client:
         """
         self.awaits = self._then = None
         self.taken = which
-        request = self._under_way.pop(which)
+        request, self._asked = self._asked, None
+        if request is None:
+            request = self._under_way.pop(which)
         if which < 0:
             _, _, number, version, steps, _, part = answer  # type: ignore[misc]
             if request.lease:  # type: ignore[union-attr]

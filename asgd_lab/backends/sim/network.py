@@ -56,7 +56,12 @@ class Network:
         ]  # fmt: skip
         sharings = _components(clock, [plan[2] for plan in _each(plans)])
         self.sharings = list(dict.fromkeys(sharings.values()))
-        self.routes = [[[self._route(sharings, *plan) for plan in servers] for servers in side] for side in plans]
+        made: dict[Any, Route] = {}  # workers with equal links have one route: less memory to look at
+        self.routes = [
+            [[made.get(plan) or made.setdefault(plan, self._route(sharings, *plan)) for plan in servers]
+             for servers in side]
+            for side in plans
+        ]  # fmt: skip
         self.private = (PrivateTransfers(), PrivateTransfers())
         self.capacities = [self._named[name] for name in sorted(self._named) if not name.startswith("worker ")]
 

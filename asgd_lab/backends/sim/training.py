@@ -9,8 +9,8 @@ from __future__ import annotations
 import copy
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 from asgd_lab.backends.build import Worker
 from asgd_lab.backends.sim.accounts import Account
@@ -23,9 +23,16 @@ from asgd_lab.hardware.step_times import StepTimes
 NAN = math.nan
 
 
+class Owner(Protocol):
+    """The worker that trains."""
+
+    def trained(self, now: int) -> None:
+        """The time of a Train is over."""
+
+
 class Training(Alarm):
-    """Runs one Train after the other; `ended` is called at the end of each, and calls `learn`. As an alarm, it waits
-    for that end.
+    """Runs one Train after the other; at the end of each it calls its owner, which calls `learn`. As an alarm, it
+    waits for that end.
     """
 
     __slots__ = (
@@ -34,12 +41,12 @@ class Training(Alarm):
         "_clock",
         "_computed",
         "_device",
-        "_ended",
         "_ends_ns",
         "_entry",
         "_is_timed_only",
         "_job",
         "_late",
+        "_owner",
         "_paused_ns",
         "_replica",
         "_rows",
@@ -56,12 +63,12 @@ class Training(Alarm):
 
     def __init__(
         self, world: World, entry: Worker, times: StepTimes, account: Account, device: Processor | None,
-        ended: Callable[[int], object],
+        owner: Owner,
     ) -> None:  # fmt: skip
-        """`device`: a shared device for training, or None; `ended` is called with the time."""
+        """`device`: a shared device for training, or None."""
         self._world, self._entry, self._times, self._account = world, entry, times, account
         self._client, self._replica, self._rows = entry.client, entry.replica, world.rows
-        self._device, self._ended, self._clock = device, ended, world.machine.clock
+        self._device, self._owner, self._clock = device, owner, world.machine.clock
         self._is_timed_only = world.numerics is None and not world.stops
         self.bare = self._is_timed_only and not world.rows.any  # is there nothing to learn but that it is over?
         self.under_way = False
@@ -122,7 +129,7 @@ class Training(Alarm):
     def end(self) -> None:
         """The time of the minibatches is over."""
         self.under_way, self._job = False, None
-        self._ended(self._clock.now)
+        self._owner.trained(self._clock.now)
 
     def learn(self, now: int) -> None:
         """Tell the client the results of a Train whose time is over, and write its rows."""

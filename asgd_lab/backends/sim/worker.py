@@ -69,7 +69,7 @@ class SimWorker(Alarm):
         machine, self.rows = world.machine, world.rows
         self.clock = machine.clock
         self.host, device = machine.processors(number)
-        self.training = Training(world, entry, times, account, device, self.trained)
+        self.training = Training(world, entry, times, account, device, self)
         self.exchanges = self._made(depth)
         """The exchanges that may be under way together, by their number in the client."""
         first = 0 if self.replica.parts else ALL
@@ -170,7 +170,9 @@ class SimWorker(Alarm):
         if self._records and type(exchange) is Push:
             self.rows.push(exchange)
         client, awaits = self.client, self.client.awaits
-        if awaits is not None and self.exchanges[awaits] is exchange:
+        if awaits is not None and exchange is (
+            self.fetch if awaits == FETCH else self.push if awaits == 0 else self.exchanges[awaits]
+        ):
             client.take(awaits, exchange.answer)
             exchange.in_flight = False  # inlined: `_take`
             unsettled, self._unsettled = self._unsettled, exchange
