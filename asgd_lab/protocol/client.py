@@ -152,7 +152,8 @@ class Client:
         assert self.awaits is not None
         self._under_way[self.awaits], self._asked = self._asked, None
         self._early = True
-        return self._begun(FETCH, self._fetch(self._then, ahead=False))
+        self._under_way[FETCH] = fetch = self._fetch(self._then, ahead=False)
+        return fetch
 
     def place(self) -> tuple[list[int], list[float]]:
         """The state of this life, without its tensors, while it waits for a fetch alone; the fetch counts as unsent."""
@@ -190,8 +191,9 @@ class Client:
             raise ProtocolError(f"worker {self.replica.worker} yields {effect!r}, which is no effect")
         exchange = effect.effect
         if type(effect) is Start:
-            request = self._fetch(exchange, ahead=True) if type(exchange) is Fetch else self._push(exchange)  # type: ignore[arg-type]
-            return self._begun(exchange.exchange, request)
+            request: Request = self._fetch(exchange, ahead=True) if type(exchange) is Fetch else self._push(exchange)  # type: ignore[arg-type]
+            self._under_way[exchange.exchange] = request
+            return request
         which = exchange.exchange
         if which not in self._under_way:
             return effect  # type: ignore[return-value]
@@ -219,11 +221,6 @@ class Client:
         request = self.replica.arriving(effect.part)
         if self._void is not None:
             request, self._void = _with(request, self._void), None
-        return request
-
-    def _begun(self, which: int, request: R) -> R:
-        """Note a request that the program does not wait for yet."""
-        self._under_way[which] = request
         return request
 
     def _started_twice(self, what: str) -> ProtocolError:
