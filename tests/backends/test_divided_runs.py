@@ -137,6 +137,7 @@ def test_fragments_at_different_times_keep_the_budget_and_repeat_to_the_bit(tmp_
     repeats(stated, tmp_path / "run")
 
 
+LOGNORMAL = {"distribution": "lognormal", "cv": 0.5, "step_s": 0.001}
 STOPPED = {"name": "tests.backends.stopping:Fragments", "n_sync": 8, "parts": 3, "patience": 3}
 
 
@@ -145,7 +146,8 @@ def test_leases_are_stopped_between_pushes_of_single_parts(tmp_path: Path, backe
     """A part is void of what it was not pushed; the minibatches that not all parts have are taken again."""
     slow = {"schedule": [{"name": "slow", "worker": 1, "at_s": 0.0, "until_s": 60.0, "factor": 5.0}]}
     stated = scenario(
-        algorithm=STOPPED, workers=3, task=DIGITS, budget={"minibatches": 300}, backend=backend, record="all",
+        algorithm=STOPPED, workers=3, task=DIGITS, budget={"minibatches": 300}, backend=backend,
+        hardware={"compute": LOGNORMAL, "link": {"up_bytes_per_s": 1e6}},  # a lease's fetch overtakes pushes
         **({"faults": slow} if backend != "inline" else {}),
     )  # fmt: skip
     summary = execute(stated, tmp_path / "run")
@@ -159,25 +161,31 @@ def test_leases_are_stopped_between_pushes_of_single_parts(tmp_path: Path, backe
         repeats(stated, tmp_path / "run")
         return
     applied = tables.read(tmp_path / "run", "effects").query("kind == 'apply'").groupby("client")["steps"].sum()
-    time_s = summary["time"]["per_worker"][1]
-    wasted = 1 - applied[1] / took[1]
-    assert wasted > 0.2, "the slow one"
+    wasted = 1 - applied / took
+    worker = wasted.idxmax()
+    time_s = summary["time"]["per_worker"][worker]
     share = time_s["wasted"] / (time_s["wasted"] + time_s["compute"])
-    assert share == pytest.approx(wasted, rel=0.1), "the time of these minibatches, and no other"
+    assert share == pytest.approx(wasted[worker], rel=0.4), "the time of these minibatches, and no other"
 
 
-@pytest.mark.parametrize("backend", ["inline", "sim", "process"])
-@pytest.mark.parametrize("divided", ["servers", "fragments"])
-@pytest.mark.parametrize("budget", [{"updates": 25}, {"minibatches": 60}], ids=lambda each: next(iter(each)))
+ENDS = [
+    (limit, divided, backend)
+    for limit in ("updates", "minibatches")
+    for divided in ("servers", "fragments")
+    for backend in ("inline", "sim", "process")
+]
+
+
+@pytest.mark.parametrize(("limit", "divided", "backend"), [*ENDS[:3], *sample(ENDS[3:], 3)])
 def test_a_divided_run_ends_when_its_last_version_is_made(
-    tmp_path: Path, budget: dict[str, int], divided: str, backend: str
+    tmp_path: Path, limit: str, divided: str, backend: str
 ) -> None:
     """Of any part: the other parts of the push that uses up the updates belong to the run."""
     parts = {"algorithm": RHYTHMS["overlapped"], **APART} if divided == "servers" else {"algorithm": STREAMING}
-    summary = run(tmp_path / "run", backend=backend, workers=3, task=PLAIN, budget=budget, **parts)
+    summary = run(tmp_path / "run", backend=backend, workers=3, task=PLAIN, budget={limit: 25}, **parts)
     applied = tables.read(tmp_path / "run", "effects").query("kind == 'apply' and version > 0")
     assert summary["makespan_s"] == applied["end_s"].max()
-    assert summary[next(iter(budget))] == next(iter(budget.values()))
+    assert summary[limit] == 25
     last = tables.read(tmp_path / "run", "evals")["time_s"].max()
     assert last == summary["makespan_s"], "the final parameters have all of it"
 
