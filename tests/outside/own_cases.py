@@ -1,58 +1,62 @@
 """What researchers bring, case by case: how many lines it takes, and what works. The table is in own_cases.md.
 
-`python -m tests.outside.own_cases` tries every case and writes the table; tests/tasks/test_own_cases.py tries some of
-them and compares. Each case is one worker against a plain loop, two real workers whose run is repeated, a real run that
-is interrupted and resumed, and replicas batched by the simulator.
+`python -m tests.outside.own_cases` tries every case and writes the table. Each finished case is kept in
+build/own_cases.jsonl until the table is whole, so that an interrupted run continues where it was; a case that another
+version of the package has tried is tried again. tests/tasks/test_own_cases.py tries some cases and compares.
 """
 
 from __future__ import annotations
 
-import inspect
-import io
+import contextlib
+import hashlib
+import importlib.metadata
+import itertools
+import json
 import sys
 import tempfile
-import tokenize
-from collections.abc import Callable
+import textwrap
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from PIL import Image
 
-from asgd_lab.backends.build import build_task
-from asgd_lab.backends.replay import repeat
-from asgd_lab.backends.run import execute
-from asgd_lab.errors import ScenarioError
-from asgd_lab.record.run import read_summary
-from asgd_lab.record.saved_model import final_params
-from asgd_lab.scenario import Scenario
-from asgd_lab.streams import key
-from asgd_lab.tasks.global_generators import preserving_generators, seed_all
-from tests.tasks import own_classes, own_real_classes, own_runs
-from tests.tasks.against_plain_pytorch import largest
-from tests.tasks.own_runs import ASGD, SEED, STEPS
+import asgd_lab
+from asgd_lab.record.machine import machine, versions
+from tests.outside.own_trials import MINIBATCHES, NEAR, STEPS, Found, Task, tried
+from tests.tasks import own_classes, own_odd_classes, own_real_classes, real_models
 
 TABLE = Path(__file__).with_suffix(".md")
+TRIED = Path(__file__).parents[2] / "build" / "own_cases.jsonl"
 SGD = {"name": "SGD", "lr": 0.05, "momentum": 0.9}
-Task = dict[str, Any]
+ADAM = {"name": "AdamW", "lr": 0.003, "weight_decay": 0.1}
+
+NOT_TOLD = "nothing told"
+LATE, TRICKS = "valid, then a traceback in the run", "not, or only by tricks"
+TOLD = {
+    NOT_TOLD, LATE, TRICKS, "superbly", "refused", "accepted, and without effect", "a traceback in the run",
+    "an error of 27.04, which is a share", "an error of 0.49 at a loss of 0.03", "other ids: they became float32",
+    "a loss of 0.078 for 0.178", "a loss of 12.98 for 0.033", "a loss of 1.474 for 0.220", "a loss of 4.84 for 0.303",
+    "it did not train, and replay said the same bits", "8.7 s for 0.5 s", "other bits after a resume",
+    "two runs of one seed differ", "parameters off by 0.036", "60 minibatches, a traceback, nothing kept",
+}  # fmt: skip
+"""All that users had told of what happened before there was a task `own`: reports, which nothing here measures."""
 
 
 class Case(NamedTuple):
-    """A name, what was seen before the task own existed, and a class, or a task section over a folder of data."""
+    """A name, what users told of it before, a class or a task section over a folder of data, and parts of a scenario.
+
+    `listed`: whether the task `own` was built for it by name.
+    """
 
     name: str
-    before: str
+    told: str
     brought: str | Callable[[Path], Task]
-
-
-class Found(NamedTuple):
-    """One row of the table, in words."""
-
-    lines: int
-    difference: str  # of a parameter from the plain loop, the larger of inline and sim; or the refusal
-    replays: str
-    resumes: str
-    batched: str
+    listed: bool = False
+    parts: Mapping[str, Any] = {}
 
 
 def text(folder: Path) -> Task:
@@ -71,182 +75,174 @@ def table(folder: Path) -> Task:
     }  # fmt: skip
 
 
-HERE, REAL, FACE = own_classes.__name__, own_real_classes.__name__, "tests.outside.hugging_face"
-NO_LOOP = "no loss over a model and a minibatch of one's own"
+def images(folder: Path) -> Task:
+    """ResNet-18 of torchvision (He et al. 2016) on a folder of PNG files, three classes of four images."""
+    drawn = np.random.default_rng(0)
+    for split, name, number in itertools.product(("train", "val"), "abc", "1234"):
+        (folder / split / name).mkdir(parents=True, exist_ok=True)
+        pixels = drawn.integers(0, 255, (40, 48, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / split / name / f"{number}.png")
+    return {
+        "name": "classification", "dataset": "image-folder", "data_folder": str(folder), "batch_size": 4,
+        "dataset_options": {"resize": 36, "crop": 32, "ten_crops": False}, "model": "resnet18", "optimizer": SGD,
+    }  # fmt: skip
+
+
+def network(model: str, kind: str, optimizer: Task, loss: str | None = None) -> Callable[[Path], Task]:
+    """A network of tests/tasks/real_models.py over data from a function."""
+    module = real_models.__name__
+    task = {
+        "name": "classification", "dataset": f"{module}:data", "dataset_options": {"kind": kind}, "batch_size": 8,
+        "model": f"{module}:{model}", "optimizer": optimizer, **({"loss": f"{module}:{loss}"} if loss else {}),
+    }  # fmt: skip
+    return lambda folder: task
+
+
+HERE, REAL, ODD = own_classes.__name__, own_real_classes.__name__, own_odd_classes.__name__
+FACE = "tests.outside.hugging_face"
+DECAY = {"task": {"optimizer": {"name": "SGD", "lr": 0.1, "weight_decay": 0.5}}}
+GRADIENTS = {"algorithm": {"name": "asgd", "n_sync": 1, "push": "gradient", "rule": [{"name": "sgd", "lr": 0.1}]}}
 CASES = [
-    Case("dict of tensors, dropout, metrics", NO_LOOP, f"{HERE}:Plain"),
-    Case("GPT on bytes (task text)", "valid, then a traceback in the run", text),
-    Case("GPT-2 of Hugging Face, tiny", "valid, then a traceback in the run", f"{FACE}:Gpt2"),
-    Case("Llama of Hugging Face, tiny", "valid, then a traceback in the run", f"{FACE}:Llama"),
-    Case("tokens, perplexity and token accuracy", "an error of 27.04, a share; ids became float32", f"{HERE}:Tokens"),
-    Case("memory-mapped tokens", "ids became float32, and a copy of the file", f"{REAL}:Mapped"),
-    Case("LoRA on a frozen body, its BatchNorm in eval", "evaluated wrongly, and all of it was sent", f"{REAL}:Lora"),
-    Case("packed LSTM", "refused", f"{HERE}:Packed"),
-    Case("segmentation, intersection over union", "an error over pixels that was none", f"{REAL}:Segmentation"),
-    Case("contrastive (InfoNCE)", "1.474 was told for a loss of 0.220", f"{HERE}:Contrastive"),
-    Case("GAN, two optimizers", NO_LOOP, f"{HERE}:Gan"),
-    Case("CSV", "by a function of one's own", table),
-    Case("two towers, area under the curve", "no second input", f"{REAL}:Ranked"),
-    Case("arrays in a dataclass", "no second input", f"{HERE}:Arrays"),
-    Case("stream with state", "no streams", f"{HERE}:Streamed"),
-    Case("stream that fills one buffer", "no streams", f"{REAL}:OneBuffer"),
-    Case("bf16 autocast", NO_LOOP, f"{HERE}:Cast"),
-    Case("weight_norm and BatchNorm", "worked", f"{HERE}:Normed"),
-    Case("EMA, accumulation of two minibatches", NO_LOOP, f"{HERE}:Averaged"),
-    Case("AdamW and SGD by name, own schedule", "one optimizer for all", f"{HERE}:TwoOptimizers"),
-    Case("torch.compile, eager", "not tried", f"{HERE}:Compiled"),
-    Case("torch.compile, aot_eager", "not tried", f"{REAL}:CompiledAhead"),
-    Case("torch.compile, inductor", "not tried", f"{REAL}:CompiledWhole"),
-    Case("LBFGS", "refused", f"{HERE}:Lbfgs"),
-    Case("LazyModule", "refused", f"{HERE}:Lazy"),
+    Case("GPT on bytes (task text)", LATE, text, True),
+    Case("GPT-2 of Hugging Face, tiny", LATE, f"{FACE}:Gpt2", True),
+    Case("Llama of Hugging Face, tiny", LATE, f"{FACE}:Llama", True),
+    Case("ResNet-18 on a folder of images", "superbly", images, True),
+    Case("LoRA on a frozen body", TRICKS, f"{REAL}:Lora", True),
+    Case("packed LSTM", "refused", f"{HERE}:Packed", True),
+    Case("segmentation, intersection over union", TRICKS, f"{REAL}:Segmentation", True),
+    Case("contrastive (InfoNCE)", "a loss of 1.474 for 0.220", f"{HERE}:Contrastive", True),
+    Case("GAN, two optimizers", NOT_TOLD, f"{HERE}:Gan", True),
+    Case("CSV", NOT_TOLD, table, True),
+    Case("memory-mapped tokens", "other ids: they became float32", f"{REAL}:Mapped", True),
+    Case("stream with state", TRICKS, f"{HERE}:Streamed", True),
+    Case("bf16 autocast", NOT_TOLD, f"{HERE}:Cast", True),
+    Case("weight_norm and BatchNorm", NOT_TOLD, f"{HERE}:Normed", True),
+    Case("EMA, accumulation of two minibatches", NOT_TOLD, f"{HERE}:Averaged", True),
+    Case("LBFGS", NOT_TOLD, f"{HERE}:Lbfgs", True),
+    Case("LazyModule", NOT_TOLD, f"{HERE}:Lazy", True),
+    Case("dict of tensors, dropout, metrics", TRICKS, f"{HERE}:Plain"),
+    Case("tokens, perplexity and token accuracy", "an error of 27.04, which is a share", f"{HERE}:Tokens"),
+    Case("two towers, area under the curve", TRICKS, f"{REAL}:Ranked"),
+    Case("arrays in a dataclass", NOT_TOLD, f"{HERE}:Arrays"),
+    Case("stream that fills one buffer", TRICKS, f"{REAL}:OneBuffer"),
+    Case("AdamW and SGD by name, own schedule", NOT_TOLD, f"{HERE}:TwoOptimizers"),
+    Case("torch.compile, eager", NOT_TOLD, f"{HERE}:Compiled"),
+    Case("torch.compile, aot_eager", NOT_TOLD, f"{REAL}:CompiledAhead"),
+    Case("torch.compile, inductor", NOT_TOLD, f"{REAL}:CompiledWhole"),
+    Case("inputs less a running mean", "a loss of 12.98 for 0.033", network("Standardised", "vectors", SGD)),
+    Case("frozen body, BatchNorm in eval", "a loss of 0.078 for 0.178", network("FrozenBackbone", "images", SGD)),
+    Case("transformer with tied embedding", LATE, network("ByteTransformer", "bytes", ADAM, "next_token")),
+    Case("a tuple of two heads", LATE, network("TwoHeads", "vectors", SGD, "two_heads")),
+    Case("U-Net, classes of pixels", TRICKS, network("UNet", "pixels", ADAM, "by_pixel")),
+    Case("ConvNeXt", "superbly", network("ConvNext", "images", ADAM)),
+    Case("variational autoencoder", NOT_TOLD, network("Vae", "vectors", ADAM, "elbo")),
+    Case("GRU and bag of words", NOT_TOLD, network("GruBag", "words", SGD)),
+    Case("BatchNorm and dropout", "superbly", network("batch_norm_mlp", "vectors", SGD)),
+    Case("mixture of experts, one unused", NOT_TOLD, network("Experts", "vectors", SGD)),
+    Case("a dict of outputs, more than labels", LATE, f"{ODD}:DictOfOutputs"),
+    Case("one logit, binary cross-entropy", "an error of 0.49 at a loss of 0.03", f"{ODD}:OneLogit"),
+    Case("ids beyond 2**24", "other ids: they became float32", f"{ODD}:LargeIds"),
+    Case("forward closes over the module", "it did not train, and replay said the same bits", f"{ODD}:ClosesOver"),
+    Case("torch.jit.script", "refused", f"{ODD}:Scripted"),
+    Case("300 layers", "8.7 s for 0.5 s", f"{ODD}:Deep"),
+    Case("an optimizer that counts in param_groups", "other bits after a resume", f"{ODD}:CountsSteps"),
+    Case("class weights, ignored labels", "a loss of 4.84 for 0.303", f"{ODD}:Weighted"),
+    Case("a buffer of the minibatch's size", "refused", f"{ODD}:OfItsSize"),
+    Case("draws from numpy", "two runs of one seed differ", f"{ODD}:DrawsFromNumpy"),
+    Case("a count in a Python attribute", "parameters off by 0.036", f"{ODD}:CountsInPython"),
+    Case("raises in evaluation mode", "60 minibatches, a traceback, nothing kept", f"{ODD}:OnlyTrains"),
+    Case("labels of -1", "a traceback in the run", f"{ODD}:NegativeLabel"),
+    Case("sparse gradients with weight decay", "a traceback in the run", f"{ODD}:SparseDecay"),
+    Case("weight decay of pushed gradients", "accepted, and without effect", f"{HERE}:Plain", False, DECAY | GRADIENTS),
 ]
 
+ABOUT = f"""
+What researchers bring, before and now. `python -m tests.outside.own_cases` tries every case and writes this table, and
+tests/tasks/test_own_cases.py compares it with what the cases show.
 
-def tried(case: Case, folder: Path) -> Found:
-    """Run the case in all its ways, below an empty folder."""
-    if isinstance(case.brought, str):
-        module, _, name = case.brought.partition(":")
-        kind: type[Any] = getattr(__import__(module, fromlist=[name]), name)
-        count = lines_of(kind)
-
-        def stated(backend: Any, **parts: Any) -> Scenario:
-            return own_runs.stated(kind, backend, **parts)
-
-        def loop() -> tuple[list[Tensor], nn.Module]:
-            return own_runs.plain(kind)
-    else:
-        (data := folder / "data").mkdir()
-        task = case.brought(data)
-        count = len(task)
-
-        def stated(backend: Any, **parts: Any) -> Scenario:
-            return own_runs.scenario_of(task, backend, **parts)
-
-        def loop() -> tuple[list[Tensor], nn.Module]:
-            return plain(stated("inline"))
-
-    try:
-        off = _differences(stated, loop, folder)
-    except ScenarioError as error:
-        return Found(count, f"refused: {str(error).partition(': ')[2] or error}", "", "", "")
-    said = "0" if off == 0.0 else f"{off:.1e}"
-    return Found(count, said, *_real(stated, folder), _batched(stated))
+Before: what users told of it before there was a task `own`. It is told, and not measured here; all other columns are
+measured. Lines: of code of the class, or keys of the task and lines of its model and its loss. Sim, process: the
+largest difference of a parameter from a plain PyTorch loop after {STEPS} minibatches of one worker, on `inline` and
+`sim`, and of a worker in a process of its own; or why the case is refused. Replayed: a run of two real workers over
+{MINIBATCHES} minibatches, interrupted and resumed, and repeated from its log. Resumed: such a run of one worker,
+compared with one at a stretch. Batched: whether the simulator computes two replicas together, with parameters within
+{NEAR:g} of those that it computes one by one.
+"""
+COLUMNS = ("case", "before, as told", "lines", "sim", "process", "replayed", "resumed", "batched")
+WITHOUT = """
+Without a row: users told of 48 cases. Those that they named have rows, but for data that change between a run and its
+resume, which are no case of a class. The names of the others were not kept.
+"""
 
 
-def plain(scenario: Scenario) -> tuple[list[Tensor], nn.Module]:
-    """A plain loop over the minibatches, the model and the loss of one of the project's own tasks."""
-    task: Any = build_task(scenario)
-    recipe, batches = task.network.recipe, task.batches(0, torch.device("cpu"))
-    with preserving_generators():
-        seed_all(key(SEED, "initial"))
-        model: nn.Module = recipe.factory()
-        before = [each.detach().clone() for each in model.parameters() if each.requires_grad]
-        (optimizer,) = recipe.make(model)
-        for step in range(STEPS):
-            batch = batches(step)
-            seed_all(key(SEED, "model", 0, step))
-            optimizer.zero_grad()
-            recipe.objective(model, batch)[0].backward()
-            optimizer.step()
-    return before, model
+def filled(text: str) -> str:
+    """Paragraphs of at most 120 letters a line."""
+    return "\n\n".join(textwrap.fill(" ".join(each.split()), 120) for each in text.strip().split("\n\n")) + "\n"
 
 
-def _differences(
-    stated: Callable[..., Scenario], loop: Callable[[], tuple[list[Tensor], nn.Module]], folder: Path
-) -> float:
-    build_task(stated("inline"))  # refused before the loop
-    before, model = loop()
-    after = [each.detach() for each in model.parameters() if each.requires_grad]
-    found = []
-    for backend in ("inline", "sim"):
-        execute(stated(backend), folder / backend)
-        found.append(largest(before, after, final_params(folder / backend)))
-    return max(found)
+def source() -> str:
+    """A digest of the package's modules: two tables of one digest are of one package."""
+    digest, root = hashlib.sha256(), Path(asgd_lab.__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
-def _real(stated: Callable[..., Scenario], folder: Path) -> tuple[str, str]:
-    """Whether a real run that was interrupted and resumed repeats, and whether it has the bits of one at a stretch."""
-    checkpoints = {"name": "process", "checkpoint": {"every_updates": 5}}
-    real = stated(checkpoints, algorithm=ASGD, budget={"minibatches": 90})
-
-    def until_a_checkpoint(progress: Any) -> None:
-        if progress.version >= 7:
-            raise KeyboardInterrupt
-
-    execute(real, folder / "real", until_a_checkpoint)
-    if read_summary(folder / "real")["status"] == "interrupted":
-        execute(real, folder / "real", resume=True)
-    replays = repeat(real, folder / "real").difference is None
-    execute(stated("inline", algorithm=ASGD, budget={"minibatches": 90}), folder / "at-once")
-    same = bool((final_params(folder / "real") == final_params(folder / "at-once")).all())
-    return "yes" if replays else "no", "same bits" if same else "other bits"
-
-
-def _batched(stated: Callable[..., Scenario]) -> str:
-    try:
-        build_task(stated("sim")).batch()
-    except ScenarioError:
-        return "one by one"
-    return "yes"
-
-
-PARTS: dict[type[Any], tuple[type[Any], ...]] = {  # classes that a class uses
-    own_classes.Streamed: (own_classes.Plain, own_classes.Counter),
-    own_real_classes.OneBuffer: (own_classes.Plain,),
-    own_real_classes.Lora: (own_real_classes.Adapted,),
-    own_classes.Arrays: (own_classes.Pair,),
-}
-
-
-def lines_of(kind: type[Any]) -> int:
-    """Lines of code of a class, its bases and its parts, without docstrings, comments and blank lines."""
-    needed = [*kind.__mro__[:-1], *PARTS.get(kind, ())]
-    return sum(_lines(inspect.getsource(each)) for each in needed if each.__module__ != "torch.nn.modules.module")
-
-
-def _lines(source: str) -> int:
-    skipped = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
-    found: set[int] = set()
-    first = True  # a string that begins a line is a docstring
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.STRING and first:
-            continue
-        if token.type in skipped:
-            first = first or token.type in (tokenize.NEWLINE, tokenize.NL)
-            continue
-        first = False
-        found.update(range(token.start[0], token.end[0] + 1))
-    return len(found)
+def version() -> str:
+    """The package and the packages that computed the table, and the processor."""
+    found = versions()
+    told = {"asgd_lab": f"{found['asgd_lab']} (source {source()[:12]})"}
+    told |= {name: str(found[name]) for name in ("python", "torch", "torchvision", "numpy")}
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        told["transformers"] = importlib.metadata.version("transformers")
+    return f"Tried with {', '.join(f'{name} {each}' for name, each in told.items())}; {machine()['cpu']}."
 
 
 def row(case: Case, found: Found) -> str:
     """The case as a line of the table."""
-    return f"| {' | '.join(map(str, (case.name, case.before, *found)))} |"
+    return f"| {' | '.join((case.name, case.told, *map(str, found)))} |"
 
 
-HEAD = """\
-What researchers bring, before and now. `python -m tests.outside.own_cases` writes this table, and
-tests/tasks/test_own_cases.py holds it to what the cases show.
+def rows_of(text: str) -> dict[str, list[str]]:
+    """The cells of each line of a table, by the names of their cases."""
+    lines = [line[2:-2].split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    return {cells[0]: [each.strip() for each in cells] for cells in lines[2:]}
 
-Before: what 48 real cases showed when there was no task `own`. Lines: of code of the class, or keys of the task.
-Difference: the largest of a parameter from a plain PyTorch loop after 9 minibatches, on `inline` and `sim`. Replay: a
-real run, interrupted and resumed, is repeated to the bit. Resume: its parameters are those of a run at a stretch.
-Batched: whether the simulator can compute replicas together.
 
-| case | before | lines | difference | replay | resume | batched |
-| --- | --- | --- | --- | --- | --- | --- |
-"""
+def counted(rows: Iterable[list[str]]) -> str:
+    """The sums below the table."""
+    every = [dict(zip(COLUMNS, cells, strict=True)) for cells in rows]
+    ran = [each for each in every if each["process"]]
+    lines = sorted(int(each["lines"]) for each in ran)
+    worst = max((each[column] for each in ran for column in ("sim", "process")), key=float)
+    replayed, resumed = (sum(each[column] == "same bits" for each in ran) for column in ("replayed", "resumed"))
+    return filled(
+        f"{len(every)} cases: {len(ran)} are trained on sim and by real workers, {len(every) - len(ran)} are refused "
+        f"in a line. Of those that are trained: {lines[0]} to {lines[-1]} lines, median {lines[len(lines) // 2]}; "
+        f"largest difference from a plain loop {worst}; {replayed} replays and {resumed} resumed runs have the same "
+        f"bits; {sum(each['batched'] == 'yes' for each in ran)} are batched."
+    )
 
 
 def main() -> None:
-    """Try all cases, and write the table."""
+    """Try all cases that this version has not tried yet, and write the table."""
     torch.set_num_threads(1)
-    rows = []
+    TRIED.parent.mkdir(exist_ok=True)
+    by, kept = version(), TRIED.read_text(encoding="utf-8").splitlines() if TRIED.exists() else []
+    done = {each["case"]: each["row"] for each in map(json.loads, kept) if each["version"] == by}
     for case in CASES:
-        with tempfile.TemporaryDirectory() as folder:
-            rows.append(row(case, tried(case, Path(folder))))
-        print(rows[-1], file=sys.stderr, flush=True)
-    TABLE.write_text(HEAD + "\n".join(rows) + "\n", encoding="utf-8")
+        if case.name not in done:
+            began = time.monotonic()
+            with tempfile.TemporaryDirectory() as folder:
+                done[case.name] = row(case, tried(case.brought, case.parts, Path(folder)))
+            with TRIED.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"version": by, "case": case.name, "row": done[case.name]}) + "\n")
+            print(f"{time.monotonic() - began:.1f} s  {done[case.name]}", file=sys.stderr, flush=True)
+    lines = [f"| {' | '.join(COLUMNS)} |", f"|{' --- |' * len(COLUMNS)}", *(done[case.name] for case in CASES)]
+    whole = "\n".join(lines) + "\n"
+    found = counted(rows_of(whole).values())
+    TABLE.write_text(f"{filled(ABOUT)}\n{by}\n\n{whole}\n{found}\n{filled(WITHOUT)}", encoding="utf-8")
+    TRIED.unlink()
 
 
 if __name__ == "__main__":

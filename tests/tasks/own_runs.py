@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from asgd_lab.scenario import Scenario
 from asgd_lab.streams import key
+from asgd_lab.tasks.global_generators import seed_all
 
 SEED, STEPS = 5, 9
 ADAM = {"name": "AdamW", "lr": 0.01}
@@ -34,7 +35,7 @@ def scenario_of(task: dict[str, Any], backend: Any = "inline", **parts: Any) -> 
 def plain(kind: type[Any]) -> tuple[list[Tensor], nn.Module]:
     """The parameters before, and the model after, a loop that knows nothing of the lab but its seeds."""
     own = kind()
-    torch.manual_seed(key(SEED, "initial"))
+    seed_all(key(SEED, "initial"))
     model: nn.Module = own.model(SEED)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     before = [parameter.detach().clone() for parameter in trained]
@@ -42,7 +43,7 @@ def plain(kind: type[Any]) -> tuple[list[Tensor], nn.Module]:
     stream = own.stream(0, 1, SEED) if getattr(own, "stream", None) else None
     for step in range(STEPS):
         batch = own.batch(0, 1, SEED, step) if stream is None else next(stream)
-        torch.manual_seed(key(SEED, "model", 0, step))
+        seed_all(key(SEED, "model", 0, step))
         if getattr(own, "step", None):
             own.step(model, steppers, batch)
             continue
@@ -50,7 +51,8 @@ def plain(kind: type[Any]) -> tuple[list[Tensor], nn.Module]:
             if isinstance(each, torch.optim.Optimizer):
                 each.zero_grad()
         found = own.loss(model, batch)
-        loss = found[0] if isinstance(found, tuple) else found
+        has_metrics = isinstance(found, tuple) and isinstance(found[1], dict)
+        loss = found[0] if has_metrics else found
         (loss[0] / loss[1] if isinstance(loss, tuple) else loss).backward()
         for each in steppers:
             each.step()
