@@ -1,6 +1,7 @@
 from asgd_lab.api import compare as compare
 from asgd_lab.api import preset as preset
 from asgd_lab.api import replay as replay
+from asgd_lab.api import report as report
 from asgd_lab.api import run as run
 from asgd_lab.api import sweep as sweep
 from asgd_lab.backends.outcome import Progress as Progress

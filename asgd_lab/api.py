@@ -164,6 +164,19 @@ def replay(run: Run | AnyPath, *, watch: Callable[[int, int], None] | None = Non
         return replays.replay(run.path if isinstance(run, Run) else run, watch)
 
 
+def report(*of: Run | Sweep | Comparison | AnyPath, out: AnyPath | None = None) -> Path:
+    """Write one self-contained page about runs, sweeps and comparisons, and return its path.
+
+    Each is an object or the path of its directory; several stand side by side. Without `out`, the page is report.html
+    in the directory, or in the current directory if there are several. It needs the package plotly.
+    """
+    from asgd_lab.reports import writing
+
+    with _in_python():
+        paths = [each.path if isinstance(each, Run | Sweep | Comparison) else Path(each) for each in of]
+        return writing.write(paths, None if out is None else Path(out))
+
+
 def preset(*names: str) -> dict[str, Any]:
     """The values of a named machine, for a scenario's `hardware`; of several, later ones over earlier ones.
 

@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from asgd_lab import choices
+from asgd_lab.reports import page
 from tests import slow
 
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
@@ -31,6 +32,13 @@ atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 hypothesis.settings.register_profile("lab", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("lab")
 _TEMPORARY = os.path.join(tempfile.gettempdir(), "pytest-of-")
+
+
+@pytest.fixture(autouse=True)
+def _no_reports(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands in this process write no report, as without its library; tests of reports do."""
+    if "/reports/" not in str(request.path):
+        monkeypatch.setattr(page, "library_path", lambda: None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -127,6 +127,10 @@ ALLOWED = {
     "hardware": {"errors", "configuration", "streams", "scenario"},
     "record": {"errors"},
     "figures": {"errors", "record"},
+    "reports": {
+        *("errors", "comparisons", "figures", "metric_words", "record", "scenario", "summary_words", "sweep_tables"),
+        "__version__",
+    },
     "backends": {
         "errors",
         "choices",
@@ -143,7 +147,8 @@ ALLOWED = {
         "interrupts",
     },
     "app": {
-        *("api", "backends", "catalogue", "comparisons", "errors", "figures", "interrupts", "model_export", "output"),
+        *("api", "backends", "catalogue", "comparisons", "errors", "figures", "interrupts", "metric_words"),
+        *("model_export", "output", "reports"),
         *("record", "replays", "request", "run_points", "scenario", "summary_words", "sweep_figure", "sweep_tables"),
         *("trust", "__version__"),
     },

@@ -196,6 +196,34 @@ def tensorboard(
             display.say(console, each.why if each.folder is None else written)
 
 
+@app.command(short_help="Write one page about runs, sweeps and comparisons.")
+def report(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="DIR", show_default=False, help="Directories of runs, sweeps or comparisons."),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", metavar="FILE", show_default=False,
+            help="The page; else report.html in DIR, or in the current directory for several.",
+        ),
+    ] = None,
+) -> None:  # fmt: skip
+    """Write one self-contained page: how many workers, which n_sync, how stale, where the time goes, how far to trust
+    it. Several directories stand side by side.
+
+    The page loads nothing from a network. Its plots can be zoomed; without JavaScript they are pictures.
+
+    Needs a package: pip install plotly.
+    """
+    with reported():
+        from asgd_lab.reports import writing
+
+        interrupts.heed()
+        display.say(display.console(), f"wrote {writing.write(paths, out)}")
+
+
 @app.command(cls=Command, short_help="Check a scenario file without training.")
 def validate(scenario: ScenarioFile, trust: Trust = False, assignments: Assignments = None) -> None:
     """Check a scenario file: every point of its sweep, and what it names.

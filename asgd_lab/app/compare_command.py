@@ -10,12 +10,19 @@ import pandas as pd
 
 from asgd_lab.app import display
 from asgd_lab.comparisons import Listener, compare_into
+from asgd_lab.reports import writing
+from asgd_lab.reports.recorded import opened
 from asgd_lab.scenario import Document
 
 
 def run(documents: Sequence[Document], overrides: Mapping[str, Any], out: Path | None, repeats: int) -> None:
     """Measure and predict every point into `out`, and show the table, also if the comparison ends early."""
-    compare_into(documents, overrides, out, repeats, _Shown())
+    shown = _Shown()
+    found = compare_into(documents, overrides, out, repeats, shown)
+    if all(document.points(overrides)[0].scenario.report for document in documents):
+        path = writing.write_beside(lambda: opened(found.path), lambda line: shown.warned([line]))
+        if path is not None:
+            shown.say(f"wrote {path}")
 
 
 class _Shown(Listener):

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Literal
 
 from asgd_lab import sweep_figure
 from asgd_lab.app import display, progress_display
@@ -23,6 +24,7 @@ def run(request: Request, out: Path | None, jobs: int, resume: bool) -> list[str
     shown = _Shown()
     found = run_points(request, out, jobs, resume=resume, listener=shown)
     failures = shown.results(found)
+    shown.report(found)
     display.say(shown.console, f"recorded in {found.folder}")
     return failures
 
@@ -85,6 +87,20 @@ class _Shown(Listener):
             failures.append(f"the table of the sweep could not be written: {found.unwritten}")
         self._draw(found)
         return failures
+
+    def report(self, found: Finished) -> None:
+        """Write the report of what has finished, unless the scenario says not to."""
+        scenario, groups = found.places[0].point.scenario, found.groups
+        if not scenario.report or not groups:
+            return
+        from asgd_lab.reports import writing
+        from asgd_lab.reports.recorded import Subject
+
+        kind: Literal["run", "sweep"] = "sweep" if found.places[0].point.name else "run"
+        subject = Subject(kind, found.folder, scenario, groups, found.failures)
+        path = writing.write_beside(lambda: subject, lambda line: self.warned([line]))
+        if path is not None:
+            display.say(self.console, f"wrote {found.folder / path.name}")
 
     def _draw(self, found: Finished) -> None:
         """Draw the figure that answers the scenario's question; a line where it cannot be drawn."""

@@ -12,6 +12,7 @@ from datetime import timedelta
 from rich.console import Console
 from rich.progress import TaskID
 
+from asgd_lab import metric_words
 from asgd_lab.app.display import say
 from asgd_lab.app.progress_display import PLAIN_EVERY_S, Pace, bars
 from asgd_lab.app.terminal_tables import Columns
@@ -23,18 +24,6 @@ from asgd_lab.summary_words import crew
 from asgd_lab.sweep_tables import Group
 
 RATE_OVER_S = 3600.0  # points may be long
-FORMATS = {
-    **{"makespan_s": ",.3f", "minibatches_per_s": ",.1f", "staleness_mean": ".2f"},
-    **{"worker_utilisation": ".1%", "server_utilisation": ".1%", "speedup": ".2f", "efficiency": ".1%"},
-    **{"target_reached": ".0%", "seconds_to_target": ",.3f", "minibatches_to_target": ",.0f"},
-}
-HEADINGS = {
-    **{"makespan_s": "makespan s", "minibatches_per_s": "minibatches/s", "staleness_mean": "staleness"},
-    **{"worker_utilisation": "workers busy", "server_utilisation": "server busy", "speedup": "speed-up"},
-    **{"seconds_to_target": "s to target", "minibatches_to_target": "minibatches to target"},
-}
-FIRST = ("speedup", "efficiency", "seconds_to_target", "minibatches_to_target", "target_reached")
-"""The metrics that stand first, in this order."""
 
 
 @contextlib.contextmanager
@@ -101,7 +90,7 @@ def results(groups: Sequence[Group]) -> Iterator[Columns]:
     if means:
         fewest = min((group.values.get("workers", 0) for group in groups), default=0)
         title = f"speed-up: minibatches/s over those of {crew(fewest)}" if fewest else None
-        yield _estimates(means, lambda metric: FORMATS.get(metric, ".4g"), title)
+        yield _estimates(means, metric_words.spec, title)
     against = {group.name: group.against(groups[0]) for group in groups[1:]}
     if any(against.values()):
         yield _estimates(against, lambda _: "+,.4g", f"minus {groups[0].name}, paired by seed")
@@ -111,28 +100,18 @@ def _estimates(
     rows: Mapping[str, Mapping[str, Estimate]], spec: Callable[[str], str], title: str | None = None
 ) -> Columns:
     """A table of estimates; a target and test metrics are the most important columns, the run's course is the least."""
-    replicated = any(each.n > 1 for row in rows.values() for each in row.values())
-    known = dict.fromkeys(metric for row in rows.values() for metric in row)
-    metrics = sorted(known, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
-    important = sorted(metrics, key=_importance)
-    headings = ["point", *(["seeds"] if replicated else []), *(_heading(name) for name in metrics)]
-    cells = []
-    for name, row in rows.items():
-        seeds = [str(max((each.n for each in row.values()), default=0))] if replicated else []
-        values = (_estimate(row[metric], spec(metric)) if metric in row else "-" for metric in metrics)
-        cells.append((name, *seeds, *values))
-    return Columns(headings, cells, [_heading(name) for name in important], title)
+    metrics = metric_words.ordered(rows)
+    important = [metric_words.heading(name) for name in sorted(metrics, key=_importance)]
+    headings, cells = metric_words.table(rows, metrics, spec)
+    return Columns(headings, cells, important, title)
 
 
 def _importance(metric: str) -> int:
-    ranks = ("_to_target" in metric, metric.startswith("test_"), metric in FIRST, metric not in COURSE, True)
+    ranks = (
+        "_to_target" in metric,
+        metric.startswith("test_"),
+        metric in metric_words.FIRST,
+        metric not in COURSE,
+        True,
+    )
     return ranks.index(True)
-
-
-def _estimate(each: Estimate, spec: str) -> str:
-    half_width = "" if each.n < 2 else f" ± {each.half_width:{spec.removeprefix('+')}}"
-    return f"{each.mean:{spec}}{half_width}"
-
-
-def _heading(metric: str) -> str:
-    return HEADINGS.get(metric, metric.replace("_", " "))

@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from asgd_lab.errors import ScenarioError, shortened
 from asgd_lab.figures import style
+from asgd_lab.figures.evaluations import common_metric
 from asgd_lab.record import tables
 from asgd_lab.record.run import read_summary
 
@@ -61,7 +62,7 @@ def learning_curves(runs: Mapping[Any, Sequence[Path]], title: str | None = None
     the runs have no evaluation in common, or one each, which are no curves.
     """
     tabled = {label: [tables.read(path, "evals") for path in paths] for label, paths in runs.items()}
-    split, metric = _common_metric([rows for each in tabled.values() for rows in each])
+    split, metric = common_metric([rows for each in tabled.values() for rows in each])
     chosen = {
         label: [rows[(rows["metric"] == metric) & (rows["split"] == split)] for rows in each]
         for label, each in tabled.items()
@@ -97,15 +98,6 @@ def learning_curves(runs: Mapping[Any, Sequence[Path]], title: str | None = None
         named = None if title is None else style.labelled(title)
         fig.legend(handles=handles, loc="outside lower center", ncols=across, title=named)
     return fig
-
-
-def _common_metric(evals: Sequence[pd.DataFrame]) -> tuple[str, str]:
-    """The split and the metric to draw: test before other splits, error before loss before others."""
-    pairs = [{*zip(rows["split"], rows["metric"], strict=True)} for rows in evals]
-    common = set.intersection(*pairs)
-    if not common:
-        raise ScenarioError("the runs have no evaluation of a metric in common")
-    return min(common, key=lambda pair: (pair[0] != "test", pair[1] != "error", pair[1] != "loss", pair))
 
 
 def _mean_curve(axes: Axes, runs: Sequence[pd.DataFrame], x: str, color: style.Color, linestyle: str = "-") -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
@@ -17,38 +16,29 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.figures import style
+from asgd_lab.figures import spans, style
+from asgd_lab.figures.meanings import KINDS
+from asgd_lab.figures.spans import Stretch
 from asgd_lab.figures.where_time_goes import COLORS
 from asgd_lab.record import tables, tracks
-from asgd_lab.record.tracks import DOWN, UP
 
 SHOWN_LABELS = 16
 _OCCUPANCY_IN = 0.42
 _PALETTE = style.palette(10)
 _WAITS: Any = "0.86"
-# Later kinds are drawn on top: the parts of an exchange on the exchange.
-_LOOKS: dict[str, tuple[str, Any]] = {
-    "train": ("training", COLORS["compute"]),
-    "fetch": ("rest of a push or fetch", _WAITS),
-    "push": ("rest of a push or fetch", _WAITS),
-    "adopt": ("on the device", _PALETTE[7]),
-    "measure": ("on the device", _PALETTE[7]),
-    "to_host": ("copy", COLORS["staging"]),
-    "to_device": ("copy", COLORS["staging"]),
-    "up": ("transfer up", COLORS["link"]),
-    "down": ("transfer down", _PALETTE[2]),
-    "apply": ("a push at the server", COLORS["queue"]),
-    "grant": ("a fetch at the server", _PALETTE[8]),
+_LOOKS: dict[str, Any] = {
+    "train": COLORS["compute"],
+    "fetch": _WAITS,
+    "push": _WAITS,
+    "adopt": _PALETTE[7],
+    "measure": _PALETTE[7],
+    "to_host": COLORS["staging"],
+    "to_device": COLORS["staging"],
+    "up": COLORS["link"],
+    "down": _PALETTE[2],
+    "apply": COLORS["queue"],
+    "grant": _PALETTE[8],
 }
-
-
-class _Stretch(NamedTuple):
-    """A run's rows that overlap a span of time, and the line on which each is drawn."""
-
-    effects: pd.DataFrame
-    y: npt.NDArray[np.float64]
-    names: dict[float, str]  # of the lines; "" for a lane of the line above
-    transfers: dict[str, npt.NDArray[np.bool_]]  # by direction: which rows
 
 
 def timeline(run_dir: Path | str, start_s: float, end_s: float) -> Figure:
@@ -82,44 +72,24 @@ def timelines(runs: Mapping[str, Path | str], start_s: float, end_s: float) -> F
                 _occupancy(next(below), stretch.effects[rows], name)
         panels[-1].set(xlabel="time (s)", xlim=(start_s, end_s))
         seen = {kind for one in stretches.values() for kind in one.effects["kind"].unique()}
-        labels = {label: color for kind, (label, color) in _LOOKS.items() if kind in seen}
+        labels = {label: _LOOKS[kind] for kind, label in KINDS.items() if kind in seen}
         handles = [Patch(color=color, label=label) for label, color in labels.items()]
         fig.legend(handles=handles, loc="outside lower center", ncols=4)
     return fig
 
 
-def _read(run_dir: Path, start_s: float, end_s: float) -> _Stretch:
+def _read(run_dir: Path, start_s: float, end_s: float) -> Stretch:
     effects = tables.read(run_dir, "effects")
     effects = effects[(effects["end_s"] >= start_s) & (effects["start_s"] <= end_s)].reset_index(drop=True)
     if effects.empty:
         raise ScenarioError(f"{run_dir}: has no effects between {start_s:g} s and {end_s:g} s")
-    serves = effects["worker"] < 0
-    place = pd.DataFrame(
-        {
-            "serves": serves,
-            "number": effects["worker"].where(~serves, effects["shard"].clip(lower=0)),
-            "lane": tracks.lanes(effects),
-        }
-    )
-    # A worker's lanes lie below it, the servers below all workers.
-    order = place.drop_duplicates().sort_values(["serves", "number", "lane"])
-    y = -np.arange(len(order), dtype=np.float64) - 0.7 * order["serves"].to_numpy()
-    servers = int(order["serves"].sum())
-    names = {}
-    for at, (serving, number, lane) in zip(y.tolist(), order.itertuples(index=False), strict=True):
-        names[at] = (
-            "" if lane else ("server" if servers == 1 else f"server {number}") if serving else f"worker {number}"
-        )
-    where = place.merge(order.assign(y=y), on=["serves", "number", "lane"], how="left")["y"]
-    kind = tracks.kinds(effects)
-    transfers = {name: kind == which for name, which in (("up", UP), ("down", DOWN)) if (kind == which).any()}
-    return _Stretch(effects, where.to_numpy(np.float64), names, transfers)
+    return spans.of(effects)
 
 
-def _tracks(axes: Axes, stretch: _Stretch) -> None:
+def _tracks(axes: Axes, stretch: Stretch) -> None:
     effects = stretch.effects
-    for name, (_, color) in _LOOKS.items():
-        mine = (effects["kind"] == name).to_numpy()
+    for name in KINDS:
+        mine, color = (effects["kind"] == name).to_numpy(), _LOOKS[name]
         left, right = (effects[column].to_numpy()[mine] for column in ("start_s", "end_s"))
         low, high = stretch.y[mine] - 0.4, stretch.y[mine] + 0.4
         corners = np.stack([left, low, left, high, right, high, right, low], -1).reshape(-1, 4, 2)
@@ -134,7 +104,7 @@ def _tracks(axes: Axes, stretch: _Stretch) -> None:
     axes.tick_params(left=False)
 
 
-def _arrows(axes: Axes, stretch: _Stretch) -> None:
+def _arrows(axes: Axes, stretch: Stretch) -> None:
     effects, y = stretch.effects, stretch.y
     senders, applies = tracks.arrows(effects)
     part = (effects["kind"] != "push").to_numpy()[senders]
@@ -151,7 +121,7 @@ def _occupancy(axes: Axes, transfers: pd.DataFrame, name: str) -> None:
     """Draw the number of simultaneous transfers over time."""
     moments = pd.concat([pd.Series(1, transfers["start_s"]), pd.Series(-1, transfers["end_s"])])
     count = moments.groupby(level=0).sum().sort_index().cumsum()
-    label, color = _LOOKS[name]
+    label, color = KINDS[name], _LOOKS[name]
     axes.fill_between(count.index, count, step="post", color=color, linewidth=0)
     axes.set_ylim(0, max(1.0, 1.1 * float(count.max())))
     axes.yaxis.set_major_locator(MaxNLocator(2, integer=True))
@@ -159,7 +129,7 @@ def _occupancy(axes: Axes, transfers: pd.DataFrame, name: str) -> None:
     axes.grid(False)
 
 
-def _said(stretch: _Stretch, start_s: float, end_s: float) -> str:
+def _said(stretch: Stretch, start_s: float, end_s: float) -> str:
     """A title: the shares of the span in which workers train and servers serve."""
     effects, length_s = stretch.effects, end_s - start_s
     spent_s = effects["end_s"].clip(upper=end_s) - effects["start_s"].clip(lower=start_s)

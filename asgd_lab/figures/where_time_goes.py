@@ -15,6 +15,7 @@ from matplotlib.ticker import PercentFormatter
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.figures import style
+from asgd_lab.figures.meanings import HEADINGS
 from asgd_lab.record.run import read_summary
 
 SHOWN_RESOURCES = 5
@@ -32,18 +33,6 @@ COLORS: dict[str, Any] = {
     "down": "0.25",
     "idle": "0.85",
 }
-MEANINGS = {
-    "compute": "computing",
-    "wasted": "computing, wasted",
-    "client": "client's software",
-    "staging": "copies to and from the device",
-    "link": "on the link",
-    "queue": "at the server: waiting, served",
-    "gate": "held back by the algorithm",
-    "down": "crashed",
-    "idle": "idle at the end",
-}
-"""The headings of workers' time in words."""
 
 
 def time_shares(panels: Mapping[str, Mapping[Any, Path | str | Sequence[Path]]], key: str | None = "n_sync") -> Figure:
@@ -71,7 +60,7 @@ def time_shares(panels: Mapping[str, Mapping[Any, Path | str | Sequence[Path]]],
             axes.set_ylabel("share of workers' time")
         for axes in fig.axes[-grid.shape[1] :]:  # the lowest of each column
             axes.set_xlabel("" if key is None else style.labelled(key))
-        handles = [Patch(color=COLORS[name], label=MEANINGS[name]) for name in reversed(headings)]
+        handles = [Patch(color=COLORS[name], label=HEADINGS[name]) for name in reversed(headings)]
         fig.legend(handles=handles, loc="outside right center")
     return fig
 

@@ -83,6 +83,9 @@ class Scenario(Part):
     shares of workers' time, of simulations; curves: evaluations over minibatches and over time; staleness: its
     histograms; throughput, final and to_target: throughput, the final result, and seconds and minibatches to the target
     over a swept number."""
+    report: bool = True
+    """Whether the commands `run` and `compare` write report.html into their directory at their end, where the package
+    plotly is installed."""
 
     @property
     def parts(self) -> int:

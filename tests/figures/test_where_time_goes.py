@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from asgd_lab.errors import ScenarioError
+from asgd_lab.figures.meanings import HEADINGS
 from asgd_lab.figures.style import contrast, ink
-from asgd_lab.figures.where_time_goes import COLORS, MEANINGS, over_time, time_shares
+from asgd_lab.figures.where_time_goes import COLORS, over_time, time_shares
 from tests.backends.scenarios import TIMING
 from tests.backends.scenarios import run as execute
 from tests.figures.drawn import labels, overflows
@@ -37,7 +38,7 @@ def test_shares_are_stacked_to_the_whole_and_every_heading_is_named(tmp_path: Pa
     fig = time_shares({"4 workers": runs})
     (axes,) = fig.axes
     # From the top of the bars down, thick or thin; what is nowhere has no colour at all.
-    assert labels(fig) == [MEANINGS[name] for name in ("gate", "queue", "link", "compute")]
+    assert labels(fig) == [HEADINGS[name] for name in ("gate", "queue", "link", "compute")]
     assert axes.get_title(loc="left") == "4 workers\ncomputing 20% to 97% of the time"
     assert [text.get_text() for text in axes.get_xticklabels()] == ["1", "10", "100"]
     tops = [bar.get_y() + bar.get_height() for bar in axes.patches]  # type: ignore[attr-defined]
@@ -47,7 +48,7 @@ def test_shares_are_stacked_to_the_whole_and_every_heading_is_named(tmp_path: Pa
 
 
 def test_a_share_is_written_in_an_ink_that_can_be_read_on_its_colour() -> None:
-    assert {*MEANINGS} == {*COLORS}
+    assert {*HEADINGS} == {*COLORS}
     for color in COLORS.values():
         assert contrast(ink(color), color) >= 4.5
 

@@ -1,0 +1,59 @@
+"""Tables of a sweep's metrics as text: headings, formats and the order of columns, for a terminal and for a page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from asgd_lab.record.replications import Estimate
+
+FORMATS = {
+    **{"makespan_s": ",.3f", "minibatches_per_s": ",.1f", "staleness_mean": ".2f"},
+    **{"worker_utilisation": ".1%", "server_utilisation": ".1%", "speedup": ".2f", "efficiency": ".1%"},
+    **{"target_reached": ".0%", "seconds_to_target": ",.3f", "minibatches_to_target": ",.0f"},
+}
+HEADINGS = {
+    **{"makespan_s": "makespan s", "minibatches_per_s": "minibatches/s", "staleness_mean": "staleness"},
+    **{"worker_utilisation": "workers busy", "server_utilisation": "server busy", "speedup": "speed-up"},
+    **{"seconds_to_target": "s to target", "minibatches_to_target": "minibatches to target"},
+}
+FIRST = ("speedup", "efficiency", "seconds_to_target", "minibatches_to_target", "target_reached")
+"""The metrics that stand first, in this order."""
+
+Spec = Callable[[str], str]
+"""The format of a metric's numbers."""
+
+
+def spec(metric: str) -> str:
+    """The format of a metric's values."""
+    return FORMATS.get(metric, ".4g")
+
+
+def heading(metric: str) -> str:
+    """The metric's name for readers."""
+    return HEADINGS.get(metric, metric.replace("_", " "))
+
+
+def ordered(rows: Mapping[str, Mapping[str, Estimate]]) -> list[str]:
+    """All metrics of the rows, in the order of columns."""
+    known = dict.fromkeys(metric for row in rows.values() for metric in row)
+    return sorted(known, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
+
+
+def table(
+    rows: Mapping[str, Mapping[str, Estimate]], metrics: Sequence[str], spec: Spec = spec
+) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Headings and cells: a row's name, its number of seeds where there are several, and its metrics."""
+    replicated = any(each.n > 1 for row in rows.values() for each in row.values())
+    headings = ["point", *(["seeds"] if replicated else []), *(heading(name) for name in metrics)]
+    cells = []
+    for name, row in rows.items():
+        seeds = [str(max((each.n for each in row.values()), default=0))] if replicated else []
+        values = (written(row[metric], spec(metric)) if metric in row else "-" for metric in metrics)
+        cells.append((name, *seeds, *values))
+    return headings, cells
+
+
+def written(each: Estimate, spec: str) -> str:
+    """The mean, and the half-width of its interval if there is one."""
+    half_width = "" if each.n < 2 else f" ± {each.half_width:{spec.removeprefix('+')}}"
+    return f"{each.mean:{spec}}{half_width}"
