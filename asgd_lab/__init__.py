@@ -1,7 +1,7 @@
 """A simulation-plus-real testbed for asynchronous data-parallel training.
 
-`run`, `sweep`, `compare` and `replay` take a scenario and return objects; `report` writes a page about them. Each name
-is imported when it is first used, so that `import asgd_lab` takes no time and imports no torch.
+`run`, `sweep` and `compare` take a scenario, `replay` and `explain` a recorded run; all return objects; `report` writes
+a page about them. Each name is imported when it is first used: `import asgd_lab` takes no time, and imports no torch.
 """
 
 import importlib
@@ -10,8 +10,14 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    **dict.fromkeys(("run", "sweep", "compare", "replay", "report", "preset"), "api"),
-    **{"Run": "runs", "Sweep": "sweeps", "Comparison": "comparisons", "Replay": "replays"},
+    **dict.fromkeys(("run", "sweep", "compare", "replay", "report", "explain", "preset"), "api"),
+    **{
+        "Run": "runs",
+        "Sweep": "sweeps",
+        "Comparison": "comparisons",
+        "Replay": "replays",
+        "Explanation": "counterfactual.explanation",
+    },
     **dict.fromkeys(("ScenarioError", "RunFailed", "Interrupted"), "errors"),
     **{"Algorithm": "composed", "Scenario": "scenario", "Progress": "backends.outcome"},
 }

@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asgd_lab import live_objects, replays
 from asgd_lab.backends.outcome import Progress, Watch
@@ -37,6 +37,9 @@ from asgd_lab.scenario.plain_data import Plain
 from asgd_lab.scenario.source import MOST_LEVELS
 from asgd_lab.sweeps import Sweep
 from asgd_lab.trust import search
+
+if TYPE_CHECKING:
+    from asgd_lab.counterfactual.explanation import Explanation
 
 AnyScenario = str | os.PathLike[str] | Mapping[str, Any] | Scenario
 """The path of a YAML file, the name of a carried scenario, a mapping, or a scenario object."""
@@ -175,6 +178,36 @@ def report(*of: Run | Sweep | Comparison | AnyPath, out: AnyPath | None = None) 
     with _in_python():
         paths = [each.path if isinstance(each, Run | Sweep | Comparison) else Path(each) for each in of]
         return writing.write(paths, None if out is None else Path(out))
+
+
+def explain(
+    run: Run | AnyPath,
+    *,
+    doses: Sequence[float] = (1.0, 0.5, 0.0),
+    rates: Sequence[float] = (1.0,),
+    seeds: int = 10,
+    causes: Sequence[str] = ("staleness",),
+    rules_see: str = "recorded",
+    metric: str | None = None,
+    out: AnyPath | None = None,
+    watch: Callable[[int, int], None] | None = None,
+) -> Explanation:
+    """Execute a recorded run again in its order and with its minibatches, with one cause removed at a time.
+
+    Dose 1 of staleness is the record and must give its bits; dose 0 moves every fetch as late as the order allows.
+    `rates` are multiples of the recorded learning rate, `seeds` are those of data and initialisation, from the run's
+    own. `rules_see` the recorded or the counterfactual staleness. With `out`, two files are written into that folder.
+    `watch` is called with the number of events that are done, and of all.
+    """
+    with _in_python():
+        from asgd_lab.counterfactual.study import Settings
+        from asgd_lab.counterfactual.study import explain as study
+
+        settings = Settings(doses, rates, _count("seeds", seeds), causes, rules_see, metric)
+        found = study(run.path if isinstance(run, Run) else Path(run), settings, watch)
+        if out is not None:
+            found.write(out)
+        return found
 
 
 def preset(*names: str) -> dict[str, Any]:

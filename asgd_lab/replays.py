@@ -75,12 +75,7 @@ def replay(
 def _replay(
     run_dir: Path, manifest: dict[str, Any], recorded: Mapping[str, Any], watch: Watch
 ) -> tuple[str, list[str], str | None]:
-    (point,) = Document.read(str(run_dir / "scenario.yaml")).points()
-    scenario = anchored(point.scenario)
-    earlier.check(run_dir, manifest, scenario)
-    if not untrusted(scenario):  # else the next steps refuse the run
-        for line in changes(recorded, inputs(scenario)):
-            raise ScenarioError(f"{run_dir}: {line}; put it back to repeat the run")
+    scenario = recorded_scenario(run_dir, manifest, recorded)
     verify = _real if scenario.backend.execution.logged else _simulated
     try:
         if "scenario_sha256" in manifest and manifest["scenario_sha256"] != _stated(run_dir):
@@ -90,6 +85,17 @@ def _replay(
     except Contradiction as error:
         return "", [], f"{error}; {_elsewhere(run_dir, manifest, scenario)}"
     return said, left, None
+
+
+def recorded_scenario(run_dir: Path, manifest: dict[str, Any], recorded: Mapping[str, Any]) -> Scenario:
+    """The scenario of a run, to be repeated; a `ScenarioError` if it meant another run, or if an input has changed."""
+    (point,) = Document.read(str(run_dir / "scenario.yaml")).points()
+    scenario = anchored(point.scenario)
+    earlier.check(run_dir, manifest, scenario)
+    if not untrusted(scenario):  # else the next steps refuse the run
+        for line in changes(recorded, inputs(scenario)):
+            raise ScenarioError(f"{run_dir}: {line}; put it back to repeat the run")
+    return scenario
 
 
 def _stated(run_dir: Path) -> str:

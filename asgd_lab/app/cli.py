@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from asgd_lab import interrupts, output
-from asgd_lab.app import display
+from asgd_lab.app import display, explain_arguments
 from asgd_lab.app.options import Assignments, Backend, Command, Out, ScenarioFile, ScenarioFiles, Trust, Version
 from asgd_lab.app.reporting import FAILED, reported
 from asgd_lab.app.terminal_tables import Described
@@ -148,6 +148,9 @@ def replay(
 
         interrupts.heed()
         repeat(run_dir)
+
+
+app.command(short_help="Say what a run owes to staleness and other causes.")(explain_arguments.explain)
 
 
 @app.command(short_help="Write a run's trained model as a state_dict.")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from asgd_lab import tasks
-from asgd_lab.backends import devices
+from asgd_lab.backends import devices, overhearing
 from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.protocol.algorithms import Algorithm
 from asgd_lab.protocol.client import Client
@@ -232,4 +232,4 @@ def build_server(
             parameters = InParts(initial, algorithm.rule, mailboxes, each, workers, memory, counting)
         else:
             parameters = Parameters(initial, algorithm.rule, mailboxes, memory, counting)
-    return Server(algorithm.gate, algorithm.n_fetch, budget, parameters, algorithm.parts, algorithm.apart)
+    return overhearing.server(algorithm.gate, algorithm.n_fetch, budget, parameters, algorithm.parts, algorithm.apart)

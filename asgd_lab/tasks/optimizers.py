@@ -19,6 +19,8 @@ from asgd_lab.tasks.optimizer_state import stray
 
 MakeOptimizer = Callable[[Iterable[Tensor]], torch.optim.Optimizer]
 
+_tried: set[str] = set()  # torch's optimizers and keywords without a fault: a study builds a task for every seed
+
 REFUSED = {
     "LBFGS": "evaluates a minibatch several times a step, and a local step here is one gradient",
     "SparseAdam": "steps on sparse gradients, and the vectors here are dense",
@@ -62,8 +64,11 @@ def optimizer(config: Optimizer) -> MakeOptimizer:
     def make(tensors: Iterable[Tensor], **chosen: Any) -> torch.optim.Optimizer:
         return classes[name](tensors, **chosen)
 
-    with preserving_generators():
-        _try_out(name, make, options)
+    tried = repr((name, sorted(options.items())))
+    if ":" in name or tried not in _tried:  # a user's class may have changed since
+        with preserving_generators():
+            _try_out(name, make, options)
+        _tried.add(tried)
 
     def made(tensors: Iterable[Tensor]) -> torch.optim.Optimizer:
         try:

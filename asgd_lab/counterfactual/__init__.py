@@ -1,0 +1,1 @@
+"""Counterfactual replay: a recorded run executed again in its order, with one cause removed."""

@@ -1,0 +1,215 @@
+"""A study of one recorded run: the self-check, and then every arm, one after the other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from asgd_lab import tasks
+from asgd_lab.backends import devices, earlier
+from asgd_lab.backends.build import build_task
+from asgd_lab.backends.replayed_worker import Differs
+from asgd_lab.backends.settings import settled
+from asgd_lab.counterfactual import arms, course, doses
+from asgd_lab.counterfactual.arms import CAUSES, STALENESS, Arm
+from asgd_lab.counterfactual.explanation import Explanation, Facts
+from asgd_lab.counterfactual.looks import Look
+from asgd_lab.counterfactual.rerun import AS_RECORDED, Changes, Rerun
+from asgd_lab.errors import RunFailed, ScenarioError
+from asgd_lab.protocol.messages import PushRequest
+from asgd_lab.recorded_code import as_recorded
+from asgd_lab.replays import recorded_scenario
+from asgd_lab.scenario import Scenario
+from asgd_lab.task_keys.toys import TimingKeys
+from asgd_lab.tasks.own_batches import Stream
+from asgd_lab.tasks.timing import TimingTask
+
+MOST_LOOKS = 200  # pushes of the record whose gradients are compared
+Watch = Callable[[int, int], None]
+"""Called with the number of events that are done, and of all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The arms of a study."""
+
+    doses: Sequence[float] = (1.0, 0.5, 0.0)
+    rates: Sequence[float] = (1.0,)
+    seeds: int = 10
+    causes: Sequence[str] = (STALENESS,)
+    rules_see: str = "recorded"
+    metric: str | None = None
+
+    def __post_init__(self) -> None:
+        of_doses = [dose for dose in self.doses if not 0 <= dose <= 1]
+        of_rates = [rate for rate in self.rates if not 0 < rate < math.inf]
+        for name, values, wrong, what in (
+            ("doses", self.doses, of_doses, "from 0 to 1"), ("rates", self.rates, of_rates, "above 0")
+        ):  # fmt: skip
+            if wrong or not values or len(set(values)) < len(values):
+                raise ScenarioError(f"{name}: must be different numbers {what}, one at least; got {list(values)}")
+        if self.seeds < 1:
+            raise ScenarioError(f"seeds: must be a whole number, 1 at least; got {self.seeds}")
+        for cause in self.causes:
+            if cause not in CAUSES:
+                raise ScenarioError(f"causes: there is no cause {cause!r}; allowed: {', '.join(CAUSES)}")
+        if self.rules_see not in ("recorded", "counterfactual"):
+            raise ScenarioError(f"rules_see: must be recorded or counterfactual; got {self.rules_see!r}")
+
+
+def explain(
+    run_dir: Path, settings: Settings, watch: Watch | None = None, say: Callable[[str], Any] | None = None
+) -> Explanation:
+    """Execute the run in `run_dir` again at every arm; a `ScenarioError` says in a line why it cannot be."""
+    notes: list[str] = []
+
+    def note(line: str) -> None:
+        notes.append(line)
+        if say is not None:
+            say(line)
+
+    with as_recorded(Path(run_dir), note) as (there, manifest), settled():
+        scenario = recorded_scenario(there, manifest, earlier.inputs_of(manifest))
+        found = _Study(there, scenario, settings).run(watch or (lambda done, total: None))
+    return found.noting(notes)
+
+
+class _Study:
+    def __init__(self, run_dir: Path, scenario: Scenario, settings: Settings) -> None:
+        self._run_dir, self._settings = run_dir, settings
+        self._course = course.of_run(run_dir, scenario)
+        self._scenario = self._course.scenario
+        for rate in settings.rates:
+            arms.with_rate(self._scenario, rate)  # ScenarioError if it cannot be
+        self._data = tasks.load(self._scenario.task)
+        self._tasks: dict[tuple[float, int], Any] = {}
+        task = build_task(self._scenario, self._data)
+        batches = getattr(task, "batches", None)
+        if batches is not None and isinstance(batches(0, torch.device("cpu")), Stream):
+            what = "reads a stream: its minibatches are no function of seed, worker and step"
+            raise ScenarioError(f"{run_dir}: task {self._scenario.task.name} {what}, so they cannot be kept")
+        self._tasks[1.0, self._scenario.seed] = task
+        try:
+            task.check(gradients=True, device=devices.home(self._scenario))
+            self._can_look = True
+        except ScenarioError:  # such as a step of its own, which has no gradient to add up
+            self._can_look = False
+        dry = Rerun(self._course, self._scenario, TimingTask(TimingKeys(size_bytes=task.size_bytes)))
+        self._followed(dry)
+        self._windows = dry.windows
+
+    def run(self, watch: Watch) -> Explanation:
+        """Check dose 1 against the record, and execute the arms."""
+        events, planned = len(self._course.events), self._planned()
+        done = 0
+
+        def progress(index: int) -> None:
+            watch(done + index, events * (len(planned) + 1))
+
+        checked = self._check(progress)
+        done += events
+        rows = []
+        for arm in planned:
+            rows.append(self._row(arm, progress))
+            done += events
+        watch(done, events * (len(planned) + 1))
+        looks = () if checked.looker is None else checked.looker.looks
+        return Explanation(pd.DataFrame(rows), self._facts(checked), pd.DataFrame(looks, columns=Look._fields))
+
+    def _planned(self) -> list[Arm]:
+        """The arms: for each seed and rate, every dose of staleness, and each other cause removed."""
+        chosen = self._settings
+        own = self._scenario.seed
+        ends = sorted({1.0, *(chosen.doses if STALENESS in chosen.causes else ())}, reverse=True)
+        if STALENESS in chosen.causes:
+            ends = sorted({*ends, 0.0}, reverse=True)
+        others = [cause for cause in chosen.causes if cause != STALENESS]
+        return [
+            arm
+            for seed in range(own, own + chosen.seeds)
+            for rate in chosen.rates
+            for arm in (
+                *(Arm(STALENESS, dose, rate, seed) for dose in ends),
+                *(Arm(cause, 0.0, rate, seed) for cause in others),
+            )
+        ]
+
+    def _check(self, progress: Callable[[int], None]) -> Rerun:
+        """Execute dose 1, which must give the record's bits."""
+        targets = doses.moved(self._windows, 1.0)
+        pushes = sum(isinstance(event.message, PushRequest) for event in self._course.events)
+        rerun = Rerun(
+            self._course, self._scenario, self._task(1.0, self._scenario.seed), targets, is_checked=True,
+            looks_every=max(1, pushes // MOST_LOOKS) if self._can_look else None,
+        )  # fmt: skip
+        self._followed(rerun, progress)
+        final = self._course.final
+        if final is not None and rerun.parameters.cpu().numpy().tobytes() != final.tobytes():
+            raise RunFailed(f"{self._run_dir}: dose 1 has other final parameters than the record; nothing is explained")
+        return rerun
+
+    def _row(self, arm: Arm, progress: Callable[[int], None]) -> dict[str, Any]:
+        scenario = arms.with_rate(self._scenario, arm.rate).model_copy(update={"seed": arm.seed})
+        task, changes, targets = self._task(arm.rate, arm.seed), self._changes(arm), self._targets(arm)
+        if arm.cause == "placebo":
+            task = arms.NextWorkersData(task, scenario.workers)
+        rerun = Rerun(self._course, scenario, task, targets, changes)
+        metrics: Mapping[str, float] = {}
+        try:
+            self._followed(rerun, progress)
+            metrics = rerun.evaluate()
+        except RunFailed:
+            metrics = {}  # it diverged: no value
+        staleness = {"staleness": rerun.pushes.mean, "staleness_max": rerun.pushes.most}
+        return {**arm._asdict(), **staleness, "versions_kept": rerun.most_kept, **metrics}
+
+    def _followed(self, rerun: Rerun, progress: Callable[[int], None] | None = None) -> None:
+        try:
+            rerun.run(progress)
+        except Differs as error:
+            raise ScenarioError(f"{self._run_dir}: cannot be followed in its order: {error}") from error
+
+    def _task(self, rate: float, seed: int) -> Any:
+        """The task at a rate with a seed; arms of one rate and seed come one after the other, and share it."""
+        if (rate, seed) not in self._tasks:
+            scenario = arms.with_rate(self._scenario, rate).model_copy(update={"seed": seed})
+            self._tasks = {(rate, seed): build_task(scenario, self._data, checked=True)}
+        return self._tasks[rate, seed]
+
+    def _targets(self, arm: Arm) -> doses.Targets:
+        if arm.cause == "lock-step":
+            return arms.in_groups(self._windows, self._scenario.workers)
+        return doses.moved(self._windows, arm.dose if arm.cause == STALENESS else 1.0)
+
+    def _changes(self, arm: Arm) -> Changes:
+        sees = self._settings.rules_see == "recorded"
+        match arm.cause:
+            case "drift":
+                return Changes(sees, drift=False)
+            case "momentum":
+                resets = self._scenario.algorithm.momentum_at_fetch == "reset"  # type: ignore[attr-defined]
+                return Changes(sees, momentum_at_fetch="keep" if resets else "reset")
+            case "shares":
+                return Changes(sees, shares=arms.equal_shares(self._course))
+        return AS_RECORDED if sees else Changes(rules_see_recorded=False)
+
+    def _facts(self, checked: Rerun) -> Facts:
+        scenario, pushes = self._scenario, checked.pushes
+        notes = list(self._course.notes)
+        if pushes.dropped:
+            notes.append(f"{pushes.dropped:,} of its pushes were dropped, and stay dropped at every dose")
+        if scenario.warm_start is not None and scenario.warm_start.run is not None:
+            notes.append("its initial parameters are those of another run: other seeds reseed the data alone")
+        return Facts(
+            run=str(self._run_dir), backend=scenario.backend.name, algorithm=scenario.algorithm.name,
+            workers=scenario.workers, seed=scenario.seed, seeds=self._settings.seeds,
+            rules_see=self._settings.rules_see, metric=self._settings.metric, pushes=pushes.applied,
+            dropped=pushes.dropped, staleness=pushes.mean, compares_final=self._course.final is not None,
+            notes=tuple(notes),
+        )  # fmt: skip
