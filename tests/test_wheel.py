@@ -106,6 +106,14 @@ def test_what_it_requires_is_what_the_tests_run_with(metadata: Message) -> None:
             assert requirement.specifier.contains(importlib.metadata.version(requirement.name), prereleases=True), text
 
 
+def test_each_bound_is_the_lowest_version_that_was_tried(metadata: Message) -> None:
+    lines = (ROOT / "constraints-lowest.txt").read_text(encoding="utf-8").splitlines()
+    required = [Requirement(text) for text in metadata.get_all("Requires-Dist", [])]
+    bounds = {each.name.casefold(): str(each.specifier) for each in required if each.marker is None}
+    tried = {name: f">={version}" for name, _, version in (line.partition("==") for line in lines)}
+    assert {name: bound for name, bound in bounds.items() if bound} == tried
+
+
 @pytest.mark.xdist_group("process")
 def test_an_installed_program_works_far_from_the_tree(installed: Path, tmp_path: Path) -> None:
     def run(*arguments: str) -> str:
