@@ -16,11 +16,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from asgd_lab.errors import ScenarioError, shortened
+from asgd_lab.errors import ScenarioError, either, shortened
 from asgd_lab.figures import style
 from asgd_lab.figures.evaluations import common_metric
 from asgd_lab.record import tables
-from asgd_lab.record.run import read_summary
+from asgd_lab.record.run import read_results
 
 _MOST_PANELS = 4
 _SHOWN_PUSHES = 0.98  # of a histogram: the tail beyond is off the axis
@@ -38,17 +38,21 @@ def error_curves(
 
     ScenarioError for a run without evaluations of that metric.
     """
+    if x not in _X_LABELS:
+        raise ScenarioError(f"x: must be {either(_X_LABELS)}; got {shortened(repr(x), 40)}")
     curves = {label: _evaluations(Path(run), metric, split) for label, run in runs.items()}
     with style.look():
         fig, (axes,) = style.panels(style.COLUMN_IN, 2.9)
         colors = style.palette(len(curves))
         for rows, color in zip(curves.values(), colors, strict=True):
             _curve(axes, rows, x, color)
-        axes.set(xlabel=_X_LABELS[x], ylabel=f"{split} {metric}")
+        axes.set(xlabel=_X_LABELS[x], ylabel=style.plain(f"{split} {metric}"))
         if metric == "error":
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-        axes.set_title(_curves_title(curves, metric, split))
-        handles = [Line2D([], [], color=color, label=label) for label, color in zip(curves, colors, strict=True)]
+        axes.set_title(style.plain(_curves_title(curves, metric, split)))
+        handles = [
+            Line2D([], [], color=color, label=style.plain(label)) for label, color in zip(curves, colors, strict=True)
+        ]
         handles += _whose(pd.concat(curves.values())["parameters"])
         fig.legend(handles=handles, loc="outside lower center", ncols=2)
     return fig
@@ -87,7 +91,7 @@ def learning_curves(runs: Mapping[Any, Sequence[Path]], title: str | None = None
                     _mean_curve(axes, rows, x, **line)
             _value_axis(axes, metric)
             axes.set_xlabel(_X_LABELS[x])
-        panels[0].set_ylabel(f"{split} {metric}")
+        panels[0].set_ylabel(style.plain(f"{split} {metric}"))
         panels[0].set_title(_curves_title({label: pd.concat(rows) for label, rows in chosen.items()}, metric, split))
         panels[1].set_title("The same over the run's clock")
         handles = [
@@ -135,7 +139,7 @@ def staleness_histograms(panels: Mapping[str, Mapping[str, Sequence[Path]]]) -> 
             for line, paths in runs.items():
                 counts = Counter[int]()
                 for path in paths:
-                    histogram = read_summary(path)["staleness"]["histogram"]
+                    histogram = read_results(path)["staleness"]["histogram"]
                     counts.update({int(staleness): count for staleness, count in histogram.items()})
                 if counts:
                     shares, edges = _shares({str(staleness): count for staleness, count in counts.items()})
@@ -147,13 +151,15 @@ def staleness_histograms(panels: Mapping[str, Mapping[str, Sequence[Path]]]) -> 
                     last = max(last, len(shares) - 1)
             low, high = (f"{value:.1f}" for value in (min(means, default=0.0), max(means, default=0.0)))
             said = f"mean {low}" if low == high else f"means {low} to {high}"
-            each.set_title(f"{label}\n{said}" if label else said)
+            each.set_title(f"{style.plain(label)}\n{said}" if label else said)
             cut = f", up to {last}" if last > most else ""
             each.set(xlabel=f"staleness (versions{cut})", xlim=(-0.8, most + 0.8), ylim=(0, None))
             each.xaxis.set_major_locator(MaxNLocator(integer=True))
             each.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
         axes[0].set_ylabel("share of pushes")
-        handles = [Line2D([], [], color=color, label=shortened(line, 60)) for line, color in colors.items()]
+        handles = [
+            Line2D([], [], color=color, label=style.plain(shortened(line, 60))) for line, color in colors.items()
+        ]
         handles.append(Line2D([], [], color="0.3", linestyle="--", linewidth=0.8, label="mean"))
         fig.legend(handles=handles, loc="outside lower center", ncols=across)
         if len(shown) < len(panels):
@@ -163,7 +169,7 @@ def staleness_histograms(panels: Mapping[str, Mapping[str, Sequence[Path]]]) -> 
 
 def staleness_histogram(runs: Mapping[str, Path | str]) -> Figure:
     """The share of applied pushes at each staleness, by run, with the mean as a dashed line."""
-    histograms = {label: read_summary(run)["staleness"] for label, run in runs.items()}
+    histograms = {label: read_results(run)["staleness"] for label, run in runs.items()}
     with style.look():
         fig, (axes,) = style.panels(style.COLUMN_IN, 2.7)
         colors = style.palette(len(histograms))
@@ -180,7 +186,7 @@ def staleness_histogram(runs: Mapping[str, Path | str]) -> Figure:
         means = [staleness["mean"] for staleness in histograms.values()]
         axes.set_title(_staleness_title(means))
         handles: list[Patch | Line2D] = [
-            Patch(facecolor=(*color, 0.25), edgecolor=color, label=label)
+            Patch(facecolor=(*color, 0.25), edgecolor=color, label=style.plain(label))
             for label, color in zip(histograms, colors, strict=True)
         ]
         handles.append(Line2D([], [], color="0.3", linestyle="--", linewidth=1, label="mean"))

@@ -6,6 +6,7 @@ Figures are made inside `with look():` from Figure objects, never from pyplot's 
 from __future__ import annotations
 
 import io
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -131,9 +132,16 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.number) and not isinstance(value, bool | np.bool_)
 
 
+def plain(text: str) -> str:
+    """Text of the user as matplotlib shows it literally: without mathematics between dollars, and with a leading
+    underscore, by which a legend leaves an entry out.
+    """
+    return re.sub(r"^(?=_)", " ", re.sub(r"(?<!\\)\$", r"\$", text))
+
+
 def name(key: str) -> str:
     """The last part of a dotted key."""
-    return key.rpartition(".")[2]
+    return plain(key.rpartition(".")[2])
 
 
 def labelled(key: str) -> str:
@@ -146,7 +154,7 @@ def labelled(key: str) -> str:
 
 def value(swept: Any) -> str:
     """A swept value as text."""
-    return f"{swept:g}" if is_number(swept) else str(swept)
+    return f"{swept:g}" if is_number(swept) else plain(str(swept))
 
 
 def shortened(text: str, most: int) -> str:

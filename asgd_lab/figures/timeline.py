@@ -67,7 +67,7 @@ def timelines(runs: Mapping[str, Path | str], start_s: float, end_s: float) -> F
             _tracks(axes, stretch)
             _arrows(axes, stretch)
             said = _said(stretch, start_s, end_s)
-            axes.set_title(f"{label}: {said}" if label else f"{said[0].upper()}{said[1:]}")
+            axes.set_title(f"{style.plain(label)}: {said}" if label else f"{said[0].upper()}{said[1:]}")
             for name, rows in stretch.transfers.items():
                 _occupancy(next(below), stretch.effects[rows], name)
         panels[-1].set(xlabel="time (s)", xlim=(start_s, end_s))

@@ -53,7 +53,7 @@ def time_shares(panels: Mapping[str, Mapping[Any, Path | str | Sequence[Path]]],
         for (label, shares), axes in zip(found.items(), grid.flat, strict=False):
             _bars(axes, shares, headings)
             computed = [share["compute"] for share in shares.values()]
-            axes.set_title(f"{label}\ncomputing {_span(computed)} of the time")
+            axes.set_title(f"{style.plain(label)}\ncomputing {_span(computed)} of the time")
         for axes in grid.flat[len(found) :]:
             axes.remove()
         for axes in grid[:, 0]:
@@ -77,7 +77,7 @@ def over_time(run_dir: Path | str) -> Figure:
         for column, resource in enumerate(shown):
             for axes, key in zip(grid[:, column], ("utilisation", "present"), strict=True):
                 _course(axes, resource, key)
-            grid[0, column].set_title(f"{resource['name']}\n{resource['utilisation']:.0%} busy")
+            grid[0, column].set_title(f"{style.plain(resource['name'])}\n{resource['utilisation']:.0%} busy")
             grid[1, column].set_title(f"{resource['present']:.2g} in the mean", fontweight="normal")
             grid[1, column].set_xlabel("time (s)")
         grid[0, 0].set(ylabel="utilisation", ylim=(0, 1.05))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import math
 import os
 import re
 import unicodedata
@@ -255,6 +256,21 @@ def read_summary(run_dir: Path | str) -> dict[str, Any]:
     if not file_hashes.check(run_dir, path.name) and not os.path.lexists(path):
         raise ScenarioError(f"{run_dir}: is not a finished run; summary.json is missing")
     return json_schemas.read_summary(path)
+
+
+def read_results(run_dir: Path | str) -> dict[str, Any]:
+    """The summary of a run that has numbers; ScenarioError if there is none, or if the run failed before it had any."""
+    found = read_summary(run_dir)
+    if "updates" not in found:
+        raise ScenarioError(f"{run_dir}: has no numbers; it failed: {found.get('failure', 'nobody knows why')}")
+    return found
+
+
+def read_numbers(run_dir: Path | str) -> dict[str, Any]:
+    """The summary of a finished run, with NaN in the place of final numbers that were not finite."""
+    found = read_summary(run_dir)
+    final = {name: math.nan if value is None else value for name, value in found.get("final", {}).items()}
+    return {**found, "final": final}
 
 
 def read_manifest(run_dir: Path | str) -> dict[str, Any]:
