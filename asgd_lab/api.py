@@ -10,45 +10,32 @@ The caller's code and names are trusted: they are imported, as the command line 
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import functools
-import os
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from asgd_lab import live_objects, replays
+from asgd_lab import arguments, replays
+from asgd_lab.arguments import AnyPath, named_as_in_python
 from asgd_lab.backends.outcome import Progress, Watch
 from asgd_lab.comparisons import Comparison, compare_into
 from asgd_lab.comparisons import Listener as ComparisonListener
-from asgd_lab.errors import Interrupted, ScenarioError, meant, shortened
+from asgd_lab.errors import ScenarioError
 from asgd_lab.record.machine import usable_cores
 from asgd_lab.replays import Replay
-from asgd_lab.request import Request
-from asgd_lab.run_points import Listener, Place, Together, run_points
+from asgd_lab.request import AnyScenario, Changes, Request
+from asgd_lab.run_points import Finished, Listener, Place, Together, run_points
 from asgd_lab.runs import Run
-from asgd_lab.scenario import Document, Scenario, presets
-from asgd_lab.scenario.edits import REMOVED
-from asgd_lab.scenario.keys import subscripts
-from asgd_lab.scenario.plain_data import Plain
-from asgd_lab.scenario.source import MOST_LEVELS
+from asgd_lab.scenario import Scenario
+from asgd_lab.sweep_tables import Swept
 from asgd_lab.sweeps import Sweep
-from asgd_lab.trust import search
 
 if TYPE_CHECKING:
     from asgd_lab.counterfactual.explanation import Explanation
 
-AnyScenario = str | os.PathLike[str] | Mapping[str, Any] | Scenario
-"""The path of a YAML file, the name of a carried scenario, a mapping, or a scenario object."""
-Changes = Mapping[str, Any]
-"""Values by dotted key, in the place of the scenario's own; `None` removes the key."""
-AnyPath = str | os.PathLike[str]
-
 MOST_REPEATS = 1000
-_OPTIONS = re.compile(r"--(out|resume|seeds|jobs)\b")
+MOST_JOBS = 10_000
 
 
 def run(
@@ -79,16 +66,19 @@ def run(
 
     `out` is a new or empty directory; without it, a new one below runs/. With `resume` the run in `out` continues from
     its last checkpoint, or from its start. `watch` is called with each `Progress` of the run; it may raise
-    KeyboardInterrupt to end the run in order.
+    KeyboardInterrupt to end the run in order, and any other error of it fails the run.
     """
-    with _in_python():
-        request = requested(scenario, changes)
+    with named_as_in_python():
+        resume = arguments.flag("resume", resume)
+        folder = _folder(out, resume)
+        arguments.function("watch", watch)
+        request = Request.of(scenario, changes)
         points = request.points
         if points[0].name:
             message = f'makes {len(points)} runs; asgd_lab.sweep runs them, changes={{"sweep": None}} removes it'
             raise request.document.located(ScenarioError.at("sweep", message), request.overrides)
         request.check()
-        found = run_points(request, _path(out, resume), 1, resume=resume, listener=_Watched(watch))
+        found = run_points(request, folder, 1, resume=resume, listener=_Watched(watch))
         return Run(found.folder)
 
 
@@ -113,23 +103,28 @@ def sweep(
     ...     "backend": "sim",
     ... }
     >>> runs = asgd_lab.sweep(timing, {"sweep": {"workers": [1, 2]}}, jobs=1)
-    >>> runs.frame[["workers", "minibatches_per_s"]].round().astype(int).values.tolist()
-    [[1, 100], [2, 200]]
+    >>> runs.frame[["workers", "minibatches_per_s", "speedup"]].round().astype(int).values.tolist()
+    [[1, 100, 1], [2, 200, 2]]
     >>> runs["workers=2"].summary["staleness"]["max"]
     1
+    >>> asgd_lab.Sweep.open(runs.path).names
+    ['workers=1', 'workers=2']
 
     Simulated points run in up to `jobs` processes, a core each unless stated; measured ones run one at a time. With
     `seeds`, every point runs with so many seeds, from its own on. A failed point does not end the others: the sweep's
     `failures` has it. `watch` is called with a point's name and its `Progress`.
     """
-    with _in_python():
-        request = requested(scenario, changes, seeds)
+    with named_as_in_python():
+        resume = arguments.flag("resume", resume)
+        folder = _folder(out, resume)
+        arguments.function("watch", watch)
+        jobs = usable_cores() if jobs is None else arguments.count("jobs", jobs, MOST_JOBS)
+        request = Request.of(scenario, changes, seeds)
         if not request.points[0].name:
             message = 'is missing; give lists of values by dotted key, as in {"workers": [1, 2, 4]}'
             raise request.document.located(ScenarioError.at("sweep", message), request.overrides)
-        jobs = usable_cores() if jobs is None else _count("jobs", jobs)
         request.check()
-        return Sweep(run_points(request, _path(out, resume), jobs, resume=resume, listener=_Watched(of_points=watch)))
+        return swept(run_points(request, folder, jobs, resume=resume, listener=_Watched(of_points=watch)))
 
 
 def compare(
@@ -142,19 +137,23 @@ def compare(
 ) -> Comparison:
     """Measure every point of one or several scenarios with real processes, and predict each by simulation.
 
-    One worker is measured first, for a few seconds; the simulation knows that and nothing else. `say` is called with a
-    line at each calibration and each finished point.
+    One worker is measured first, for a few seconds; the simulation knows that and nothing else. Each point is measured
+    `repeats` times. `say` is called with a line at each calibration and each finished point.
     """
-    with _in_python():
-        given: Any = scenario if isinstance(scenario, list | tuple) else [scenario]
-        documents = [document_of(each) for each in given]
-        overrides = overrides_of(changes)
-        if not documents:
+    with named_as_in_python():
+        folder, repeats = _folder(out), arguments.count("repeats", repeats, MOST_REPEATS)
+        said = _Said(arguments.function("say", say))
+        given = scenario if isinstance(scenario, list | tuple) else [scenario]
+        if not given:
             raise ScenarioError("scenario: is an empty list; give at least one")
-        for document in documents:
-            Request(document, overrides, document.points(overrides)).check()
-        repeats = _count("repeats", repeats, MOST_REPEATS)
-        return compare_into(documents, overrides, _path(out), repeats, _Said(say))
+        return compared([Request.of(each, changes) for each in given], folder, repeats, said)
+
+
+def compared(requests: Sequence[Request], out: Path | None, repeats: int, listener: ComparisonListener) -> Comparison:
+    """As `compare`, for a listener; errors name options of the command line."""
+    for request in requests:
+        request.check()
+    return compare_into([each.document for each in requests], requests[0].overrides, out, repeats, listener)
 
 
 def replay(run: Run | AnyPath, *, watch: Callable[[int, int], None] | None = None) -> Replay:
@@ -163,8 +162,9 @@ def replay(run: Run | AnyPath, *, watch: Callable[[int, int], None] | None = Non
     A difference is no error: `same_bits` is False, and `differences` names it. `ScenarioError` if there is nothing to
     repeat. `watch` is called with the number of events that are done, and of all.
     """
-    with _in_python():
-        return replays.replay(run.path if isinstance(run, Run) else run, watch)
+    with named_as_in_python():
+        path = run.path if isinstance(run, Run) else arguments.path("run", run)
+        return replays.replay(path, arguments.function("watch", watch))
 
 
 def report(*of: Run | Sweep | Comparison | AnyPath, out: AnyPath | None = None) -> Path:
@@ -175,9 +175,9 @@ def report(*of: Run | Sweep | Comparison | AnyPath, out: AnyPath | None = None) 
     """
     from asgd_lab.reports import writing
 
-    with _in_python():
-        paths = [each.path if isinstance(each, Run | Sweep | Comparison) else Path(each) for each in of]
-        return writing.write(paths, None if out is None else Path(out))
+    with named_as_in_python():
+        paths = [each.path if isinstance(each, Run | Sweep | Comparison) else arguments.path("of", each) for each in of]
+        return writing.write(paths, _folder(out))
 
 
 def explain(
@@ -199,104 +199,27 @@ def explain(
     own. `rules_see` the recorded or the counterfactual staleness. With `out`, two files are written into that folder.
     `watch` is called with the number of events that are done, and of all.
     """
-    with _in_python():
+    with named_as_in_python():
         from asgd_lab.counterfactual.study import Settings
         from asgd_lab.counterfactual.study import explain as study
 
-        settings = Settings(doses, rates, _count("seeds", seeds), causes, rules_see, metric)
-        found = study(run.path if isinstance(run, Run) else Path(run), settings, watch)
+        settings = Settings(doses, rates, arguments.count("seeds", seeds), causes, rules_see, metric)
+        found = study(run.path if isinstance(run, Run) else arguments.path("run", run), settings, watch)
         if out is not None:
-            found.write(out)
+            found.write(arguments.path("out", out))
         return found
 
 
-def preset(*names: str) -> dict[str, Any]:
-    """The values of a named machine, for a scenario's `hardware`; of several, later ones over earlier ones.
-
-    >>> import asgd_lab
-    >>> asgd_lab.preset("laptop")["link"]
-    {'latency_s': 5e-05}
-    """
-    known = presets.names()
-    for name in names:
-        if name not in known:
-            hint = meant(name, known) or ";"
-            raise ScenarioError(
-                f"preset: there is no preset {shortened(repr(name), 80)}{hint} allowed: {', '.join(known)}"
-            )
-    filled = presets.filled({"preset": list(names)})
-    return copy.deepcopy({key: value for key, value in filled.items() if key != "preset"})
+def swept(found: Finished) -> Sweep:
+    """The sweep of these finished points."""
+    points = [(Swept.of(place.point), place.path) for place in found.places]
+    return Sweep(found.folder, points, found.summaries, found.failures)
 
 
-def requested(scenario: AnyScenario, changes: Changes | None = None, seeds: int | None = None) -> Request:
-    """The validated points of a scenario with its changes; nothing is built yet."""
-    document, overrides = document_of(scenario), overrides_of(changes)
-    points = document.points(overrides)
-    if seeds is not None:
-        points = document.replicated(points, _count("seeds", seeds), overrides)
-    return Request(document, overrides, points)
-
-
-def document_of(scenario: object) -> Document:
-    """The document of a scenario as a caller gives it."""
-    match scenario:
-        case Scenario():
-            return Document.of(scenario.model_dump())
-        case Mapping():
-            return Document.of(scenario, Plain("scenario", live_objects.stand_in))
-        case str() | os.PathLike():
-            document = Document.read(os.fsdecode(scenario), in_python=True)
-            search(os.path.dirname(os.path.abspath(document.path)))
-            return document
-    kind = type(scenario).__qualname__
-    raise ScenarioError(f"scenario: must be a path, the name of a scenario, a mapping or a Scenario; got a {kind}")
-
-
-def overrides_of(changes: object) -> dict[str, Any]:
-    """The overrides of a document that a caller's changes stand for."""
-    if changes is None:
-        return {}
-    if not isinstance(changes, Mapping):
-        kind = type(changes).__qualname__
-        raise ScenarioError(f'changes: must be a mapping of dotted keys, as in {{"workers": 2}}; got a {kind}')
-    found = {}
-    for key, value in changes.items():
-        if not isinstance(key, str) or not all(key.split(".")) or key.count(".") > MOST_LEVELS:
-            shown = shortened(repr(key), 80) if isinstance(key, str | int | float | None) else type(key).__qualname__
-            raise ScenarioError(f'changes[{shown}]: must be a dotted key of a scenario, such as "algorithm.n_sync"')
-        found[key] = (
-            REMOVED if value is None else Plain("changes" + subscripts((key,)), live_objects.stand_in, key).of(value)
-        )
-    return found
-
-
-def _path(out: AnyPath | None, resume: bool = False) -> Path | None:
+def _folder(out: object, resume: bool = False) -> Path | None:
     if resume and out is None:
         raise ScenarioError("resume: needs out, the directory to go on in")
-    return None if out is None else Path(out)
-
-
-def _count(name: str, value: object, most: int | None = None) -> int:
-    limits = "at least 1" + ("" if most is None else f" and at most {most:,}")
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (most is not None and value > most):
-        raise ScenarioError(f"{name}: must be a whole number, {limits}; got {shortened(repr(value), 40)}")
-    return value
-
-
-@contextlib.contextmanager
-def _in_python() -> Iterator[None]:
-    """Name arguments as Python does in errors about them: out, not --out."""
-    try:
-        yield
-    except (ScenarioError, Interrupted) as error:
-        error.args = tuple(_as_argument(line) for line in error.args)
-        raise
-
-
-def _as_argument(line: str) -> str:
-    if line.startswith("--"):
-        return _OPTIONS.sub(r"\1", line)
-    return line.replace("--resume goes on", "resume=True goes on")
+    return None if out is None else arguments.path("out", out)
 
 
 class _Watched(Listener):

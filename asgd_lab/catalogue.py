@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable
 from typing import Any
 
 from asgd_lab.algorithms import ALGORITHMS, RULES
 from asgd_lab.algorithms.codecs import CODECS
-from asgd_lab.scenario import carried, presets
+from asgd_lab.errors import ScenarioError, meant, shown
+from asgd_lab.scenario import carried, json_schema, presets
 from asgd_lab.scenario.executions import BACKENDS
 from asgd_lab.scenario.tasks import TASKS
 
@@ -42,3 +44,41 @@ CATALOGUE: dict[str, Callable[[], dict[str, str]]] = {
     "models": _models,
 }
 """The lists by their titles; the slowest one is last."""
+
+
+def available(kind: str) -> dict[str, str]:
+    """The names of one kind that a scenario can use, with what they mean.
+
+    >>> import asgd_lab
+    >>> sorted(asgd_lab.available("codecs"))
+    ['cast']
+
+    Kinds are scenarios, algorithms, rules, codecs, tasks, backends, presets and models; only models import torch.
+    """
+    if not isinstance(kind, str) or kind not in CATALOGUE:
+        hint = meant(kind, CATALOGUE)
+        raise ScenarioError(f"kind: there is no kind {shown(kind)}{hint or ';'} allowed: {', '.join(CATALOGUE)}")
+    return CATALOGUE[kind]()
+
+
+def preset(*names: str) -> dict[str, Any]:
+    """The values of a named machine, for a scenario's `hardware`; of several, later ones over earlier ones.
+
+    >>> import asgd_lab
+    >>> asgd_lab.preset("laptop")["link"]
+    {'latency_s': 5e-05}
+
+    Times are in seconds, rates in bytes per second, as in `hardware`. A `ScenarioError` if no preset has that name.
+    """
+    known = presets.names()
+    for name in names:
+        if not isinstance(name, str) or name not in known:
+            hint = meant(name, known)
+            raise ScenarioError(f"preset: there is no preset {shown(name)}{hint or ';'} allowed: {', '.join(known)}")
+    filled = presets.filled({"preset": list(names)})
+    return copy.deepcopy({key: value for key, value in filled.items() if key != "preset"})
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a scenario, for editors and for checks without this package."""
+    return json_schema()

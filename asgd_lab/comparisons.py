@@ -9,9 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from asgd_lab import prediction
+from asgd_lab import arguments, prediction
 from asgd_lab.errors import Interrupted, RunFailed, ScenarioError
 from asgd_lab.record.directory_locks import check_empty, made_and_locked, without_locks
 from asgd_lab.record.removal import remove_if_empty
@@ -20,6 +18,7 @@ from asgd_lab.runs import table_html
 from asgd_lab.scenario import Document
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 SHOWN = (
@@ -49,24 +48,44 @@ class Listener:
 
 
 class Comparison:
-    """A recorded comparison: `path` is its directory, with every run below it."""
+    """A recorded comparison: `path` is its directory, with every run below it.
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path).absolute()
-        self.plot = ComparisonPlots(self)
+    `asgd_lab.compare` returns one, and `Comparison.open` reads one from its directory.
+    """
+
+    def __init__(self, path: arguments.AnyPath) -> None:
+        self.path = arguments.path("path", path).absolute()
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Comparison:
+    def open(cls, path: arguments.AnyPath) -> Comparison:
         """The comparison that was recorded in a directory; a `ScenarioError` if there is none."""
         found = cls(path)
-        if not (found.path / "compare.parquet").is_file():
+        if not os.path.isfile(found.path / "compare.parquet"):
             raise ScenarioError(f"{found.path}: is not the directory of a comparison; compare.parquet is missing")
+        found.frame  # noqa: B018  # of a damaged table the error comes now
         return found
+
+    @property
+    def plot(self) -> ComparisonPlots:
+        """Figures of the comparison."""
+        return ComparisonPlots(self)
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """A row per point: speed-up predicted and measured with its 95% interval, error, staleness, validity."""
-        return pd.read_parquet(self.path / "compare.parquet")
+        """A row per point: speed-up predicted and measured with its 95% interval, error, staleness, validity.
+
+        Speed-up is over one device that only computes, the error that of the prediction, relative to the measurement.
+        """
+        import pandas as pd
+
+        try:
+            found = pd.read_parquet(self.path / "compare.parquet")
+        except Exception as error:  # no library states which errors unknown bytes may raise
+            said = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ScenarioError(f"{self.path}: compare.parquet cannot be read: {said}") from error
+        if missing := [name for name in SHOWN if name not in found]:
+            raise ScenarioError(f"{self.path}: compare.parquet is not a comparison's: it has no {', '.join(missing)}")
+        return found
 
     def __repr__(self) -> str:
         return f"<Comparison {self.path}: {len(self.frame)} points>"
@@ -92,6 +111,8 @@ def compare_into(
     documents: Sequence[Document], overrides: Mapping[str, Any], out: Path | None, repeats: int, listener: Listener
 ) -> Comparison:
     """Measure and predict every point into a new directory. Finished points are kept, however it ends."""
+    import pandas as pd
+
     prediction.check(documents, overrides)
     folder = out or default_directory("compare")
     rows: list[dict[str, Any]] = []

@@ -80,6 +80,15 @@ def shortened(text: str, limit: int) -> str:
     return f"{text[: limit - tail - 3]}...{text[-tail:]}"
 
 
+def shown(value: object) -> str:
+    """A wrong value for a message: plain ones as they are, others by their type, whose `repr` may be anything."""
+    plain = value is None or type(value) in (str, int, float, bool, bytes)
+    try:
+        return shortened(repr(value), 60) if plain else f"a {type(value).__qualname__}"
+    except ValueError:  # an integer with more digits than Python prints
+        return "a huge number"
+
+
 def either(values: Iterable[str]) -> str:
     """'a', 'b' or 'c'."""
     quoted = [repr(value) for value in values]
@@ -88,11 +97,10 @@ def either(values: Iterable[str]) -> str:
 
 def meant(word: object, allowed: Iterable[str], nearness: float = 0.7) -> str:
     """`; did you mean ...?` if one of the allowed words is near enough, else ""."""
-    plain = {one.casefold().replace("-", "_"): one for one in allowed}
-    text = str(word)
-    if len(text) > 100:
+    if not isinstance(word, str) or len(word) > 100:
         return ""
-    near = difflib.get_close_matches(text.casefold().replace("-", "_"), plain, n=1, cutoff=nearness)
+    plain = {one.casefold().replace("-", "_"): one for one in allowed}
+    near = difflib.get_close_matches(word.casefold().replace("-", "_"), plain, n=1, cutoff=nearness)
     return f"; did you mean {plain[near[0]]!r}?" if near else ""
 
 

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from pydantic import ValidationError
-from scipy import stats
 
 from asgd_lab.backends import devices
 from asgd_lab.backends.run import execute
@@ -78,44 +77,45 @@ def compare(
         folder = out / name
         calibrations: dict[str, Calibration] = {}
         for point in points:
-            machine = _machine(point.scenario)
+            machine = machine_of(point.scenario)
             if machine not in calibrations:
-                alike = [p.scenario for p in points if _machine(p.scenario) == machine]
-                calibrations[machine] = _calibrate(alike, folder / "calibration" / str(len(calibrations)), say)
+                alike = [p.scenario for p in points if machine_of(p.scenario) == machine]
+                calibrations[machine] = calibrate(alike, folder / "calibration" / str(len(calibrations)), say)
             yield _row(point, calibrations[machine], folder, repeats, say)
 
 
-def check(documents: Sequence[Document], overrides: Mapping[str, Any]) -> list[str]:
-    """The names of the scenarios; a `ScenarioError` if one of their points cannot be compared."""
+def check(documents: Sequence[Document], overrides: Mapping[str, Any], command: str = "compare") -> list[str]:
+    """The names of the scenarios; a `ScenarioError` if one of their points cannot be measured and predicted."""
     names = [document.points(overrides)[0].scenario.name for document in documents]
     for name in names:
         if names.count(name) > 1:
             raise ScenarioError(f"name: several of the scenarios are named {name!r}; give each a name of its own")
     for document in documents:
         for point in document.points(overrides):
-            _check(document, point, overrides)
+            try:
+                _check(point.scenario, command)
+            except ScenarioError as error:
+                raise document.located(error, overrides) from None
     return names
 
 
-def _check(document: Document, point: Point, overrides: Mapping[str, Any]) -> None:
-    scenario = point.scenario
+def _check(scenario: Scenario, command: str) -> None:
     if not scenario.backend.execution.measured:
-        raise document.located(ScenarioError.at("backend", "compare measures: backend must be process"), overrides)
+        raise ScenarioError.at("backend", f"{command} measures: backend must be process")
     for key in ("target_error", "target", "early_stop"):
         if getattr(scenario.budget, key) is not None:
             message = "a prediction of timing alone knows no metric; use seconds, minibatches or updates"
-            raise document.located(ScenarioError.at(f"budget.{key}", message), overrides)
+            raise ScenarioError.at(f"budget.{key}", message)
     anything = Calibration(Fitted(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, np.ones(1)), 1, 1.0)
     try:
         Scenario.model_validate(predicted(scenario, anything).model_dump(mode="json"))
     except ValidationError as error:
         for each in faults(error):
             if each.key.startswith("faults."):  # other errors come from numbers that are not measured yet
-                message = f"compare cannot predict this: {each.message}"
-                raise document.located(ScenarioError.at(each.key, message), overrides) from None
+                raise ScenarioError.at(each.key, f"{command} cannot predict this: {each.message}") from None
 
 
-def _machine(scenario: Scenario) -> str:
+def machine_of(scenario: Scenario) -> str:
     """A key of everything that the costs depend on: points with equal keys share a calibration."""
     rhythm = {"n_sync", "n_fetch", "n_push", "bound"}
     algorithm = scenario.algorithm.model_dump(exclude=rhythm)
@@ -140,7 +140,7 @@ def _alone(scenario: Scenario, seconds: float) -> Scenario:
     )  # fmt: skip
 
 
-def _calibrate(scenarios: Sequence[Scenario], folder: Path, say: Say) -> Calibration:
+def calibrate(scenarios: Sequence[Scenario], folder: Path, say: Say) -> Calibration:
     """Run one worker for a few seconds, half of them with the scenarios' shortest rounds, half with the longest."""
     by_length = sorted({scenario.algorithm.n_fetch: scenario for scenario in scenarios}.items())
     runs: list[tuple[pd.DataFrame, pd.DataFrame]] = []
@@ -186,7 +186,7 @@ def predicted(scenario: Scenario, calibration: Calibration) -> Scenario:
             "link": Link(latency_s=costs.latency_s),
             # An emulated device sleeps for its stated time, and occupies no core.
             "cores": usable_cores() if scenario.backend.device == "cpu" else None,
-            "device": Device(workers=_sharing(scenario)),
+            "device": Device(workers=sharing(scenario)),
         }
     )
     task = Timing(name="timing", size_bytes=calibration.size_bytes, step_s=calibration.step_s)
@@ -201,7 +201,7 @@ def predicted(scenario: Scenario, calibration: Calibration) -> Scenario:
     )
 
 
-def _sharing(scenario: Scenario) -> int:
+def sharing(scenario: Scenario) -> int:
     """The number of workers that share a device; a lone worker is assumed to keep a GPU busy."""
     return -(-scenario.workers // devices.count()) if scenario.backend.device == "cuda" else 1
 
@@ -265,6 +265,8 @@ def _row(point: Point, calibration: Calibration, folder: Path, repeats: int, say
         speedups.append(summary["minibatches_per_s"] * (before_s + after_s) / 2)
         before_s = after_s
     mean, deviation = float(np.mean(speedups)), float(np.std(speedups, ddof=1)) if repeats > 1 else float("nan")
+    from scipy import stats  # its import takes a second
+
     half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, max(repeats - 1, 1))) * deviation / repeats**0.5
     speedup = float(np.mean([summary["minibatches_per_s"] for summary in simulated])) * calibration.step_s
     busy = float(np.mean([summary["utilisation"]["server"] for summary in simulated]))

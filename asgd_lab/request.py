@@ -1,22 +1,37 @@
-"""A scenario with its overrides, and its points: checked before anything runs."""
+"""A scenario with its overrides, and its points: checked before anything runs.
+
+torch is imported only for points that learn something, or that name code.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from asgd_lab import choices, tasks
-from asgd_lab.backends import inputs, room
-from asgd_lab.backends.build import build_task, initial_parameters
-from asgd_lab.backends.run import check_place, with_samples
-from asgd_lab.backends.settings import settled
-from asgd_lab.backends.trial import check_algorithm
-from asgd_lab.errors import ScenarioError
-from asgd_lab.hardware.costs import check_memory
+from asgd_lab import arguments, live_objects
+from asgd_lab.backends import timing_checks
+from asgd_lab.errors import ScenarioError, shown
 from asgd_lab.scenario import Document, Point, Scenario, warnings
-from asgd_lab.scenario.keys import covers
+from asgd_lab.scenario.edits import REMOVED
+from asgd_lab.scenario.keys import covers, subscripts
+from asgd_lab.scenario.plain_data import Plain
+from asgd_lab.scenario.source import MOST_LEVELS
+from asgd_lab.trust import Named, named_in_code, search
+
+if TYPE_CHECKING:
+    from asgd_lab.point_checks import PointChecks
+
+AnyScenario = str | os.PathLike[str] | Mapping[str, Any] | Scenario
+"""The path of a YAML file, the name of a carried scenario, a mapping, or a scenario object."""
+Changes = Mapping[str, Any]
+"""Values by dotted key, in the place of the scenario's own; `None` removes the key."""
+
+
+class Assigned(dict[str, Any]):
+    """Values by dotted key that a command line states as --set KEY=VALUE; errors about them say so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +42,15 @@ class Request:
     overrides: Mapping[str, Any]
     points: Sequence[Point]
     _doubts: list[str] = field(default_factory=list)  # of the tasks that were checked
+
+    @classmethod
+    def of(cls, scenario: object, changes: object = None, seeds: int | None = None) -> Request:
+        """The validated points of a scenario with its changes, each with so many seeds; nothing is built yet."""
+        document, overrides = document_of(scenario, changes), overrides_of(changes)
+        points = document.points(overrides)
+        if seeds is not None:
+            points = document.replicated(points, arguments.count("seeds", seeds), overrides)
+        return cls(document, overrides, points)
 
     @contextlib.contextmanager
     def located(self, point: Point) -> Iterator[None]:
@@ -39,55 +63,70 @@ class Request:
                 error = ScenarioError.at((swept or [error.key])[-1], f"{error} (at the sweep's point {point.name})")
             raise self.document.located(error, self.overrides) from None
 
-    @settled()
-    def check(self, *, partly: bool = False) -> tasks.Named:
+    def check(self, *, partly: bool = False) -> Named:
         """Check now that all points can be built, so that the last of them does not fail after hours.
 
         Untrusted code is refused; with `partly`, everything else is checked, and the code left out is returned.
         """
-        seen: list[tuple[Any, int]] = []  # tasks built already, and their numbers of parameters
-        untrusted: tasks.Named = []
+        checks: PointChecks | None = None
+        untrusted: Named = []
         for point in self.points:
             scenario = point.scenario
             with self.located(point):
-                check_place(scenario)
-            named = (
-                scenario.task, scenario.warm_start, scenario.hardware.compute, scenario.hardware.device,
-                scenario.algorithm.push, scenario.backend.checkpoint is None, scenario.budget.error_in_pushes is None,
-                scenario.backend.device, scenario.backend.deterministic,
-            )  # fmt: skip
-            known = next((size for other, size in seen if other == named), None)
-            with self.located(point):
-                left = inputs.untrusted(scenario)
-                if left and not partly:
-                    raise ScenarioError.at(left[0][0], tasks.refusal(left))
-                untrusted += [each for each in left if each not in untrusted]
-                if not choices.unread(scenario.algorithm):
-                    self._doubts.extend(check_algorithm(scenario))
-                if known is None:
-                    known = self._checked(scenario, left)
-                    seen.append((named, known))
-                elif not left:
-                    room.check(scenario, known)
-        return untrusted
+                if scenario.backend.execution.checks is not None:
+                    named_in_code(scenario.backend.execution.checks)(scenario)
+                if timing_checks.suffices(scenario):
+                    timing_checks.check(scenario)
+                    continue
+                if checks is None:
+                    from asgd_lab.point_checks import PointChecks
 
-    def _checked(self, scenario: Scenario, untrusted: tasks.Named) -> int:
-        """Build a scenario's task, or what of it is trusted; how many parameters it has, if that is known."""
-        with_samples(scenario)
-        of_task = [(key, name) for key, name in untrusted if key.startswith("task.")]
-        if of_task:
-            tasks.check_rest(scenario.task, scenario.seed, of_task, scenario.workers)
-            return 0
-        task = build_task(scenario)
-        self._doubts.extend(task.doubts)
-        if not untrusted:
-            room.check(scenario, task.size)
-        check_memory(scenario.hardware, task.size_bytes)
-        if scenario.warm_start is not None and scenario.warm_start.run is not None:
-            initial_parameters(scenario, task)
-        return task.size
+                    checks = PointChecks()
+                untrusted += [each for each in checks.check(scenario, partly=partly) if each not in untrusted]
+        if checks is not None:
+            self._doubts.extend(checks.doubts)
+        return untrusted
 
     def warnings(self) -> list[str]:
         """Warnings on allowed but doubtful values of the points, each once."""
         found = [line for point in self.points for line in warnings.before(point.scenario)]
         return list(dict.fromkeys([*found, *self._doubts, *warnings.alike(self.points)]))
+
+
+def document_of(scenario: object, changes: object = None) -> Document:
+    """The document of a scenario as a caller gives it; `changes` may be `Assigned`."""
+    match scenario:
+        case Document():
+            return scenario
+        case Scenario():
+            return Document.of(scenario.model_dump())
+        case Mapping():
+            return Document.of(scenario, Plain("scenario", live_objects.stand_in))
+        case str() | os.PathLike():
+            path = scenario if isinstance(scenario, str) and scenario else str(arguments.path("scenario", scenario))
+            document = Document.read(path, in_python=not isinstance(changes, Assigned))
+            search(os.path.dirname(os.path.abspath(document.path)))
+            return document
+    kind = type(scenario).__qualname__
+    raise ScenarioError(f"scenario: must be a path, the name of a scenario, a mapping or a Scenario; got a {kind}")
+
+
+def overrides_of(changes: object) -> dict[str, Any]:
+    """The overrides of a document that a caller's changes stand for."""
+    if changes is None:
+        return {}
+    if isinstance(changes, Assigned):
+        return changes
+    if not isinstance(changes, Mapping):
+        kind = type(changes).__qualname__
+        raise ScenarioError(f'changes: must be a mapping of dotted keys, as in {{"workers": 2}}; got a {kind}')
+    found = {}
+    for key, value in changes.items():
+        if not isinstance(key, str) or not all(key.split(".")) or key.count(".") > MOST_LEVELS:
+            raise ScenarioError(
+                f'changes[{shown(key)}]: must be a dotted key of a scenario, such as "algorithm.n_sync"'
+            )
+        found[key] = (
+            REMOVED if value is None else Plain("changes" + subscripts((key,)), live_objects.stand_in, key).of(value)
+        )
+    return found

@@ -16,19 +16,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from asgd_lab import sweep_tables
+from asgd_lab import sweep_records, sweep_tables
 from asgd_lab.backends.outcome import Progress, Watch
 from asgd_lab.backends.real.pool import Job, Pool
-from asgd_lab.backends.run import execute
+from asgd_lab.backends.resuming import how_far
+from asgd_lab.backends.run import execute, resolved
 from asgd_lab.errors import Interrupted, RunFailed, ScenarioError, refusal
 from asgd_lab.record.checkpoints import all_of, usable
 from asgd_lab.record.code_sources import roots
 from asgd_lab.record.directory_locks import made_and_locked, without_locks
 from asgd_lab.record.removal import remove_if_empty
-from asgd_lab.record.run import default_directory, file_names, read_manifest
+from asgd_lab.record.run import default_directory, file_names, read_manifest, read_numbers
 from asgd_lab.request import Request
 from asgd_lab.scenario import Point, Scenario
-from asgd_lab.sweep_tables import Group
+from asgd_lab.sweep_tables import Group, Swept
 from asgd_lab.trust import is_trusted
 
 Summary = dict[str, Any]
@@ -117,7 +118,7 @@ class Finished:
     def groups(self) -> list[Group]:
         """The finished points of a sweep, grouped with their replications."""
         paths = {place.point.name: place.path for place in self.places}
-        return sweep_tables.groups([place.point for place in self.places], self.summaries, paths)
+        return sweep_tables.groups([Swept.of(place.point) for place in self.places], self.summaries, paths)
 
 
 def run_points(
@@ -150,8 +151,13 @@ def find_sources(out: Path) -> None:
             sys.path += [root for root in roots(code) if root not in sys.path]
 
 
+def _recorded(point: Point, path: Path) -> Summary | None:
+    """The summary of this very run if it is finished; ScenarioError if another run or file is in its place."""
+    return read_numbers(path) if how_far(path, resolved(point.scenario)) == "done" else None
+
+
 def _run_alone(listener: Listener, request: Request, place: Place, resume: bool) -> Finished:
-    summary = sweep_tables.recorded(*place) if resume else None
+    summary = _recorded(*place) if resume else None
     if summary is not None:
         listener.resumed([place], [place])
     else:
@@ -186,11 +192,14 @@ class _Sweep:
         self.places = [Place(point, folder / name) for point, name in zip(request.points, names, strict=True)]
         self.summaries: dict[str, Summary] = {}
         self.failures: dict[str, str] = {}
+        self._is_recorded = False
 
     def run(self, jobs: int) -> Finished:
         """Run the unfinished points, and write the sweep's tables."""
         try:
             left = self._left()
+            if self.summaries:
+                self._record()
             apart = [place for place in left if not place.measured]
             processes = min(jobs, len(apart))
             if processes > 1:
@@ -199,6 +208,8 @@ class _Sweep:
             for place in left:
                 self._run_here(place)
         except KeyboardInterrupt:
+            if any(place.path.exists() for place in self.places):
+                self._record()
             kept = f"what was recorded is in {self.folder}, and --resume goes on with it"
             raise Interrupted(kept, run_dir=self.folder) from None
         found = Finished(self.folder, self.places, self.summaries, self.failures)
@@ -211,9 +222,10 @@ class _Sweep:
         """The unfinished points. All directories are checked before the first is changed."""
         if not self.resume:
             return self.places
-        sweep_tables.check_folder(self.folder)
+        if (self.folder / "manifest.json").exists():
+            raise ScenarioError(f"--resume: {self.folder} holds a single run, not a sweep; choose another --out")
         for place in self.places:
-            summary = sweep_tables.recorded(*place)
+            summary = _recorded(*place)
             if summary is not None:
                 self.summaries[place.point.name] = summary
         done = [place for place in self.places if place.point.name in self.summaries]
@@ -251,4 +263,12 @@ class _Sweep:
             self.failures[place.point.name] = f"{word}{place.kept}"
         else:
             self.summaries[place.point.name] = word
+        self._record()
         self.listener.ended(place, word, len(self.summaries) + len(self.failures), len(self.places))
+
+    def _record(self) -> None:
+        """Write the names of all points, once there is a run of one."""
+        if not self._is_recorded:
+            self._is_recorded = True
+            with contextlib.suppress(OSError):  # the tables at the end are reported
+                sweep_records.write(self.folder, ((Swept.of(place.point), place.path.name) for place in self.places))

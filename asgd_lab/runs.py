@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import math
 import os
 import warnings
 from collections.abc import Iterable
@@ -12,8 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from asgd_lab import arguments
+from asgd_lab.arguments import AnyPath
+from asgd_lab.errors import ScenarioError
 from asgd_lab.record import saved_model, tables
-from asgd_lab.record.run import read_manifest, read_summary
+from asgd_lab.record.run import read_manifest, read_numbers, read_results
 from asgd_lab.scenario import Document, Scenario
 from asgd_lab.summary_words import rows
 
@@ -30,18 +32,30 @@ SPAN_S = 0.05  # of a run's time: a timeline's span unless it is stated
 
 
 class Run:
-    """A run in its directory `path`, finished or not. A frame is the caller's own: it may be changed."""
+    """A run in its directory `path`, finished or not: `asgd_lab.run` returns one, and `Run.open` reads one.
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path).absolute()  # a notebook may change its folder before it reads a table
-        self.plot = RunPlots(self)
+    Each table is read when it is asked for, and kept; a frame is the caller's own: it may be changed. A `ScenarioError`
+    says why a part of a record cannot be read: it is damaged, or the run has not come as far.
+    """
+
+    def __init__(self, path: AnyPath) -> None:
+        self.path = arguments.path("path", path).absolute()  # a notebook may change its folder before it reads a table
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Run:
-        """The run that was recorded in a directory; a `ScenarioError` if there is none."""
+    def open(cls, path: AnyPath) -> Run:
+        """The run that was recorded in a directory, finished or not; a `ScenarioError` if there is none."""
         run = cls(path)
+        if not os.path.isdir(run.path):
+            raise ScenarioError(f"{run.path}: is not a run directory; there is no such directory")
+        if not os.path.exists(run.path / "manifest.json") and os.path.exists(run.path / "sweep.json"):
+            raise ScenarioError(f"{run.path}: is the directory of a sweep; asgd_lab.Sweep.open opens it")
         read_manifest(run.path)
         return run
+
+    @property
+    def plot(self) -> RunPlots:
+        """Figures of the run."""
+        return RunPlots(self)
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -56,9 +70,7 @@ class Run:
     @cached_property
     def summary(self) -> dict[str, Any]:
         """The numbers of the run; a `ScenarioError` for a run that was killed before it wrote them."""
-        found = read_summary(self.path)
-        final = {name: math.nan if value is None else value for name, value in found.get("final", {}).items()}
-        return {**found, "final": final}
+        return read_numbers(self.path)
 
     @cached_property
     def scenario(self) -> Scenario:
@@ -98,21 +110,74 @@ class Run:
         """
         from asgd_lab.model_export import trained
 
-        return trained(self.path, lambda line: warnings.warn(line, stacklevel=2))
+        notes: list[str] = []
+        module = trained(self.path, notes.append)
+        for line in notes:
+            warnings.warn(line, stacklevel=2)
+        return module
 
     def replay(self) -> Replay:
-        """Repeat the run in its recorded order, and compare the bits; a `ScenarioError` if it cannot be repeated."""
+        """Repeat the run in its recorded order, and compare the bits; see `asgd_lab.replay`."""
         from asgd_lab.replays import replay
 
-        return replay(self.path)
+        with arguments.named_as_in_python():
+            return replay(self.path)
+
+    def export(self, file: AnyPath) -> Path:
+        """Write the state_dict of `model()` to a new file, which `torch.load` reads without this package.
+
+        A `ScenarioError` as from `model()`, or if the file exists.
+        """
+        from asgd_lab.model_export import export
+
+        path, notes = arguments.path("file", file), list[str]()
+        export(self.path, path, notes.append)
+        for line in notes:
+            warnings.warn(line, stacklevel=2)
+        return path
+
+    def tensorboard(self, out: AnyPath = "runs/tensorboard") -> Path:
+        """Write the run's curves for TensorBoard below `out`, for `tensorboard --logdir`; return their folder.
+
+        Curves of an earlier call are replaced. Needs the package tensorboardX.
+        """
+        from asgd_lab.figures import scalars
+
+        with arguments.named_as_in_python():
+            (written,) = scalars.write(self.path, arguments.path("out", out))
+        assert written.folder is not None, "a single run that cannot be read is an error"
+        return written.folder
+
+    def __eq__(self, other: object) -> bool:
+        return self.path == other.path if isinstance(other, Run) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
+    def __reduce__(self) -> tuple[type[Run], tuple[Path]]:
+        """A copy, in this process or another one, reads its tables again."""
+        return type(self), (self.path,)
 
     def __repr__(self) -> str:
-        return f"<Run {self.path}: {self.status}>"
+        return f"<Run {self.path}: {self._status}>"
+
+    @property
+    def _status(self) -> str:
+        """The status in words, also of a record that is damaged or gone: a display raises nothing."""
+        try:
+            return self.status
+        except (ScenarioError, OSError) as error:
+            return str(error).removeprefix(f"{self.path}: ")
 
     def _repr_html_(self) -> str:
-        if not (self.path / "summary.json").exists() or "updates" not in self.summary:
-            return pairs_html([("run", str(self.path)), ("status", self.status)])
-        return pairs_html([("run", str(self.path)), ("status", self.status), *rows(self.summary)])
+        told = [("run", str(self.path)), ("status", self._status)]
+        try:
+            summary = self.summary
+        except (ScenarioError, OSError):
+            return pairs_html(told)
+        if "updates" not in summary:  # it failed before it had numbers
+            return pairs_html([*told, *((name, str(summary[name])) for name in ("failure",) if name in summary)])
+        return pairs_html([*told, *rows(summary)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +190,13 @@ class RunPlots:
         """The activity of workers, servers and links in a span of the run's clock; if not stated, early in the run."""
         from asgd_lab.figures.timeline import timeline
 
-        length_s = self._run.summary["makespan_s"]
-        start_s = 0.0 if start_s is None else start_s
-        return timeline(self._run.path, start_s, min(length_s, start_s + SPAN_S * length_s) if end_s is None else end_s)
+        length_s = read_results(self._run.path)["makespan_s"]
+        start_s = 0.0 if start_s is None else arguments.number("start_s", start_s)
+        if end_s is None:
+            end_s = min(length_s, start_s + SPAN_S * length_s)
+        elif arguments.number("end_s", end_s) <= start_s:
+            raise ScenarioError(f"end_s: must be after start_s, {start_s:g}; got {end_s:g}")
+        return timeline(self._run.path, start_s, end_s)
 
     def where_time_goes(self) -> Figure:
         """The shares of the workers' time, and the busiest servers and links over time; of simulations."""

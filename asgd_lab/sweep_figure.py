@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asgd_lab import sweep_tables
-from asgd_lab.errors import ScenarioError
+from asgd_lab.errors import ScenarioError, shown
 from asgd_lab.scenario import Scenario
 from asgd_lab.sweep_tables import Group
 
@@ -63,9 +63,9 @@ def figure(scenario: Scenario, groups: Sequence[Group], name: str | None = None)
     if not groups:
         raise ScenarioError("figure: there is nothing to draw, since no point has finished")
     name = name or named(scenario, groups)
-    if name not in FIGURES:
+    if not isinstance(name, str) or name not in FIGURES:
         said = "is the scenario's wish, or nothing is swept" if name == "none" else "is no figure"
-        raise ScenarioError(f"figure: {name!r} {said}; allowed: {', '.join(FIGURES)}")
+        raise ScenarioError(f"figure: {shown(name)} {said}; allowed: {', '.join(FIGURES)}")
     try:
         return FIGURES[name](_Swept.of(scenario, groups))
     except ScenarioError as error:
@@ -90,7 +90,9 @@ def _speedup(swept: _Swept) -> Figure:
 
     if "workers" not in swept.keys:
         raise ScenarioError("it compares numbers of workers, and there is one")
-    fewest = min(group.values["workers"] for group in swept.groups)
+    fewest = swept.groups[0].fewest_workers
+    if not any("speedup" in numbers for group in swept.groups for numbers in group.runs.values()):
+        raise ScenarioError(f"no run has a speed-up: all with {fewest} workers have failed, or there is no clock")
     crew = "1 worker" if fewest == 1 else f"{fewest} workers"
     measures = [
         Measure("speedup", f"speed-up over {crew}", ideal=True),

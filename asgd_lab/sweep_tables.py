@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from asgd_lab.backends.resuming import how_far
-from asgd_lab.backends.run import resolved
-from asgd_lab.errors import ScenarioError
 from asgd_lab.record import atomic_files
-from asgd_lab.record.replications import COURSE, Estimate, difference, estimate, metrics
-from asgd_lab.record.run import read_summary
-from asgd_lab.scenario import Point, Scenario
+from asgd_lab.record.replications import COURSE, OVER_BASE, Estimate, difference, estimate, metrics
+from asgd_lab.scenario import Point
 from asgd_lab.scenario.writing import brief
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def recorded(point: Point, path: Path) -> dict[str, Any] | None:
-    """The summary of this very run if it is finished; ScenarioError if another run or file is in its place."""
-    if how_far(path, resolved(point.scenario)) != "done":
-        return None
-    summary = read_summary(path)
-    final = {name: math.nan if value is None else value for name, value in summary["final"].items()}
-    return {**summary, "final": final}
+class Swept(NamedTuple):
+    """A point of a sweep, as far as tables need it; `sweep.json` has these values."""
 
+    name: str
+    values: Mapping[str, Any]
+    seed: int
+    scenario: str  # its name
+    has_target: bool  # whether its budget has one
 
-def check_folder(folder: Path) -> None:
-    """ScenarioError if the folder to resume a sweep in holds a single run."""
-    if (folder / "manifest.json").exists():
-        raise ScenarioError(f"--resume: {folder} holds a single run, not a sweep; choose another --out")
+    @classmethod
+    def of(cls, point: Point) -> Swept:
+        """The point of a scenario."""
+        budget = point.scenario.budget
+        has_target = budget.target is not None or budget.target_error is not None
+        return cls(point.name, point.values, point.scenario.seed, point.scenario.name, has_target)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +39,16 @@ class Group:
 
     name: str
     values: dict[str, Any]
+    fewest_workers: int = 0  # of the whole sweep, the base of speed-ups; 0 where the number is not swept
     runs: dict[int, dict[str, float]] = field(default_factory=dict)
     paths: dict[int, Path] = field(default_factory=dict)  # of the runs' directories
 
     def means(self) -> dict[str, Estimate]:
-        """The estimates of every metric that all its runs have."""
-        return {metric: estimate(list(self.metric(metric).values())) for metric in self._common()}
+        """The estimates of every metric that all its runs have, and of speed-up and efficiency over those that have
+        them: a run whose base has failed has none.
+        """
+        known = [*self._common(), *(metric for metric in OVER_BASE if any(metric in run for run in self.runs.values()))]
+        return {metric: estimate(list(self.metric(metric).values())) for metric in dict.fromkeys(known)}
 
     def against(self, other: Group) -> dict[str, Estimate]:
         """This group's result metrics minus the other's, paired by seed; {} with fewer than two pairs."""
@@ -57,7 +58,7 @@ class Group:
 
     def metric(self, name: str) -> dict[int, float]:
         """The values of one metric by seed."""
-        return {seed: numbers[name] for seed, numbers in self.runs.items()}
+        return {seed: numbers[name] for seed, numbers in self.runs.items() if name in numbers}
 
     def _common(self) -> list[str]:
         first, *others = self.runs.values()
@@ -65,30 +66,35 @@ class Group:
 
 
 def groups(
-    points: Iterable[Point], summaries: Mapping[str, Mapping[str, Any]], paths: Mapping[str, Path] | None = None
+    points: Iterable[Swept], summaries: Mapping[str, Mapping[str, Any]], paths: Mapping[str, Path] | None = None
 ) -> list[Group]:
-    """The points with a summary (by name), grouped with their replications, in the order of the sweep."""
+    """The points with a summary (by name), grouped with their replications, in the order of the sweep.
+
+    `points` are all of the sweep, so that failed ones are known too.
+    """
+    points = list(points)
+    fewest = min((point.values["workers"] for point in points if "workers" in point.values), default=0)
     found: dict[str, Group] = {}
     for point in points:
         if point.name in summaries:
             values = {key: value for key, value in point.values.items() if key != "seed"}
-            name = brief(values) or point.scenario.name
-            group = found.setdefault(name, Group(name, values))
+            name = brief(values) or point.scenario
+            group = found.setdefault(name, Group(name, values, fewest))
             summary = summaries[point.name]
             if paths is not None:
-                group.paths[point.scenario.seed] = paths[point.name]
-            group.runs[point.scenario.seed] = metrics(summary) | _to_target(point.scenario, summary)
-    _add_speedups(list(found.values()))
+                group.paths[point.seed] = paths[point.name]
+            group.runs[point.seed] = metrics(summary) | _to_target(point, summary)
+    if fewest:
+        _add_speedups(list(found.values()), fewest)
     return list(found.values())
 
 
-def _to_target(scenario: Scenario, summary: Mapping[str, Any]) -> dict[str, float]:
+def _to_target(point: Swept, summary: Mapping[str, Any]) -> dict[str, float]:
     """Whether a run has reached its target, and then the seconds of its clock and the minibatches of all workers.
 
     Nothing of a run that was recorded before summaries told the limit that ended it.
     """
-    budget = scenario.budget
-    if (budget.target is None and budget.target_error is None) or "ended_by" not in summary:
+    if not point.has_target or "ended_by" not in summary:
         return {}
     if summary["ended_by"] not in ("target", "target_error"):
         return {"target_reached": 0.0}
@@ -96,35 +102,30 @@ def _to_target(scenario: Scenario, summary: Mapping[str, Any]) -> dict[str, floa
     return numbers if summary.get("clock") == "effects" else numbers | {"seconds_to_target": summary["makespan_s"]}
 
 
-def _add_speedups(found: Sequence[Group]) -> None:
+def _add_speedups(found: Sequence[Group], fewest: int) -> None:
     """Add the speed-up and the efficiency of each run, where the number of workers is swept.
 
-    Speed-up is the throughput over that of the run with the fewest workers of all, the same seed, and otherwise the
-    same values; efficiency is the speed-up over the ratio of the numbers of workers. A run whose base has failed has
-    neither.
+    Speed-up is the throughput over that of the run with the fewest workers of the sweep, the same seed, and otherwise
+    the same values; efficiency is the speed-up over the ratio of the numbers of workers. A run whose base has failed,
+    or whose backend has no clock, has neither.
     """
-    fewest = min((group.values["workers"] for group in found if "workers" in group.values), default=0)
     series: dict[str, list[Group]] = {}
     for group in found:
-        if "workers" in group.values:
-            series.setdefault(brief({**group.values, "workers": 0}), []).append(group)
+        series.setdefault(brief({**group.values, "workers": 0}), []).append(group)
     for alike in series.values():
         base = [group for group in alike if group.values["workers"] == fewest]
         rates = {seed: numbers.get("minibatches_per_s", 0.0) for each in base for seed, numbers in each.runs.items()}
         for group in alike:
             more = group.values["workers"] / fewest
             for seed, numbers in group.runs.items():
-                if rates.get(seed, 0.0) > 0:
+                if rates.get(seed, 0.0) > 0 and "minibatches_per_s" in numbers:
                     speedup = numbers["minibatches_per_s"] / rates[seed]
                     numbers |= {"speedup": speedup, "efficiency": speedup / more}
 
 
 def write(found: Sequence[Group], folder: Path) -> list[Path]:
     """Write the means to sweep.csv, and differences of replicated points to the first to sweep-differences.csv."""
-    tables = {
-        "sweep.csv": means(found),
-        "sweep-differences.csv": _table([(group, group.against(found[0])) for group in found[1:]], "difference"),
-    }
+    tables = {"sweep.csv": means(found), "sweep-differences.csv": differences(found)}
     written = []
     for name, each in tables.items():
         if len(each):
@@ -136,6 +137,13 @@ def write(found: Sequence[Group], folder: Path) -> list[Path]:
 def means(found: Sequence[Group]) -> pd.DataFrame:
     """A row per group and metric: the mean, its 95% interval, and the number of runs."""
     return _table([(group, group.means()) for group in found], "mean")
+
+
+def differences(found: Sequence[Group]) -> pd.DataFrame:
+    """A row per later group and metric of the result: its mean difference to the first group, paired by seed, with its
+    95% interval; empty without replications.
+    """
+    return _table([(group, group.against(found[0])) for group in found[1:]], "difference")
 
 
 def _table(found: Sequence[tuple[Group, Mapping[str, Estimate]]], what: str) -> pd.DataFrame:

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
+import operator
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from importlib import metadata
+from typing import Any
 
 PLUGINS = "asgd_lab."  # the prefix of the entry-point groups of plugins
 
@@ -42,6 +45,17 @@ def trusting(is_trusted: bool) -> Iterator[None]:
         yield
     finally:
         _trusted.reset(before)
+
+
+def named_in_code(name: str | Callable[..., Any]) -> Any:
+    """The package.module:name that a class names, which is ours or was imported by its own name, so is trusted.
+
+    A class that no module has may have the function itself.
+    """
+    if not isinstance(name, str):
+        return name
+    module_name, _, attribute = name.partition(":")
+    return operator.attrgetter(attribute)(importlib.import_module(module_name))
 
 
 def search(folder: str) -> None:

@@ -151,20 +151,10 @@ ALLOWED = {
         *("task_keys", "tasks"),
     },
     "app": {
-        *(
-            "api",
-            "backends",
-            "catalogue",
-            "comparisons",
-            "counterfactual",
-            "errors",
-            "figures",
-            "interrupts",
-            "metric_words",
-        ),
-        *("model_export", "output", "reports"),
-        *("record", "replays", "request", "run_points", "scenario", "summary_words", "sweep_figure", "sweep_tables"),
-        *("trust", "__version__"),
+        *("api", "backends", "calibrations", "catalogue", "comparisons", "errors", "figures", "interrupts"),
+        *("counterfactual", "metric_words", "reports"),
+        *("model_export", "new_scenarios", "output", "record", "replays", "request", "run_points", "scenario"),
+        *("summary_words", "sweep_figure", "sweep_tables", "trust", "validation", "__version__"),
     },
 }
 

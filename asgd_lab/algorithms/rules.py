@@ -38,6 +38,8 @@ class Link(Choice):
     """One of those, or the new parameters themselves: then it is the last link."""
     averages_round: ClassVar[bool] = False
     """Whether it divides by the number of pushes in the version."""
+    is_plain: ClassVar[bool] = False
+    """Whether valid keys are all that it needs: it can be built with any, and needs no worker's center."""
 
     @abstractmethod
     def build(self, workers: int) -> Rule:
@@ -48,6 +50,7 @@ class Add(Link):
     """Adds a delta to the parameters as it is."""
 
     takes = makes = "delta"
+    is_plain = True
 
     name: Literal["add"]
     """This rule's name."""
@@ -62,6 +65,7 @@ class Mean(Link):
     """Averages the updates of a version; only as the first link, and only where versions are made of several."""
 
     averages_round = True
+    is_plain = True
 
     name: Literal["mean"]
     """This rule's name."""
@@ -74,6 +78,8 @@ class Mean(Link):
 
 class Scale(Link):
     """Multiplies an update by a constant."""
+
+    is_plain = True
 
     name: Literal["scale"]
     """This rule's name."""
@@ -90,6 +96,7 @@ class ServerSgd(Link):
     """Gradient descent at the server: takes a gradient, makes the delta -lr times it."""
 
     takes, makes = "gradient", "delta"
+    is_plain = True
 
     name: Literal["sgd"]
     """This rule's name."""
@@ -104,6 +111,8 @@ class ServerSgd(Link):
 
 class Momentum(Link):
     """Replaces an update by its exponentially decaying sum over the versions."""
+
+    is_plain = True
 
     name: Literal["momentum"]
     """This rule's name."""
@@ -122,6 +131,7 @@ class Adagrad(Link):
     """Adagrad at the server: takes a gradient, makes a delta that shrinks with the sum of squared gradients."""
 
     takes, makes = "gradient", "delta"
+    is_plain = True
 
     name: Literal["adagrad"]
     """This rule's name."""
@@ -140,6 +150,7 @@ class Adadelta(Link):
     """Adadelta at the server (Zeiler 2012): takes a gradient, makes a delta with units of its own."""
 
     takes, makes = "gradient", "delta"
+    is_plain = True
 
     name: Literal["adadelta"]
     """This rule's name."""

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from asgd_lab import interrupts, output
+import asgd_lab
+from asgd_lab import interrupts, new_scenarios, output
 from asgd_lab.app import display, explain_arguments
 from asgd_lab.app.options import Assignments, Backend, Command, Out, ScenarioFile, ScenarioFiles, Trust, Version
 from asgd_lab.app.reporting import FAILED, reported
@@ -25,11 +25,9 @@ from asgd_lab.catalogue import CATALOGUE
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record.directory_locks import check_empty
 from asgd_lab.record.machine import usable_cores
-from asgd_lab.scenario import Document, Point, carried, json_schema, parse_assignment, presets
-from asgd_lab.trust import search
-
-if TYPE_CHECKING:
-    from asgd_lab.request import Request
+from asgd_lab.request import Assigned, Request, document_of
+from asgd_lab.scenario import Point, carried, parse_assignment, presets
+from asgd_lab.validation import validated
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -82,21 +80,22 @@ def run(
     Exit status: 0 done; 1 a run failed; 2 the input was wrong; 130 interrupted. What was recorded is kept.
     """
     with reported({"backend.name": backend, "seed": seed}, trust=trust) as options:
-        document, overrides = _read(scenario), _parsed(assignments) | options
+        display.warn(carried.shadowed(scenario))
+        changes = _assigned(assignments, options)
+        document = document_of(scenario, changes)
         if resume and out is not None and trust:
             from asgd_lab.run_points import find_sources
 
             find_sources(out)
-        points = document.points(overrides)
-        if seeds is not None:
-            points = document.replicated(points, seeds, overrides)
+        request = Request.of(document, changes, seeds)
         if resume and out is None:
             raise ScenarioError("--resume: needs --out DIR, the directory to go on in")
         if not resume:
             _check_empty(out)
         jobs = jobs or usable_cores()
-        _preload(points, jobs)
-        request = _checked(document, overrides, points)
+        _preload(request.points, jobs)
+        interrupts.heed()
+        request.check()
         display.warn(request.warnings())
         from asgd_lab.app import run_command
 
@@ -121,14 +120,44 @@ def compare(
     measured speed-up and staleness; writes the table, the figure and every run.
     """
     with reported(trust=trust):
-        documents, overrides = [_read(path) for path in scenarios], _parsed(assignments)
+        display.warn(line for scenario in scenarios for line in carried.shadowed(scenario))
+        changes = _assigned(assignments)
+        requests = [Request.of(scenario, changes) for scenario in scenarios]
         _check_empty(out)
         preload()
-        for document in documents:
-            _checked(document, overrides, document.points(overrides))
+        interrupts.heed()
         from asgd_lab.app import compare_command
 
-        compare_command.run(documents, overrides, out, repeats)
+        compare_command.run(requests, out, repeats)
+
+
+@app.command(cls=Command, short_help="Measure this machine for simulations.")
+def calibrate(
+    scenario: ScenarioFile,
+    file: Annotated[
+        Path,
+        typer.Option("--file", "-o", metavar="FILE", show_default=False, help="A new file, such as mine.yaml."),
+    ],
+    out: Out = None,
+    trust: Trust = False,
+    assignments: Assignments = None,
+) -> None:
+    """Measure one worker of a scenario with real processes for a few seconds, and fit the costs of this machine.
+
+    Writes the simulation of the scenario with these costs, timing alone: `asgd-lab run FILE` runs it, and its hardware
+    can be copied into other scenarios.
+    """
+    with reported(trust=trust):
+        display.warn(carried.shadowed(scenario))
+        interrupts.heed()
+        from asgd_lab import calibrations
+
+        console = display.console()
+        calibrations.check_new(file)
+        found = calibrations.calibrated(
+            Request.of(scenario, _assigned(assignments)), out, lambda line: display.say(console, line)
+        )
+        display.say(console, f"wrote {found.save(file)}; recorded in {found.path}")
 
 
 @app.command(short_help="Repeat a recorded run and compare the bits.")
@@ -236,24 +265,19 @@ def validate(scenario: ScenarioFile, trust: Trust = False, assignments: Assignme
     with --trust; without it everything else is checked, and what was not is said.
     """
     with reported(trust=trust):
-        from asgd_lab.request import Request
-
         interrupts.heed()
-        document, overrides = _read(scenario), _parsed(assignments)
-        points = document.points(overrides)
-        request = Request(document, overrides, points)
-        untrusted = request.check(partly=True)
-        display.warn(request.warnings())
-        how_far, many = " as far as it was checked" if untrusted else "", "s" if len(points) > 1 else ""
-        typer.echo(f"{scenario}: valid{how_far}; {len(points)} run{many}")
-        for key, name in untrusted:
+        display.warn(carried.shadowed(scenario))
+        found = validated(scenario, _assigned(assignments))
+        display.warn(found.warnings)
+        typer.echo(str(found))
+        for key, name in found.unchecked:
             typer.echo(f"{scenario}: {key}: {name} was not imported, so not checked; --trust imports and runs it")
 
 
 @app.command(short_help="Print the JSON Schema of a scenario file.")
 def schema() -> None:
     """Print the JSON Schema of a scenario file, for editors."""
-    typer.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    typer.echo(json.dumps(asgd_lab.schema(), indent=2, ensure_ascii=False))
 
 
 @app.command(short_help="Write a scenario to start from.")
@@ -271,9 +295,7 @@ def new(
     With --from it is a copy of a carried scenario, with the Python files that the scenario names.
     """
     with reported():
-        from asgd_lab.app import new_command
-
-        for path in new_command.write(file, source):
+        for path in new_scenarios.written(file, source):
             typer.echo(f"wrote {path}")
 
 
@@ -297,16 +319,8 @@ def list_(
         console.print(Described(title, CATALOGUE[title]()))
 
 
-def _read(scenario: str) -> Document:
-    """The scenario of that path or name. With --trust its folder is searched for code that it names."""
-    display.warn(carried.shadowed(scenario))
-    document = Document.read(scenario)
-    search(os.path.dirname(os.path.abspath(document.path)))
-    return document
-
-
-def _parsed(assignments: list[str] | None) -> dict[str, Any]:
-    return dict(parse_assignment(text) for text in assignments or ())
+def _assigned(assignments: list[str] | None, options: Mapping[str, Any] | None = None) -> Assigned:
+    return Assigned([*map(parse_assignment, assignments or ()), *(options or {}).items()])
 
 
 def _check_empty(out: Path | None) -> None:
@@ -322,12 +336,3 @@ def _preload(points: Sequence[Point], jobs: int) -> None:
     together = min(jobs, len(points) - len(measured)) > 1
     if measured or together:
         preload([*(MODULES if measured else ()), *(POOL_MODULES if together else ())])
-
-
-def _checked(document: Document, overrides: Mapping[str, Any], points: Sequence[Point]) -> Request:
-    from asgd_lab.request import Request
-
-    interrupts.heed()
-    request = Request(document, overrides, points)
-    request.check()
-    return request

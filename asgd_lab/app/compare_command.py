@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
+from asgd_lab import api
 from asgd_lab.app import display
-from asgd_lab.comparisons import Listener, compare_into
+from asgd_lab.comparisons import Listener
 from asgd_lab.reports import writing
 from asgd_lab.reports.recorded import opened
-from asgd_lab.scenario import Document
+from asgd_lab.request import Request
 
 
-def run(documents: Sequence[Document], overrides: Mapping[str, Any], out: Path | None, repeats: int) -> None:
+def run(requests: Sequence[Request], out: Path | None, repeats: int) -> None:
     """Measure and predict every point into `out`, and show the table, also if the comparison ends early."""
     shown = _Shown()
-    found = compare_into(documents, overrides, out, repeats, shown)
-    if all(document.points(overrides)[0].scenario.report for document in documents):
+    found = api.compared(requests, out, repeats, shown)
+    if all(request.points[0].scenario.report for request in requests):
         path = writing.write_beside(lambda: opened(found.path), lambda line: shown.warned([line]))
         if path is not None:
             shown.say(f"wrote {path}")

@@ -88,8 +88,8 @@ def results(groups: Sequence[Group]) -> Iterator[Columns]:
     """A row per point, replications as mean ± half-width of the 95% interval; then the differences to the first."""
     means = {group.name: group.means() for group in groups}
     if means:
-        fewest = min((group.values.get("workers", 0) for group in groups), default=0)
-        title = f"speed-up: minibatches/s over those of {crew(fewest)}" if fewest else None
+        has_speedup = any("speedup" in row for row in means.values())
+        title = f"speed-up: minibatches/s over those of {crew(groups[0].fewest_workers)}" if has_speedup else None
         yield _estimates(means, metric_words.spec, title)
     against = {group.name: group.against(groups[0]) for group in groups[1:]}
     if any(against.values()):

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
-from asgd_lab.backends import devices
+from asgd_lab.backends import devices, host_memory
 from asgd_lab.backends.build import build_algorithm
 from asgd_lab.errors import ScenarioError
 from asgd_lab.protocol.vectors import Delta
-from asgd_lab.record.machine import free_memory_bytes
 from asgd_lab.scenario import Scenario
-
-_WORKER_BYTES = 10_000  # the least memory of a worker's objects, without vectors
 
 
 def check(scenario: Scenario, size: int, data_bytes: int = 0) -> None:
@@ -39,15 +36,7 @@ def check(scenario: Scenario, size: int, data_bytes: int = 0) -> None:
         vectors = workers + workers * (own + algorithm.depth) + 2 + 2 * kept + algorithm.gate.keeps
     else:
         vectors = workers * (own + algorithm.depth) + 2 + kept + algorithm.gate.keeps
-    needed, available = 4 * size * vectors, free_memory_bytes()
-    if not execution.apart:
-        needed += _WORKER_BYTES * (workers + workers * (algorithm.depth - 1) // 10)
-    if needed > available:
-        message = (
-            f"{workers:,} workers with {size:,} parameters need {needed / 1e9:,.1f} GB for their vectors, "
-            f"and {available / 1e9:.1f} GB are free; use fewer"
-        )
-        raise ScenarioError.at("workers", message)
+    host_memory.check(scenario, size, vectors, algorithm.depth)
 
 
 def check_gpus(scenario: Scenario, size: int, data_bytes: int) -> None:

@@ -24,14 +24,7 @@ from asgd_lab.record.run import Beginning, RunDirectory, Status
 from asgd_lab.record.summary import params_sha256
 from asgd_lab.scenario import Document, Scenario, anchored, values_sha256, warnings
 from asgd_lab.scenario.scaling import scaled
-from asgd_lab.tasks.code_imports import named_in_code
-
-
-def check_place(scenario: Scenario) -> None:
-    """A `ScenarioError` if the scenario's backend cannot run it on this machine."""
-    checks = scenario.backend.execution.checks
-    if checks is not None:
-        named_in_code(checks)(scenario)
+from asgd_lab.trust import named_in_code
 
 
 @settled()

@@ -142,10 +142,24 @@ class _State(TypedDict):
     files: NotRequired[dict[Plain, Text | None]]
 
 
+class _Swept(TypedDict):
+    name: Text
+    values: dict[Text, Any]
+    seed: Count
+    scenario: Text
+    has_target: StrictBool
+    folder: Annotated[str, Field(strict=True, pattern=r"^[^./\x00][^/\x00]*$")]
+
+
+class _Sweep(TypedDict):
+    points: Annotated[list[_Swept], Field(min_length=1)]
+
+
 _MANIFEST = TypeAdapter(_Manifest)
 _SUMMARY = TypeAdapter(_Summary)
 _BEGUN = TypeAdapter(_Begun)
 _STATE = TypeAdapter(_State)
+_SWEEP = TypeAdapter(_Sweep)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -163,6 +177,11 @@ def read_summary(path: Path) -> dict[str, Any]:
 def read_state(path: Path) -> dict[str, Any]:
     """The state of a checkpoint at this path; ScenarioError if it is missing, damaged, or no checkpoint's."""
     return _checked(path, atomic_files.read_json(path), _STATE)
+
+
+def read_sweep(path: Path) -> dict[str, Any]:
+    """The points of a sweep at this path; ScenarioError if it is missing, damaged, or no sweep's."""
+    return _checked(path, atomic_files.read_json(path), _SWEEP)
 
 
 def _checked(path: Path, value: dict[str, Any], shape: TypeAdapter[Any]) -> dict[str, Any]:

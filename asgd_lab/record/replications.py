@@ -14,9 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 CONFIDENCE = 0.95
+OVER_BASE = ("speedup", "efficiency")
+"""The metrics of a run and of another one, its base, which may be missing."""
 COURSE = {
     *("makespan_s", "staleness_mean", "worker_utilisation", "server_utilisation"),
-    *("speedup", "efficiency", "target_reached"),
+    *OVER_BASE,
+    "target_reached",
 }
 """The metrics of a run's course, or that follow from others; all others are of its result."""
 

@@ -18,7 +18,7 @@ from asgd_lab.record import tables
 from asgd_lab.record.run import read_summary
 from asgd_lab.scenario import Document, Point, Scenario
 from asgd_lab.scenario.presets import leaves
-from asgd_lab.sweep_tables import Group
+from asgd_lab.sweep_tables import Group, Swept
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,7 +112,7 @@ def opened(path: Path) -> Subject:
         raise ScenarioError(f"{path}: there is nothing to report: {why}")
     differing = _differing({name: scenarios[name] for name in summaries})
     points = [Point(name, values, scenarios[name]) for name, values in sorted(differing.items(), key=_place)]
-    groups = sweep_tables.groups(points, summaries, paths)
+    groups = sweep_tables.groups(map(Swept.of, points), summaries, paths)
     return Subject(kind, path, scenarios[next(iter(summaries))], groups, failures, compared)
 
 

@@ -124,7 +124,7 @@ class RealExecution(Execution):
 
     called = "process"
     runs = "asgd_lab.backends.real.launch:run"
-    checks = "asgd_lab.backends.real.launch:check"
+    checks = "asgd_lab.backends.real.limits:check"
     measured = True
     apart = True
     logged = True

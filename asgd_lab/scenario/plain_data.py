@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from asgd_lab.choices import Chosen, has_class_of_ours
-from asgd_lab.errors import ScenarioError, shortened
+from asgd_lab.errors import ScenarioError, shown
 from asgd_lab.scenario.keys import Path, dotted, subscripts
 from asgd_lab.scenario.source import MOST_CHARACTERS, MOST_LEVELS, MOST_NUMBER
 
@@ -62,18 +62,26 @@ class Plain:
             case BaseModel():
                 return self.of(_given(value), path)
             case os.PathLike():
-                return self._text(os.fsdecode(value), path)
+                return self._text(self._file(value, path), path)
             case numbers.Integral():
                 return self._whole(int(value), path)
             case numbers.Real():
                 return float(value)
         return self._of_library(value, path)
 
+    def _file(self, value: os.PathLike[Any], path: Path) -> str:
+        try:
+            return os.fsdecode(value)
+        except Exception as error:  # `__fspath__` is anybody's code
+            raise self._error(path, f"is no path: {type(error).__name__}") from error
+
     def _of_library(self, value: Any, path: Path) -> Any:
-        """Numbers, arrays and devices of numpy and torch, without an import of either; other objects by their names."""
+        """Numbers, arrays, series and devices of numpy, pandas and torch, of which none is imported; other objects by
+        their names.
+        """
         kind = type(value)
         library = kind.__module__.partition(".")[0]
-        if library in ("numpy", "torch") and hasattr(value, "tolist") and hasattr(value, "shape"):
+        if library in ("numpy", "torch", "pandas") and hasattr(value, "tolist") and hasattr(value, "shape"):
             self._check_length(sum(value.shape) and _size(value.shape), path)
             try:
                 return self.of(value.tolist(), path)
@@ -88,8 +96,7 @@ class Plain:
 
     def _key(self, key: object, path: Path) -> str:
         if not isinstance(key, str):
-            shown = repr(key) if isinstance(key, int | float | None) else _described(key)
-            raise self._error(path, f"has a key that is not text: {shortened(shown, 80)}")
+            raise self._error(path, f"has a key that is not text: {shown(key)}")
         return self._text(str.__str__(key), path)
 
     def _text(self, text: str, path: Path) -> str:

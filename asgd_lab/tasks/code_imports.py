@@ -51,17 +51,6 @@ def imported(key: str, name: str, what: str) -> Callable[..., Any]:
         return _found(key, name, what)
 
 
-def named_in_code(name: str | Callable[..., Any]) -> Any:
-    """The package.module:name that a class names, which is ours or was imported by its own name, so is trusted.
-
-    A class that no module has may have the function itself.
-    """
-    if not isinstance(name, str):
-        return name
-    module_name, _, attribute = name.partition(":")
-    return operator.attrgetter(attribute)(importlib.import_module(module_name))
-
-
 def untrusted(config: Any) -> Named:
     """The code that a task's configuration names and that may not be imported; empty if all is trusted."""
     if is_trusted():

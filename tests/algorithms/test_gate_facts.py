@@ -10,9 +10,9 @@ import pytest
 
 from asgd_lab import Algorithm
 from asgd_lab import extending as lab
-from asgd_lab.api import requested
 from asgd_lab.errors import ScenarioError
 from asgd_lab.protocol import gates
+from asgd_lab.request import Request
 from tests.api.scenarios import BACKENDS, BOWL, on
 from tests.whole import sample
 
@@ -160,12 +160,12 @@ def test_each_fact_of_a_gate_is_told_before_a_run_in_one_line(fact: str, backend
     stated = {**on(backend, BOWL), "algorithm": algorithm()}
     if said:
         with pytest.raises(ScenarioError) as caught:
-            requested(stated).check()
+            Request.of(stated).check()
         assert said in str(caught.value)
         assert "\n" not in str(caught.value)
         assert 'scenario["algorithm"]' in str(caught.value)
         return
-    request = requested(stated)
+    request = Request.of(stated)
     request.check()
     expected = warned_inline if backend == "inline" else warned
     found = [line for line in request.warnings() if line.startswith("algorithm")]

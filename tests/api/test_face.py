@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import asgd_lab
-from asgd_lab import api, composed
+from asgd_lab import api, catalogue, composed, validation
 
 HEAVY = {"torch", "pandas", "pyarrow", "scipy", "simpy", "matplotlib", "pydantic", "numpy"}
 
@@ -38,7 +38,7 @@ def test_every_public_name_is_there_and_in_the_stub() -> None:
 
 def test_the_examples_in_docstrings_are_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for module in (api, composed):
+    for module in (api, composed, catalogue, validation):
         found = doctest.testmod(module)
         assert found.attempted > 0
         assert found.failed == 0

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import asgd_lab
-from asgd_lab.api import document_of, requested
+from asgd_lab.request import Request, document_of
 from asgd_lab.scenario import Document
 from tests.api.scenarios import BOWL
 
@@ -85,7 +85,7 @@ MISTAKES = {
 def test_a_wrong_scenario_is_told_in_one_line_with_its_place(kind: str) -> None:
     scenario, words = MISTAKES[kind]
     with pytest.raises(asgd_lab.ScenarioError) as raised:
-        requested(scenario)
+        Request.of(scenario)
     lines = raised.value.args
     assert words in lines[0]
     assert all("\n" not in line and "--" not in line for line in lines)
@@ -116,7 +116,7 @@ CHANGES = {
 def test_a_wrong_change_is_told_in_one_line_with_its_key(kind: str) -> None:
     changes, words = CHANGES[kind]
     with pytest.raises(asgd_lab.ScenarioError) as raised:
-        requested(BOWL, changes)  # type: ignore[arg-type]
+        Request.of(BOWL, changes)  # type: ignore[arg-type]
     assert words in raised.value.args[0]
     assert "--" not in str(raised.value)
 
@@ -125,7 +125,7 @@ def test_a_file_keeps_its_line_and_a_change_its_key(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text("name: x\ntask: {name: timing, size_bytes: 1, step_s: 1}\nalgorithm: {name: asgd, n_sync: 0}\n")
     with pytest.raises(asgd_lab.ScenarioError) as raised:
-        requested(path, {"workers": 0})
+        Request.of(path, {"workers": 0})
     first, second, third = raised.value.args
     assert first.startswith('changes["workers"]: must be')
     assert second.startswith(f"{path}:1: budget: is missing")
@@ -163,7 +163,7 @@ def test_a_scenario_of_a_mapping_reads_back_from_its_file(tmp_path: Path) -> Non
     """Text that YAML must escape included."""
     texts = ["a\x00b", "\u2028", "- x", "", "\t", "1e3", "null", "#", "\U0001f600", "a: b\n"]
     for text in texts:
-        (point,) = requested({**BOWL, "description": text}).points
+        (point,) = Request.of({**BOWL, "description": text}).points
         path = tmp_path / "scenario.yaml"
         path.write_text(Document.dump(point.scenario), encoding="utf-8")
         assert Document.read(path).points()[0].scenario == point.scenario

@@ -90,7 +90,7 @@ def test_a_sweep_makes_a_directory_a_point_and_a_table(scenario: Path) -> None:
     assert (said.status, said.err) == (0, "")
     points = [f"algorithm.n_sync={n_sync},workers={workers}" for n_sync in (1, 5) for workers in (1, 2)]
     assert sorted(path.name for path in Path("out").iterdir()) == sorted(
-        [*points, "sweep.csv", "speedup.png", "speedup.pdf"]
+        [*points, "sweep.csv", "sweep.json", "speedup.png", "speedup.pdf"]
     )
     lines = said.out.splitlines()
     for number, point in enumerate(points, start=1):

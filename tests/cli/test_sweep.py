@@ -431,7 +431,7 @@ def test_a_swept_seed_is_a_replication_too(bowl: Path) -> None:
 
 def test_seeds_make_replications_of_a_scenario_without_a_sweep(bowl: Path) -> None:
     said = asgd_lab("run", bowl, "--out", "out", "--jobs", "1", *INLINE, "--seeds", "2", "--set", "sweep={}")
-    assert sorted(path.name for path in Path("out").iterdir()) == ["seed=3", "seed=4", "sweep.csv"]
+    assert sorted(path.name for path in Path("out").iterdir()) == ["seed=3", "seed=4", "sweep.csv", "sweep.json"]
     assert list(pd.read_csv("out/sweep.csv").columns) == ["metric", "mean", "low", "high", "n"]
     assert "│ bowl  │     2 │" in said.out
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from dataclasses import asdict
@@ -15,9 +14,10 @@ from asgd_lab.backends import devices, room
 from asgd_lab.backends.build import build_algorithm, build_task, check_task, end_facts, initial_parameters
 from asgd_lab.backends.failing import evaluation_failed
 from asgd_lab.backends.outcome import Outcome, Watch
-from asgd_lab.backends.real import arrival, snapshots
+from asgd_lab.backends.real import snapshots
 from asgd_lab.backends.real.checkpoints import rewind
 from asgd_lab.backends.real.gather import gather
+from asgd_lab.backends.real.limits import check
 from asgd_lab.backends.real.orphans import SharedHold
 from asgd_lab.backends.real.plan import Plan
 from asgd_lab.backends.real.preload import preload
@@ -32,9 +32,6 @@ from asgd_lab.record.run import RunDirectory
 from asgd_lab.record.summary import Statistics
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks import Task
-
-MOST_WORKERS = 240  # the server needs a descriptor per worker, and a fork server passes 256 at most
-_OPEN_FILES = 32  # of the parent, beside those of a socket, a process and its start for each worker
 
 
 def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) -> Outcome:
@@ -103,22 +100,6 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
         if outcome.status == "done" or scenario.backend.checkpoint is None:  # else it may be resumed
             removal.clear(record.path, "parts")
     return outcome
-
-
-def check(scenario: Scenario) -> None:
-    """A `ScenarioError` before the start if this node cannot run the scenario."""
-    if scenario.workers > MOST_WORKERS:
-        message = f"the process backend starts at most {MOST_WORKERS} workers; for {scenario.workers} use backend sim"
-        raise ScenarioError.at("workers", message)
-    needed, (_, most) = _OPEN_FILES + 3 * scenario.workers, resource.getrlimit(resource.RLIMIT_NOFILE)
-    if most != resource.RLIM_INFINITY and needed > most:
-        message = (
-            f"{scenario.workers:,} processes need about {needed} open files, and {most} are allowed "
-            "(ulimit -Hn); use fewer workers, or raise the limit"
-        )
-        raise ScenarioError.at("workers", message)
-    devices.check(scenario)
-    arrival.check(scenario)
 
 
 def _join(plan: Plan, record: RunDirectory, interrupted: bool, supervisor: Supervisor, began_ns: int) -> Outcome:
