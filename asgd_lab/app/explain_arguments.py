@@ -24,7 +24,8 @@ def explain(
     causes: Annotated[
         str,
         typer.Option(
-            metavar="LIST", help="Removed one at a time: staleness, drift, momentum, shares, lock-step, placebo."
+            metavar="LIST",
+            help="Removed one at a time: staleness, drift, momentum, shares, lock-step, placebo; waterfall.",
         ),
     ] = "staleness",
     rules_see: Annotated[

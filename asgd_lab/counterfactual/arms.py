@@ -10,9 +10,11 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor
 
+from asgd_lab.backends.build import build_algorithm
 from asgd_lab.counterfactual.course import Course
 from asgd_lab.counterfactual.doses import Fetched, Targets, Window
 from asgd_lab.errors import ScenarioError
+from asgd_lab.protocol.gates import Asynchronous
 from asgd_lab.protocol.messages import PushRequest
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks import Learner, Task
@@ -27,6 +29,10 @@ CAUSES: Final[Mapping[str, str]] = {
     "placebo": "each worker has the data order of the next one: nothing that matters has changed",
 }
 """The causes that can be removed, and what their removal does."""
+WATERFALL: Final = "waterfall"
+PLAYERS: Final = ("lock-step", "drift")
+"""The causes of a waterfall: without both, a run is synchronous SGD of the same minibatches."""
+TOGETHER: Final = "+".join(PLAYERS)
 
 
 class Arm(NamedTuple):
@@ -75,6 +81,16 @@ def equal_shares(course: Course) -> Mapping[int, float]:
             taken[event.message.worker] += event.message.steps
     mean = sum(taken.values()) / len(taken)
     return {worker: mean / count for worker, count in taken.items()}
+
+
+def check_waterfall(scenario: Scenario) -> None:
+    """A `ScenarioError` unless the run without the causes of a waterfall is synchronous SGD of the same minibatches."""
+    built, stated = build_algorithm(scenario), scenario.algorithm
+    linear = {link.name for link in stated.rule} <= {"scale", "add", "sgd"}
+    apart = stated.n_fetch != stated.n_push or built.overlaps or built.parts or built.codec is not None
+    if not linear or apart or type(built.gate) is not Asynchronous:
+        what = "needs pushes that are added one by one as they are: asgd with n_sync, and rules scale, add or sgd"
+        raise ScenarioError(f"causes: {WATERFALL} {what}")
 
 
 def in_groups(windows: Sequence[Window], workers: int) -> Targets:

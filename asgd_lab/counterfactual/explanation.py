@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
-from asgd_lab.counterfactual.arms import STALENESS
+from asgd_lab.counterfactual.arms import PLAYERS, STALENESS, TOGETHER
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record import atomic_files
 from asgd_lab.record.replications import Estimate, difference, estimate
@@ -141,6 +141,20 @@ class Explanation:
             found.append(Effect(STALENESS, math.nan, self._difference((1.0, best[1.0]), (STALENESS, 0.0, best[0.0]))))
         return found
 
+    def waterfall(self, rate: float) -> dict[str, Estimate]:
+        """The record less synchronous SGD of the same minibatches, divided among the causes: Shapley's value over all
+        coalitions of removed causes, seed by seed; {} unless a waterfall was asked for.
+        """
+        if TOGETHER not in self.causes:
+            return {}
+        first, second = PLAYERS
+        none, both = self.values(STALENESS, 1.0, rate), self.values(TOGETHER, 0.0, rate)
+        of = {cause: self.values(cause, 0.0, rate) for cause in PLAYERS}
+        return {
+            cause: estimate([((none[seed] - of[cause][seed]) + (of[other][seed] - both[seed])) / 2 for seed in none])
+            for cause, other in ((first, second), (second, first))
+        }
+
     def best_rate(self, dose: float) -> float:
         """The rate with the lowest mean of the metric at this dose of staleness; a rate that diverged is none."""
 
@@ -175,6 +189,7 @@ class Explanation:
             f"self-check: dose 1 gives {checked}",
             *(self._sentence(each) for each in self.effects),
             f"rules see {seen} staleness; order, leases, minibatches, drops and the gate's decisions are the record's",
+            *self._fallen(),
             *self._looked(),
             *self._floor(),
             *self._edges(),
@@ -198,6 +213,14 @@ class Explanation:
             return f"{said} {self.metric}; one seed gives no interval"
         verdict = "" if effect.is_significant else "; the interval contains 0"
         return f"{said} ± {found.half_width:.2g} {self.metric} (95%, {found.n} seeds){verdict}"
+
+    def _fallen(self) -> Iterator[str]:
+        for rate in self.rates:
+            parts = ", ".join(
+                f"{cause} {each.mean:+.4g} ± {each.half_width:.2g}" for cause, each in self.waterfall(rate).items()
+            )
+            if parts:
+                yield f"record less synchronous SGD of the same minibatches, rate {rate:g}, in {self.metric}: {parts}"
 
     def _looked(self) -> Iterator[str]:
         stale = self.looks[self.looks["staleness"] > 0]

@@ -17,7 +17,7 @@ from asgd_lab.backends.build import build_task
 from asgd_lab.backends.replayed_worker import Differs
 from asgd_lab.backends.settings import settled
 from asgd_lab.counterfactual import arms, course, doses
-from asgd_lab.counterfactual.arms import CAUSES, STALENESS, Arm
+from asgd_lab.counterfactual.arms import CAUSES, PLAYERS, STALENESS, TOGETHER, WATERFALL, Arm
 from asgd_lab.counterfactual.explanation import Explanation, Facts
 from asgd_lab.counterfactual.looks import Look
 from asgd_lab.counterfactual.rerun import AS_RECORDED, Changes, Rerun
@@ -57,8 +57,8 @@ class Settings:
         if self.seeds < 1:
             raise ScenarioError(f"seeds: must be a whole number, 1 at least; got {self.seeds}")
         for cause in self.causes:
-            if cause not in CAUSES:
-                raise ScenarioError(f"causes: there is no cause {cause!r}; allowed: {', '.join(CAUSES)}")
+            if cause not in (*CAUSES, WATERFALL):
+                raise ScenarioError(f"causes: there is no cause {cause!r}; allowed: {', '.join((*CAUSES, WATERFALL))}")
         if self.rules_see not in ("recorded", "counterfactual"):
             raise ScenarioError(f"rules_see: must be recorded or counterfactual; got {self.rules_see!r}")
 
@@ -87,6 +87,8 @@ class _Study:
         self._scenario = self._course.scenario
         for rate in settings.rates:
             arms.with_rate(self._scenario, rate)  # ScenarioError if it cannot be
+        if WATERFALL in settings.causes:
+            arms.check_waterfall(self._scenario)
         self._data = tasks.load(self._scenario.task)
         self._tasks: dict[tuple[float, int], Any] = {}
         task = build_task(self._scenario, self._data)
@@ -129,7 +131,9 @@ class _Study:
         ends = sorted({1.0, *(chosen.doses if STALENESS in chosen.causes else ())}, reverse=True)
         if STALENESS in chosen.causes:
             ends = sorted({*ends, 0.0}, reverse=True)
-        others = [cause for cause in chosen.causes if cause != STALENESS]
+        others = [cause for cause in chosen.causes if cause not in (STALENESS, WATERFALL)]
+        if WATERFALL in chosen.causes:
+            others = [*dict.fromkeys([*others, *PLAYERS, TOGETHER])]
         return [
             arm
             for seed in range(own, own + chosen.seeds)
@@ -183,15 +187,15 @@ class _Study:
         return self._tasks[rate, seed]
 
     def _targets(self, arm: Arm) -> doses.Targets:
-        if arm.cause == "lock-step":
+        if arm.cause in ("lock-step", TOGETHER):
             return arms.in_groups(self._windows, self._scenario.workers)
         return doses.moved(self._windows, arm.dose if arm.cause == STALENESS else 1.0)
 
     def _changes(self, arm: Arm) -> Changes:
         sees = self._settings.rules_see == "recorded"
+        if arm.cause in ("drift", TOGETHER):
+            return Changes(sees, drift=False)
         match arm.cause:
-            case "drift":
-                return Changes(sees, drift=False)
             case "momentum":
                 resets = self._scenario.algorithm.momentum_at_fetch == "reset"  # type: ignore[attr-defined]
                 return Changes(sees, momentum_at_fetch="keep" if resets else "reset")
