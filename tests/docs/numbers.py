@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from asgd_lab.protocol import server
+from asgd_lab.counterfactual.study import MOST_LOOKS
+from asgd_lab.protocol.versions import IN_VAIN
 from asgd_lab.record.summary import LATENESS_ALLOWED
 from tests.backends.sim.laws import LEVEL
 from tests.docs.fences import ROOT
@@ -173,6 +174,7 @@ PAGES: dict[str, list[Kept | Said]] = {
     ],
     "docs/design.md": [Said("section 3", "of the cited paper"), SHARED],
     "docs/glossary.md": [
+        Said("the loss at dose 1 less that at dose 0", "the definition of a dose"),
         Said("100% where no time is lost", "the definition of efficiency"),
         Said("numbered from 0", "the definition of a version"),
     ],
@@ -214,6 +216,20 @@ PAGES: dict[str, list[Kept | Said]] = {
         Kept(lambda: f"at the level {LEVEL}"),
         Said("of 20 batch means", "tests/backends/sim/laws.py"),
     ],
+    "docs/explain.md": [
+        Said("Dose 1 is the record", "the definition of a dose"),
+        Said("Dose 0 moves every fetch", "the definition of a dose"),
+        Said("Dose 0 has a floor", "the definition of a dose"),
+        Said("Dose 1 less dose 0 is", "the definition of the direct effect"),
+        Said("each at dose 1 of staleness", "the definition of a dose"),
+        Kept(lambda: f"has up to {MOST_LOOKS} of the record's pushes"),
+    ],
+    "docs/explain-costs-most.md": [
+        Said("2 sin(π / (2(2τ + 1))), 0.1 at τ = 15", "the limit of stability of a delayed gradient step on a quadratic"),
+    ],
+    "docs/explain-turns-with-the-rate.md": [
+        Said("about one excludes 0 by chance", "the level of the intervals"),
+    ],
     "docs/extending/data.md": [
         Said("8 x 8 images", "the shape of the data set's images"),
         Said("100 or 1,000 classes", "two or three images of ten classes each"),
@@ -225,7 +241,7 @@ PAGES: dict[str, list[Kept | Said]] = {
     ],
     "docs/extending/gate.md": [
         Said("which are 0 on", "the backend without a clock"),
-        Kept(lambda: f"after {server.IN_VAIN:,} drops and stops per worker, and at least {10 * server.IN_VAIN:,}"),
+        Kept(lambda: f"after {IN_VAIN:,} drops and stops per worker, and at least {10 * IN_VAIN:,}"),
     ],
     "CONTRIBUTING.md": [
         Said("about 300 lines", "a rule; tests/test_architecture.py keeps the limit"),
