@@ -1,10 +1,14 @@
-"""Tables of a sweep's metrics as text: headings, formats and the order of columns, for a terminal and for a page."""
+"""Words on metrics for a terminal and a page: headings, formats, the order of columns, the better direction."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from asgd_lab.record.replications import Estimate
+
+if TYPE_CHECKING:
+    from asgd_lab.scenario import Scenario
 
 FORMATS = {
     **{"makespan_s": ",.3f", "minibatches_per_s": ",.1f", "staleness_mean": ".2f"},
@@ -19,6 +23,9 @@ HEADINGS = {
 FIRST = ("speedup", "efficiency", "seconds_to_target", "minibatches_to_target", "target_reached")
 """The metrics that stand first, in this order."""
 
+_FALLING = frozenset(["loss", "error", "perplexity", "nll", "mse", "mae", "rmse"])
+_RISING = frozenset(["accuracy", "precision", "recall", "f1", "auc", "bleu", "iou", "dice", "reward"])
+
 Spec = Callable[[str], str]
 """The format of a metric's numbers."""
 
@@ -31,6 +38,30 @@ def spec(metric: str) -> str:
 def heading(metric: str) -> str:
     """The metric's name for readers."""
     return HEADINGS.get(metric, metric.replace("_", " "))
+
+
+def higher_is_better(name: str, scenario: Scenario | None = None) -> bool | None:
+    """Whether a higher value of a result's metric, such as test_accuracy, is better; None where nothing tells.
+
+    The scenario's target or early stop tells of the metric that it observes, in any split; the name's words tell of
+    others, the last first.
+    """
+    budget = None if scenario is None else scenario.budget
+    observed: dict[tuple[str, str], bool] = {}
+    if budget is not None and (stop := budget.early_stop) is not None:
+        observed[stop.split, stop.metric] = stop.mode == "max"
+    if budget is not None and (target := budget.target) is not None:
+        observed[target.split, target.metric] = target.above is not None
+    for (split, metric), is_higher in observed.items():
+        if name in (f"{split}_{metric}", metric):
+            return is_higher
+    for (_, metric), is_higher in observed.items():
+        if name.partition("_")[2] == metric:
+            return is_higher
+    for word in reversed(name.lower().split("_")):
+        if word in _FALLING or word in _RISING:
+            return word in _RISING
+    return None
 
 
 def ordered(rows: Mapping[str, Mapping[str, Estimate]]) -> list[str]:

@@ -148,7 +148,7 @@ ALLOWED = {
     },
     "counterfactual": {
         *("errors", "backends", "figures", "protocol", "record", "recorded_code", "replays", "scenario", "streams"),
-        *("task_keys", "tasks"),
+        *("metric_words", "task_keys", "tasks"),
     },
     "app": {
         *("api", "backends", "calibrations", "catalogue", "comparisons", "errors", "figures", "interrupts"),
