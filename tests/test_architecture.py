@@ -122,10 +122,10 @@ ALLOWED = {
     "protocol": {"errors"},
     "algorithms": {"errors", "choices", "configuration", "protocol", "task_keys", "tasks", "trust", "users_errors"},
     "task_keys": {"errors", "configuration"},
-    "tasks": {"errors", "live_objects", "streams", "task_keys", "trust"},
+    "tasks": {"errors", "free_memory", "live_objects", "streams", "task_keys", "trust"},
     "scenario": {"errors", "algorithms", "choices", "configuration", "live_objects", "task_keys", "tasks", "trust"},
     "hardware": {"errors", "configuration", "streams", "scenario"},
-    "record": {"errors"},
+    "record": {"errors", "cgroups", "free_memory"},
     "figures": {"errors", "record"},
     "reports": {
         *("errors", "comparisons", "figures", "metric_words", "record", "scenario", "summary_words", "sweep_tables"),
@@ -134,6 +134,7 @@ ALLOWED = {
     "backends": {
         "errors",
         "choices",
+        "free_memory",
         "live_objects",
         "streams",
         "protocol",

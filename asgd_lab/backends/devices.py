@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from asgd_lab.errors import ScenarioError, shortened
-from asgd_lab.record.machine import free_memory_bytes
+from asgd_lab.free_memory import free_memory_bytes
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks.base import CPU
 from asgd_lab.tasks.torch_settings import choose_algorithms

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record.machine import free_memory_bytes
+from asgd_lab.free_memory import free_memory_bytes
 from asgd_lab.scenario import Scenario
 
 _WORKER_BYTES = 10_000  # the least memory of a worker's objects, without vectors

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 import asgd_lab
-from asgd_lab.record import cgroups
+from asgd_lab import cgroups
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "simpy", "pandas", "pyarrow")
 
@@ -61,12 +61,6 @@ def usable_cores(root: Path = cgroups.ROOT) -> int:
     """
     cores, quota = len(os.sched_getaffinity(0)), cgroups.cpu_quota(root)
     return cores if quota is None else max(1, min(cores, math.ceil(quota.cores)))
-
-
-def free_memory_bytes(root: Path = cgroups.ROOT) -> int:
-    """The memory that this process may still take: of the machine's, and of what its control groups may hold."""
-    available, left = psutil.virtual_memory().available, cgroups.memory_left_bytes(root)
-    return available if left is None else min(available, left)
 
 
 @functools.cache

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import psutil
 
-from asgd_lab.record import cgroups
+from asgd_lab import cgroups
 
 BUSY = 0.05  # of the machine's cores; above it a measurement is of a slower machine than the one that it names
 

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import atomic_files, file_hashes, journal, machine
+from asgd_lab.free_memory import free_memory_bytes
+from asgd_lab.record import atomic_files, file_hashes, journal
 from asgd_lab.record.checkpoints import PARTS
 from asgd_lab.record.columns import GROUP_ROWS, KINDS, SAMPLED_EVERY, TABLES, Row, Table
 from asgd_lab.record.journal import Journal
@@ -116,7 +117,7 @@ def read(run_dir: Path | str, name: str) -> pd.DataFrame:
 
     table = TABLES[name]
     path = table.file(Path(run_dir))
-    return _frame(table, run_dir, list(_stored(path, table, machine.free_memory_bytes())))
+    return _frame(table, run_dir, list(_stored(path, table, free_memory_bytes())))
 
 
 def columns_of(run_dir: Path | str, name: str) -> list[str]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol, final
 
-import psutil
 import torch
 from torch import OutOfMemoryError, Tensor
 
 from asgd_lab.errors import ScenarioError
+from asgd_lab.free_memory import free_memory_bytes
 
 CPU = torch.device("cpu")
 Data = dict[str, Tensor]
@@ -199,7 +199,7 @@ def one_line(error: BaseException) -> str:
 
 def check_free_memory(key: str, what: str, size_bytes: int) -> None:
     """A `ScenarioError` at `key` if `size_bytes` exceeds the free memory; `what` begins its sentence."""
-    free_bytes = psutil.virtual_memory().available
+    free_bytes = free_memory_bytes()
     if size_bytes > free_bytes:
         sizes = f"{size_bytes / 1e9:,.1f} GB, and {free_bytes / 1e9:,.1f} GB of memory are free"
         raise ScenarioError.at(key, f"{what} {sizes}")

@@ -10,8 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from asgd_lab.record.cgroups import cpu_quota, memory_left_bytes, memory_limit_bytes
-from asgd_lab.record.machine import free_memory_bytes, usable_cores
+from asgd_lab.cgroups import cpu_quota, memory_left_bytes, memory_limit_bytes
+from asgd_lab.free_memory import free_memory_bytes
+from asgd_lab.record.machine import usable_cores
 from tests.whole import sample
 
 GB = 10**9

@@ -12,9 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from asgd_lab import cgroups
 from asgd_lab.backends.run import execute
-from asgd_lab.record import cgroups, machine_load
-from asgd_lab.record.cgroups import Quota
+from asgd_lab.cgroups import Quota
+from asgd_lab.record import machine_load
 from asgd_lab.record.machine_load import Load, LoadMeter
 
 from ..backends.scenarios import scenario

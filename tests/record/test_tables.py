@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import machine, tables
+from asgd_lab.record import tables
 from asgd_lab.record.columns import EFFECTS, EVALS, GROUP_ROWS, KINDS, MINIBATCHES, Table
 from asgd_lab.record.tables import NoRows, Recording, Rows
 from tests.whole import sample
@@ -290,7 +290,7 @@ def test_a_table_that_is_not_whole_is_refused_in_one_line(tmp_path: Path) -> Non
 def test_rows_that_memory_cannot_hold_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A few kilobytes of equal rows may be billions of them."""
     write(tmp_path, EFFECTS, [effect(0)] * 10_000)
-    monkeypatch.setattr(machine, "free_memory_bytes", lambda: 1_000_000)
+    monkeypatch.setattr(tables, "free_memory_bytes", lambda: 1_000_000)
     with pytest.raises(ScenarioError, match=r"effects\.parquet: its 10,000 rows take more memory than is free"):
         tables.read(tmp_path, "effects")
     assert len(tables.first(tmp_path, "effects", 10)[0]) == 10

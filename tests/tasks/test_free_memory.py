@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.cli.harness import asgd_lab
+from tests.record.test_cgroups import Tree
 
 SCENARIO = """\
 name: large
@@ -65,9 +67,20 @@ OF_FILES: dict[str, tuple[str, str, Callable[[Path], object]]] = {
 }  # fmt: skip
 
 
+def of_machine(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setattr("psutil.virtual_memory", lambda: types.SimpleNamespace(available=50_000))
+
+
+def of_container(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    tree = Tree(folder / "root")
+    tree.made("v2", [(None, 10**9 + 50_000)], held=10**9)
+    monkeypatch.setattr("asgd_lab.cgroups.ROOT", tree.root)
+
+
+@pytest.mark.parametrize("limit", [of_machine, of_container])
 @pytest.mark.parametrize("name", OF_FILES)
 def test_a_file_whose_copy_does_not_fit_into_memory_is_refused(
-    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, name: str, limit: Callable[[pytest.MonkeyPatch, Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset, key, write = OF_FILES[name]
     write(tmp_path)
@@ -75,8 +88,26 @@ def test_a_file_whose_copy_does_not_fit_into_memory_is_refused(
     text = SCENARIO.replace("DATASET", dataset).replace("MORE", f"data_folder: {tmp_path}, batch_size: 4")
     path.write_text(text)
     assert asgd_lab("validate", path).status == 0
-    monkeypatch.setattr("psutil.virtual_memory", lambda: types.SimpleNamespace(available=50_000))
+    limit(monkeypatch, tmp_path)
     said = asgd_lab("validate", path)
     assert (said.status, said.err.count("\n")) == (2, 1), said
     assert said.err.startswith(f"{path}:2: {key}: ")
+    assert said.err.endswith(" GB of memory are free\n")
+
+
+@pytest.mark.parametrize("task", [
+    "{name: text, layers: 1, width: 64, corpus_bytes: 100000}",
+    "{name: text, layers: 1, width: 8, heads: 1, corpus_bytes: 30000}",
+    "{name: classification, dataset: digits, model: mlp, model_options: {hidden: [600]}}",
+])  # fmt: skip
+def test_a_text_and_a_model_that_a_container_has_no_memory_for_are_refused(
+    tmp_path: Path, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "large.yaml"
+    path.write_text(re.sub("task: .*", f"task: {task}", SCENARIO))
+    assert asgd_lab("validate", path).status == 0
+    of_container(monkeypatch, tmp_path)
+    said = asgd_lab("validate", path)
+    assert (said.status, said.err.count("\n")) == (2, 1), said
+    assert said.err.startswith(f"{path}:2: task.")
     assert said.err.endswith(" GB of memory are free\n")
