@@ -212,7 +212,8 @@ def summary_of(run_dir: Path) -> dict[str, Any]:
 
 
 def _compare(what: str, here: Any, there: Any) -> None:
-    if here != there:
+    """Contradiction unless the record has this value, in the form that a JSON file gives it."""
+    if (here := atomic_files.finite(here)) != there:
         raise Contradiction(f"{what} is {_shown(here)} here and {_shown(there)} in the record")
 
 

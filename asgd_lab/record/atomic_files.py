@@ -141,7 +141,7 @@ def overwrite_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def _text(value: Mapping[str, Any], **layout: Any) -> str:
-    plain = {**_finite(value), "format": VERSION}
+    plain = {**finite(value), "format": VERSION}
     return json.dumps({**plain, "crc32": _checksum(plain)}, ensure_ascii=False, allow_nan=False, **layout)
 
 
@@ -166,12 +166,12 @@ def _checksum(plain: Mapping[str, Any]) -> str:
     return f"{zlib.crc32(text.encode()):08x}"
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """The value in JSON's types: null for infinity and NaN, text for unknown types."""
     if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float):

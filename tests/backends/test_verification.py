@@ -5,6 +5,7 @@ The manifest is made to vouch for what was changed, so that nothing but the comp
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from asgd_lab.backends.replay import repeat
-from asgd_lab.backends.verification import NOT_REPEATED, Contradiction, real_run
+from asgd_lab.backends.verification import NOT_REPEATED, Contradiction, real_run, summary_of
 from asgd_lab.record import atomic_files, file_hashes
 from tests.cli.harness import Said, asgd_lab
 from tests.whole import sample
@@ -117,6 +118,13 @@ RUNS: dict[str, dict[str, Any]] = {
             "target_window": 20,
         }
     },
+    "early, before its first window": {
+        "budget": {
+            "minibatches": 12,
+            "early_stop": {"split": "train", "metric": "loss", "patience": 2},
+            "target_window": 20,
+        }
+    },
 }
 
 
@@ -143,6 +151,15 @@ def test_every_key_of_a_real_runs_summary_is_compared_or_has_a_reason(tmp_path: 
         atomic_files.write_json(tmp_path / "run" / "summary.json", facts)
     missing = {"divided": "staleness_per_shard", "stopped": "wasted_minibatches", "early": "early_stop"}.get(name)
     assert missing is None or missing in told, "the run shows what it is for"
+
+
+def test_a_run_that_ends_before_an_early_stop_has_a_best_value_repeats(tmp_path: Path) -> None:
+    parts = {"backend": "process", "workers": 2, "task": DIGITS, **RUNS["early, before its first window"]}
+    told = run(tmp_path / "run", **parts)
+    assert not math.isfinite(told["early_stop"]["best"] or math.nan)
+    assert summary_of(tmp_path / "run")["early_stop"]["best"] is None
+    said = asgd_lab("replay", tmp_path / "run")
+    assert said.status == 0, said
 
 
 def another(value: Any) -> Any:
