@@ -177,6 +177,11 @@ class Client:
         """Whether the fetch, or the push from this buffer, was sent and its answer is not taken by the program yet."""
         return which in self._under_way or (self._asked is not None and which == self.awaits)
 
+    @property
+    def unreported(self) -> int:
+        """The wasted minibatches of a stopped lease, which the next request will report."""
+        return 0 if self._void is None else self._void[1]
+
     def close(self) -> None:
         """End this life, at any point of its program."""
         self.program.close()

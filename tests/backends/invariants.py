@@ -226,7 +226,7 @@ def work_is_conserved(sim: Simulation, rows: dict[str, Rows]) -> None:
     pushes = [push for push in under_way(sim) if isinstance(push, Push) and push.served == FAR]
     kept += sum({(push.worker.number, push.request.number): push.request.steps for push in pushes}.values())
     ended = int(each.steps.sum())
-    void = sim.server.wasted + sum(_unreported(worker) for worker in sim.workers if worker.alive)
+    void = wasted(sim)
     faults = sim.faults
     assert taken == ended + kept + void + (faults.lost_minibatches - faults.lost_under_way if faults is not None else 0)
     applied = first.only(first.version != DROPPED)
@@ -329,10 +329,15 @@ def _waiting(sim: Simulation, queue: Queue) -> Iterator[Exchange | Slice]:
         yield from queue.requests  # type: ignore[misc]
 
 
+def wasted(sim: Simulation) -> int:
+    """The minibatches of stopped leases that were taken and not pushed to all parts."""
+    return sim.server.wasted + sum(_unreported(worker) for worker in sim.workers if worker.alive)
+
+
 def _unreported(worker: SimWorker) -> int:
     """Minibatches of stopped leases that the server has not been told of."""
-    void, sent = worker.client._void, [each for each in worker.exchanges.values() if each.in_flight]
-    return (void[1] if void is not None else 0) + sum(each.request.wasted for each in sent if each.served == FAR)
+    sent = [each for each in worker.exchanges.values() if each.in_flight]
+    return worker.client.unreported + sum(each.request.wasted for each in sent if each.served == FAR)
 
 
 def _fetches(sim: Simulation) -> Iterator[Exchange]:

@@ -81,7 +81,8 @@ class Training(Alarm):
         self._ends_ns: list[int] = []  # of its minibatches, from the beginning, if they are needed
         self._computed: Computation | None = None
         self._taken: int | None = None  # minibatches, of a Train that is stopped
-        # From the last Train back: minibatches not pushed to all parts, and their nanoseconds; kept if there are stops.
+        # From the last Train back: minibatches not pushed to all parts at its end, and their nanoseconds; kept if there
+        # are stops.
         self._unpushed: list[tuple[int, int]] = []
 
     @property
@@ -136,7 +137,8 @@ class Training(Alarm):
         replica, taken = self._replica, self._taken
         steps = replica.steps if taken is None else taken
         if self._world.stops:
-            self._unpushed = [(steps, now - self.begun), *self._still_unpushed()]
+            left = replica.unpushed + self._client.unreported
+            self._unpushed = [(steps, now - self.begun), *self._newest(left)]
         if self._computed is not None:
             computed, self._computed = self._computed, None
             losses, errors = computed.results(steps)
@@ -146,19 +148,18 @@ class Training(Alarm):
             self._world.trained(replica, self._entry.learner)
         else:
             self._client.trained(NAN, NAN, taken)
-        if taken is not None:
-            self.void()
         if self._rows.any and steps:
             self._rows.train(replica, steps, self.begun, now)
 
-    def void(self) -> None:
-        """Count the time of unpushed work as wasted."""
-        self._account.waste(sum(lasted_ns for _, lasted_ns in self._unpushed))
-        self._unpushed = []
+    def void(self, wasted: int, since: int) -> None:
+        """Count the time of `wasted` minibatches as wasted: the last ones before the `since` newest."""
+        newest = list(self._newest(since))
+        both_ns = sum(lasted_ns for _, lasted_ns in self._newest(since + wasted))
+        self._account.waste(both_ns - sum(lasted_ns for _, lasted_ns in newest))
+        self._unpushed = newest
 
-    def _still_unpushed(self) -> Iterator[tuple[int, int]]:
-        """The noted Trains without the minibatches that have been pushed to all parts meanwhile."""
-        left = self._replica.unpushed
+    def _newest(self, left: int) -> Iterator[tuple[int, int]]:
+        """The noted Trains without all but so many of the newest minibatches: others have been pushed to all parts."""
         for taken, lasted_ns in self._unpushed:
             if left > 0:
                 yield (taken, lasted_ns) if taken <= left else (left, lasted_ns * left // taken)

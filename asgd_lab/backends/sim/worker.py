@@ -126,8 +126,8 @@ class SimWorker(Alarm):
                 self.training.begin(local)
                 return
             if kind is FetchRequest or kind is PushRequest:
-                if self._stops and step.stopped and kind is FetchRequest and not self.replica.unpushed:  # type: ignore[union-attr]
-                    self.training.void()
+                if self._stops and step.stopped:  # type: ignore[union-attr]
+                    self._void(step)  # type: ignore[arg-type]
                 which = client.awaits
                 if which is None:
                     self._set_aside()
@@ -237,6 +237,11 @@ class SimWorker(Alarm):
         if stop.incarnation == self.replica.incarnation:
             Timer(self.clock, self.fetch.route.latency_ns, lambda: self._hear_stop(stop))
 
+    def _void(self, request: FetchRequest | PushRequest) -> None:
+        """A request reports wasted minibatches; a push may have newer ones, of another lease."""
+        pushed = request.steps if type(request) is PushRequest else 0
+        self.training.void(request.wasted, max(pushed, self.replica.unpushed))
+
     def _hear_stop(self, stop: Stop) -> None:
         now, training = self.clock.now, self.training
         if now < training.paused_until:
@@ -251,6 +256,7 @@ class SimWorker(Alarm):
     def stop(self, end: int, otherwise: int) -> None:
         """The run is over at `end`: charge the rest of this worker's time, to `otherwise` if it is idle."""
         account = self.account
+        self.training.void(self.client.unreported, self.replica.unpushed)
         self._charge_ahead(end)
         if self._unsettled is not None:
             account.charge_stages(self._unsettled.stages(), min(end, self._unsettled.done))

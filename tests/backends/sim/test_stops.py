@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+import itertools
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import hypothesis.strategies as st
@@ -11,13 +12,16 @@ import pytest
 from hypothesis import given, settings
 
 from asgd_lab.backends.build import build_algorithm
+from asgd_lab.backends.sim.accounts import WASTED
 from asgd_lab.errors import ScenarioError
 from asgd_lab.protocol.algorithms import Algorithm
 from asgd_lab.protocol.gates import APPLY, HOLD, KEEP, Gate, Verdict, View, drop
 from asgd_lab.protocol.messages import PushRequest, Reason
 from asgd_lab.scenario import Scenario
+from tests.backends.invariants import wasted
 from tests.backends.sim.laws import SECOND
-from tests.backends.virtual import TIMING, Run, scenario, simulate
+from tests.backends.virtual import TIMING, Run, attempt, scenario, simulate
+from tests.whole import sample
 
 
 class Ringmaster(Gate):
@@ -61,7 +65,7 @@ class Punctual(Gate):
         return (server.now_ns // self.every_ns + 1) * self.every_ns if server.kept else None
 
 
-def with_gate(gate: Gate, data: Scenario) -> Run:
+def with_gate(gate: Gate, data: Scenario, carry_out: Callable[[Scenario], Run] = simulate) -> Run:
     """Run a scenario whose algorithm has this gate."""
 
     def build(stated: Scenario) -> Algorithm:
@@ -69,7 +73,7 @@ def with_gate(gate: Gate, data: Scenario) -> Run:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("asgd_lab.backends.sim.simulation.build_algorithm", build)
-        return simulate(data)
+        return carry_out(data)
 
 
 def run(gate: Gate, budget: dict[str, Any], speeds: list[float], n_sync: int = 8, **more: Any) -> Run:
@@ -100,6 +104,36 @@ def test_a_stop_ends_the_minibatch_under_way_a_latency_after_the_server_says_it(
     assert time["per_worker"][1]["compute"] == 0.75, "from 5 s to the end"
     assert time["per_worker"][0]["wasted"] == 0
     assert found.outcome.facts["wasted_minibatches"] == found.simulation.server.wasted == 4
+
+
+# Minibatches of a lease and of a push: pushes of a part of a lease may be on their way when it is stopped.
+LEASES = [(8, 3), (8, 2), (7, 7), (3, 5), (9, 1), (5, 4)]
+PROGRAMS: dict[str, tuple[str, int]] = {  # the algorithm, and independent servers
+    "blocking": ("asgd", 1),
+    "blocking, two servers": ("asgd", 2),
+    "overlapped": ("tests.backends.stopping:StoppingAhead", 1),
+    "in parts": ("tests.backends.stopping:Fragments", 1),
+}
+TIMES_S = list(itertools.product([0.0, 0.25, 1.3, 4.0], [0.0, 0.4, 3.0]))  # of a latency, and of a push at the server
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_wasted_time_is_that_of_the_wasted_minibatches(program: str) -> None:
+    """Each takes a second, also if the worker hears of the stop between two minibatches, while its push waits."""
+    name, servers = PROGRAMS[program]
+    stopped = 0
+    for (n_fetch, n_push), (latency_s, push_s) in sample(list(itertools.product(LEASES, TIMES_S)), 8):
+        keys = {"n_sync": n_fetch} if program == "in parts" else {"n_fetch": n_fetch, "n_push": n_push}
+        hardware = {
+            "compute": {"step_s": 1.0}, "link": {"latency_s": latency_s},
+            "server": {"push_s": push_s, "count": servers, "independent": servers > 1},
+        }  # fmt: skip
+        stated = scenario(TIMING | {"size_bytes": 1000}, {"name": name, **keys}, 4, {"updates": 25}, hardware)
+        sim = with_gate(Ringmaster(1), stated, attempt).simulation
+        spent_ns = sum(account.spent_ns[WASTED] for account in sim.accounts)
+        assert spent_ns == wasted(sim) * SECOND, (n_fetch, n_push, latency_s, push_s)
+        stopped += sim.server.wasted
+    assert stopped, "there were stops"
 
 
 def test_where_nobody_is_stopped_nothing_is_wasted_and_no_heading_says_so() -> None:
