@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -38,10 +39,26 @@ _warmed: dict[Hashable, tuple[Tensor, dict[str, Tensor]]] = {}
 def build_algorithm(scenario: Scenario) -> Algorithm:
     """The scenario's algorithm; the vector has a part for each independent server."""
     algorithm, server = scenario.algorithm.build(scenario.workers), scenario.hardware.server
-    if type(algorithm.gate).wake_ns is not Gate.wake_ns and not scenario.backend.execution.has_clock:
-        message = f"needs a clock, which backend {scenario.backend.name} does not have: its gate asks to be woken"
-        raise ScenarioError.at("algorithm.name", f"{algorithm.name} {message}; use sim or process")
     return replace(algorithm, parts=server.count, apart=True) if server.independent else algorithm
+
+
+def check_wake(scenario: Scenario, server: Server) -> None:
+    """A `ScenarioError` if the gate has asked the server to be woken, and the scenario's backend has no clock."""
+    if server.wake_ns is not None and not scenario.backend.execution.has_clock:
+        message = f"needs a clock, which backend {scenario.backend.name} does not have: its gate asks to be woken"
+        raise ScenarioError.at("algorithm.name", f"{scenario.algorithm.name} {message}; use sim or process")
+
+
+def hold_doubts(algorithm: Algorithm) -> list[str]:
+    """A warning if the gate may hold fetches back, and does not say that it does.
+
+    A fact that is computed, as by a gate that has the facts of another one, is believed.
+    """
+    gate = algorithm.gate
+    if type(gate).may_fetch is Gate.may_fetch or inspect.getattr_static(gate, "holds_back") is not False:
+        return []
+    said = "has a may_fetch, and holds_back is False: a run fails at the first fetch that it holds back"
+    return [f"algorithm.name: the gate of {algorithm.name} {said}; if it may do so, set holds_back = True"]
 
 
 def clock_doubts(scenario: Scenario, algorithm: Algorithm) -> list[str]:

@@ -136,14 +136,19 @@ class Inline:
         """Take the turns of `order`; without one, let all workers take turns until all have left."""
         if order is not None:
             for worker in order:
-                self.turn(worker)
+                self._turn(worker)
             return
         while self.workers:
             if not self.ready:
                 raise RunFailed(f"deadlock: workers {sorted(self.workers)} wait for a grant that never comes")
             for worker in sorted(self.ready):
                 if worker in self.ready:
-                    self.turn(worker)
+                    self._turn(worker)
+
+    def _turn(self, worker: int) -> None:
+        self.turn(worker)
+        if self.server.wake_ns is not None:
+            raise RunFailed("the gate asks to be woken, and a run without a clock cannot do so; use sim or process")
 
     def deliver(self, answers: list[Answer]) -> None:
         """Hand the server's answers to their workers."""

@@ -7,7 +7,7 @@ trial does not detect an endless wait: the algorithm may need more workers, more
 from __future__ import annotations
 
 from asgd_lab import choices
-from asgd_lab.backends.build import build_algorithm, clock_doubts
+from asgd_lab.backends.build import build_algorithm, check_wake, clock_doubts, hold_doubts
 from asgd_lab.backends.inline import Inline
 from asgd_lab.backends.inline_observers import Observer
 from asgd_lab.backends.settings import settled
@@ -42,7 +42,7 @@ def check_algorithm(scenario: Scenario) -> list[str]:
     if not choices.brought(scenario.algorithm):
         return []
     algorithm, pushes = build_algorithm(scenario), _Pushes()
-    doubts = clock_doubts(scenario, algorithm)
+    doubts = [*clock_doubts(scenario, algorithm), *hold_doubts(algorithm)]
     workers = min(scenario.workers, _WORKERS)
     optimizer = Optimizer.model_validate({"name": "SGD", "lr": 0.01})
     task = Quadratic(name="quadratic", curvature=[1.0] * 4, noise=1.0, optimizer=optimizer).make(0, {}, workers)
@@ -52,6 +52,7 @@ def check_algorithm(scenario: Scenario) -> list[str]:
             if not lab.ready:
                 break
             lab.turn(sorted(lab.ready)[turn % len(lab.ready)])
+            check_wake(scenario, lab.server)
     except ScenarioError:
         raise
     except Exception as error:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import asgd_lab
 from asgd_lab import Algorithm
 from asgd_lab import extending as lab
-from asgd_lab.errors import ScenarioError
+from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.protocol import gates
 from asgd_lab.request import Request
 from tests.api.scenarios import BACKENDS, BOWL, on
+from tests.benchmarks.wrapper import PassingOn
 from tests.whole import sample
 
 
@@ -23,6 +26,32 @@ class Wakes(lab.Gate):
 
     def wake_ns(self, server: lab.View) -> int | None:
         return min((server.member(each).lease_ns + 10**9 + 1 for each in server.owing), default=None)
+
+
+class WakesLate(lab.Gate):
+    """Asks to be woken after more versions than a trial makes."""
+
+    def wake_ns(self, server: lab.View) -> int | None:
+        return 10**9 if server.version > 100 else None
+
+
+class HoldsBackLate(lab.Gate):
+    """Holds a fetch back after more pushes than a trial has, and does not say so."""
+
+    def may_fetch(self, worker: int, server: lab.View) -> bool:
+        return server.member(worker).clock - server.slowest <= 50
+
+
+class StatesThatItHoldsNothingBack(HoldsBackLate):
+    holds_back = False
+
+
+class Forwards(PassingOn):
+    """Asks another gate everything, and has its facts."""
+
+    holds_back = property(lambda self: self.other.holds_back)  # type: ignore[assignment]
+    collects = property(lambda self: self.other.collects)  # type: ignore[assignment]
+    rounds = property(lambda self: self.other.rounds)  # type: ignore[assignment]
 
 
 class ReadsTimes(lab.Gate):
@@ -121,10 +150,18 @@ def in_parts(gate: lab.Gate) -> type[lab.Ruled]:
 
 CLOCK = "needs a clock, which backend inline does not have: its gate asks to be woken; use sim or process"
 ZERO = "reads times or speeds, and backend inline has no clock: all are 0"
+HOLDS = "has a may_fetch, and holds_back is False: a run fails at the first fetch that it holds back"
 FINE = ""
 # The algorithm; what is refused on every backend, or FINE; the same on inline alone; the warning on inline, on others.
 FACTS: dict[str, tuple[Callable[[], Any], str, str, str, str]] = {
     "wake_ns": (lambda: Algorithm(gate=Wakes), FINE, CLOCK, FINE, FINE),
+    "wake_ns late": (lambda: Algorithm(gate=WakesLate), *[FINE] * 4),
+    "another gate's": (lambda: Algorithm(gate=Forwards(gates.bounded_staleness(1))), *[FINE] * 4),
+    "another gate's wake_ns": (lambda: Algorithm(gate=Forwards(Wakes())), FINE, CLOCK, FINE, FINE),
+    "another gate's rounds": (lambda: Algorithm(gate=Forwards(gates.lock_step())), *[FINE] * 4),
+    "methods alone": (lambda: Algorithm(gate=PassingOn(lab.Gate())), FINE, FINE, HOLDS, HOLDS),
+    "holds_back late, and denied": (lambda: Algorithm(gate=StatesThatItHoldsNothingBack), FINE, FINE, HOLDS, HOLDS),
+    "holds_back late": (lambda: Algorithm(gate=HoldsBackLate), FINE, FINE, HOLDS, HOLDS),
     "needs_clock": (lambda: Algorithm(gate=ReadsTimes), FINE, FINE, ZERO, FINE),
     "collects": (lambda: Algorithm(gate=Collects), FINE, FINE, FINE, FINE),
     "collects unsaid": (lambda: Algorithm(gate=SaysNotThatItCollects), "must say: collects = True", *[FINE] * 3),
@@ -150,7 +187,14 @@ FACTS: dict[str, tuple[Callable[[], Any], str, str, str, str]] = {
 
 
 CASES = [(fact, backend) for fact in FACTS for backend in BACKENDS]
-FEW = [("wake_ns", "inline"), ("needs_clock", "inline"), ("drops all", "process")]
+FEW = [
+    ("wake_ns", "inline"),
+    ("another gate's", "inline"),
+    ("methods alone", "inline"),
+    ("holds_back late", "sim"),
+    ("needs_clock", "inline"),
+    ("drops all", "process"),
+]
 
 
 @pytest.mark.parametrize(("fact", "backend"), [*FEW, *sample([each for each in CASES if each not in FEW], 9)])
@@ -170,3 +214,14 @@ def test_each_fact_of_a_gate_is_told_before_a_run_in_one_line(fact: str, backend
     expected = warned_inline if backend == "inline" else warned
     found = [line for line in request.warnings() if line.startswith("algorithm")]
     assert [expected in line for line in found] == ([True] if expected else []), found
+
+
+def test_a_gate_that_asks_to_be_woken_only_later_than_its_trial_fails_a_run_without_a_clock(tmp_path: Path) -> None:
+    stated = {**on("inline", BOWL), "algorithm": Algorithm(gate=WakesLate), "budget": {"minibatches": 400}}
+    with pytest.raises(RunFailed, match="the gate asks to be woken, and a run without a clock cannot do so"):
+        asgd_lab.run(stated, out=tmp_path / "run")
+
+
+def test_a_gate_that_asks_a_built_in_one_everything_runs_without_a_clock(tmp_path: Path) -> None:
+    stated = {**on("inline", BOWL), "algorithm": Algorithm(gate=PassingOn(lab.Gate()))}
+    assert asgd_lab.run(stated, out=tmp_path / "run").summary["status"] == "done"
