@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 PR_SET_CHILD_SUBREAPER = 36
+MOST_S = 240  # for the fork server's imports on a busy machine
 AT_START = ("PYTHON", "LD_", "LC_", "LANG", "OMP_", "OPENBLAS_", "MKL_", "HOME")  # variables that are read only then
 
 
@@ -41,9 +42,18 @@ def _server() -> socket.socket:
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env={**os.environ, **ENVIRONMENT, **threads},
     )  # fmt: skip
     its.close()
-    atexit.register(server.wait)
-    atexit.register(ours.close)  # which ends it
+    ours.settimeout(MOST_S)
+    atexit.register(_end, server, ours)
     return ours
+
+
+def _end(server: subprocess.Popen[bytes], line: socket.socket) -> None:
+    line.close()
+    try:
+        server.wait(20)
+    except subprocess.TimeoutExpired:  # a descendant of this process has the line too
+        server.kill()
+        server.wait()
 
 
 def _adopt(orphans: bool) -> None:
@@ -78,11 +88,15 @@ class Program(subprocess.Popen[str]):
         try:
             socket.send_fds(line, [json.dumps(asked).encode()], its)
             number = line.recv(64)
-            assert number, "the warm fork server has ended"
-            self.pid = int(number)
             line.recv(64)
+        except BaseException:  # answers to this request would be taken for those to the next one
+            line.close()
+            _server.cache_clear()
+            raise
         finally:
             _adopt(False)
+        assert number.isdigit(), f"the fork server has made no process: {number!r}"
+        self.pid = int(number)
         self._child_created = True
         self._close_pipe_fds(*pipes)
 

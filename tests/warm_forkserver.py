@@ -50,9 +50,17 @@ def serve(line: socket.socket) -> None:
         text, descriptors, _, _ = socket.recv_fds(line, 1 << 20, 3)
         if not text:
             os._exit(0)
-        between = os.fork()
+        try:
+            between = os.fork()
+        except OSError as error:
+            between = -1
+            line.send(str(error).encode())
         if not between:
-            program = os.fork()
+            try:
+                program = os.fork()
+            except OSError as error:
+                line.send(str(error).encode())
+                os._exit(1)
             if program:
                 line.send(str(program).encode())
                 os._exit(0)  # the program's parent is the nearest subreaper from now on
@@ -61,7 +69,8 @@ def serve(line: socket.socket) -> None:
             return
         for descriptor in descriptors:
             os.close(descriptor)
-        os.waitpid(between, 0)
+        if between > 0:
+            os.waitpid(between, 0)
         line.send(b"it is yours")
 
 
