@@ -20,7 +20,7 @@ from pydantic_core import PydanticCustomError, PydanticKnownError, core_schema
 from asgd_lab import live_objects
 from asgd_lab.configuration import Part, refuse
 from asgd_lab.errors import ScenarioError
-from asgd_lab.trust import Named, is_plugin, is_trusted, plugins
+from asgd_lab.trust import Named, is_display, is_plugin, is_trusted, plugins
 
 USERS_NAME = r"^[^:\s]+:[^:\s]+$"  # package.module:Name
 
@@ -113,8 +113,10 @@ class Registry:
 
     def is_unread(self, name: str) -> bool:
         """Whether the name is of a user's code that may not be imported."""
-        if name in self.names or is_trusted() or live_objects.is_live(name):
+        if name in self.names or is_trusted():
             return False
+        if live_objects.is_live(name):
+            return is_display()
         return not is_plugin(self.where(name))
 
     def where(self, name: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asgd_lab import sweep_tables
 from asgd_lab.errors import ScenarioError, shown
+from asgd_lab.metric_words import higher_is_better
 from asgd_lab.scenario import Scenario
 from asgd_lab.sweep_tables import Group
 
@@ -116,8 +117,9 @@ def _final(swept: _Swept) -> Figure:
 
     known = {metric for group in swept.groups for metric in group.means() if metric.startswith("test_")}
     name = min(known, key=lambda metric: (metric != "test_error", metric != "test_loss", metric), default="test_loss")
-    words = f"final {name.replace('_', ' ')}"
-    return over_values(swept.table, [Measure(name, words, best="min", is_share=name == "test_error")])
+    words, is_higher = f"final {name.replace('_', ' ')}", higher_is_better(name, swept.scenario)
+    best = None if is_higher is None else "max" if is_higher else "min"
+    return over_values(swept.table, [Measure(name, words, best=best, is_share=name == "test_error")])
 
 
 def _to_target(swept: _Swept) -> Figure:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,24 @@ def read(folder: Path) -> list[tuple[Swept, Path]]:
     return [(Swept(**{key: each[key] for key in Swept._fields}), folder / each["folder"]) for each in found]
 
 
+def results(points: Sequence[tuple[Swept, Path]]) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """The summaries of the points that are done, and of each other one the line that says why it is not, by name."""
+    found = {point.name: result(run_dir) for point, run_dir in points}
+    done = {name: each for name, each in found.items() if not isinstance(each, str)}
+    return done, {name: each for name, each in found.items() if isinstance(each, str)}
+
+
 def result(run_dir: Path) -> dict[str, Any] | str:
-    """The summary of a run of a sweep if it is done, else a line that says why it is not."""
+    """The summary of a run of a sweep if it is done, else a line that says why it is not, or which file is damaged."""
     if not os.path.exists(run_dir / "manifest.json"):
         return "has not begun"
+    try:
+        return _result(run_dir)
+    except ScenarioError as error:
+        return str(error)
+
+
+def _result(run_dir: Path) -> dict[str, Any] | str:
     status = read_manifest(run_dir)["status"]
     kept = f"; what was recorded is in {run_dir}"
     if status == "running":

@@ -52,9 +52,7 @@ class Sweep:
         """
         folder = arguments.path("path", path)
         points = sweep_records.read(folder)
-        results = {point.name: sweep_records.result(run_dir) for point, run_dir in points}
-        done = {name: result for name, result in results.items() if not isinstance(result, str)}
-        return cls(folder, points, done, {name: each for name, each in results.items() if isinstance(each, str)})
+        return cls(folder, points, *sweep_records.results(points))
 
     @property
     def plot(self) -> SweepPlots:

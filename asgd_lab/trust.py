@@ -25,6 +25,7 @@ Named = list[tuple[str, str]]
 """Pairs of a scenario's dotted key and the code that it names."""
 
 _trusted: ContextVar[bool] = ContextVar("trusted", default=True)
+_display: ContextVar[bool] = ContextVar("display", default=False)
 
 
 def is_trusted() -> bool:
@@ -35,6 +36,22 @@ def is_trusted() -> bool:
 def decide(is_trusted: bool) -> None:
     """Decide for this process, which runs the work of another one."""
     _trusted.set(is_trusted)
+
+
+def is_display() -> bool:
+    """Whether recorded scenarios are read for their values alone, so that no code of anybody's is needed."""
+    return _display.get()
+
+
+@contextlib.contextmanager
+def displaying() -> Iterator[None]:
+    """Inside, a scenario is read for its values: somebody's code is not imported, and may be of another process."""
+    before = _display.set(True)
+    try:
+        with trusting(False):
+            yield
+    finally:
+        _display.reset(before)
 
 
 @contextlib.contextmanager

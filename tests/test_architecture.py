@@ -129,7 +129,7 @@ ALLOWED = {
     "figures": {"errors", "record"},
     "reports": {
         *("errors", "comparisons", "figures", "metric_words", "record", "scenario", "summary_words", "sweep_tables"),
-        "__version__",
+        *("__version__", "choices", "sweep_records", "trust"),
     },
     "backends": {
         "errors",

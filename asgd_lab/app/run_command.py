@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Literal
 
 from asgd_lab import sweep_figure
 from asgd_lab.app import display, progress_display
@@ -90,15 +89,12 @@ class _Shown(Listener):
 
     def report(self, found: Finished) -> None:
         """Write the report of what has finished, unless the scenario says not to."""
-        scenario, groups = found.places[0].point.scenario, found.groups
-        if not scenario.report or not groups:
+        if not found.places[0].point.scenario.report or not found.groups:
             return
         from asgd_lab.reports import writing
-        from asgd_lab.reports.recorded import Subject
+        from asgd_lab.reports.recorded import opened
 
-        kind: Literal["run", "sweep"] = "sweep" if found.places[0].point.name else "run"
-        subject = Subject(kind, found.folder, scenario, groups, found.failures)
-        path = writing.write_beside(lambda: subject, lambda line: self.warned([line]))
+        path = writing.write_beside(lambda: opened(found.folder), lambda line: self.warned([line]))
         if path is not None:
             display.say(self.console, f"wrote {found.folder / path.name}")
 

@@ -24,11 +24,14 @@ _WIDE_RANGE = 30.0  # of a metric, above which its axis is logarithmic
 
 
 class Measure(NamedTuple):
-    """A metric, its axis label with its unit, and whether the title names its largest or its smallest value."""
+    """A metric, its axis label with its unit, and whether the title names its largest or its smallest value.
+
+    Where neither is known to be better, `best` is None and the title names both.
+    """
 
     metric: str
     label: str
-    best: str = "max"
+    best: str | None = "max"
     is_share: bool = False
     ideal: bool = False  # in proportion to the number of workers
 
@@ -148,8 +151,11 @@ def _finding(rows: pd.DataFrame, plan: _Plan, measure: Measure) -> str:
     known = rows[rows["mean"].notna()]
     if known.empty:
         return "no point has it"
+    form = ".1%" if measure.is_share else ".3g"
+    if measure.best is None:
+        return f"from {known['mean'].min():{form}} to {known['mean'].max():{form}}"
     best = known.sort_values("mean", ascending=measure.best == "min", kind="stable").iloc[0]
-    said = f"{best['mean']:.1%}" if measure.is_share else f"{best['mean']:.3g}"
+    said = f"{best['mean']:{form}}"
     at = [plan.x, *([plan.line] if plan.line is not None else [])]
     where = ", ".join(f"{style.name(key)} {style.value(best[key])}" for key in at)
     return f"{'highest' if measure.best == 'max' else 'lowest'}: {said}\nat {style.shortened(where, 40)}"

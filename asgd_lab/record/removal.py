@@ -1,7 +1,7 @@
 """Removal of a run's own files, which are known by name. No other file of the package removes anything.
 
 A file of another name is the user's, in whatever folder, and so is a symbolic link: the program makes none and follows
-none. A folder is removed only when it is empty.
+none. So is a page that does not say that this program wrote it. A folder is removed only when it is empty.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ _FILES = re.compile(
         (
             r"(scenario\.yaml|(manifest|summary|trace)\.json|(effects|minibatches|evals|distances)\.parquet)(\.new|\.part)?",
             r"events\.rows(\.new)?",
-            r"report\.html(\.new)?",
             r"logs/(run|server|worker-\d+)\.log",
             rf"parts/{_PROCESS}\.(effects|minibatches|snapshots|distances|\d+\.np[yz])(\.new)?",
             r"parts/final\.npz(\.new)?",
@@ -30,12 +29,28 @@ _FILES = re.compile(
         )
     )
 )
+_MARK = re.compile(rb'<meta name="generator" content="asgd-lab [^"]*">')
+_MARK_WITHIN = 4096  # bytes of a page's beginning
+REPORTS = ("report.html", "report.html.new")  # names that a user may give a page of another kind
 _FOLDERS = re.compile(r"logs|parts|checkpoints(/(\d+|unfinished(-\d+)?))?")
 
 
 def is_ours(name: str) -> bool:
     """Whether a run writes a file or a folder of this name; `name` is relative to the run directory."""
     return bool(_FILES.fullmatch(name) or _FOLDERS.fullmatch(name))
+
+
+def is_report(path: Path) -> bool:
+    """Whether this is a plain file that begins as a page of this program does, or is empty; no symbolic link is."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        begins = os.read(descriptor, _MARK_WITHIN) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b"no file"
+    finally:
+        os.close(descriptor)
+    return not begins or _MARK.search(begins) is not None
 
 
 def check(run_dir: Path) -> None:
@@ -51,6 +66,10 @@ def clear(run_dir: Path, inside: str = "") -> None:
     """Remove a run's own files, and its folders if they hold no file of the user's; only below `inside` if given."""
     root = Path(os.path.realpath(run_dir))
     folders = []
+    if not inside:
+        for name in REPORTS:
+            if is_report(root / name):
+                (root / name).unlink(missing_ok=True)
     for name, mode in list(_named(root)):
         if not f"{name}/".startswith(f"{inside}/" if inside else ""):
             continue

@@ -46,7 +46,7 @@ def section(subject: Subject) -> Section:
             (label, f"{means[label]:.2f}", str(max(each)), f"{sum(each.values()):,}") for label, each in counts.items()
         ]
         found.parts.append(Table(("point", "mean", "largest", "applied pushes"), rows, "Staleness in versions"))
-    _add_course(found, shown)
+    _add_course(found, shown, subject.is_whole(shown.path))
     return found
 
 
@@ -89,7 +89,7 @@ def _shares(counts: Mapping[int, int]) -> tuple[list[float], list[float]]:
     return [float(staleness) for staleness in range(len(found[:kept]))], found[:kept]
 
 
-def _add_course(found: Section, shown: Shown) -> None:
+def _add_course(found: Section, shown: Shown, is_whole: bool) -> None:
     """By worker, and over time: of the run that is shown in detail."""
     effects, left_out = effects_of(shown.path)
     pushes = effects[(effects["kind"] == "push") & (effects["staleness"] >= 0) & (effects["worker"] >= 0)]
@@ -103,6 +103,8 @@ def _add_course(found: Section, shown: Shown) -> None:
         found.parts.append(_by_worker(of_workers, where))
     if shown.summary.get("clock") != "effects":
         found.parts.append(_over_time(pushes, where))
+    if not is_whole:
+        found.notes.append("By worker and over time: of the sampled rounds alone (record: sampled).")
     if left_out:
         found.notes.append(f"By worker and over time: of the first {len(effects):,} effects; {left_out:,} follow.")
 

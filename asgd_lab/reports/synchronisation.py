@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from asgd_lab import sweep_tables
+from asgd_lab.metric_words import higher_is_better
+from asgd_lab.record.replications import Estimate
 from asgd_lab.reports.content import SERIES_COLORS, Axis, Plot, Section, Series, Table
-from asgd_lab.reports.recorded import Subject
+from asgd_lab.reports.recorded import RHYTHM_KEYS, Rhythm, Subject
 from asgd_lab.reports.words import listed, number, seconds, share
-from asgd_lab.sweep_tables import Group, cell
+from asgd_lab.sweep_tables import Group
 
-KEYS = ("n_sync", "n_fetch", "n_push")
 ALIKE = 0.01  # relative difference of times that counts as none
+Rhythms = Mapping[str, Rhythm]
+"""The known rhythms of points, by the names of their groups."""
 
 
 class Result(NamedTuple):
@@ -25,51 +29,115 @@ class Result(NamedTuple):
     loss: float
 
 
+class _Asked(NamedTuple):
+    """The points with a known rhythm, the key of the axis, each point's value of it, and each point's line."""
+
+    subject: Subject
+    groups: Sequence[Group]
+    key: str
+    values: Mapping[str, int]
+    lines: Mapping[str, str]
+
+
 def section(subject: Subject) -> Section:
-    """The answer of a sweep over n_sync, or over n_fetch or n_push."""
-    swept = [key for key in subject.keys if key.rpartition(".")[2] in KEYS]
-    if not swept:
-        algorithm = subject.scenario.algorithm
+    """The answer of points with several rhythms."""
+    found = {group.name: subject.rhythm(group) for group in subject.groups}
+    rhythms = {name: rhythm for name, rhythm in found.items() if rhythm is not None}
+    unknown = len(found) - len(rhythms)
+    if not rhythms:
+        said = "the code of the algorithm is not imported here, and its keys do not tell its n_sync"
+        return Section.unanswered(f"Nothing here tells: {said}.")
+    if len({*rhythms.values()}) == 1:
         ask = "--set 'sweep={algorithm.n_sync: [1, 10, 100]}'"
-        return Section.unanswered(
-            f"Nothing here tells: only n_sync = {algorithm.n_fetch} ran. A sweep over it answers ({ask})."
-        )
-    key = max(swept, key=lambda each: len(subject.keys[each]))
-    known = {group.name: group.means() for group in subject.groups}
+        said = f"only {next(iter(rhythms.values()))} {'is known of' if unknown else 'ran'}"
+        return Section.unanswered(f"Nothing here tells: {said}. A sweep over it answers ({ask}).")
+    asked = _asked(subject, [group for group in subject.groups if group.name in rhythms], rhythms)
+    answer = _answer(asked)
+    if unknown:
+        answer.notes.append(f"{unknown} points are left out: their algorithm's code is not imported here.")
+    return answer
+
+
+def _answer(asked: _Asked) -> Section:
+    known = {group.name: group.means() for group in asked.groups}
     metrics = {metric for means in known.values() for metric in means if metric.startswith("test_")}
     if any("minibatches_per_s" not in means for means in known.values()):
         return Section.unanswered(
             "Nothing here tells: this backend has no clock, so that synchronisation costs no time."
         )
     metric = min(metrics, key=lambda name: (name != "test_error", name != "test_loss", name), default=None)
-    rates = _plot(subject, key, "minibatches_per_s", "Throughput", "minibatches per second")
-    stale = _plot(subject, key, "staleness_mean", "Mean staleness", "mean staleness (versions)")
+    rates = _plot(asked, "minibatches_per_s", "Throughput", "minibatches per second")
+    stale = _plot(asked, "staleness_mean", "Mean staleness", "mean staleness (versions)")
     if metric is None:
-        best = max(subject.groups, key=lambda group: known[group.name]["minibatches_per_s"].mean)
+        best = max(asked.groups, key=lambda group: known[group.name]["minibatches_per_s"].mean)
         rate = known[best.name]["minibatches_per_s"].mean
-        said = f"Throughput is highest at {subject.label(best)}: {number(rate)} minibatches/s."
+        said = f"Throughput is highest at {asked.subject.label(best)}: {number(rate)} minibatches/s."
         return Section(f"{said} Nothing was evaluated, so that the price in loss is not known.", parts=[rates, stale])
-    return _traded(subject, key, metric, [rates, stale])
+    return _traded(asked, metric, [rates, stale])
 
 
-def _traded(subject: Subject, key: str, metric: str, plots: Sequence[Plot]) -> Section:
-    results = [each for group in subject.groups if (each := _result(subject, group, key, metric)) is not None]
+def _asked(subject: Subject, groups: Sequence[Group], rhythms: Rhythms) -> _Asked:
+    """The points on the axis n_sync, or on the one of n_fetch and n_push that has more values.
+
+    A line has the values that are no rhythm, and the other one of n_fetch and n_push.
+    """
+    apart = any(rhythm.n_fetch != rhythm.n_push for rhythm in rhythms.values())
+    fetches, pushes = ({*each} for each in zip(*rhythms.values(), strict=True))
+    by_fetch = len(fetches) >= len(pushes)
+    key = "n_sync" if not apart else "n_fetch" if by_fetch else "n_push"
+    others = {
+        group.name: {
+            each: _without_rhythm(group.values.get(each))
+            for each in subject.keys
+            if each.rpartition(".")[2] not in RHYTHM_KEYS
+        }
+        for group in groups
+    }
+    differing = [each for each in next(iter(others.values())) if len({repr(own[each]) for own in others.values()}) > 1]
+    lines, values = {}, {}
+    for name, rhythm in rhythms.items():
+        told = {each: others[name][each] for each in differing}
+        if apart:
+            told["n_push" if by_fetch else "n_fetch"] = rhythm.n_push if by_fetch else rhythm.n_fetch
+        lines[name] = sweep_tables.label(told)
+        values[name] = rhythm.n_fetch if by_fetch else rhythm.n_push
+    return _Asked(subject, groups, key, values, lines)
+
+
+def _without_rhythm(value: Any) -> Any:
+    return {key: each for key, each in value.items() if key not in RHYTHM_KEYS} if isinstance(value, dict) else value
+
+
+def _traded(asked: _Asked, metric: str, plots: Sequence[Plot]) -> Section:
+    results = [each for group in asked.groups if (each := _result(asked, group, metric)) is not None]
     words = metric.replace("_", " ")
-    lower = "lowest" if not metric.endswith("accuracy") else "highest"
-    sign = 1 if lower == "lowest" else -1
+    if not results:
+        return Section(f"No point has a finite final {words}; the throughput is below.", parts=[*plots])
+    y = Axis(f"final {words}", percent=metric == "test_error")
+    result = _plot(asked, metric, f"Final {words}", y.title, percent=y.percent)
+    is_higher = higher_is_better(metric, asked.subject.scenario)
+    if is_higher is None:
+        said = f"Nothing tells whether a higher {words} is better, so that no point is called the best."
+        return Section(said, parts=[result, *plots])
+    found = _best(results, metric, is_higher, y, [result, *plots])
+    if missing := len(asked.groups) - len(results):
+        found.notes.append(f"{missing} of {len(asked.groups)} points have no finite final {words} and are left out.")
+    return found
+
+
+def _best(results: Sequence[Result], metric: str, is_higher: bool, y: Axis, plots: Sequence[Plot]) -> Section:
+    words, extreme, sign = metric.replace("_", " "), "highest" if is_higher else "lowest", -1 if is_higher else 1
     best = min(results, key=lambda each: sign * each.loss)
     written = share if metric == "test_error" else number
     times = [each.time_s for each in results]
-    y = Axis(f"final {words}", percent=metric == "test_error")
-    result = _plot(subject, key, metric, f"Final {words}", y.title, percent=y.percent)
     if max(times) - min(times) <= ALIKE * max(times):
         same = f"All points had the same time ({seconds(max(times))})"
-        answer = f"{same}; the final {words} is {lower} at {best.label}: {written(best.loss)}."
-        return Section(answer, parts=[result, *plots])
+        answer = f"{same}; the final {words} is {extreme} at {best.label}: {written(best.loss)}."
+        return Section(answer, parts=[*plots])
     front = undominated(results, sign)
     labels = [each.label for each in front]
     answer = (
-        f"The final {words} is {lower} at {best.label}: {written(best.loss)} after {seconds(best.time_s)}. "
+        f"The final {words} is {extreme} at {best.label}: {written(best.loss)} after {seconds(best.time_s)}. "
         f"{len(front)} of {len(results)} points are beaten by no other one in both time and {words}: {listed(labels)}."
     )
     series = [
@@ -94,24 +162,22 @@ def _traded(subject: Subject, key: str, metric: str, plots: Sequence[Plot]) -> S
             )
         )
     apart = max(times) > 30 * min(times) > 0
-    pareto = Plot(
-        "Time and result: lower left is better" if sign == 1 else "Time and result", Axis(_TIME, log=apart), y, series
-    )
+    better = f"{'upper' if is_higher else 'lower'} left is better"
+    pareto = Plot(f"Time and result: {better}", Axis(_TIME, log=apart), y, series)
     rows = [(each.label, seconds(each.time_s), written(each.loss)) for each in front]
     table = Table(("point", "time", f"final {words}"), rows, "Points that no other one beats in both")
-    return Section(answer, parts=[pareto, table, result, *plots])
+    return Section(answer, parts=[pareto, table, *plots])
 
 
 _TIME = "time (s), or time to the target"
 
 
-def _result(subject: Subject, group: Group, key: str, metric: str) -> Result | None:
+def _result(asked: _Asked, group: Group, metric: str) -> Result | None:
     means = group.means()
-    if metric not in means or math.isnan(means[metric].mean):
+    if metric not in means or not math.isfinite(means[metric].mean):
         return None
-    time = means.get("seconds_to_target", means["makespan_s"])
-    label, line = subject.label(group), subject.label(group, without=[key])
-    return Result(label, line, float(group.values[key]), time.mean, means[metric].mean)
+    time, label = means.get("seconds_to_target", means["makespan_s"]), asked.subject.label(group)
+    return Result(label, asked.lines[group.name], asked.values[group.name], time.mean, means[metric].mean)
 
 
 def undominated(results: Sequence[Result], sign: int = 1) -> list[Result]:
@@ -123,23 +189,28 @@ def undominated(results: Sequence[Result], sign: int = 1) -> list[Result]:
     return front
 
 
-def _plot(subject: Subject, key: str, metric: str, title: str, axis: str, percent: bool = False) -> Plot:
-    lines: dict[str, list[Group]] = {}
-    for group in subject.groups:
-        if metric in group.means():
-            lines.setdefault(subject.label(group, without=[key]), []).append(group)
-    series = [_series(name, groups, key, metric, place) for place, (name, groups) in enumerate(lines.items())]
+def _plot(asked: _Asked, metric: str, title: str, axis: str, percent: bool = False) -> Plot:
+    lines: dict[str, list[tuple[float, Estimate]]] = {}
+    for group in asked.groups:
+        mean = group.means().get(metric)
+        if mean is not None and math.isfinite(mean.mean):
+            lines.setdefault(asked.lines[group.name], []).append((float(asked.values[group.name]), mean))
+    series = [_series(name, points, place) for place, (name, points) in enumerate(lines.items())]
     values = tuple(sorted({x for each in series for x in each.x}))
     wide = len(values) > 1 and values[0] > 0 and values[-1] / values[0] >= 8
-    x = Axis(f"{key.rpartition('.')[2]} (minibatches)", log=wide, values=values if len(values) <= 12 else ())
-    return Plot(f"{title} over {key.rpartition('.')[2]}", x, Axis(axis, percent=percent, from_zero=True), series)
+    x = Axis(f"{asked.key} (minibatches)", log=wide, values=values if len(values) <= 12 else ())
+    return Plot(f"{title} over {asked.key}", x, Axis(axis, percent=percent, from_zero=True), series)
 
 
-def _series(name: str, groups: Sequence[Group], key: str, metric: str, place: int) -> Series:
-    found: Mapping[float, Group] = dict(sorted((float(cell(group.values[key])), group) for group in groups))
-    means = [group.means()[metric] for group in found.values()]
-    color = f"s{place % SERIES_COLORS}"
-    low, high = [each.low for each in means], [each.high for each in means]
+def _series(name: str, points: Sequence[tuple[float, Estimate]], place: int) -> Series:
+    points = sorted(points, key=lambda point: point[0])
+    means = [mean for _, mean in points]
     return Series(
-        name, list(found), [each.mean for each in means], color, low=low, high=high, dashed=place >= SERIES_COLORS
+        name,
+        [value for value, _ in points],
+        [each.mean for each in means],
+        f"s{place % SERIES_COLORS}",
+        low=[each.low for each in means],
+        high=[each.high for each in means],
+        dashed=place >= SERIES_COLORS,
     )

@@ -53,7 +53,8 @@ def section(subject: Subject) -> Section:
     if resources:
         found.parts.append(_resources(resources, where))
     if len(effects):
-        found.parts.append(_timeline(effects, shown, where))
+        whole = "The whole run" if subject.is_whole(shown.path) else "The run's sampled rounds"
+        found.parts.append(_timeline(effects, f"The first {len(effects):,} effects" if left_out else whole, where))
     else:
         found.notes.append("There is no timeline: no rows were recorded (record: summary).")
     if left_out:
@@ -67,7 +68,8 @@ def _shares_of(subject: Subject) -> Section:
     spent: dict[str, Mapping[str, float]] = {}
     for group in subject.groups[:MOST_BARS]:
         each = [
-            _shares(path, summary) for path, summary in zip(group.paths.values(), subject.summaries(group), strict=True)
+            _shares(path, summary, subject.is_whole(path))
+            for path, summary in zip(group.paths.values(), subject.summaries(group), strict=True)
         ]
         known = [shares for shares in each if shares]
         if known:
@@ -103,6 +105,11 @@ def _shares_of(subject: Subject) -> Section:
             "In a real run the time of a push or a fetch is not divided: the wait at the server, the service and the "
             "copies are one heading."
         )
+        if not all(subject.is_whole(path) for group in subject.groups[:MOST_BARS] for path in group.paths.values()):
+            found.notes.append(
+                "Computing is the summary's utilisation. Rows are of sampled rounds alone (record: sampled): the share "
+                "of pushes and fetches is computing's times the ratio of the two in these rounds."
+            )
     return found
 
 
@@ -121,8 +128,11 @@ def _stacked(spent: Mapping[str, Mapping[str, float]], seen: Sequence[str], labe
     return Plot("Shares of the workers' time", x, y, series, wide=True, height=height)
 
 
-def _shares(path: Path, summary: Mapping[str, Any]) -> dict[str, float]:
-    """The shares of a run's time under each heading; {} where nothing tells."""
+def _shares(path: Path, summary: Mapping[str, Any], is_whole: bool) -> dict[str, float]:
+    """The shares of a run's time under each heading; {} where nothing tells.
+
+    Rows that are not of the whole run tell only how pushes and fetches compare with training.
+    """
     if "time" in summary:
         total = sum(summary["time"]["mean"].values())
         return {name: spent / total for name, spent in summary["time"]["mean"].items()} if total else {}
@@ -131,9 +141,14 @@ def _shares(path: Path, summary: Mapping[str, Any]) -> dict[str, float]:
     if whole.empty:
         return {}
     until_s = float(whole["end_s"].max()) if left_out else float(summary["makespan_s"])
-    spent = (whole["end_s"] - whole["start_s"]).groupby(whole["kind"], observed=True).sum() / (
-        until_s * summary["workers"]
-    )
+    spent = (whole["end_s"] - whole["start_s"]).groupby(whole["kind"], observed=True).sum()
+    training = float(spent.get("train", 0.0))
+    if is_whole:
+        spent = spent / (until_s * summary["workers"])
+    elif training > 0:
+        spent = spent * (float(summary["utilisation"]["workers"]) / training)
+    else:
+        return {}
     training = float(spent.get("train", 0.0))
     exchanges = min(1.0 - min(1.0, training), float(spent.get("push", 0.0)) + float(spent.get("fetch", 0.0)))
     return {"compute": min(1.0, training), "queue": exchanges, "idle": max(0.0, 1.0 - training - exchanges)}
@@ -148,8 +163,8 @@ def _resources(resources: Sequence[Mapping[str, Any]], where: str) -> Table:
     return Table(("server or link", "busy", "present in the mean"), rows, caption)
 
 
-def _timeline(effects: pd.DataFrame, shown: Shown, where: str) -> Plot:
-    """The whole run if it is short, else from its first crash on, or from the start."""
+def _timeline(effects: pd.DataFrame, whole: str, where: str) -> Plot:
+    """All rows of a short run, which the title calls `whole`; else some from its first crash on, or from the start."""
     effects = effects.sort_values("start_s", kind="stable")
     crash_s = _first_crash_s(effects)
     begin = 0
@@ -176,7 +191,7 @@ def _timeline(effects: pd.DataFrame, shown: Shown, where: str) -> Plot:
                 )
             )
     first, last = float(rows["start_s"].min()), float(rows["end_s"].max())
-    part = "The whole run" if len(rows) == len(effects) else f"From {seconds(first)} to {seconds(last)}"
+    part = f"From {seconds(first)} to {seconds(last)}" if len(rows) < len(effects) else whole
     crash = f"; a worker crashes at {seconds(crash_s)}" if crash_s is not None and first <= crash_s <= last else ""
     title = f"{part}{where}{crash}: drag over a span to magnify it, double-click to go back"
     height = 90 + 26 * len(names)

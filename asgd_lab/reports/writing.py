@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from asgd_lab.errors import ScenarioError, refusal
-from asgd_lab.record import atomic_files
+from asgd_lab.record import atomic_files, removal
 from asgd_lab.reports import page
 from asgd_lab.reports.recorded import Subject, opened
 
@@ -24,6 +24,7 @@ def write(paths: Sequence[Path], out: Path | None = None) -> Path:
     page.library()
     subjects = [opened(path) for path in paths]
     target = out or (paths[0] / NAME if len(paths) == 1 else Path(NAME))
+    _check(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         return _write(subjects, target)
@@ -40,11 +41,20 @@ def write_beside(subject: Callable[[], Subject], say: Callable[[str], None]) -> 
         return None
     try:
         found = subject()
+        _check(found.path / NAME)
         return _write([found], found.path / NAME)
     except Exception as error:
         said = str(error) if isinstance(error, ScenarioError) else refusal(error) or f"{type(error).__name__}: {error}"
         say(f"the report could not be written: {said}")
         return None
+
+
+def _check(target: Path) -> None:
+    """A `ScenarioError` if anything but a page of this program is at the path, or at the one where it is made."""
+    for path in (target, target.with_name(f"{target.name}.new")):
+        if os.path.lexists(path) and not removal.is_report(path):
+            what = "a symbolic link" if path.is_symlink() else "a folder" if path.is_dir() else "no report of asgd-lab"
+            raise ScenarioError(f"--out: {path} exists and is {what}; move it elsewhere, or choose another file")
 
 
 def _write(subjects: Sequence[Subject], target: Path) -> Path:
