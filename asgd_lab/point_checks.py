@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from asgd_lab import choices, tasks
-from asgd_lab.backends import inputs, room
-from asgd_lab.backends.build import build_task, initial_parameters
+from asgd_lab.backends import devices, inputs, room
+from asgd_lab.backends.build import (
+    build_task,
+    check_limits,
+    evaluated,
+    initial_parameters,
+    limits_by_evaluation,
+)
 from asgd_lab.backends.run import with_samples
 from asgd_lab.backends.settings import settled
 from asgd_lab.backends.trial import check_algorithm
 from asgd_lab.errors import ScenarioError
 from asgd_lab.hardware.costs import check_memory
 from asgd_lab.scenario import Scenario
+from asgd_lab.tasks.base import Data
 from asgd_lab.trust import Named, refusal
 
 
+@dataclass
+class _Tried:
+    """A task whose minibatches were tried, and what is known of it since; nothing of a task of untrusted code."""
+
+    named: Any  # the values that the trial depends on
+    facts: tuple[int, bool, Sequence[tuple[str, str]]] | None = None  # parameters, whether it has an error, evaluations
+    divisions: list[tuple[int, int]] = field(default_factory=list)  # numbers of workers, and seeds, that were checked
+
+
 class PointChecks:
-    """Checks points one after another; those with the same task share its trial."""
+    """Checks points one after another; those with the same task share its trial, and those with the same data read
+    them once: after the first only what differs is checked.
+    """
 
     def __init__(self) -> None:
         self.doubts: list[str] = []
         """Warnings on the tasks that were checked."""
-        self._seen: list[tuple[Any, int]] = []  # tasks built already, and their numbers of parameters
+        self._tried: list[_Tried] = []
+        self._read: tuple[str, Data] = "", {}  # the data read last, and their source
 
     @settled()
     def check(self, scenario: Scenario, *, partly: bool) -> Named:
@@ -31,33 +52,63 @@ class PointChecks:
         """
         named = (
             scenario.task, scenario.warm_start, scenario.hardware.compute, scenario.hardware.device,
-            scenario.algorithm.push, scenario.backend.checkpoint is None, scenario.budget.error_in_pushes is None,
+            scenario.algorithm.push, scenario.backend.checkpoint is None, bool(limits_by_evaluation(scenario)),
             scenario.backend.device, scenario.backend.deterministic,
         )  # fmt: skip
-        known = next((size for other, size in self._seen if other == named), None)
         left = inputs.untrusted(scenario)
         if left and not partly:
             raise ScenarioError.at(left[0][0], refusal(left))
         if not choices.unread(scenario.algorithm):
             self.doubts.extend(check_algorithm(scenario))
-        if known is None:
-            self._seen.append((named, self._checked(scenario, left)))
-        elif not left:
-            room.check(scenario, known)
+        tried = next((each for each in self._tried if each.named == named), None)
+        division = (scenario.workers, scenario.seed) if scenario.task.depends_on_workers else (0, 0)
+        if tried is None:
+            tried = _Tried(named)
+            tried.facts = self._try(scenario, left)
+            self._tried.append(tried)
+        else:
+            if division not in tried.divisions:
+                self._divide(scenario, left)
+            if tried.facts is not None:
+                size, has_error, found = tried.facts
+                check_limits(scenario, has_error=has_error, evaluated=found)
+                if not left:
+                    room.check(scenario, size)
+        tried.divisions.append(division)
         return left
 
-    def _checked(self, scenario: Scenario, untrusted: Named) -> int:
-        """Build a scenario's task, or what of it is trusted; how many parameters it has, if that is known."""
+    def _try(self, scenario: Scenario, left: Named) -> tuple[int, bool, Sequence[tuple[str, str]]] | None:
+        """Build a scenario's task, or what of it is trusted, and try it; its facts, if they are known."""
         with_samples(scenario)
-        of_task = [(key, name) for key, name in untrusted if key.startswith("task.")]
-        if of_task:
-            tasks.check_rest(scenario.task, scenario.seed, of_task, scenario.workers)
-            return 0
-        task = build_task(scenario)
+        if _of_task(left):
+            tasks.check_rest(scenario.task, scenario.seed, _of_task(left), scenario.workers, self._data)
+            return None
+        task = build_task(scenario, self._data(scenario.task))
         self.doubts.extend(task.doubts)
-        if not untrusted:
+        if not left:
             room.check(scenario, task.size)
         check_memory(scenario.hardware, task.size_bytes)
         if scenario.warm_start is not None and scenario.warm_start.run is not None:
             initial_parameters(scenario, task)
-        return task.size
+        found = evaluated(task, devices.home(scenario)) if limits_by_evaluation(scenario) else ()
+        return task.size, task.has_error, found
+
+    def _divide(self, scenario: Scenario, left: Named) -> None:
+        """Build a task that was tried already for another number of workers, or with another seed."""
+        if _of_task(left):
+            tasks.check_rest(scenario.task, scenario.seed, _of_task(left), scenario.workers, self._data)
+        else:
+            task = build_task(scenario, self._data(scenario.task), checked=True)
+            task.check_workers(device=devices.home(scenario))
+
+    def _data(self, config: Any) -> Data:
+        """A task's data; those of the point before, if they have the same source."""
+        here = tasks.source(config)
+        if self._read[0] != here:
+            self._read = "", {}  # not both in memory
+            self._read = here, tasks.load(config)
+        return self._read[1]
+
+
+def _of_task(left: Named) -> Named:
+    return [(key, name) for key, name in left if key.startswith("task.")]

@@ -95,13 +95,34 @@ def check_task(scenario: Scenario, task: Task) -> None:
     task.check(gradients=scenario.algorithm.push == "gradient", device=device)
     if scenario.backend.checkpoint is not None:
         task.check_resume(device=device)
+    found = evaluated(task, device) if limits_by_evaluation(scenario) else ()
+    check_limits(scenario, has_error=task.has_error, evaluated=found)
+
+
+def evaluated(task: Task, device: torch.device) -> Sequence[tuple[str, str]]:
+    """Split and metric of each row of a checked task's evaluations, found by one if the task does not tell them."""
+    if task.evaluated is not None:
+        return task.evaluated
+    try:
+        return [(split, metric) for split, metric, _ in task.evaluate(task.initial().to(device))]
+    except Exception as error:
+        raise ScenarioError.at("task.name", f"its evaluation fails: {one_line(error)}") from error
+
+
+def limits_by_evaluation(scenario: Scenario) -> dict[str, Observed]:
+    """The keys of the budget's limits that are judged by evaluations, with their metrics."""
+    limits = {"target": scenario.budget.target, "early_stop": scenario.budget.early_stop}
+    return {key: limit for key, limit in limits.items() if limit is not None and not limit.in_pushes}
+
+
+def check_limits(scenario: Scenario, *, has_error: bool, evaluated: Sequence[tuple[str, str]]) -> None:
+    """A `ScenarioError` for a limit of the budget whose metric the task does not have."""
     of_errors = [key for key, metric in scenario.budget.keys_in_pushes.items() if metric == "error"]
-    if of_errors and not task.has_error:
+    if of_errors and not has_error:
         message = "needs a task with an error: one class a label, and an output for each class; use minibatches"
         raise ScenarioError.at(f"budget.{of_errors[0]}", message)
-    for key, limit in (("target", scenario.budget.target), ("early_stop", scenario.budget.early_stop)):
-        if limit is not None and not limit.in_pushes and task.evaluated is not None:
-            check_limit(key, limit, task.evaluated)
+    for key, limit in limits_by_evaluation(scenario).items():
+        check_limit(key, limit, evaluated)
 
 
 def check_limit(key: str, limit: Observed, evaluated: Sequence[tuple[str, str]]) -> None:

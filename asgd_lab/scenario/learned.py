@@ -34,6 +34,11 @@ class Learned(Choice):
     def make(self, seed: int, data: Data, workers: int) -> Task:
         """The task over the data that `load` has read, for so many workers, which may divide the data."""
 
+    @property
+    def depends_on_workers(self) -> bool:
+        """Whether the number of workers and the seed decide if it can be trained, as where they divide its data."""
+        return True
+
     def refuses(self, scenario: Any) -> Iterator[tuple[str, str]]:
         """Keys of the scenario that contradict this task: a dotted key, and the reason."""
         if scenario.budget.target_error is not None and not self.has_error:

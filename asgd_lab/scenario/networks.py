@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from asgd_lab.scenario.learned import Learned
-from asgd_lab.task_keys.networks import ClassificationKeys, NetworkKeys, OwnKeys
+from asgd_lab.task_keys.networks import ClassificationKeys, NetworkKeys, OwnKeys, SharedData
 from asgd_lab.task_keys.text import TextKeys
 
 if TYPE_CHECKING:
@@ -35,6 +35,11 @@ class Classification(ClassificationKeys, Network):
 
     name: Literal["classification"]
     """This task's name."""
+
+    @property
+    def depends_on_workers(self) -> bool:
+        """As in the base class."""
+        return not isinstance(self.data, SharedData)
 
     def load(self) -> Data:
         from asgd_lab.tasks import datasets
@@ -74,6 +79,11 @@ class NextTokens(TextKeys, Network):
     def reads_folder(self) -> bool:
         """Whether data_folder is read; where it is not, it is refused."""
         return True
+
+    @property
+    def depends_on_workers(self) -> bool:
+        """As in the base class."""
+        return not isinstance(self.data, SharedData)
 
     def load(self) -> Data:
         from asgd_lab.tasks.text import corpus

@@ -24,6 +24,11 @@ class Quadratic(QuadraticKeys, Learned):
     name: Literal["quadratic"]
     """This task's name."""
 
+    @property
+    def depends_on_workers(self) -> bool:
+        """No: all workers draw from one distribution."""
+        return False
+
     def make(self, seed: int, data: Data, workers: int) -> Task:
         from asgd_lab.tasks.quadratic import QuadraticTask
 
@@ -37,6 +42,11 @@ class Timing(TimingKeys, Learned):
 
     name: Literal["timing"]
     """This task's name."""
+
+    @property
+    def depends_on_workers(self) -> bool:
+        """No: nothing is computed."""
+        return False
 
     def make(self, seed: int, data: Data, workers: int) -> Task:
         from asgd_lab.tasks.timing import TimingTask

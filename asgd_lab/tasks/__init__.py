@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from asgd_lab.tasks import classification, datasets, quadratic, timing
 from asgd_lab.tasks.base import Data, Learner, Task
 from asgd_lab.tasks.code_imports import untrusted
-from asgd_lab.tasks.data_facts import facts_of, load
+from asgd_lab.tasks.data_facts import facts_of, load, source
 from asgd_lab.tasks.optimizers import optimizer
 from asgd_lab.tasks.quadratic import expected_loss
 from asgd_lab.trust import Named, refusal
@@ -26,6 +27,7 @@ __all__ = [
     "load",
     "quadratic",
     "refusal",
+    "source",
     "timing",
     "untrusted",
 ]
@@ -43,10 +45,10 @@ def build(config: Any, seed: int, data: Data, workers: int = 1, *, checked: bool
     return task
 
 
-def check_rest(config: Any, seed: int, left: Named, workers: int = 1) -> None:
+def check_rest(config: Any, seed: int, left: Named, workers: int = 1, read: Callable[[Any], Data] = load) -> None:
     """Check a task with our own code in place of the code that `left` names; a `ScenarioError` as from `build`.
 
-    If its data are left out, neither the network nor a minibatch can be tried, only the optimizer.
+    `read` reads its data. If they are left out, neither the network nor a minibatch can be tried, only the optimizer.
     """
     keys = {key for key, _ in left}
     if keys & {"task.name", "task.task"}:
@@ -60,4 +62,4 @@ def check_rest(config: Any, seed: int, left: Named, workers: int = 1) -> None:
         plain |= {"model": "mlp", "model_options": {}, "loss": None}
     elif "task.loss" in keys:
         plain["loss"] = None
-    build(config.model_copy(update=plain), seed, load(config), workers)
+    build(config.model_copy(update=plain), seed, read(config), workers)

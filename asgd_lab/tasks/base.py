@@ -124,7 +124,7 @@ class Task(Protocol):
 
     @property
     def evaluated(self) -> Sequence[tuple[str, str]] | None:
-        """Split and metric of each row of `evaluate`, as `check` has found them; None if it has not."""
+        """Split and metric of each row of `evaluate`, valid after `check`; None if only an evaluation tells them."""
         ...
 
     @property
@@ -137,6 +137,10 @@ class Task(Protocol):
 
         With `gradients`, learners will be given a vector for the sum of their gradients.
         """
+        ...
+
+    def check_workers(self, *, device: torch.device = CPU) -> None:
+        """A `ScenarioError` if these workers cannot be trained with this seed; with others `check` has accepted it."""
         ...
 
     def check_resume(self, *, device: torch.device = CPU) -> None:
@@ -171,6 +175,9 @@ class Bufferless:
     device_bytes = 0
 
     def check(self, *, gradients: bool = False, device: torch.device = CPU) -> None:
+        """Accept."""
+
+    def check_workers(self, *, device: torch.device = CPU) -> None:
         """Accept."""
 
     def check_resume(self, *, device: torch.device = CPU) -> None:

@@ -24,6 +24,7 @@ from asgd_lab.tasks.data_checks import (
     check_outliers,
     check_two_classes,
     extreme_samples,
+    first_labelled,
     label_doubts,
     not_finite,
 )
@@ -85,9 +86,11 @@ class ClassificationTask(NetworkTask):
         )  # fmt: skip
         super().__init__(config.model, recipe, data, config.size_bytes)
         self.device_bytes = self._data.bytes  # inputs and labels
+        self._tried_on = CPU  # the device of the last check
 
     def check(self, *, gradients: bool = False, device: torch.device = CPU) -> None:
         """A `ScenarioError` if the model does not train as in a plain loop; two real minibatches are tried."""
+        self._tried_on = device
         batches = self.batches(0, device)
         minibatches = [batches(step) for step in range(2)]
         self.has_error = "error" in check_network(self.network, self.name, minibatches, device)
@@ -106,6 +109,27 @@ class ClassificationTask(NetworkTask):
             self.doubts.append("task.batch_norm: changes nothing: the model has no statistics of its minibatches")
         if self._shapes_matter and not learner.optimizer.param_groups[1]["params"]:
             self.doubts.append("task.biases: changes nothing: no parameter has one dimension")
+
+    def check_workers(self, *, device: torch.device = CPU) -> None:
+        """Accept: the data are divided already."""
+
+    @functools.cached_property
+    def evaluated(self) -> list[tuple[str, str]]:
+        """Split and metric of each row, found on a minibatch of each split: the first sample that has a class, repeated."""
+        found = []
+        with preserving_generators(), torch.no_grad():
+            evaluated, params = Evaluated(self.network, self._tried_on), self.network.initial().to(self._tried_on)
+            source = self._data.source(self._tried_on)
+            for split in ("test", "train"):
+                sample = torch.tensor([first_labelled(self._data.host[f"{split}_labels"])], device=self._tried_on)
+                index = filled(sample, self._batch_size)
+                labels = self._data.labels(split, index)
+                of_model = functools.partial(
+                    measure, objective=self._objective, source=source, split=split, index=index, labels=labels,
+                    batch_size=self._batch_size,
+                )  # fmt: skip
+                found += [(split, metric) for metric in evaluated(params, self.network.buffers, of_model)]
+        return found
 
     def _extremes(self, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """For each split a minibatch of extreme samples, such as those with the greatest index into a table."""

@@ -91,6 +91,19 @@ def extreme_samples(data: Data, split: str) -> Tensor | None:
     return torch.tensor(sorted(found)) if found else None
 
 
+def first_labelled(labels: Tensor) -> int:
+    """The first sample with a label that is no mark for "no class"; 0 where there are no classes, or no such sample."""
+    if not _is_whole(labels):
+        return 0
+    begins = 0
+    for each in chunks(labels):
+        known = (each >= 0).reshape(len(each), -1).any(1)
+        if bool(known.any()):
+            return begins + int(known.nonzero()[0])
+        begins += len(each)
+    return 0
+
+
 def _extreme(values: Tensor, least: bool) -> int:
     """The first sample with the least or the greatest integer."""
     flat = (each.reshape(len(each), -1) for each in chunks(values))

@@ -20,7 +20,7 @@ def load(config: Any) -> Data:
     data: Data = config.load()
     if config.has_data:
         _facts.clear()
-        _facts[_source(config)] = {"sha256": digest(data, getattr(config, "data_folder", None)), **_standard(data)}
+        _facts[source(config)] = {"sha256": digest(data, getattr(config, "data_folder", None)), **_standard(data)}
     return data
 
 
@@ -31,9 +31,9 @@ def facts_of(config: Any) -> dict[str, Any] | None:
     """
     if not config.has_data:
         return None
-    if _source(config) not in _facts:
+    if source(config) not in _facts:
         load(config)
-    return _facts[_source(config)]
+    return _facts[source(config)]
 
 
 def _standard(data: Data) -> dict[str, Any]:
@@ -41,7 +41,10 @@ def _standard(data: Data) -> dict[str, Any]:
     return {} if found is None else {"standard": dict(zip(("mean", "deviation"), found.tolist(), strict=True))}
 
 
-def _source(config: Any) -> str:
+def source(config: Any) -> str:
+    """The keys that decide which data a task reads, as text; all keys of a task of the user's."""
+    if config.name not in ("classification", "text"):
+        return repr(config)
     keys = ("name", "dataset", "data_folder", "dataset_options", "train_samples", "context", "corpus", "corpus_bytes",
             "tokenizer", "tokens", "test_tokens", "token_type", "vocabulary", "data")  # fmt: skip
     return repr([getattr(config, key, None) for key in keys])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +45,11 @@ class NetworkTask(ABC):
         self._evaluating: dict[torch.device, BoundModule] = {}
         self._learners, self.has_error = 0, False
         self.doubts: list[str] = []
-        self.evaluated: list[tuple[str, str]] | None = None
+
+    @property
+    @abstractmethod
+    def evaluated(self) -> Sequence[tuple[str, str]]:
+        """Split and metric of each row that `evaluate` returns, known after `check`."""
 
     @abstractmethod
     def batches(self, worker: int, device: torch.device) -> Batches:
@@ -78,6 +82,10 @@ class NetworkTask(ABC):
             for each in learner.optimizers:
                 check_groups(each)
         return learner, doubts
+
+    @abstractmethod
+    def check_workers(self, *, device: torch.device = CPU) -> None:
+        """A `ScenarioError` if this number of workers, or this seed, does not fit."""
 
     def check_resume(self, *, device: torch.device = CPU) -> None:
         """A `ScenarioError` if a learner restored from a checkpoint would take other steps."""

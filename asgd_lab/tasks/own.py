@@ -80,6 +80,7 @@ class OwnTask(NetworkTask):
         self._batch = batch
         self._own, self._name, self._seed, self._workers = own, name, seed, workers
         self._has, self._trying = methods_of(name, own), False
+        self._evaluated: list[tuple[str, str]] = []
         given = {"optimizer": config.optimizer is not None, "clip": config.clip is not None}
         check_keys(name, self._has, given | {"precision": config.precision != "float32"})
         self._losses = Losses(self._name, self._own.loss) if "loss" in self._has else None
@@ -145,6 +146,21 @@ class OwnTask(NetworkTask):
             return Stream(functools.partial(self._own.stream, *whose), device)
         return Called(functools.partial(self._own.batch, *whose), device)
 
+    @property
+    def evaluated(self) -> Sequence[tuple[str, str]]:
+        """Split and metric of each row that `evaluate` returns, known after `check`."""
+        return self._evaluated
+
+    def check_workers(self, *, device: torch.device = CPU) -> None:
+        """A `ScenarioError` if a worker's minibatches are no function of its number and the step."""
+        with self._blamed():
+            check_batches(self._method, functools.partial(self.batches, device=device), self._workers)
+
+    @property
+    def _method(self) -> str:
+        """The name of the method that makes minibatches."""
+        return f"{self._name}.{'stream' if 'stream' in self._has else 'batch'}"
+
     def check(self, *, gradients: bool = False, device: torch.device = CPU) -> None:
         """A `ScenarioError` if the class does not train as in a plain loop; two real minibatches are tried."""
         if gradients and self.network.recipe.own_step is not None:
@@ -160,7 +176,7 @@ class OwnTask(NetworkTask):
 
     def _tried(self, gradients: bool, device: torch.device) -> list[str]:
         """Try the class; return warnings."""
-        method = f"{self._name}.{'stream' if 'stream' in self._has else 'batch'}"
+        method = self._method
         of_worker = functools.partial(self.batches, device=device)
         check_batches(method, of_worker, self._workers)
         batches = of_worker(0)
@@ -200,8 +216,8 @@ class OwnTask(NetworkTask):
                         raise RunFailed(f"{self._name} cannot be evaluated on {split}: {said}") from error
             doubts += hidden_state(self.network, self.name, learner, self._means_of(split, first))
         at_start = {split: found[0] for split, found in means.items()}
-        self.evaluated = [(split, metric) for split, found in at_start.items() for metric in found]
-        check_columns(self._name, self.evaluated)
+        self._evaluated = [(split, metric) for split, found in at_start.items() for metric in found]
+        check_columns(self._name, self._evaluated)
         return doubts + list(not_finite(self._name, at_start))
 
     def _means_of(self, split: str, batches: Iterable[Any]) -> Callable[[nn.Module], Mapping[str, float]]:

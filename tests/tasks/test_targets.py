@@ -7,8 +7,10 @@ from typing import Any
 
 import pyarrow.parquet as parquet
 import pytest
+import torch
 from pydantic import ValidationError
 
+from asgd_lab.backends.build import build_task, evaluated
 from asgd_lab.backends.run import execute
 from asgd_lab.errors import ScenarioError
 from asgd_lab.scenario import Scenario
@@ -88,3 +90,55 @@ def test_a_target_that_cannot_be_observed_is_refused(
 ) -> None:
     with pytest.raises(ValidationError, match=message):
         stated(parts.pop("backend", "sim"), target, **parts)
+
+
+def masked() -> dict[str, Any]:
+    """Samples of seven classes, the first of which have none."""
+    labels = torch.arange(60) % 7
+    labels[:40] = -100
+    inputs = torch.randn(60, 5, generator=torch.Generator().manual_seed(0))
+    return {f"{split}_{part}": each for split in ("train", "test") for part, each in (
+        ("images", inputs), ("labels", labels))}  # fmt: skip
+
+
+def of_numbers() -> dict[str, Any]:
+    """Labels that are no classes."""
+    return masked() | {f"{split}_labels": torch.rand(60, 7) for split in ("train", "test")}
+
+
+MLP = {"name": "classification", "model": "mlp", "batch_size": 16, "optimizer": {"name": "SGD", "lr": 0.1}}
+EVALUATING: dict[str, dict[str, Any]] = {
+    "digits": {**MLP, "dataset": "digits"},
+    "BatchNorm": {**MLP, "dataset": "digits", "model": "small"},
+    "labels of no class": {**MLP, "dataset": f"{__name__}:masked"},
+    "a loss of one's own": {**MLP, "dataset": f"{__name__}:of_numbers", "loss": f"{__name__}:distance"},
+    "a bowl": dict(QUADRATIC),
+    "a class": OWN,
+}
+
+
+def distance(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return (outputs - labels).square().mean()
+
+
+@pytest.mark.parametrize("name", EVALUATING)
+def test_a_check_knows_what_the_evaluations_of_a_run_tell(name: str) -> None:
+    stated = of_backends(task=EVALUATING[name], workers=2)
+    task = build_task(stated)
+    rows = [(split, metric) for split, metric, _ in task.evaluate(task.initial())]
+    assert rows
+    assert sorted(evaluated(task, torch.device("cpu"))) == sorted(rows)
+
+
+@pytest.mark.parametrize("key", ["target", "early_stop"])
+@pytest.mark.parametrize("name", EVALUATING)
+def test_an_unknown_metric_or_split_is_refused_before_the_start_with_what_there_is(name: str, key: str) -> None:
+    for split, metric in (("test", "bleu"), ("validation", "loss")):
+        limit = {"split": split, "metric": metric, **({"below": 0.1} if key == "target" else {"patience": 3})}
+        stated = of_backends(
+            task=EVALUATING[name], workers=2, backend="sim", evaluate=EVERY_20, budget={"minibatches": 40, key: limit}
+        )
+        with pytest.raises(
+            ScenarioError, match=rf"has no metric of the evaluations, {split} {metric}; they have: .*loss"
+        ):
+            build_task(stated)
