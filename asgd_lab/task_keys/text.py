@@ -15,7 +15,8 @@ class BySource(Part):
     """Every worker owns whole files or folders of text, such as domains or authors: all text of one is one worker's."""
 
     name: Literal["by_key"]
-    """The division of the text. The last tenth of each file is held out, and no sequence spans two files."""
+    """The division of the text. The last tenth of each file is held out, and no sequence spans two files, in
+    training and in evaluations: a piece that is not longer than the context is left out."""
     key: Literal["file", "folder"] = "file"
     """The owned unit: a file *.txt, or a folder right below data_folder with all that is in it; a work of shakespeare
     is a file. They are dealt to the workers from the longest on, each to the worker with the least text; the seed

@@ -115,7 +115,7 @@ class ClassificationTask(NetworkTask):
 
     @functools.cached_property
     def evaluated(self) -> list[tuple[str, str]]:
-        """Split and metric of each row, found on a minibatch of each split: the first sample that has a class, repeated."""
+        """Split and metric of each row, found on a minibatch of each split: its first sample with a class, repeated."""
         found = []
         with preserving_generators(), torch.no_grad():
             evaluated, params = Evaluated(self.network, self._tried_on), self.network.initial().to(self._tried_on)

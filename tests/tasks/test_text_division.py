@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from asgd_lab.backends.replay import repeat
 from asgd_lab.backends.run import execute
@@ -17,6 +21,7 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.record import tables
 from asgd_lab.streams import generator
 from asgd_lab.tasks.text.next_tokens import NextTokens
+from asgd_lab.tasks.text.windows import consecutive, divided
 from tests.backends.scenarios import scenario
 from tests.tasks.test_text import TINY
 
@@ -101,7 +106,59 @@ def test_the_last_tenth_of_each_owned_file_is_held_out_and_all_files_are_evaluat
     for split, sequences in NextTokens(config, data, 5, 2).evaluations():
         ids = torch.cat([ids for ids, _ in sequences])
         assert seen(ids) == set("ABCDE"), split
+        assert all(len(seen(row)) == 1 for row in ids)
         assert ids.numel() <= 400 + 2 * 16
+
+
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=8), st.integers(1, 20))
+def test_evaluated_sequences_stand_one_behind_another_in_each_file(lengths: list[int], context: int) -> None:
+    ends = np.cumsum(lengths)
+    spans = np.stack([ends - lengths, ends], 1)
+    expected = [start for begin, end in spans.tolist() for start in range(begin, end - context, context)]
+    assert consecutive(spans, context).tolist() == expected
+
+
+@pytest.mark.parametrize("key", ["file", "folder"])
+def test_no_evaluated_sequence_spans_two_files_and_short_pieces_are_left_out(tmp_path: Path, key: str) -> None:
+    sizes = [3000, 150, 170, 2000, 159, 400]  # of the last tenths, 15 to 17 may hold a sequence of 16 and the next one
+    for number, size in enumerate(sizes):
+        path = tmp_path / "texts" / str(number) / "all.txt"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(bytes([65 + number]) * size)
+    config = stated(tmp_path / "texts", {"name": "by_key", "key": key}).task
+    splits = dict(NextTokens(config, config.load(), 5, 2).evaluations())
+    for split, sequences in splits.items():
+        rows = torch.cat([torch.cat([ids, after[:, -1:]], 1) for ids, after in sequences])
+        assert all(len(seen(row)) == 1 for row in rows), split
+        assert seen(rows) == set("ACDF" if split == "test" else "ABCDEF")
+
+
+def test_files_whose_last_tenths_have_no_whole_sequence_are_refused(tmp_path: Path) -> None:
+    for number in range(9):
+        (tmp_path / f"{number}.txt").write_bytes(b"a" * 100)
+    config = stated(tmp_path, "by_key").task
+    with pytest.raises(ScenarioError, match="the last tenth of the longest file, 10, must be longer than") as caught:
+        config.load()
+    assert caught.value.key == "task.data"
+
+
+def test_the_text_of_many_files_is_divided_in_one_pass() -> None:
+    """A pass over all files for each file would take minutes."""
+    files, workers = 30_000, 3
+    lengths = torch.tensor([20 + number % 7 for number in range(files)])
+    ends = lengths.cumsum(0)
+    sources = torch.arange(files) // 2  # folders of two files
+    data = {"train_text": torch.empty(int(ends[-1]), dtype=torch.uint8),
+            "train_spans": torch.stack([ends - lengths, ends, sources], 1)}  # fmt: skip
+    config: Any = scenario(task={**TINY, "data_folder": ".", "corpus_bytes": None, "data": {
+        "name": "by_key", "key": "folder"}}, workers=workers, backend="inline").task  # fmt: skip
+    began = time.process_time()
+    parts = divided(config, data, workers, 5)
+    assert time.process_time() - began < 5
+    places = [part.drawn(np.random.default_rng(0), 2000) for part in parts]
+    owned = [set((torch.searchsorted(ends, place, right=True) // 2).tolist()) for place in places]
+    assert not any(one & other for one, other in itertools.combinations(owned, 2))
+    assert sum(part.count for part in parts) == int((lengths - config.context).clamp(min=0).sum())
 
 
 def test_a_part_without_a_whole_sequence_is_told(folder: Path) -> None:

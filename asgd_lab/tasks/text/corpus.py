@@ -29,7 +29,8 @@ def read(config: TextKeys) -> Data:
     """Tokens `train_text` and `test_text`, (N,) whole numbers, and `vocabulary` (), the number of known ones.
 
     Bytes have no entry `vocabulary`: all 256 are known. With data: by_key, `train_spans` (S, 3) has the beginning and
-    the end of each file in `train_text`, and the number of the worker's file or folder that it belongs to.
+    the end of each file in `train_text`, and the number of the worker's file or folder that it belongs to; `test_spans`
+    (S, 2) has those in `test_text`.
     """
     if config.tokens is not None:
         return _files_of_ids(config, config.tokens)
@@ -55,21 +56,33 @@ def _parted(config: TextKeys, parts: Parts) -> Data:
         found = {"train_text": train, "test_text": held_out}
     else:
         splits = [_split(each) for _, each in parts]
-        ends = [0, *torch.tensor([len(train) for train, _ in splits]).cumsum(0).tolist()]
         sources = [_source(config, config.data, name) for name, _ in parts]
         numbered = {source: number for number, source in enumerate(dict.fromkeys(sources))}
-        spans = zip(ends[:-1], ends[1:], (numbered[each] for each in sources), strict=True)
+        numbers = torch.tensor([numbered[each] for each in sources], dtype=torch.int64)
         found = {
             "train_text": _joined([train for train, _ in splits]),
             "test_text": _joined([held_out for _, held_out in splits]),
-            "train_spans": torch.tensor(list(spans), dtype=torch.int64).view(-1, 3),
+            "train_spans": torch.cat([_spans([train for train, _ in splits]), numbers.unsqueeze(1)], 1),
+            "test_spans": _spans([held_out for _, held_out in splits]),
         }
     if len(found["test_text"]) <= config.context:
         key = "task.corpus_bytes" if config.data_folder is None or config.corpus is not None else "task.data_folder"
         what = "bytes" if config.tokenizer is None and config.tokens is None else "tokens"
         message = f"{sum(len(each) for _, each in parts):,} {what} are too few: the last tenth must be longer than"
         raise ScenarioError.at(key, f"{message} the context, {config.context}")
+    if "test_spans" in found:
+        longest = int(found["test_spans"].diff(dim=1).max())
+        if longest <= config.context:
+            what = f"the last tenth of the longest file, {longest}, must be longer than the context, {config.context}"
+            raise ScenarioError.at("task.data", f"{what}: no sequence spans two files")
     return found
+
+
+def _spans(parts: Sequence[Tensor]) -> Tensor:
+    """(S, 2) the beginning and the end of each part where they are joined."""
+    lengths = torch.tensor([len(each) for each in parts], dtype=torch.int64)
+    ends = lengths.cumsum(0)
+    return torch.stack([ends - lengths, ends], 1)
 
 
 def _split(whole: Tensor) -> tuple[Tensor, Tensor]:

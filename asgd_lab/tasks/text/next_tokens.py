@@ -16,7 +16,7 @@ from asgd_lab.tasks.base import Data, check_free_memory
 from asgd_lab.tasks.samples import labels_of
 from asgd_lab.tasks.text.corpus import vocabulary
 from asgd_lab.tasks.text.transformer import Transformer
-from asgd_lab.tasks.text.windows import divided
+from asgd_lab.tasks.text.windows import consecutive, divided, spans_of
 
 _EVALUATED_TOKENS = 2**15  # of each split
 _EVALUATED_AT_ONCE = 64  # sequences
@@ -63,17 +63,17 @@ class NextTokens:
     def evaluations(self) -> Iterator[tuple[str, Iterator[Sequences]]]:
         """Consecutive sequences of the held-out text and of the training text.
 
-        They are the first ones, or if workers own files evenly spread ones, of all files.
+        They are the first ones, or if workers own files evenly spread ones, of all files; none spans two files.
         """
-        yield "test", self._consecutive("test_text")
-        yield "train", self._consecutive("train_text")
+        yield "test", self._consecutive("test")
+        yield "train", self._consecutive("train")
 
-    def _consecutive(self, part: str) -> Iterator[Sequences]:
-        context = self._config.context
-        length, most = len(self._data[part]) - context, _EVALUATED_TOKENS // context + 1
-        step = context * (-(-length // (context * most)) if "train_spans" in self._data else 1)
-        for starts in torch.split(torch.arange(0, min(length, step * most), step), _EVALUATED_AT_ONCE):
-            yield self._sequences(part, starts)
+    def _consecutive(self, split: str) -> Iterator[Sequences]:
+        starts = consecutive(spans_of(self._data, split), self._config.context)
+        most = _EVALUATED_TOKENS // self._config.context + 1
+        step = -(-len(starts) // most) if f"{split}_spans" in self._data else 1
+        for each in torch.split(starts[::step][:most], _EVALUATED_AT_ONCE):
+            yield self._sequences(f"{split}_text", each)
 
 
 def _check_size(config: TextKeys, known: int) -> None:

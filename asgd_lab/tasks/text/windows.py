@@ -1,9 +1,8 @@
-"""Places in the training text where a sequence may begin: in all of it, or in the part of it that a worker owns."""
+"""Places in a text where a sequence may begin: in all of it, in the part that a worker owns, or one behind another."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from typing import final
 
 import numpy as np
@@ -20,9 +19,9 @@ from asgd_lab.tasks.data_division import Indices, dealt
 class Windows:
     """The places in some spans of the text at which a whole sequence begins; no sequence spans two of them."""
 
-    def __init__(self, spans: Sequence[tuple[int, int]], context: int) -> None:
-        """`spans` have a beginning and an end each; one that is not longer than the context has no place."""
-        begins, ends = np.array(spans, np.int64).reshape(-1, 2).T
+    def __init__(self, spans: Indices, context: int) -> None:
+        """`spans` (S, 2) have a beginning and an end each; one that is not longer than the context has no place."""
+        begins, ends = spans.T
         counts = np.maximum(ends - begins - context, 0)
         self._ends = np.cumsum(counts)
         self._shifts = begins - (self._ends - counts)
@@ -34,27 +33,55 @@ class Windows:
         return torch.from_numpy(drawn + self._shifts[np.searchsorted(self._ends, drawn, side="right")])
 
 
+def consecutive(spans: Indices, context: int) -> Tensor:
+    """(N,) the places of sequences one behind another in each of the spans (S, 2); none where one is too short."""
+    begins, ends = spans.T
+    counts = np.maximum(ends - begins - 1, 0) // context
+    firsts = np.cumsum(counts) - counts
+    places: Indices = np.repeat(begins - firsts * context, counts) + context * np.arange(counts.sum())
+    return torch.from_numpy(places)
+
+
+def spans_of(data: Data, split: str) -> Indices:
+    """(S, 2) the files of a split's text, beginning and end; without their spans, all of it is one."""
+    found = data.get(f"{split}_spans")
+    if found is None:
+        return np.array([[0, len(data[f"{split}_text"])]], np.int64)
+    spans: Indices = found[:, :2].numpy()
+    return spans
+
+
 def divided(config: TextKeys, data: Data, workers: int, seed: int) -> list[Windows]:
     """Each worker's windows, or a single element if all workers share the text.
 
     A `ScenarioError` if there are fewer files or folders than workers, or if a worker's part has no whole sequence.
     """
-    length, division = len(data["train_text"]), config.data
-    parts: list[list[tuple[int, int]]] = [[(0, length)]]
+    division = config.data
+    spans = spans_of(data, "train")
+    parts = [spans]
     if isinstance(division, BySource):
-        spans = data["train_spans"].tolist()
-        sizes = np.zeros(1 + max((number for *_, number in spans), default=-1), np.int64)
-        for begin, end, number in spans:
-            sizes[number] += end - begin
-        owned = dealt(sizes, workers, seed, f"{division.key}s")
-        parts = [[(begin, end) for begin, end, number in spans if number in set(mine)] for mine in owned]
+        parts = _owned(spans, data["train_spans"][:, 2].numpy(), workers, seed, f"{division.key}s")
     elif isinstance(division, Spans):
-        parts = [[span] for span in itertools.pairwise(length * each // workers for each in range(workers + 1))]
+        length = len(data["train_text"])
+        ends = [length * each // workers for each in range(workers + 1)]
+        parts = [np.array([span], np.int64) for span in itertools.pairwise(ends)]
     found = [Windows(part, config.context) for part in parts]
     for worker, (part, windows) in enumerate(zip(parts, found, strict=True)):
         if not windows.count:
-            what = f"worker {worker} gets {sum(end - begin for begin, end in part):,} tokens"
+            what = f"worker {worker} gets {int((part[:, 1] - part[:, 0]).sum()):,} tokens"
             raise ScenarioError.at(
                 "task.data", f"{what}, no piece of which is longer than the context, {config.context}"
             )
     return found
+
+
+def _owned(spans: Indices, sources: Indices, workers: int, seed: int, what: str) -> list[Indices]:
+    """The spans (S, 2) of each worker, which owns whole sources; `sources` (S,) has the number of each span's."""
+    sizes = np.zeros(1 + sources.max(initial=-1), np.int64)
+    np.add.at(sizes, sources, spans[:, 1] - spans[:, 0])
+    owners = np.empty(len(sizes), np.int64)
+    for worker, mine in enumerate(dealt(sizes, workers, seed, what)):
+        owners[mine] = worker
+    whose = owners[sources]
+    order = np.argsort(whose, kind="stable")
+    return np.split(spans[order], np.searchsorted(whose[order], np.arange(1, workers)))
