@@ -93,7 +93,7 @@ def recorded_scenario(run_dir: Path, manifest: dict[str, Any], recorded: Mapping
     scenario = anchored(point.scenario)
     earlier.check(run_dir, manifest, scenario)
     if not untrusted(scenario):  # else the next steps refuse the run
-        for line in changes(recorded, inputs(scenario)):
+        for line in changes(recorded, inputs(scenario, again=True)):
             raise ScenarioError(f"{run_dir}: {line}; put it back to repeat the run")
     return scenario
 

@@ -182,7 +182,8 @@ def initial_parameters(scenario: Scenario, task: Task) -> Tensor:
             raise ScenarioError.at("warm_start.run", message)
         task.start_with({name: torch.from_numpy(value) for name, value in found.buffers.items()})
         return params.copy_(loaded)
-    key = (scenario.task.model_dump_json(), scenario.seed, warm.minibatches, params.device, backend.deterministic)
+    data = (tasks.facts_of(scenario.task) or {}).get("sha256")
+    key = (scenario.task.model_dump_json(), data, scenario.seed, warm.minibatches, params.device, backend.deterministic)
     if key in _warmed:
         warmed, buffers = _warmed[key]
         task.start_with(buffers)

@@ -17,11 +17,14 @@ from asgd_lab.trust import Named
 _KEYS = {"data": ("task.data_folder", "task.tokenizer"), "warm_start": ("warm_start.run",)}
 
 
-def inputs(scenario: Scenario) -> dict[str, Any]:
-    """The inputs for the manifest. Only imported code is included: call it after the task has been built."""
+def inputs(scenario: Scenario, *, again: bool = False) -> dict[str, Any]:
+    """The inputs for the manifest. Only imported code is included: call it after the task has been built.
+
+    Data are those that this process read last, and trained on; with `again` they are read now.
+    """
     code = {**code_sources.used(_named(scenario)), **live_objects.recorded(scenario)}
     found: dict[str, Any] = {"folder": os.getcwd(), "code": code}
-    data = tasks.facts_of(scenario.task)
+    data = tasks.facts_of(scenario.task, again=again)
     if data is not None:
         found["data"] = data
     warm = scenario.warm_start

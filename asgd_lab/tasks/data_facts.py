@@ -24,14 +24,14 @@ def load(config: Any) -> Data:
     return data
 
 
-def facts_of(config: Any) -> dict[str, Any] | None:
+def facts_of(config: Any, *, again: bool = False) -> dict[str, Any] | None:
     """The digest of the data as this process read them last, and if they are standardised by what mean and deviation.
 
-    None for a task without data.
+    With `again` they are read now: files may have changed since. None for a task without data.
     """
     if not config.has_data:
         return None
-    if source(config) not in _facts:
+    if again or source(config) not in _facts:
         load(config)
     return _facts[source(config)]
 
