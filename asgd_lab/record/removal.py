@@ -21,6 +21,7 @@ _FILES = re.compile(
         (
             r"(scenario\.yaml|(manifest|summary|trace)\.json|(effects|minibatches|evals|distances)\.parquet)(\.new|\.part)?",
             r"events\.rows(\.new)?",
+            r"explain(\.json|(-pushes)?\.parquet)(\.new)?",
             r"logs/(run|server|worker-\d+)\.log",
             rf"parts/{_PROCESS}\.(effects|minibatches|snapshots|distances|\d+\.np[yz])(\.new)?",
             r"parts/final\.npz(\.new)?",

@@ -30,8 +30,8 @@ from asgd_lab.record.tables import NoRows, Recording, Rows
 AnyRows = TypeVar("AnyRows", Rows, NoRows)
 Status = Literal["done", "interrupted", "failed"]
 SEMANTICS = 2  # see `backends.earlier`: raised when a recorded scenario would be another run
-
-
+_OF_WHAT_IT_WAS = ("explain.json", "explain.parquet", "explain-pushes.parquet")
+"""What other commands have written beside a run, about the run as it was before it went on."""
 Beginning = Literal["new", "restart", "resume"]
 
 
@@ -81,7 +81,8 @@ class RunDirectory:
 
     def begin(self, early: bool = False) -> None:
         """Write the first files of the run. A restarted run loses the files of its earlier attempt; a resumed one loses
-        the tables and the summary, which are made again from its rows. A second call does nothing.
+        the tables and the summary, which are made again from its rows, and explanations of its beginning. A second call
+        does nothing.
 
         A run that has ended `early` has not read all its inputs.
         """
@@ -96,7 +97,7 @@ class RunDirectory:
             for table in TABLES.values():
                 for suffix in ("", ".part"):
                     removal.remove_file(path, f"{table.name}.parquet{suffix}")
-            for name in ("summary.json", "trace.json", "checkpoints/final.npz"):
+            for name in ("summary.json", "trace.json", "checkpoints/final.npz", *_OF_WHAT_IT_WAS):
                 removal.remove_file(path, name)
             resumed = [*earlier.get("resumed", []), {"after": earlier.get("status"), "at": _now()}]
             facts |= {"created": earlier.get("created"), "resumed": resumed}
