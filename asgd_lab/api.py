@@ -11,6 +11,7 @@ The caller's code and names are trusted: they are imported, as the command line 
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -196,17 +197,25 @@ def explain(
 
     Dose 1 of staleness is the record and must give its bits; dose 0 moves every fetch as late as the order allows.
     `rates` are multiples of the recorded learning rate, `seeds` are those of data and initialisation, from the run's
-    own. `rules_see` the recorded or the counterfactual staleness. With `out`, two files are written into that folder.
-    `watch` is called with the number of events that are done, and of all.
+    own. `rules_see` the recorded or the counterfactual staleness. `watch` is called with the number of events that are
+    done, and of all.
+
+    With `out`, three files explain* are written into that folder; it is tried before anything is executed. If they
+    cannot be written at the end, Python's `warnings` say so, and the result's `write` writes them elsewhere.
     """
     with named_as_in_python():
-        from asgd_lab.counterfactual.study import Settings
+        from asgd_lab.counterfactual.settings import Settings
         from asgd_lab.counterfactual.study import explain as study
 
-        settings = Settings(doses, rates, arguments.count("seeds", seeds), causes, rules_see, metric)
-        found = study(run.path if isinstance(run, Run) else arguments.path("run", run), settings, watch)
-        if out is not None:
-            found.write(arguments.path("out", out))
+        settings = Settings(doses, rates, seeds, causes, rules_see, metric)
+        path = run.path if isinstance(run, Run) else arguments.path("run", run)
+        into = _folder(out)
+        found = study(path, settings, arguments.function("watch", watch), into=into)
+        if into is not None:
+            try:
+                found.write(into)
+            except ScenarioError as error:
+                warnings.warn(str(error), stacklevel=2)
         return found
 
 

@@ -30,8 +30,10 @@ def count(name: str, value: object, most: int | None = None) -> int:
 
 def number(name: str, value: object) -> float:
     """A number that is finite, as a float."""
-    if isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):  # a huge integer
+            if math.isfinite(found := float(value)):
+                return found
     raise ScenarioError(f"{name}: must be a finite number; got {shown(value)}")
 
 

@@ -149,7 +149,7 @@ ALLOWED = {
     },
     "counterfactual": {
         *("errors", "backends", "figures", "protocol", "record", "recorded_code", "replays", "scenario", "streams"),
-        *("metric_words", "task_keys", "tasks"),
+        *("arguments", "metric_words", "task_keys", "tasks", "users_errors"),
     },
     "app": {
         *("api", "backends", "calibrations", "catalogue", "comparisons", "errors", "figures", "interrupts"),

@@ -8,21 +8,22 @@ from pathlib import Path
 from asgd_lab.app import display, progress_display
 from asgd_lab.app.terminal_tables import Columns
 from asgd_lab.counterfactual.explanation import Explanation
-from asgd_lab.counterfactual.study import Settings
+from asgd_lab.counterfactual.settings import Settings
 from asgd_lab.counterfactual.study import explain as study
 from asgd_lab.errors import ScenarioError
 
 
 def explain(run_dir: Path, settings: Settings, out: Path | None) -> None:
-    """Explain the run in `run_dir`, show it, and write the two files."""
+    """Explain the run in `run_dir`, show it, and write its files."""
+    into = out or run_dir
     console = display.console()
     with progress_display.bars(console, live=display.is_live(console)) as shown:
         bar = shown.add_task("events", total=None)
-        found = study(run_dir, settings, lambda done, total: shown.update(bar, completed=done, total=total))
+        found = study(run_dir, settings, lambda done, total: shown.update(bar, completed=done, total=total), into=into)
     console.print(_table(found))
     for line in found.lines:
         display.say(console, line)
-    for path in found.write(out or run_dir):
+    for path in found.write(into):
         display.say(console, f"wrote {path}")
 
 

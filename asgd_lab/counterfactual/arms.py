@@ -14,23 +14,25 @@ from asgd_lab.backends.build import build_algorithm
 from asgd_lab.counterfactual.course import Course
 from asgd_lab.counterfactual.doses import Fetched, Targets, Window
 from asgd_lab.errors import ScenarioError
+from asgd_lab.protocol import programs
 from asgd_lab.protocol.gates import Asynchronous
 from asgd_lab.protocol.messages import PushRequest
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks import Learner, Task
 
 STALENESS: Final = "staleness"
+LOCK_STEP: Final = "lock-step"
 CAUSES: Final[Mapping[str, str]] = {
     STALENESS: "each fetch is moved to a later version",
     "drift": "every gradient of a round is that at the fetched point, instead of along the worker's own way",
     "momentum": "the local optimizer's state is reset at each fetch, or kept where the record resets it",
     "shares": "the updates of each worker are weighed so that all have the same share of minibatches",
-    "lock-step": "pushes in groups of as many as there are workers: each group's fetches bring the version before it",
+    LOCK_STEP: "pushes in groups of as many as there are workers: each group's fetches bring the version before it",
     "placebo": "each worker has the data order of the next one: nothing that matters has changed",
 }
 """The causes that can be removed, and what their removal does."""
 WATERFALL: Final = "waterfall"
-PLAYERS: Final = ("lock-step", "drift")
+PLAYERS: Final = (LOCK_STEP, "drift")
 """The causes of a waterfall: without both, a run is synchronous SGD of the same minibatches."""
 TOGETHER: Final = "+".join(PLAYERS)
 
@@ -83,14 +85,18 @@ def equal_shares(course: Course) -> Mapping[int, float]:
     return {worker: mean / count for worker, count in taken.items()}
 
 
-def check_waterfall(scenario: Scenario) -> None:
-    """A `ScenarioError` unless the run without the causes of a waterfall is synchronous SGD of the same minibatches."""
+def check_causes(scenario: Scenario, causes: Sequence[str]) -> None:
+    """A `ScenarioError` if the removal of one of the causes would not be what its name says."""
     built, stated = build_algorithm(scenario), scenario.algorithm
     linear = {link.name for link in stated.rule} <= {"scale", "add", "sgd"}
-    apart = stated.n_fetch != stated.n_push or built.overlaps or built.parts or built.codec is not None
-    if not linear or apart or type(built.gate) is not Asynchronous:
+    apart = built.program is not programs.coupled or built.overlaps or built.parts or built.codec is not None
+    is_asynchronous = type(built.gate) is Asynchronous
+    if WATERFALL in causes and (not linear or apart or not is_asynchronous):
         what = "needs pushes that are added one by one as they are: asgd with n_sync, and rules scale, add or sgd"
         raise ScenarioError(f"causes: {WATERFALL} {what}")
+    if LOCK_STEP in causes and (built.parts or not is_asynchronous):
+        what = f"needs a gate that applies each push at once, as one version; {stated.name} has another, or parts"
+        raise ScenarioError(f"causes: {LOCK_STEP} {what}")
 
 
 def in_groups(windows: Sequence[Window], workers: int) -> Targets:

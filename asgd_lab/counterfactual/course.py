@@ -26,6 +26,7 @@ from asgd_lab.backends.verification import FINAL, check_gpus, summary_of
 from asgd_lab.errors import ScenarioError
 from asgd_lab.protocol.messages import Answer, Close, FetchRequest, Join, Leave, Message, PushRequest, Wake
 from asgd_lab.record import atomic_files
+from asgd_lab.record.run import read_manifest
 from asgd_lab.scenario import Scenario
 from asgd_lab.scenario.scaling import scaled
 
@@ -77,6 +78,8 @@ def _logged(run_dir: Path, scenario: Scenario) -> Course:
     if os.path.lexists(run_dir / FINAL):
         final = atomic_files.read_arrays(run_dir / FINAL).get("params")
     notes = [] if final is not None else ["it has no final parameters: the self-check compares its pushes alone"]
+    if (status := read_manifest(run_dir).get("status")) != "done":
+        notes.append(f"it is {status}: what was recorded until then is explained")
     return Course(scenario, events, stopped_leases(past), final, notes)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import html
-import io
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -19,15 +18,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
+from asgd_lab.counterfactual import files
 from asgd_lab.counterfactual.arms import PLAYERS, STALENESS, TOGETHER
-from asgd_lab.errors import ScenarioError
-from asgd_lab.record import atomic_files
 from asgd_lab.record.replications import Estimate, difference, estimate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-JSON, PARQUET, LOOKS = "explain.json", "explain.parquet", "explain-pushes.parquet"
 DIRECT = "direct effect of staleness at fixed order and fixed learning rate"
 _SETTINGS = ("cause", "dose", "rate", "seed", "staleness", "staleness_max", "versions_kept")
 
@@ -43,7 +40,8 @@ class Facts:
     seed: int
     seeds: int
     rules_see: str
-    metric: str | None
+    metric: str
+    higher_is_better: bool | None
     pushes: int
     dropped: int
     staleness: float
@@ -93,13 +91,8 @@ class Explanation:
 
     @property
     def metric(self) -> str:
-        """The metric of effects: the one that was asked for, or the first loss; a `ScenarioError` if there is none."""
-        asked = self.facts.metric
-        if asked is None:
-            return next((name for name in self.metrics if name.endswith("_loss")), self.metrics[0])
-        if asked not in self.metrics:
-            raise ScenarioError(f"metric: there is no {asked}; the run has {', '.join(self.metrics)}")
-        return asked
+        """The metric of effects."""
+        return self.facts.metric
 
     def values(self, cause: str, dose: float, rate: float) -> dict[int, float]:
         """The metric by seed."""
@@ -131,15 +124,22 @@ class Explanation:
 
     @property
     def effects(self) -> list[Effect]:
-        """The effect of each cause at each rate, and for several rates that of staleness with each dose at its best."""
+        """The effect of each cause at each rate, and that of staleness with each dose at its best of several rates."""
         found = []
         for cause in self.causes:
             for rate in self.rates:
                 found.append(Effect(cause, rate, self._difference((1.0, rate), (cause, 0.0, rate))))
-        if len(self.rates) > 1 and STALENESS in self.causes:
-            best = {dose: self.best_rate(dose) for dose in (1.0, 0.0)}
+        if best := self.best_rates:
             found.append(Effect(STALENESS, math.nan, self._difference((1.0, best[1.0]), (STALENESS, 0.0, best[0.0]))))
         return found
+
+    @property
+    def best_rates(self) -> dict[float, float]:
+        """The best rates of doses 1 and 0; {} if there are no several rates, or if one of the two is not known."""
+        if len(self.rates) < 2 or STALENESS not in self.causes:
+            return {}
+        found = {dose: rate for dose in (1.0, 0.0) if (rate := self.best_rate(dose)) is not None}
+        return found if len(found) == 2 else {}
 
     def waterfall(self, rate: float) -> dict[str, Estimate]:
         """The record less synchronous SGD of the same minibatches, divided among the causes: Shapley's value over all
@@ -155,15 +155,17 @@ class Explanation:
             for cause, other in ((first, second), (second, first))
         }
 
-    def best_rate(self, dose: float) -> float:
-        """The rate with the lowest mean of the metric at this dose of staleness; a rate that diverged is none."""
+    def best_rate(self, dose: float) -> float | None:
+        """The rate with the best mean of the metric at this dose of staleness.
 
-        def mean(rate: float) -> float:
-            values = [*self.values(STALENESS, dose, rate).values()]
-            found = sum(values) / len(values)
-            return found if math.isfinite(found) else math.inf
-
-        return min(self.rates, key=mean)
+        A rate that diverged is none. None if all have, or if nothing tells whether a higher value is better.
+        """
+        if self.facts.higher_is_better is None:
+            return None
+        values = {rate: [*self.values(STALENESS, dose, rate).values()] for rate in self.rates}
+        means = {rate: sum(each) / len(each) for rate, each in values.items() if all(map(math.isfinite, each))}
+        best = max if self.facts.higher_is_better else min
+        return best(means, key=means.__getitem__, default=None)
 
     def _difference(self, record: tuple[float, float], without: tuple[str, float, float]) -> Estimate:
         found = difference(self.values(STALENESS, *record), self.values(*without))
@@ -203,7 +205,8 @@ class Explanation:
         else:
             what = f"direct effect of {effect.cause} at fixed order and fixed learning rate"
         if math.isnan(effect.rate):
-            what += f" (dose 1: {self.best_rate(1.0):g}, dose 0: {self.best_rate(0.0):g})"
+            best = self.best_rates
+            what += f" (dose 1: {best[1.0]:g}, dose 0: {best[0.0]:g})"
         elif len(self.rates) > 1:
             what += f", rate {effect.rate:g}"
         if not math.isfinite(found.mean):
@@ -239,6 +242,12 @@ class Explanation:
     def _edges(self) -> Iterator[str]:
         if len(self.rates) < 2 or STALENESS not in self.causes:
             return
+        if self.facts.higher_is_better is None:
+            yield f"no best rate is told: nothing says whether a higher {self.metric} is better"
+            return
+        for dose in (1.0, 0.0):
+            if self.best_rate(dose) is None:
+                yield f"dose {dose:g} has no best rate: an execution has diverged at each"
         ends = {min(self.rates), max(self.rates)}
         at_end = [f"{dose:g}" for dose in (1.0, 0.0) if self.best_rate(dose) in ends]
         if at_end:
@@ -262,7 +271,6 @@ class Explanation:
         """The content of explain.json: facts, points, effects and sentences."""
         return {
             **dataclasses.asdict(self.facts),
-            "metric": self.metric,
             "doses_are": "shares of the recorded staleness; x-axis: the realised mean staleness",
             "points": [{**each._asdict(), **_numbers(each.estimate)} for each in self.points],
             "effects": [
@@ -280,13 +288,7 @@ class Explanation:
     def write(self, folder: str | os.PathLike[str] | None = None) -> list[Path]:
         """Write three files explain* into a folder, by default the run's; recorded files stay as they are."""
         where = Path(self.facts.run if folder is None else folder)
-        where.mkdir(parents=True, exist_ok=True)
-        for name, frame in ((PARQUET, self.frame), (LOOKS, self.looks)):
-            table = io.BytesIO()
-            frame.to_parquet(table, index=False)
-            atomic_files.write(where / name, table.getvalue())
-        atomic_files.write_json(where / JSON, self.summary())
-        return [where / JSON, where / PARQUET, where / LOOKS]
+        return files.write(where, self.summary(), self.frame, self.looks)
 
     def plot(self) -> Figure:
         """The metric over the realised mean staleness, a line per rate, with intervals over seeds."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from asgd_lab.backends import event_log
 from asgd_lab.backends.build import build_algorithm, build_budget, build_server, build_worker, initial_parameters
 from asgd_lab.backends.event_log import Attach, Digest
+from asgd_lab.backends.failing import evaluation_failed
 from asgd_lab.backends.replayed_worker import Differs, name
 from asgd_lab.counterfactual.course import Course, Event
 from asgd_lab.counterfactual.doses import Fetched, Targets, Window
@@ -41,6 +42,7 @@ from asgd_lab.protocol.replica import Replica
 from asgd_lab.protocol.rules import Context, Rule, Scaled, State, Workspace, chain
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks import Learner, Task
+from asgd_lab.users_errors import failing
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +136,16 @@ class Rerun:
                 raise Differs(f"event {index} ({type(event.message).__name__}): {error}") from error
 
     def evaluate(self) -> dict[str, float]:
-        """Metrics of the last version, and `train_loss`, the mean over the last tenth of the minibatches pushed."""
-        buffers = {} if self._first is None else self._first.buffers()
+        """Metrics of the last version, and `train_loss`, the mean over the last tenth of the minibatches pushed.
+
+        `RunFailed` if a user's code cannot evaluate it.
+        """
         params = self.parameters.clone().to(self._initial.device)
-        found = {f"{split}_{metric}": value for split, metric, value in self._task.evaluate(params, buffers)}
+        try:
+            buffers = {} if self._first is None else self._first.buffers()
+            found = {f"{split}_{metric}": value for split, metric, value in self._task.evaluate(params, buffers)}
+        except Exception as error:
+            raise evaluation_failed(error) from error
         left = math.ceil(sum(count for count, _ in self._losses) / 10)
         total = weight = 0.0
         for count, loss in reversed(self._losses):
@@ -171,7 +179,8 @@ class Rerun:
 
     def _life(self, worker: int) -> Life:
         buffers = [torch.zeros_like(self._initial) for _ in range(self._algorithm.depth)]
-        entry = build_worker(self._task, self._algorithm, worker, self._initial, buffers)
+        with failing(f"worker {worker}: its learner", passed=True):  # it is tried with minibatches, which may diverge
+            entry = build_worker(self._task, self._algorithm, worker, self._initial, buffers)
         incarnation, pushes = self.server.standing(worker)
         entry.client.begin(incarnation, pushes, self.server.taken(worker))
         if worker == 0:

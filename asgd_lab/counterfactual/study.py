@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,17 @@ import torch
 
 from asgd_lab import tasks
 from asgd_lab.backends import devices, earlier
-from asgd_lab.backends.build import build_task
+from asgd_lab.backends.build import build_algorithm, build_task
 from asgd_lab.backends.replayed_worker import Differs
 from asgd_lab.backends.settings import settled
-from asgd_lab.counterfactual import arms, course, doses
-from asgd_lab.counterfactual.arms import CAUSES, PLAYERS, STALENESS, TOGETHER, WATERFALL, Arm
+from asgd_lab.counterfactual import arms, course, doses, files
+from asgd_lab.counterfactual.arms import LOCK_STEP, PLAYERS, STALENESS, TOGETHER, WATERFALL, Arm
 from asgd_lab.counterfactual.explanation import Explanation, Facts
 from asgd_lab.counterfactual.looks import Look
 from asgd_lab.counterfactual.rerun import AS_RECORDED, Changes, Rerun
-from asgd_lab.errors import RunFailed, ScenarioError
+from asgd_lab.counterfactual.settings import Settings
+from asgd_lab.errors import RunFailed, ScenarioError, shown
+from asgd_lab.metric_words import higher_is_better
 from asgd_lab.protocol.messages import PushRequest
 from asgd_lab.recorded_code import as_recorded
 from asgd_lab.replays import recorded_scenario
@@ -35,38 +37,15 @@ Watch = Callable[[int, int], None]
 """Called with the number of events that are done, and of all."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """The arms of a study."""
-
-    doses: Sequence[float] = (1.0, 0.5, 0.0)
-    rates: Sequence[float] = (1.0,)
-    seeds: int = 10
-    causes: Sequence[str] = (STALENESS,)
-    rules_see: str = "recorded"
-    metric: str | None = None
-
-    def __post_init__(self) -> None:
-        of_doses = [dose for dose in self.doses if not 0 <= dose <= 1]
-        of_rates = [rate for rate in self.rates if not 0 < rate < math.inf]
-        for name, values, wrong, what in (
-            ("doses", self.doses, of_doses, "from 0 to 1"), ("rates", self.rates, of_rates, "above 0")
-        ):  # fmt: skip
-            if wrong or not values or len(set(values)) < len(values):
-                raise ScenarioError(f"{name}: must be different numbers {what}, one at least; got {list(values)}")
-        if self.seeds < 1:
-            raise ScenarioError(f"seeds: must be a whole number, 1 at least; got {self.seeds}")
-        for cause in self.causes:
-            if cause not in (*CAUSES, WATERFALL):
-                raise ScenarioError(f"causes: there is no cause {cause!r}; allowed: {', '.join((*CAUSES, WATERFALL))}")
-        if self.rules_see not in ("recorded", "counterfactual"):
-            raise ScenarioError(f"rules_see: must be recorded or counterfactual; got {self.rules_see!r}")
-
-
 def explain(
-    run_dir: Path, settings: Settings, watch: Watch | None = None, say: Callable[[str], Any] | None = None
-) -> Explanation:
-    """Execute the run in `run_dir` again at every arm; a `ScenarioError` says in a line why it cannot be."""
+    run_dir: Path, settings: Settings, watch: Watch | None = None, say: Callable[[str], Any] | None = None,
+    into: Path | None = None,
+) -> Explanation:  # fmt: skip
+    """Execute the run in `run_dir` again at every arm; a `ScenarioError` says in a line why it cannot be.
+
+    It is one, too, if the files of the explanation could not be written `into` the folder given.
+    """
+    folder = None if into is None else Path(os.path.abspath(into))  # the run's code may belong to another folder
     notes: list[str] = []
 
     def note(line: str) -> None:
@@ -76,6 +55,8 @@ def explain(
 
     with as_recorded(Path(run_dir), note) as (there, manifest), settled():
         scenario = recorded_scenario(there, manifest, earlier.inputs_of(manifest))
+        if folder is not None:
+            files.check(folder)
         found = _Study(there, scenario, settings).run(watch or (lambda done, total: None))
     return found.noting(notes)
 
@@ -87,8 +68,7 @@ class _Study:
         self._scenario = self._course.scenario
         for rate in settings.rates:
             arms.with_rate(self._scenario, rate)  # ScenarioError if it cannot be
-        if WATERFALL in settings.causes:
-            arms.check_waterfall(self._scenario)
+        arms.check_causes(self._scenario, settings.causes)
         self._data = tasks.load(self._scenario.task)
         self._tasks: dict[tuple[float, int], Any] = {}
         task = build_task(self._scenario, self._data)
@@ -115,14 +95,25 @@ class _Study:
             watch(done + index, events * (len(planned) + 1))
 
         checked = self._check(progress)
+        metrics = [*checked.evaluate()]
+        facts = self._facts(checked, self._metric(metrics))
         done += events
         rows = []
         for arm in planned:
-            rows.append(self._row(arm, progress))
+            rows.append(self._row(arm, metrics, progress))
             done += events
         watch(done, events * (len(planned) + 1))
         looks = () if checked.looker is None else checked.looker.looks
-        return Explanation(pd.DataFrame(rows), self._facts(checked), pd.DataFrame(looks, columns=Look._fields))
+        return Explanation(pd.DataFrame(rows), facts, pd.DataFrame(looks, columns=Look._fields))
+
+    def _metric(self, metrics: Sequence[str]) -> str:
+        """The metric that was asked for, or the first loss; a `ScenarioError` if it is none of these."""
+        asked = self._settings.metric
+        if asked is None:
+            return next((name for name in metrics if name.endswith("_loss")), metrics[0])
+        if asked not in metrics:
+            raise ScenarioError(f"metric: there is no {shown(asked)}; the run has {', '.join(metrics)}")
+        return asked
 
     def _planned(self) -> list[Arm]:
         """The arms: for each seed and rate, every dose of staleness, and each other cause removed."""
@@ -158,18 +149,19 @@ class _Study:
             raise RunFailed(f"{self._run_dir}: dose 1 has other final parameters than the record; nothing is explained")
         return rerun
 
-    def _row(self, arm: Arm, progress: Callable[[int], None]) -> dict[str, Any]:
+    def _row(self, arm: Arm, names: Sequence[str], progress: Callable[[int], None]) -> dict[str, Any]:
+        """The execution of an arm, with metrics of these `names`: NaN if it diverged."""
         scenario = arms.with_rate(self._scenario, arm.rate).model_copy(update={"seed": arm.seed})
         task, changes, targets = self._task(arm.rate, arm.seed), self._changes(arm), self._targets(arm)
         if arm.cause == "placebo":
             task = arms.NextWorkersData(task, scenario.workers)
         rerun = Rerun(self._course, scenario, task, targets, changes)
-        metrics: Mapping[str, float] = {}
+        metrics = dict.fromkeys(names, math.nan)
         try:
             self._followed(rerun, progress)
-            metrics = rerun.evaluate()
+            metrics |= rerun.evaluate()
         except RunFailed:
-            metrics = {}  # it diverged: no value
+            pass  # it diverged
         staleness = {"staleness": rerun.pushes.mean, "staleness_max": rerun.pushes.most}
         return {**arm._asdict(), **staleness, "versions_kept": rerun.most_kept, **metrics}
 
@@ -187,7 +179,7 @@ class _Study:
         return self._tasks[rate, seed]
 
     def _targets(self, arm: Arm) -> doses.Targets:
-        if arm.cause in ("lock-step", TOGETHER):
+        if arm.cause in (LOCK_STEP, TOGETHER):
             return arms.in_groups(self._windows, self._scenario.workers)
         return doses.moved(self._windows, arm.dose if arm.cause == STALENESS else 1.0)
 
@@ -197,13 +189,13 @@ class _Study:
             return Changes(sees, drift=False)
         match arm.cause:
             case "momentum":
-                resets = self._scenario.algorithm.momentum_at_fetch == "reset"  # type: ignore[attr-defined]
+                resets = build_algorithm(self._scenario).momentum_at_fetch == "reset"
                 return Changes(sees, momentum_at_fetch="keep" if resets else "reset")
             case "shares":
                 return Changes(sees, shares=arms.equal_shares(self._course))
         return AS_RECORDED if sees else Changes(rules_see_recorded=False)
 
-    def _facts(self, checked: Rerun) -> Facts:
+    def _facts(self, checked: Rerun, metric: str) -> Facts:
         scenario, pushes = self._scenario, checked.pushes
         notes = list(self._course.notes)
         if pushes.dropped:
@@ -213,7 +205,8 @@ class _Study:
         return Facts(
             run=str(self._run_dir), backend=scenario.backend.name, algorithm=scenario.algorithm.name,
             workers=scenario.workers, seed=scenario.seed, seeds=self._settings.seeds,
-            rules_see=self._settings.rules_see, metric=self._settings.metric, pushes=pushes.applied,
+            rules_see=self._settings.rules_see, metric=metric,
+            higher_is_better=higher_is_better(metric, scenario), pushes=pushes.applied,
             dropped=pushes.dropped, staleness=pushes.mean, compares_final=self._course.final is not None,
             notes=tuple(notes),
         )  # fmt: skip

@@ -31,7 +31,7 @@ AnyRows = TypeVar("AnyRows", Rows, NoRows)
 Status = Literal["done", "interrupted", "failed"]
 SEMANTICS = 2  # see `backends.earlier`: raised when a recorded scenario would be another run
 _OF_WHAT_IT_WAS = ("explain.json", "explain.parquet", "explain-pushes.parquet")
-"""What other commands have written beside a run, about the run as it was before it went on."""
+"""Files of other commands about the run as it was before it went on."""
 Beginning = Literal["new", "restart", "resume"]
 
 

@@ -176,6 +176,14 @@ ARGUMENTS: dict[str, Callable[[Any], object]] = {
     "kind": lambda value: asgd_lab.available(value),
     "file": lambda value: asgd_lab.new(value),
     "source": lambda value: asgd_lab.new("new.yaml", value),
+    "of": lambda value: asgd_lab.report(value),
+    "second of": lambda value: asgd_lab.report("nowhere", value),
+    "out of report": lambda value: asgd_lab.report("nowhere", out=value),
+    "run of explain": lambda value: asgd_lab.explain(value),
+    **{
+        f"{name} of explain": lambda value, name=name: asgd_lab.explain("nowhere", **{name: value})
+        for name in ("doses", "rates", "seeds", "causes", "rules_see", "metric", "out", "watch")
+    },
 }
 FITTING: dict[str, tuple[Any, ...]] = {"jobs": (5,), "seeds": (5,), "resume": (True,)}
 

@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pytest
 
 from asgd_lab.backends.run import execute
-from asgd_lab.counterfactual.study import Settings, explain
+from asgd_lab.counterfactual.settings import Settings
+from asgd_lab.counterfactual.study import explain
 from tests.backends.scenarios import scenario
 
 WORKERS, LR, CURVATURE, PUSHES = 4, 0.3, 1.0, 60

@@ -13,8 +13,10 @@ import pytest
 import asgd_lab as face
 from asgd_lab.algorithms import Link
 from asgd_lab.backends.run import execute
-from asgd_lab.counterfactual.explanation import JSON, LOOKS, PARQUET, Explanation
-from asgd_lab.counterfactual.study import Settings, explain
+from asgd_lab.counterfactual.explanation import Explanation
+from asgd_lab.counterfactual.files import JSON, LOOKS, PARQUET
+from asgd_lab.counterfactual.settings import Settings
+from asgd_lab.counterfactual.study import explain
 from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.protocol.rules import Rule, weighing
 from asgd_lab.record import atomic_files

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from asgd_lab.backends.run import execute
-from asgd_lab.counterfactual.study import Settings, explain
+from asgd_lab.counterfactual.settings import Settings
+from asgd_lab.counterfactual.study import explain
 from asgd_lab.errors import ScenarioError
 from tests.backends.scenarios import scenario
+from tests.whole import sample
 
 WORKERS, LR, ROUNDS = 4, 0.2, 10
 EVEN = {"backend": "sim", "hardware": {"compute": {"step_s": 0.001}}, "workers": WORKERS}
@@ -74,6 +76,27 @@ def test_a_waterfall_ends_at_synchronous_sgd_and_its_parts_add_up(tmp_path: Path
     whole = sum(record[seed] - end[seed] for seed in record) / 3
     assert sum(each.mean for each in found.waterfall(1.0).values()) == pytest.approx(whole)
     assert any("less synchronous SGD of the same minibatches" in line for line in found.lines)
+
+
+NOT_ONE_PUSH: dict[str, dict[str, Any]] = {
+    "sync": {"algorithm": {"name": "sync_sgd", "n_sync": 2}},
+    "ssp": {"algorithm": {"name": "ssp", "n_sync": 2, "bound": 1}},
+    "fedbuff": {"algorithm": {"name": "tests.outside.fedbuff:FedBuff", "n_sync": 2, "k": 3, "rule": ["add"]}},
+    "k-sync": {"algorithm": {"name": "tests.outside.k_sync:KSync", "n_sync": 2, "k": 2, "rule": ["mean"]}},
+    "ringmaster": {"algorithm": {"name": "tests.outside.ringmaster:Ringmaster", "n_sync": 2, "limit": 1}},
+    "streaming": {"algorithm": {"name": "tests.outside.streaming:Streaming", "n_sync": 3, "rule": ["mean"]}},
+    "independent servers": {
+        "hardware": {"server": {"count": 3, "independent": True}, "compute": {"step_s": 0.001}},
+        "algorithm": {"name": "asgd", "n_sync": 2},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sample(NOT_ONE_PUSH, 4))
+def test_lock_step_is_refused_where_a_version_is_not_one_push(tmp_path: Path, name: str) -> None:
+    execute(scenario(**{**EVEN, "budget": {"minibatches": 40}, **NOT_ONE_PUSH[name]}), tmp_path / "run")
+    with pytest.raises(ScenarioError, match="causes: lock-step needs a gate that applies each push at once"):
+        explain(tmp_path / "run", Settings(causes=("lock-step",), seeds=1))
 
 
 def test_a_waterfall_is_refused_where_its_end_is_not_synchronous_sgd(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import dataclasses
 from pathlib import Path
 
 from asgd_lab.backends.run import execute
-from asgd_lab.counterfactual.study import Settings, explain
+from asgd_lab.counterfactual.settings import Settings
+from asgd_lab.counterfactual.study import explain
 from tests.backends.scenarios import scenario
 
 STUDIES, SEEDS = 40, 10
