@@ -31,7 +31,7 @@ from asgd_lab.errors import ProtocolError, RunFailed
 from asgd_lab.protocol.algorithms import Algorithm
 from asgd_lab.protocol.effects import Train
 from asgd_lab.protocol.members import Budget
-from asgd_lab.protocol.messages import Answer, FetchRequest, Grant, Join, Leave, PushRequest, Why
+from asgd_lab.protocol.messages import Answer, FetchRequest, Grant, Join, Leave, Message, PushRequest, Why
 from asgd_lab.record.run import RunDirectory
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks.base import Learner, Task
@@ -74,7 +74,7 @@ class Inline:
     def join(self, worker: int) -> None:
         """Let a new incarnation of `worker` join. Its mailbox is the earlier one's, whose push may still be needed."""
         mailbox = self.mailboxes.setdefault(worker, torch.zeros_like(self.initial))
-        self.deliver(self.server.hear(Join(worker)))
+        self._hear(Join(worker))
         buffers = [mailbox, *(torch.zeros_like(mailbox) for _ in range(self.algorithm.depth - 1))]
         entry = build_worker(self.task, self.algorithm, worker, self.initial, buffers, self._shared)
         entry.client.begin(*self.server.standing(worker), self.server.taken(worker))
@@ -104,7 +104,7 @@ class Inline:
                 self.ready.discard(worker)
             if type(step) is PushRequest and entry.replica.updates:
                 self.mailboxes[worker] = entry.replica.updates[step.buffer]
-            self.deliver(self.server.hear(step))
+            self._hear(step)
         elif type(step) is Grant:
             self._point(entry, step)
         elif type(step) is Leave:
@@ -130,7 +130,7 @@ class Inline:
     def _leave(self, leave: Leave) -> None:
         self.workers.pop(leave.worker).client.close()
         self.ready.discard(leave.worker)
-        self.deliver(self.server.hear(leave))
+        self._hear(leave)
 
     def run(self, order: Iterable[int] | None = None) -> None:
         """Take the turns of `order`; without one, let all workers take turns until all have left."""
@@ -149,6 +149,13 @@ class Inline:
         self.turn(worker)
         if self.server.wake_ns is not None:
             raise RunFailed("the gate asks to be woken, and a run without a clock cannot do so; use sim or process")
+
+    def _hear(self, message: Message) -> None:
+        """Let the server hear the message, and hand its answers over."""
+        in_time = not self.server.closed
+        answers = self.server.hear(message)
+        self._observer.heard(message, in_time, answers)
+        self.deliver(answers)
 
     def deliver(self, answers: list[Answer]) -> None:
         """Hand the server's answers to their workers."""
@@ -203,7 +210,7 @@ def run(
     params = lab.parameters.cpu().numpy() if task.size else None
     ended = end_facts(scenario, lab.server) if status == "done" else {}
     facts = {"clock": "effects", **devices.facts(scenario), **ended}
-    outcome = Outcome(book.statistics, book.end, lab.server.version, params, {}, facts, status, failure)
+    outcome = Outcome(book.statistics, book.end.ns, lab.server.version, params, {}, facts, status, failure)
     outcome.doubts = clock_doubts(scenario, algorithm)
     with outcome.evaluating(record):
         outcome.evaluate(task, record, {} if lab.first is None else lab.first.buffers(), initial.device)

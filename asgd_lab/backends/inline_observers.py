@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from asgd_lab.backends.run_end import RunEnd
 from asgd_lab.protocol.client import Step
 from asgd_lab.protocol.effects import Train
 from asgd_lab.protocol.messages import (
@@ -13,8 +16,8 @@ from asgd_lab.protocol.messages import (
     FetchRequest,
     Grant,
     Leave,
+    Message,
     PushRequest,
-    Reason,
 )
 from asgd_lab.protocol.parts import sizes
 from asgd_lab.protocol.replica import Replica
@@ -31,6 +34,9 @@ class Observer:
     def step(self, worker: int, step: Step) -> None:
         """Called with a client's next step, before it is carried out."""
 
+    def heard(self, message: Message, in_time: bool, answers: Sequence[Answer]) -> None:
+        """Called with each message to the server, `in_time` if it was not closed before, and its answers."""
+
     def answered(self, worker: int, answer: Answer) -> None:
         """Called with each answer of the server."""
 
@@ -44,7 +50,7 @@ class Book(Observer):
     def __init__(self, record: RunDirectory, workers: int, size_bytes: int, parts: int) -> None:
         self.record, self._fetched = record, sizes(size_bytes, parts)
         self.statistics = Statistics(workers)
-        self.now = self.end = 0
+        self.now, self.end = 0, RunEnd()
         self._begun: dict[tuple[int, str], int] = {}
         self._pushes: dict[int, int] = {}  # each worker's last push
         # Bytes of pushes that have not ended, and the pushes that are kept, by worker, number and part.
@@ -67,6 +73,9 @@ class Book(Observer):
             self._pushes[worker] = step.number
             self._sizes[worker, step.number, step.part] = step.size_bytes
 
+    def heard(self, message: Message, in_time: bool, answers: Sequence[Answer]) -> None:
+        self.end.note(message, in_time, self.now, answers)
+
     def answered(self, worker: int, answer: Answer) -> None:
         """Note the end of a fetch or a push."""
         if isinstance(answer, Grant):
@@ -86,9 +95,6 @@ class Book(Observer):
                 self.statistics.applied(answer.staleness, answer.steps)
                 if answer.part >= 0:
                     self.statistics.applied_to_part(answer.part, answer.staleness)
-            # Later drops of an undivided run move its end too: so its records have it.
-            if answer.part < 0 or answer.reason != Reason.OVER:
-                self.end = self.now
             row = (-1, answer.number, APPLY, self.now, self.now, 0, answer.version, answer.staleness, answer.steps)
             if self.record.recording.keep_round(answer.number):
                 self.record.effects.add((*row, size, max(0, answer.part), worker, answer.incarnation))

@@ -1,4 +1,4 @@
-"""The end of a real run's clock, from the messages that its server heard: for the run itself, and for its replay."""
+"""The end of a real or an inline run's clock, from the messages that its server heard, and the same of its replay."""
 
 from __future__ import annotations
 

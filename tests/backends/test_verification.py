@@ -162,6 +162,35 @@ def test_a_run_that_ends_before_an_early_stop_has_a_best_value_repeats(tmp_path:
     assert said.status == 0, said
 
 
+@pytest.mark.parametrize("backend", ["inline", "process"])
+def test_a_push_that_comes_too_late_is_after_the_end_of_the_clock(tmp_path: Path, backend: str) -> None:
+    out = tmp_path / "run"
+    told = run(out, backend=backend, workers=4, task=DIGITS, budget={"updates": 10})
+    applies = pd.read_parquet(out / "effects.parquet").query("kind == 'apply'")
+    assert told["makespan_s"] == pytest.approx(applies.query("version > 0")["end_s"].max(), abs=1e-9)
+    if backend == "process":
+        return
+    assert told["dropped"], "there was such a push"
+    late_s = applies["end_s"].max()
+    assert late_s > told["makespan_s"]
+
+    def ended(end_s: float) -> Callable[[Path], None]:
+        """As a version had it that let the clock of an inline run go on to its last drop."""
+
+        def change(record: Path) -> None:
+            facts = atomic_files.read_json(record / "summary.json")
+            rate = facts["minibatches"] * 1_000_000_000 / round(end_s * 1e9)
+            atomic_files.write_json(record / "summary.json", facts | {"makespan_s": end_s, "minibatches_per_s": rate})
+            frame, schema = (read(record / "evals.parquet") for read in (pd.read_parquet, pq.read_schema))
+            frame["time_s"] = end_s
+            pq.write_table(pa.Table.from_pandas(frame, schema=schema, preserve_index=False), record / "evals.parquet")
+
+        return change
+
+    assert changed(out, tmp_path / "earlier", ended(late_s)).status == 0
+    assert changed(out, tmp_path / "other", ended(late_s + 1e-9)).status == 1
+
+
 def another(value: Any) -> Any:
     """A value of the same type, a little different at one place."""
     if isinstance(value, dict):
