@@ -203,7 +203,7 @@ def test_a_run_without_an_order_or_a_loss_is_refused_in_one_line(tmp_path: Path,
         (("--doses", "a"), "--doses: must be numbers"),
         (("--rates", "0"), "rates: must be different numbers above 0"),
         (("--causes", "noise"), "there is no cause 'noise'; allowed: staleness, drift"),
-        (("--metric", "test_error", "--seeds", "1"), "metric: there is no test_error; the run has test_loss"),
+        (("--metric", "test_error", "--seeds", "1"), "metric: there is no 'test_error'; the run has test_loss"),
     ],
 )
 def test_a_wrong_option_is_one_line(recorded: Path, options: tuple[str, ...], said: str) -> None:
