@@ -55,8 +55,10 @@ def _prediction(subject: Subject, doubts: list[str]) -> Iterator[Fact]:
     table = subject.compared
     error = table["error"].abs()
     yield "prediction", f"errs by {share(float(error.median()))} in the median, {share(float(error.max()))} at most"
-    inside = ((table["predicted"] >= table["measured_low"]) & (table["predicted"] <= table["measured_high"])).sum()
-    yield "inside the interval", f"{inside} of {len(table)} predictions are in the measurement's 95% interval"
+    known = table[table["measured_low"].notna()]
+    inside = ((known["predicted"] >= known["measured_low"]) & (known["predicted"] <= known["measured_high"])).sum()
+    said = f"{inside} of {len(known)} predictions are in the measurement's 95% interval"
+    yield "inside the interval", said if len(known) else "nothing tells: points with one repeat have no interval"
     invalid, busy = int((~table["valid"]).sum()), int(table["busy"].sum())
     if invalid:
         doubts.append(f"{invalid} of {len(table)} points were too late to count")

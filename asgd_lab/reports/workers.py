@@ -179,9 +179,18 @@ def _compared(table: pd.DataFrame) -> Section:
 
 
 def _by_line(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """The rows that differ in their workers alone, by the other values of their points."""
     several = table["scenario"].nunique() > 1
-    grouped: Any = table.groupby(["scenario", "n_sync"], sort=False)
-    return [(f"{scenario + ' ' if several else ''}n_sync={n_sync}", rows) for (scenario, n_sync), rows in grouped]
+    others = table["point"].str.replace(r"(^|,)(workers|algorithm\.n_(sync|fetch|push))=\d+(?=,|$)", "", regex=True)
+    pushes = table["n_push"] if "n_push" in table else table["n_sync"]
+    grouped: Any = table.groupby([table["scenario"], table["n_sync"], pushes, others.str.strip(",")], sort=False)
+    found = []
+    for (scenario, fetch, push, other), rows in grouped:
+        rhythm = f"n_sync={fetch}" if fetch == push else f"n_fetch={fetch},n_push={push}"
+        found.append((",".join([rhythm, *([other] if other else [])]), rows))
+        if several:
+            found[-1] = (f"{scenario} {found[-1][0]}", rows)
+    return found
 
 
 def _named(row: Any) -> str:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 import asgd_lab
@@ -198,3 +199,12 @@ def test_a_metric_of_one_s_own_is_best_in_the_direction_of_the_early_stop(mode: 
     stop = {"split": "test", "metric": "loss", "patience": 50, "mode": mode}
     found = swept({"budget": {"minibatches": 60, "early_stop": stop}}, algorithm__n_sync=[1, 6])
     assert f"The final test loss is {said} at" in found.answer
+
+
+def test_a_comparison_has_a_line_for_each_configuration() -> None:
+    points = ["workers=1", "workers=2", "workers=1,algorithm.n_sync=2,hardware.server.push_s=0.1"]
+    table = pd.DataFrame({"scenario": "s", "point": points, "workers": [1, 2, 1], "n_sync": 2, "n_push": [2, 2, 2]})
+    found = workers._by_line(table)
+    assert [(name, len(rows)) for name, rows in found] == [("n_sync=2", 2), ("n_sync=2,hardware.server.push_s=0.1", 1)]
+    apart = workers._by_line(table.assign(n_push=5))
+    assert apart[0][0] == "n_fetch=2,n_push=5"
