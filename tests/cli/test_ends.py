@@ -142,7 +142,7 @@ def test_a_signal_ends_a_simulated_sweep_with_status_130(
     said = finish(program)
     assert said.status == 130
     assert said.err.startswith("interrupted; what was recorded is in out")
-    ended = [read_summary(path)["status"] for path in (tmp_path / "out").iterdir()]
+    ended = [read_summary(path)["status"] for path in (tmp_path / "out").iterdir() if path.is_dir()]
     assert ended == ["interrupted"] * jobs
     assert_nobody_is_left(program.pid)
 
@@ -162,7 +162,7 @@ def test_a_limit_of_processor_time_ends_a_run_as_a_signal_does(endless: Path, tm
     cause = "the limit of processor time is reached (ulimit -t)"
     assert said.err.startswith(f"interrupted: {cause}; what was recorded is in out, and --resume")
     assert said.err.count("\n") == 1
-    ended = [read_summary(path)["status"] for path in (tmp_path / "out").iterdir()]
+    ended = [read_summary(path)["status"] for path in (tmp_path / "out").iterdir() if path.is_dir()]
     assert ended == ["interrupted"] * (2 if apart else 1)
     assert_nobody_is_left(program.pid)
 
