@@ -130,7 +130,7 @@ def servers_obey_utilisation_law_and_littles_law(sim: Simulation, rows: dict[str
         not sim.machine.costs.server_fetch_ns and not sim.machine.one_sided
     )  # a fetch that costs nothing queues, and has no row
     for index, queue in enumerate(sim.machine.queues):
-        of = served.only(served.shard == index)
+        of = served.only(served.shard == index) if several else served  # of one server, `shard` is the part
         pending = list(_waiting(sim, queue))
         busy = int((np.minimum(of.end_s, end) - np.minimum(of.start_s, end)).sum())
         busy += sum(max(0, min(each.served, end) - each.started) for each in pending)
@@ -142,7 +142,8 @@ def servers_obey_utilisation_law_and_littles_law(sim: Simulation, rows: dict[str
         else:  # a request whose worker is gone is served for nothing
             assert queue.busy_ns >= busy
             assert queue.present_ns >= present
-        if sim.algorithm.name != "downpour" and not several and not sim.machine.one_sided and sim.faults is None:
+        overlaps = sim.algorithm.name == "downpour" or sim.algorithm.parts > 0
+        if not (overlaps or several or sim.machine.one_sided or sim.faults is not None):
             waited = sum(account.spent_ns[QUEUE] for account in sim.accounts)
             assert queue.present_ns == waited, "who waits for the server is there"
         of = of.only(of.lasts > 0)

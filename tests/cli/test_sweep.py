@@ -121,7 +121,7 @@ def test_a_sweep_leaves_the_same_bytes_in_however_many_processes(
     said = {jobs: asgd_lab("run", path, "--out", f"out-{jobs}", "--jobs", str(jobs)) for jobs in (1, 2, 3)}
     assert {(each.status, each.err) for each in said.values()} == {(0, "")}
     reference = contents(Path("out-1"))
-    assert len(reference) == 4 * 7 + 1 + 2, "the table, and the figure in two formats"
+    assert len(reference) == 4 * 7 + 2 + 2, "the index and the table, and the figure in two formats"
     for jobs in (2, 3):
         assert contents(Path(f"out-{jobs}")) == reference
         assert f"4 points, {jobs} at a time, into out-{jobs}\n" in said[jobs].out

@@ -17,6 +17,7 @@ from tests.backends.invariants import (
     by_kind,
     every_nanosecond_is_under_one_heading,
     rows_are_intervals,
+    servers_obey_utilisation_law_and_littles_law,
     shares_are_between_none_and_all,
 )
 from tests.backends.sim.laws import SECOND
@@ -84,6 +85,7 @@ def check(run: Run) -> None:
     rows_are_intervals(sim, rows)
     every_nanosecond_is_under_one_heading(sim, rows["train"])
     shares_are_between_none_and_all(run)
+    servers_obey_utilisation_law_and_littles_law(sim, rows)
     applies = run.rows("apply")
     for part, at in enumerate(sim.server.parts):
         versions = sorted(applies[(applies["shard"] == part) & (applies["version"] > 0)]["version"].unique())
