@@ -90,7 +90,7 @@ def metrics(**changes: float) -> dict[str, float]:
 
 
 def group(name: str, seeds: int) -> Group:
-    return Group(name, {}, {seed: metrics(test_error=0.00065432 + seed * 1e-5) for seed in range(seeds)})
+    return Group(name, {}, runs={seed: metrics(test_error=0.00065432 + seed * 1e-5) for seed in range(seeds)})
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
