@@ -63,6 +63,11 @@ class Batch(Protocol):
     those of `Learner.minibatch` by rounding.
     """
 
+    @property
+    def height(self) -> int:
+        """The largest number of replicas in one pass; with 1, nothing is gained."""
+        ...
+
     def advance(self, rounds: Sequence[tuple[Learner, int, int]]) -> list[Taken]:
         """For each (learner, first step, steps): take these minibatches in place on the learner's vectors.
 
@@ -75,6 +80,8 @@ class Batch(Protocol):
 @final
 class OneByOne:
     """The batch of a task that gains nothing from batching: exactly the bits of `Learner.minibatch`."""
+
+    height = 1
 
     def advance(self, rounds: Sequence[tuple[Learner, int, int]]) -> list[Taken]:
         answers: list[Taken] = []

@@ -67,10 +67,10 @@ class StackedBatch:
         self._stack, self._minibatches, self._make, self._adjust = stack, minibatches, make, adjust
         self._memories, self._device = memories(make), device
         most_bytes = _KEPT_BYTES if device.type == "cpu" else _KEPT_ON_GPU_BYTES
-        height = max(1, min(_HIGHEST, most_bytes // kept_bytes))
-        self._params, self._sums = (_Rows(height, self._stack, self._device) for _ in range(2))
+        self.height = max(1, min(_HIGHEST, most_bytes // kept_bytes))
+        self._params, self._sums = (_Rows(self.height, self._stack, self._device) for _ in range(2))
         self._memory: dict[str, _Rows] = {}
-        self._others = [torch.zeros(height, *shape, device=self._device) for shape in self._stack.other_shapes]
+        self._others = [torch.zeros(self.height, *shape, device=self._device) for shape in self._stack.other_shapes]
 
     def advance(self, rounds: Sequence[tuple[Learner, int, int]]) -> list[Taken]:
         """Take all the minibatches; return the mean cross-entropy and the share of wrong answers before each."""
@@ -83,10 +83,9 @@ class StackedBatch:
         # The longest first, so that the unfinished ones are always a prefix.
         entries.sort(key=lambda each: (-each.steps, each.learner.worker))
         answers: list[Taken] = [([], []) for _ in rounds]
-        height = len(self._params.rows)
         with torch.no_grad():
-            for start in range(0, len(entries), height):
-                self._advance(entries[start : start + height], answers)
+            for start in range(0, len(entries), self.height):
+                self._advance(entries[start : start + self.height], answers)
         return answers
 
     def _advance(self, rounds: Sequence[_Round], answers: list[Taken]) -> None:
@@ -158,7 +157,7 @@ class StackedBatch:
             for name, value in states[0].items():
                 if name in self._memories:
                     if name not in self._memory:
-                        self._memory[name] = _Rows(len(self._params.rows), self._stack, self._device)
+                        self._memory[name] = _Rows(self.height, self._stack, self._device)
                     memory = self._memory[name]
                     optimizer.state[row][name] = memory.rows[place]
                     theirs += [state[name] for state in states]

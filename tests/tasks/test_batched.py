@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import random
 import sys
 import types
@@ -516,10 +517,13 @@ def test_a_task_that_gains_nothing_gives_the_very_bits(config: Any) -> None:
 class Repeated:
     """Does everything so many times."""
 
+    height = 8
+
     def __init__(self, times: int) -> None:
-        self.times = times
+        self.times, self.calls = times, 0
 
     def advance(self, rounds: Sequence[tuple[Learner, int, int]]) -> list[Taken]:
+        self.calls += 1
         for learner, first, steps in rounds:
             for step in range(first, first + steps):
                 for _ in range(self.times):
@@ -530,9 +534,37 @@ class Repeated:
 def test_the_probe_compares_the_time_of_a_minibatch() -> None:
     task, _ = shared()
     assert faster_batched(task, Repeated(0), 8, 4)[0]
-    slower, ratio = faster_batched(task, Repeated(4), 8, 4)
+    four_times = Repeated(4)
+    slower, ratio = faster_batched(task, four_times, 8, 4)
     assert not slower
     assert 0.1 < ratio < 0.6
+    assert four_times.calls == 3  # the first, and two that decide
+
+
+def test_a_sequential_choice_keeps_nothing_of_the_batch_that_it_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.backends.scenarios import scenario
+
+    monkeypatch.setattr("asgd_lab.backends.sim.numerics.faster_batched", lambda *_: (False, 1.0))
+    stated = scenario(backend={"name": "sim", "numerics": "auto"}, workers=2)
+    before = batches_alive()
+    gc.disable()  # as while a simulation is made
+    try:
+        assert chosen(stated, make(), torch.device("cpu")).facts["numerics"]["mode"] == "sequential"
+        assert batches_alive() == before
+    finally:
+        gc.enable()
+
+
+def batches_alive() -> int:
+    return sum(type(each) is StackedBatch for each in gc.get_objects())
+
+
+def test_auto_tries_nothing_where_a_pass_has_one_replica() -> None:
+    from tests.backends.scenarios import scenario
+
+    stated = scenario(backend={"name": "sim", "numerics": "auto"}, workers=2)
+    facts = chosen(stated, build(Quadratic(noise=1.0), 3, {}), torch.device("cpu")).facts
+    assert facts["numerics"] == {"mode": "sequential", "because": "a pass over replicas has room for one"}
 
 
 def test_the_probe_leaves_everything_as_it_was() -> None:

@@ -33,16 +33,22 @@ def chosen(scenario: Scenario, task: Task, device: torch.device, stops: bool = F
         because = "the algorithm may stop a worker in the midst of its minibatches"
         if mode == "batched":
             raise ScenarioError.at("backend.numerics", f"cannot be batched where {because}; use sequential or auto")
-        return Sequential({"numerics": {"mode": "sequential", "because": because}})
+        return _sequential(because)
     if mode == "batched":
         return Batched(task.batch(device), {"numerics": {"mode": "batched"}})
     try:
         batch = task.batch(device)
     except ScenarioError as error:
-        return Sequential({"numerics": {"mode": "sequential", "because": str(error)}})
+        return _sequential(str(error))
+    if batch.height == 1:
+        return _sequential("a pass over replicas has room for one")
     is_faster, ratio = faster_batched(task, batch, scenario.workers, scenario.algorithm.n_fetch, device)
     facts = {"numerics": {"mode": "batched" if is_faster else "sequential", "probed_ratio": ratio}}
     return Batched(batch, facts) if is_faster else Sequential(facts)
+
+
+def _sequential(because: str) -> Sequential:
+    return Sequential({"numerics": {"mode": "sequential", "because": because}})
 
 
 class Computation:
