@@ -68,9 +68,7 @@ def clear(run_dir: Path, inside: str = "") -> None:
     root = Path(os.path.realpath(run_dir))
     folders = []
     if not inside:
-        for name in REPORTS:
-            if is_report(root / name):
-                (root / name).unlink(missing_ok=True)
+        remove_reports(root)
     for name, mode in list(_named(root)):
         if not f"{name}/".startswith(f"{inside}/" if inside else ""):
             continue
@@ -80,6 +78,13 @@ def clear(run_dir: Path, inside: str = "") -> None:
             (root / name).unlink(missing_ok=True)
     for folder in reversed(folders):  # the inner ones first
         remove_if_empty(folder)
+
+
+def remove_reports(run_dir: Path) -> None:
+    """Remove the page that this program wrote about a run, whose numbers are no longer true."""
+    for name in REPORTS:
+        if is_report(run_dir / name):
+            (run_dir / name).unlink(missing_ok=True)
 
 
 def remove_if_empty(folder: Path) -> None:

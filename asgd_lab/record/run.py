@@ -99,6 +99,7 @@ class RunDirectory:
                     removal.remove_file(path, f"{table.name}.parquet{suffix}")
             for name in ("summary.json", "trace.json", "checkpoints/final.npz", *_OF_WHAT_IT_WAS):
                 removal.remove_file(path, name)
+            removal.remove_reports(path)
             resumed = [*earlier.get("resumed", []), {"after": earlier.get("status"), "at": _now()}]
             facts |= {"created": earlier.get("created"), "resumed": resumed}
         else:

@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 import asgd_lab
+from asgd_lab.backends.run import execute
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record import removal
 from asgd_lab.record.columns import TABLES
+from asgd_lab.record.run import mark
+from tests.backends.scenarios import scenario
 
 PACKAGE = Path(asgd_lab.__file__).parent
 REMOVERS = {"rmtree", "unlink", "rmdir", "remove", "removedirs", "move", "truncate"}
@@ -50,6 +53,30 @@ def test_a_run_directory_is_cleared_of_the_runs_own_files_and_of_nothing_else(tm
     fill(tmp_path / "alone", OURS)
     removal.clear(tmp_path / "alone")
     assert os.listdir(tmp_path / "alone") == []
+
+
+MARKED = '<meta name="generator" content="asgd-lab 1">'
+
+
+@pytest.mark.parametrize("name", removal.REPORTS)
+def test_a_page_is_removed_if_this_program_wrote_it(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("a page of the user's")
+    removal.remove_reports(tmp_path)
+    assert files(tmp_path) == {name}
+    (tmp_path / name).write_text(f"<html>{MARKED}")
+    removal.remove_reports(tmp_path)
+    assert files(tmp_path) == set()
+
+
+def test_a_resumed_run_has_no_page_of_what_it_was(tmp_path: Path) -> None:
+    stated = scenario(backend="inline", budget={"minibatches": 4})
+    execute(stated, tmp_path)
+    removal.remove_file(tmp_path, "summary.json")
+    mark(tmp_path, "interrupted")
+    (tmp_path / "report.html").write_text(MARKED)
+    execute(stated, tmp_path, resume=True)
+    assert "report.html" not in files(tmp_path)
+    assert "summary.json" in files(tmp_path)
 
 
 def test_one_folder_of_a_run_is_cleared_without_the_others(tmp_path: Path) -> None:
