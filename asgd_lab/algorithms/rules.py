@@ -40,6 +40,8 @@ class Link(Choice):
     """Whether it divides by the number of pushes in the version."""
     is_plain: ClassVar[bool] = False
     """Whether valid keys are all that it needs: it can be built with any, and needs no worker's center."""
+    adds_up: ClassVar[bool] = False
+    """Whether two pushes change the parameters as their sum does: it is linear and keeps no state."""
 
     @abstractmethod
     def build(self, workers: int) -> Rule:
@@ -50,7 +52,7 @@ class Add(Link):
     """Adds a delta to the parameters as it is."""
 
     takes = makes = "delta"
-    is_plain = True
+    is_plain = adds_up = True
 
     name: Literal["add"]
     """This rule's name."""
@@ -79,7 +81,7 @@ class Mean(Link):
 class Scale(Link):
     """Multiplies an update by a constant."""
 
-    is_plain = True
+    is_plain = adds_up = True
 
     name: Literal["scale"]
     """This rule's name."""
@@ -96,7 +98,7 @@ class ServerSgd(Link):
     """Gradient descent at the server: takes a gradient, makes the delta -lr times it."""
 
     takes, makes = "gradient", "delta"
-    is_plain = True
+    is_plain = adds_up = True
 
     name: Literal["sgd"]
     """This rule's name."""

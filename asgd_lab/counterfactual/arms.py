@@ -88,7 +88,7 @@ def equal_shares(course: Course) -> Mapping[int, float]:
 def check_causes(scenario: Scenario, causes: Sequence[str]) -> None:
     """A `ScenarioError` if the removal of one of the causes would not be what its name says."""
     built, stated = build_algorithm(scenario), scenario.algorithm
-    linear = {link.name for link in stated.rule} <= {"scale", "add", "sgd"}
+    linear = all(link.adds_up for link in stated.rule)
     apart = built.program is not programs.coupled or built.overlaps or built.parts or built.codec is not None
     is_asynchronous = type(built.gate) is Asynchronous
     if WATERFALL in causes and (not linear or apart or not is_asynchronous):

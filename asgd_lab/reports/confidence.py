@@ -42,7 +42,7 @@ def _origin(subject: Subject) -> Iterator[Fact]:
     elif scenario.backend.execution.measured:
         emulated = " on emulated devices, which wait for stated times" if scenario.backend.device == "emulated" else ""
         yield "numbers are", f"measured with real processes{emulated}: another run differs"
-    elif scenario.backend.name == "sim":
+    elif scenario.backend.execution.simulated:
         yield "numbers are", "simulated: equal in every run of this scenario, and as good as the stated machine"
     else:
         yield "numbers are", f"of the backend {scenario.backend.name}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from asgd_lab.choices import Choice
@@ -25,6 +25,8 @@ class Learned(Choice):
     """Whether a minibatch has an error, a share of its samples."""
     has_data: ClassVar[bool] = False
     """Whether it has data, which processes share."""
+    data_keys: ClassVar[Sequence[str] | None] = None
+    """The keys that decide what `load` reads; None: any may."""
 
     def load(self) -> Data:
         """The data's tensors by name, read-only."""

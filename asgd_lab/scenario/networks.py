@@ -32,6 +32,7 @@ class Classification(ClassificationKeys, Network):
 
     has_error = True
     has_data = True
+    data_keys = ("dataset", "data_folder", "dataset_options", "train_samples")
 
     name: Literal["classification"]
     """This task's name."""
@@ -71,6 +72,8 @@ class NextTokens(TextKeys, Network):
 
     has_error = True
     has_data = True
+    data_keys = ("data_folder", "corpus", "corpus_bytes", "tokenizer", "tokens", "test_tokens", "token_type",
+                 "vocabulary", "context", "data")  # fmt: skip
 
     name: Literal["text"]
     """This task's name."""

@@ -42,12 +42,10 @@ def _standard(data: Data) -> dict[str, Any]:
 
 
 def source(config: Any) -> str:
-    """The keys that decide which data a task reads, as text; all keys of a task of the user's."""
-    if config.name not in ("classification", "text"):
+    """The keys that decide which data a task reads, as text; all of its keys where it does not say which they are."""
+    if config.data_keys is None:
         return repr(config)
-    keys = ("name", "dataset", "data_folder", "dataset_options", "train_samples", "context", "corpus", "corpus_bytes",
-            "tokenizer", "tokens", "test_tokens", "token_type", "vocabulary", "data")  # fmt: skip
-    return repr([getattr(config, key, None) for key in keys])
+    return repr([config.name, *(getattr(config, key) for key in config.data_keys)])
 
 
 def digest(data: Data, root: str | None = None) -> str:
