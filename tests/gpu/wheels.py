@@ -25,7 +25,7 @@ MOST_BYTES = 64 * 2**20
 NAMES = (
     *("simpy", "pydantic", "pydantic-core", "annotated-types", "typing-inspection", "typing-extensions"),
     *("ruamel-yaml", "typer", "annotated-doc", "shellingham", "rich", "markdown-it-py", "mdurl", "pygments"),
-    "cloudpickle",
+    *("cloudpickle", "jinja2", "markupsafe"),
 )
 """What the package imports, and needs for that, beside the libraries for numbers, tables and figures that come with a
 machine for computing: torch, torchvision, numpy, scipy, pandas, pyarrow, pillow, psutil, matplotlib,
