@@ -16,6 +16,7 @@ from asgd_lab import sweep_figure, sweep_tables
 from asgd_lab.backends.run import execute
 from asgd_lab.record.replications import Estimate
 from asgd_lab.scenario import Document
+from asgd_lab.sweep_tables import Swept
 from tests.whole import sample
 
 ROOT = Path(__file__).parents[1]
@@ -327,7 +328,9 @@ def test_a_scenario_of_the_paper_runs_and_is_collected(path: Path, tmp_path: Pat
     chosen = list({points[0].name: points[0], points[-1].name: points[-1]}.values())
     paths = {point.name: tmp_path / "runs" / str(number) for number, point in enumerate(chosen)}
     summaries = {point.name: execute(point.scenario, paths[point.name]) for point in chosen}
-    drawn = sweep_figure.draw(points[0].scenario, sweep_tables.groups(chosen, summaries, paths), tmp_path / "figure")
+    drawn = sweep_figure.draw(
+        points[0].scenario, sweep_tables.groups(map(Swept.of, chosen), summaries, paths), tmp_path / "figure"
+    )
     assert [path.suffix for path in drawn] == [".png", ".pdf"]
     assert all(path.stem == points[0].scenario.figure and path.stat().st_size > 5_000 for path in drawn)
     if timing:

@@ -14,6 +14,7 @@ from asgd_lab.backends.run import execute
 from asgd_lab.record import tables
 from asgd_lab.record.run import file_name
 from asgd_lab.scenario import Document, Point
+from asgd_lab.sweep_tables import Swept
 
 FILES = sorted((Path(__file__).parents[1] / "scenarios").glob("*.yaml"), key=lambda path: path.name)
 NAMES = [path.stem for path in FILES]
@@ -74,7 +75,9 @@ def test_every_point_of_a_scenario_runs_and_its_figure_is_drawn(
         assert summary["minibatches"] == MINIBATCHES
         assert bool(summary["final"]) == (scenario.task.name != "timing")
     assert scenario.figure not in (None, "none")
-    drawn = sweep_figure.draw(scenario, sweep_tables.groups(points(name, small), summaries, paths), tmp_path)
+    drawn = sweep_figure.draw(
+        scenario, sweep_tables.groups(map(Swept.of, points(name, small)), summaries, paths), tmp_path
+    )
     assert [path.name for path in drawn] == [f"{scenario.figure}.png", f"{scenario.figure}.pdf"]
     assert all(path.stat().st_size > 5_000 for path in drawn)
 
