@@ -12,6 +12,7 @@ import pytest
 
 import asgd_lab
 from asgd_lab import api, catalogue, composed, validation
+from tests.api import user_script
 
 HEAVY = {"torch", "pandas", "pyarrow", "scipy", "simpy", "matplotlib", "pydantic", "numpy"}
 
@@ -34,6 +35,12 @@ def test_every_public_name_is_there_and_in_the_stub() -> None:
         assert name in dir(asgd_lab)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         asgd_lab.nothing  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_the_users_script_that_is_type_checked_names_every_public_name() -> None:
+    tree = ast.parse(Path(user_script.__file__).read_text(encoding="utf-8"))
+    named = {ast.unparse(node).removeprefix("asgd_lab.") for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert set(asgd_lab.__all__) <= named
 
 
 def test_the_examples_in_docstrings_are_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,6 +73,12 @@ def machines() -> None:
     print(calibration.hardware, calibration.step_s, calibration.save("mine.yaml"))
 
 
+def answers() -> Path:
+    explained: asgd_lab.Explanation = asgd_lab.explain("runs/one", doses=(1.0, 0.0), seeds=5, causes=["staleness"])
+    print(explained)
+    return asgd_lab.report("runs/one", asgd_lab.Sweep.open("runs/swept"), out="page")
+
+
 def checked() -> bool:
     try:
         with asgd_lab.trusting(False):
