@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from asgd_lab import choices, tasks
 from asgd_lab.backends import devices, inputs, room
 from asgd_lab.backends.build import (
     build_task,
     check_limits,
+    check_schedules,
     evaluated,
     initial_parameters,
     limits_by_evaluation,
 )
 from asgd_lab.backends.run import with_samples
 from asgd_lab.backends.settings import settled
+from asgd_lab.backends.sim import numerics
 from asgd_lab.backends.trial import check_algorithm
 from asgd_lab.errors import ScenarioError
 from asgd_lab.hardware.costs import check_memory
@@ -25,12 +27,19 @@ from asgd_lab.tasks.base import Data
 from asgd_lab.trust import Named, refusal
 
 
+class _Facts(NamedTuple):
+    size: int
+    has_error: bool
+    evaluated: Sequence[tuple[str, str]]
+    most_steps: int | None
+
+
 @dataclass
 class _Tried:
     """A task whose minibatches were tried, and what is known of it since; nothing of a task of untrusted code."""
 
     named: Any  # the values that the trial depends on
-    facts: tuple[int, bool, Sequence[tuple[str, str]]] | None = None  # parameters, whether it has an error, evaluations
+    facts: _Facts | None = None
     divisions: list[tuple[int, int]] = field(default_factory=list)  # numbers of workers, and seeds, that were checked
 
 
@@ -54,6 +63,7 @@ class PointChecks:
             scenario.task, scenario.warm_start, scenario.hardware.compute, scenario.hardware.device,
             scenario.algorithm.push, scenario.backend.checkpoint is None, bool(limits_by_evaluation(scenario)),
             scenario.backend.device, scenario.backend.deterministic,
+            scenario.backend.numerics == "batched" and scenario.algorithm.name,
         )  # fmt: skip
         left = inputs.untrusted(scenario)
         if left and not partly:
@@ -70,14 +80,16 @@ class PointChecks:
             if division not in tried.divisions:
                 self._divide(scenario, left)
             if tried.facts is not None:
-                size, has_error, found = tried.facts
-                check_limits(scenario, has_error=has_error, evaluated=found)
+                facts = tried.facts
+                check_limits(scenario, has_error=facts.has_error, evaluated=facts.evaluated)
                 if not left:
-                    room.check(scenario, size)
+                    room.check(scenario, facts.size)
+        if tried.facts is not None:
+            self.doubts.extend(check_schedules(scenario, tried.facts.most_steps))
         tried.divisions.append(division)
         return left
 
-    def _try(self, scenario: Scenario, left: Named) -> tuple[int, bool, Sequence[tuple[str, str]]] | None:
+    def _try(self, scenario: Scenario, left: Named) -> _Facts | None:
         """Build a scenario's task, or what of it is trusted, and try it; its facts, if they are known."""
         with_samples(scenario)
         if _of_task(left):
@@ -87,11 +99,12 @@ class PointChecks:
         self.doubts.extend(task.doubts)
         if not left:
             room.check(scenario, task.size)
+            numerics.check(scenario, task)
         check_memory(scenario.hardware, task.size_bytes)
         if scenario.warm_start is not None and scenario.warm_start.run is not None:
             initial_parameters(scenario, task)
         found = evaluated(task, devices.home(scenario)) if limits_by_evaluation(scenario) else ()
-        return task.size, task.has_error, found
+        return _Facts(task.size, task.has_error, found, task.most_steps)
 
     def _divide(self, scenario: Scenario, left: Named) -> None:
         """Build a task that was tried already for another number of workers, or with another seed."""

@@ -133,6 +133,27 @@ def check_limit(key: str, limit: Observed, evaluated: Sequence[tuple[str, str]])
         raise ScenarioError.at(f"budget.{key}", message)
 
 
+def check_schedules(scenario: Scenario, most_steps: int | None) -> list[str]:
+    """A `ScenarioError` if some worker must take more minibatches than its schedule has, `most_steps`; a warning if one
+    may.
+    """
+    budget, workers = scenario.budget, scenario.workers
+    warm, all_of_them = scenario.warm_start, budget.minibatches
+    ends = f"a scheduler ends after {most_steps:,} minibatches of a worker" if most_steps is not None else ""
+    if most_steps is not None and warm is not None and (warm.minibatches or 0) > most_steps:
+        raise ScenarioError.at("warm_start.minibatches", f"must be at most {most_steps:,}: {ends}")
+    if most_steps is None or all_of_them is None or all_of_them <= most_steps:
+        return []
+    others = ("updates", "seconds", "target_error", "target", "early_stop")
+    is_sure = scenario.faults is None and all(getattr(budget, each) is None for each in others)
+    if all_of_them > most_steps * workers and is_sure:
+        total = f"{all_of_them:,} minibatches over {workers:,} worker{'s' if workers > 1 else ''}"
+        raise ScenarioError.at("budget.minibatches", f"{ends}, and the run takes {total}; give the scheduler more")
+    if scenario.algorithm.collects and all_of_them <= most_steps * workers:  # all workers take as many
+        return []
+    return [f"budget.minibatches: {ends}, and one worker may take up to {all_of_them:,}; the run would fail there"]
+
+
 def build_budget(scenario: Scenario) -> Budget:
     """The part of the budget that the server checks."""
     budget = scenario.budget

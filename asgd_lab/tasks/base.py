@@ -139,6 +139,13 @@ class Task(Protocol):
         """Warnings on allowed but doubtful choices, lines `key: sentence`; valid after `check`."""
         ...
 
+    @property
+    def most_steps(self) -> int | None:
+        """The minibatches after which a learner's schedule ends and its next one fails; None: none says that it ends.
+        Valid after `check`.
+        """
+        ...
+
     def check(self, *, gradients: bool = False, device: torch.device = CPU) -> None:
         """Try the task on that device before a run starts; a `ScenarioError` says why it cannot be trained.
 
@@ -179,6 +186,7 @@ class Bufferless:
     has_error = False
     evaluated: Sequence[tuple[str, str]] | None = None
     doubts: Sequence[str] = ()
+    most_steps: int | None = None
     device_bytes = 0
 
     def check(self, *, gradients: bool = False, device: torch.device = CPU) -> None:

@@ -16,6 +16,7 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import key
@@ -63,6 +64,15 @@ class NetworkLearner:
     def takes_whole_steps(self) -> bool:
         """Whether a minibatch is a user's own step, which has no halves."""
         return self._recipe.own_step is not None
+
+    @property
+    def most_steps(self) -> int | None:
+        """The least total of its schedulers that fail beyond one, as OneCycleLR does.
+
+        No other scheduler of torch fails, and a step of the user's own may leave some out.
+        """
+        totals = [getattr(each, "total_steps", None) for each in self._steppers if isinstance(each, LRScheduler)]
+        return None if self.takes_whole_steps else min((each for each in totals if isinstance(each, int)), default=None)
 
     def _make_optimizers(self) -> None:
         self._steppers = self._recipe.make(self.module)

@@ -45,6 +45,7 @@ class NetworkTask(ABC):
         self._evaluating: dict[torch.device, BoundModule] = {}
         self._learners, self.has_error = 0, False
         self.doubts: list[str] = []
+        self.most_steps: int | None = None
 
     @property
     @abstractmethod

@@ -188,6 +188,7 @@ class OwnTask(NetworkTask):
             check_unchanged(method, minibatches, of_worker(0))  # it would be the reason
             raise
         check_unchanged(method, minibatches, of_worker(0))
+        self.most_steps = learner.most_steps
         if torch.equal(learner.params.cpu(), self.initial()):
             doubts.append(f"task.task: {self._name} changes no parameter in two minibatches")
         if self._workers > 1:

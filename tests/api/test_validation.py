@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 import asgd_lab
 from asgd_lab.backends import timing_checks
 from asgd_lab.request import Request
 from asgd_lab.scenario import Document, carried
 from tests.api.scenarios import BOWL, DIGITS
+from tests.tasks.own_classes import Plain
 
 TIMING: dict[str, Any] = {
     "name": "timing",
@@ -129,3 +132,53 @@ def test_the_quick_check_is_used_for_most_of_these() -> None:
 
     assert sum(map(suffices, VARIANTS.values())) >= 12
     assert not timing_checks.suffices(Request.of(BOWL).points[0].scenario), "its optimizer is torch's"
+
+
+class OneCycle(Plain):
+    """A schedule of ten minibatches; torch's fails at the eleventh."""
+
+    def optimizer(self, model: nn.Module) -> Any:
+        made = torch.optim.SGD(model.parameters(), lr=0.1)
+        return [made, torch.optim.lr_scheduler.OneCycleLR(made, max_lr=0.1, total_steps=10)]
+
+
+CYCLE: dict[str, Any] = {
+    **{"name": "cycle", "task": {"name": "own", "task": OneCycle}, "algorithm": {"name": "asgd", "n_sync": 1}},
+    **{"workers": 1, "budget": {"minibatches": 10}, "backend": "inline"},
+}
+
+
+def test_a_schedule_that_ends_before_the_budget_is_told_before_the_run() -> None:
+    assert asgd_lab.run(CYCLE).summary["minibatches"] == 10
+    ends = r"a scheduler ends after 10 minibatches of a worker"
+    too_many = rf'^scenario\["budget"\]\["minibatches"\]: {ends}, and the run takes 21 minibatches over 2 workers'
+    with pytest.raises(asgd_lab.ScenarioError, match=too_many):
+        asgd_lab.validate(CYCLE | {"workers": 2, "budget": {"minibatches": 21}})
+    with pytest.raises(asgd_lab.ScenarioError, match=f"must be at most 10: {ends}"):
+        asgd_lab.validate(CYCLE | {"warm_start": {"minibatches": 11}})
+
+
+def test_a_schedule_that_may_end_before_the_budget_is_a_warning() -> None:
+    def warned(**changes: Any) -> bool:
+        found = asgd_lab.validate(CYCLE | changes).warnings
+        return any("a scheduler ends after 10 minibatches" in line for line in found)
+
+    assert not warned()
+    assert warned(workers=2, budget={"minibatches": 20})
+    assert not warned(workers=2, budget={"minibatches": 20}, algorithm={"name": "sync_sgd", "n_sync": 1})
+    assert warned(budget={"minibatches": 11, "updates": 5})
+
+
+def test_what_cannot_be_batched_is_told_before_the_run() -> None:
+    batched = {"backend": {"name": "sim", "numerics": "batched"}, "hardware": {"compute": {"step_s": 0.01}}}
+    assert not asgd_lab.validate({**DIGITS, **batched}).warnings
+    for changes, why in (
+        ({"task": CYCLE["task"]}, "the task is own"),
+        ({"task": {**DIGITS["task"], "model": with_dropout}}, "draws random numbers"),
+    ):
+        with pytest.raises(asgd_lab.ScenarioError, match=rf'^scenario\["backend"\]\["numerics"\]: cannot .*{why}'):
+            asgd_lab.validate({**DIGITS, **batched, **changes})
+
+
+def with_dropout(num_classes: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(64, num_classes))

@@ -11,12 +11,26 @@ from typing import Any
 
 import torch
 
-from asgd_lab.backends.build import Worker
+from asgd_lab.backends import devices
+from asgd_lab.backends.build import Worker, build_algorithm
 from asgd_lab.backends.failing import minibatch_failed
 from asgd_lab.backends.sim.probe import faster_batched
 from asgd_lab.errors import ScenarioError
+from asgd_lab.protocol.algorithms import Algorithm
+from asgd_lab.protocol.gates import Gate
 from asgd_lab.scenario import Scenario
 from asgd_lab.tasks.base import Batch, Learner, Taken, Task
+
+
+def check(scenario: Scenario, task: Task) -> None:
+    """A `ScenarioError` if the scenario states batched numerics, and its algorithm or its task cannot have them."""
+    if scenario.backend.numerics == "batched":
+        chosen(scenario, task, devices.home(scenario), cuts_short(build_algorithm(scenario)))
+
+
+def cuts_short(algorithm: Algorithm) -> bool:
+    """Whether the algorithm may stop a worker in the midst of its minibatches."""
+    return type(algorithm.gate).stops is not Gate.stops
 
 
 def chosen(scenario: Scenario, task: Task, device: torch.device, stops: bool = False) -> Sequential | Batched | None:

@@ -21,7 +21,7 @@ from asgd_lab.backends.sim.faults import Faults
 from asgd_lab.backends.sim.fetch import Fetch
 from asgd_lab.backends.sim.fleet import Fleet, deadlock, starvation, without_collections
 from asgd_lab.backends.sim.machine import Machine
-from asgd_lab.backends.sim.numerics import chosen
+from asgd_lab.backends.sim.numerics import chosen, cuts_short
 from asgd_lab.backends.sim.observer import Observer
 from asgd_lab.backends.sim.push import Push
 from asgd_lab.backends.sim.push_outcomes import PushOutcomes
@@ -54,8 +54,8 @@ class Simulation:
         room.check(scenario, task.size)
         self.scenario, self.record, self.task = scenario, record, task
         self.algorithm = build_algorithm(scenario)
-        gate = type(self.algorithm.gate)
-        self.stops, self._wakes = gate.stops is not Gate.stops, gate.wake_ns is not Gate.wake_ns
+        self.stops = cuts_short(self.algorithm)
+        self._wakes = type(self.algorithm.gate).wake_ns is not Gate.wake_ns
         parts, depth = self.algorithm.parts, self.algorithm.depth
         self.machine = Machine(Clock(), scenario, task.size_bytes, parts, depth)
         self.clock = self.machine.clock
