@@ -38,6 +38,7 @@ class Quadratic:
     name: str = "quadratic"
 
     has_data, load, make = scenario.Quadratic.has_data, scenario.Quadratic.load, scenario.Quadratic.make
+    data_keys = scenario.Quadratic.data_keys
 
 
 @dataclass
@@ -62,6 +63,7 @@ class Classification:
     name: str = "classification"
 
     has_data, load, make = scenario.Classification.has_data, scenario.Classification.load, scenario.Classification.make
+    data_keys = scenario.Classification.data_keys
 
 
 @dataclass
@@ -71,6 +73,7 @@ class Timing:
     name: str = "timing"
 
     has_data, load, make = scenario.Timing.has_data, scenario.Timing.load, scenario.Timing.make
+    data_keys = scenario.Timing.data_keys
 
 
 def ordered(
