@@ -10,7 +10,7 @@ import csv
 import math
 from array import array
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,16 @@ from torch import Tensor
 from asgd_lab.errors import ScenarioError, meant
 from asgd_lab.streams import generator
 from asgd_lab.tasks.base import Data, check_free_memory, one_line
+from asgd_lab.tasks.dataset_options import Kinds, check_options
 from asgd_lab.tasks.own_data import check_rounding
 
-_KINDS = {"file": (str,), "test_file": (str, type(None)), "label": (str, int), "key": (str, int, type(None)),
-          "header": (bool,), "delimiter": (str,), "test_share": (int, float), "seed": (int,),
-          "standardise": (bool,), "integers": (bool,)}  # fmt: skip
+_KINDS: Kinds = {
+    "file": (str,), "label": (str, int), "key": (str, int, type(None)), "test_file": (str, type(None)),
+    "test_share": (int, float), "seed": (int,), "header": (bool,), "delimiter": (str,), "standardise": (bool,),
+    "integers": (bool,),
+}  # fmt: skip
 _CELL_BYTES = 80  # of memory at the peak: 55 measured, 78 with standardise
 _EXACT = 2**53  # whole numbers up to here are float64
-_WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +49,7 @@ class _Options:
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> _Options:
-        known = [each.name for each in fields(cls)]
-        for name, value in given.items():
-            where = f"task.dataset_options.{name}"
-            if name not in known:
-                raise ScenarioError.at(where, f"csv takes no '{name}'{meant(name, known)}; allowed: {', '.join(known)}")
-            if type(value) not in _KINDS[name]:
-                allowed = " or ".join(_WORDS[kind] for kind in _KINDS[name])
-                raise ScenarioError.at(where, f"must be {allowed}; got {value!r}")
+        check_options("csv", given, _KINDS, {"seed": 0})
         found = cls(**given)
         if not found.file:
             raise ScenarioError.at("task.dataset_options", "file is missing: the CSV file, relative to data_folder")
@@ -65,8 +60,6 @@ class _Options:
             raise ScenarioError.at("task.dataset_options.test_share", message)
         if found.standardise and found.integers:
             raise ScenarioError.at("task.dataset_options.standardise", "cannot stand beside integers, which stay whole")
-        if found.seed < 0:
-            raise ScenarioError.at("task.dataset_options.seed", f"must be at least 0; got {found.seed}")
         return found
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from asgd_lab.errors import ScenarioError
 from asgd_lab.streams import generator
 from asgd_lab.tasks.base import Data, check_free_memory, one_line
+from asgd_lab.tasks.dataset_options import Kinds, check_options
 from asgd_lab.tasks.places import walked
 from asgd_lab.tasks.torchvision_import import torchvision
 
@@ -42,22 +43,13 @@ class Options:
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Options:
         """The options, checked; a `ScenarioError` names the key."""
-        defaults = cls()
-        allowed = {name: getattr(defaults, name) for name in cls.__slots__}
-        for key, value in given.items():
-            where = f"task.dataset_options.{key}"
-            if key not in allowed:
-                raise ScenarioError.at(where, f"image-folder takes no '{key}'; allowed: {', '.join(allowed)}")
-            if isinstance(allowed[key], bool):
-                is_right, what = isinstance(value, bool), "true or false"
-            elif key == "colours":
-                is_right = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
-                what = "a number, at least 0"
-            else:
-                is_right = (type(value) is int and value >= 1) or (key == "test_samples" and value is None)
-                what = "a whole number, at least 1"
-            if not is_right:
-                raise ScenarioError.at(where, f"must be {what}; got {value!r}")
+        yes_or_no, count = (bool,), (int,)
+        kinds: Kinds = {
+            "resize": count, "crop": count, "flip": yes_or_no, "colours": (int, float), "ten_crops": yes_or_no,
+            "test_samples": (int, type(None)), "statistics_samples": count, "threads": count, "ahead": count,
+        }  # fmt: skip
+        counts = {name: 1 for name, kind in kinds.items() if int in kind}
+        check_options("image-folder", given, kinds, counts | {"colours": 0})
         options = cls(**given)
         check_free_memory("task.dataset_options.resize", "is too large: mean images take", 3 * options.resize**2 * 20)
         if options.crop > options.resize:

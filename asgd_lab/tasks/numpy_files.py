@@ -7,16 +7,17 @@ with `channels: last`, reach the model as (B, C, H, W).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from asgd_lab.errors import ScenarioError, meant
+from asgd_lab.errors import ScenarioError
 from asgd_lab.tasks.array_files import array, tensor
 from asgd_lab.tasks.base import Data
+from asgd_lab.tasks.dataset_options import check_options
 from asgd_lab.tasks.own_data import PARTS, kept
 from asgd_lab.tasks.torchvision_sets import pixel_standard
 
@@ -33,20 +34,8 @@ class _Options:
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> _Options:
-        known = [each.name for each in fields(cls)]
-        for name, value in given.items():
-            where = f"task.dataset_options.{name}"
-            if name not in known:
-                message = f"numpy takes no '{name}'{meant(name, known)}; allowed: {', '.join(known)}"
-                raise ScenarioError.at(where, message)
-            if name == "standardise":
-                fits, what = isinstance(value, bool), "true or false"
-            elif name == "channels":
-                fits, what = value in ("first", "last"), "first or last"
-            else:
-                fits, what = isinstance(value, str) and value != "", "a text"
-            if not fits:
-                raise ScenarioError.at(where, f"must be {what}; got {value!r}")
+        texts = dict.fromkeys(("file", *PARTS), (str,))
+        check_options("numpy", given, {**texts, "channels": ("first", "last"), "standardise": (bool,)})
         found = cls(**given)
         if found.file is not None and not found.file.endswith(".npz"):
             raise ScenarioError.at("task.dataset_options.file", f"must be a file .npz; got {found.file!r}")

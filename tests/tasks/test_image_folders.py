@@ -251,7 +251,7 @@ def test_one_crop_has_its_best_five_too_where_there_are_more_classes(tree: Path,
 @pytest.mark.parametrize(
     ("options", "key", "words"),
     [
-        ({"crops": 3}, "crops", "takes no 'crops'; allowed: resize, crop"),
+        ({"crops": 3}, "crops", "takes no 'crops'; did you mean 'crop'"),
         ({"crop": 50}, "crop", "must be at most resize, 40; got 50"),
         ({"flip": 1}, "flip", "must be true or false; got 1"),
         ({"threads": 0}, "threads", "must be a whole number, at least 1; got 0"),
