@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bz2
 import functools
+import math
 import pickle
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -22,10 +23,11 @@ from torch import Tensor
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.tasks.array_files import numbers, tensor
-from asgd_lab.tasks.base import Data, one_line
+from asgd_lab.tasks.base import Data, check_free_memory, one_line
 from asgd_lab.tasks.idx_files import idx
 from asgd_lab.tasks.idx_files import numbers as idx_numbers
 
+_LONGEST_LINE, _LINES_TOGETHER = 10_000, 1000  # of USPS, whose lines have 256 numbers
 Array = npt.NDArray[Any]
 Split = tuple[Array, Array]
 """Images (N, C, H, W) and labels (N,)."""
@@ -127,7 +129,14 @@ class _Arrays(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it names {module}.{name}, and only arrays are unpickled")
 
 
+def _check_room(files: list[Path], size_bytes: int) -> None:
+    """A `ScenarioError` if the files' arrays, and a copy in our order, do not fit into memory."""
+    what = f"is too large: {files[0]}{' and its like' if len(files) > 1 else ''} take, twice,"
+    check_free_memory("task.dataset", what, 2 * size_bytes)
+
+
 def _pickled(label: str, files: list[Path]) -> Split:
+    _check_room(files, sum(path.stat().st_size for path in files))
     found = []
     for path in files:
         with open(path, "rb") as opened:
@@ -140,13 +149,17 @@ def _rows(labels: int, files: list[Path]) -> Split:
     """Rows of some labels, of which the last one counts, and 3 x 32 x 32 pixels."""
     width = labels + 3 * 32 * 32
     parts = [numbers("task.data_folder", path, "uint8").reshape(-1, width) for path in files]
+    if len(parts) > 1:
+        _check_room(files, sum(part.nbytes for part in parts))
     rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
     return rows[:, labels:].reshape(-1, 3, 32, 32), rows[:, labels - 1]
 
 
 def _matlab(files: list[Path]) -> Split:
-    from scipy.io import loadmat  # imported here: few runs need it
+    from scipy.io import loadmat, whosmat  # imported here: few runs need it
 
+    stated = whosmat(files[0])  # compressed or not: name, shape and type of each array
+    _check_room(files, sum(math.prod(shape) * (1 if kind.endswith("int8") else 8) for _, shape, kind in stated))
     found = loadmat(files[0])
     labels = found["y"].reshape(-1)
     return np.ascontiguousarray(found["X"].transpose(3, 2, 0, 1)), np.where(labels == 10, 0, labels)
@@ -159,11 +172,18 @@ def _stl(files: list[Path]) -> Split:
 
 def _usps(files: list[Path]) -> Split:
     """Lines of a label from 1 and 256 values from -1 to 1, as `1:-0.9`."""
-    lines = bz2.decompress(files[0].read_bytes()).decode("ascii").split("\n")
-    table = [[each.rpartition(":")[2] for each in line.split()] for line in lines if line]
-    values = np.array(table, np.float64)
-    pixels = ((values[:, 1:] + 1) / 2 * 255).astype(np.uint8)  # as torchvision rounds
-    return pixels.reshape(-1, 1, 16, 16), _from_zero(values[:, 0].astype(np.int64))
+    pixels, labels = bytearray(), list[int]()
+    with bz2.open(files[0], "rt", encoding="ascii") as opened:
+        while line := opened.readline(_LONGEST_LINE):
+            if line.isspace():
+                continue
+            label, *values = (float(each.rpartition(":")[2]) for each in line.split())
+            pixels += ((np.array(values) + 1) / 2 * 255).astype(np.uint8).tobytes()  # as torchvision rounds
+            labels.append(int(label))
+            if len(labels) % _LINES_TOGETHER == 0:  # the number of lines is not stated anywhere
+                _check_room(files, _LINES_TOGETHER * 256)
+    images = np.frombuffer(pixels, np.uint8).reshape(len(labels), 1, 16, 16)
+    return images, _from_zero(np.array(labels))
 
 
 def _from_zero(labels: Array) -> Array:

