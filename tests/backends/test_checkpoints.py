@@ -111,8 +111,8 @@ class Scripted:
     def begin(self) -> None:
         """Nothing."""
 
-    def send(self, message: Any, sent_ns: int = 0, received_ns: int = 0) -> None:
-        self.sent.append(message)
+    def send(self, message: Any, sent_ns: int = 0, received_ns: int = 0, behind: Any = None) -> None:
+        self.sent += [message] if behind is None else [message, behind]
 
     def hear(self) -> Told:
         while not self.inbox:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -9,12 +10,15 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 import torch
 
+from asgd_lab.backends import event_log
+from asgd_lab.backends.event_log import Kind
 from asgd_lab.backends.outcome import Progress
 from asgd_lab.backends.real.transports.memory import Stack
 from asgd_lab.backends.real.transports.shared_tensors import SharedTensors
@@ -220,6 +224,29 @@ def test_a_fetch_under_fire_is_always_one_version(tmp_path: Path) -> None:
         levels = np.unique(stored["params"][:1_000_000])  # the layout has a module's own parameters first
     assert levels.size == 1
     assert levels[0] != 0, "every version moved them"
+
+
+@pytest.mark.parametrize("algorithm", [{"name": "asgd"}, {"name": "ssp", "bound": 4}], ids=["asgd", "ssp"])
+def test_no_other_push_comes_between_a_push_and_the_fetch_that_was_sent_with_it(
+    tmp_path: Path, algorithm: dict[str, Any]
+) -> None:
+    """Though the worker loses its core to the server as soon as it has sent, and others push meanwhile."""
+    run(
+        tmp_path / "run",
+        backend="process",
+        workers=4,
+        algorithm={**algorithm, "n_sync": 1},
+        budget={"minibatches": 600},
+    )
+    log = event_log.read(tmp_path / "run" / event_log.FILE)
+    requests = [row for row in log if row.kind in (Kind.PUSH, Kind.FETCH)]
+    followed = [
+        (before.kind, before.worker) == (Kind.PUSH, row.worker)
+        for before, row in itertools.pairwise(requests)
+        if row.kind == Kind.FETCH and row.number > 1
+    ]
+    assert len(followed) > 500
+    assert all(followed)
 
 
 def test_nothing_after_the_end_of_a_saturated_run_counts(tmp_path: Path) -> None:

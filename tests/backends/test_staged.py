@@ -71,9 +71,11 @@ class FakeEnd:
     def update(self, buffer: int) -> Tensor:
         return self.mailboxes[buffer]
 
-    def send(self, message: Any, sent_ns: int = 0, received_ns: int = 0) -> None:
+    def send(self, message: Any, sent_ns: int = 0, received_ns: int = 0, behind: Any = None) -> None:
         content = self.mailboxes[message.buffer].tolist() if type(message) is PushRequest else []
         self.left.append((message, content))
+        if behind is not None:
+            self.left.append((behind, []))
 
     def has_news(self) -> bool:
         return bool(self.inbox)

@@ -34,7 +34,7 @@ class Instant:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.end, name)
 
-    def send(self, message: Any, sent_ns: int = 0, received_ns: int = 0) -> None:
+    def send(self, message: Any, sent_ns: int = 0, received_ns: int = 0, behind: Any = None) -> None:
         if type(message) is PushRequest:
             self.version += 1
             self.inbox.append((Ack(*message[:3], self.version, 0, 1), 0, 0))
@@ -42,6 +42,8 @@ class Instant:
             self.inbox.append((Grant(*message[:3], self.version, 1, 0), 0, 0))
         elif type(message) is Join:
             self.inbox.append((Welcome(0, 1, message.life, 0, 0, 0, now_ns()), 0, 0))
+        if behind is not None:
+            self.send(behind)
 
     def hear(self) -> Told:
         return self.inbox.popleft()

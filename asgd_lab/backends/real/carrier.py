@@ -57,7 +57,7 @@ class Carrier:
         self.start_ns = 0  # of the run's clock
         self._size = plan.size_bytes
         self._emulated = scenario.backend.device == "emulated"
-        # A fetch that is known to follow a push is sent with it; the server serves the push first.
+        # A fetch that is known to follow a push is sent with it: the server serves the two one after the other.
         self._eager = not self._emulated and not algorithm.gate.collects
         costs = Costs.of(scenario.hardware, plan.size_bytes)
         self._latency_ns = costs.latency_ns
@@ -190,13 +190,10 @@ class Carrier:
             sent = now_ns()
         received = self._received_ns
         self._asked[which] = begun, request.number, request.size_bytes, sent, received
-        self.end.send(request, sent, received)
-        if self._eager:
-            early = client.early_fetch()
-            if early is not None:
-                sent = now_ns()
-                self._asked[FETCH] = 0, 0, 0, sent, received
-                self.end.send(early, sent, received)
+        early = client.early_fetch() if self._eager else None
+        if early is not None:
+            self._asked[FETCH] = 0, 0, 0, sent, received
+        self.end.send(request, sent, received, early)
 
     def _await(self, begun: int) -> int:
         """Wait for the program's answer; return the time at which the program took it."""

@@ -145,8 +145,13 @@ class WorkerEnd(Protocol):
     def update(self, buffer: int) -> Tensor:
         """(P,) memory for the updates of pushes from this buffer."""
 
-    def send(self, message: FromWorker, sent_ns: int = 0, received_ns: int = 0) -> None:
-        """Send a message; Closed if the run is over. A push's update must not change before the push is answered."""
+    def send(
+        self, message: FromWorker, sent_ns: int = 0, received_ns: int = 0, behind: FromWorker | None = None
+    ) -> None:
+        """Send a message; Closed if the run is over. A push's update must not change before the push is answered.
+
+        The server hears a second message `behind` it together with it, so that no other worker's comes between.
+        """
 
     def hear(self) -> Told:
         """Wait for the next message; Closed if none will come."""

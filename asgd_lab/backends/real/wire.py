@@ -42,6 +42,12 @@ def pack(message: Any, first_ns: int = 0, second_ns: int = 0) -> bytes:
     return form.pack(index, first_ns, second_ns, *message)
 
 
+def unpack_all(data: bytes) -> list[tuple[Any, int, int]]:
+    """Unpack messages that were sent together."""
+    size = _MADE[data[0]][1].size
+    return [unpack(data)] if len(data) == size else [unpack(data[:size]), *unpack_all(data[size:])]
+
+
 def unpack(data: bytes) -> tuple[Any, int, int]:
     """Unpack a message and its two times."""
     make, form = _MADE[data[0]]

@@ -31,7 +31,7 @@ from asgd_lab.backends.real.transport import (
     ToWorker,
     Welcome,
 )
-from asgd_lab.backends.real.wire import SIZE, pack, unpack
+from asgd_lab.backends.real.wire import SIZE, pack, unpack, unpack_all
 from asgd_lab.protocol.messages import Close, Grant, Stop, Why
 
 _REPORT = struct.Struct("=2q")
@@ -53,10 +53,15 @@ class SocketEnd:
         """(P,) the mailbox itself."""
         return self._memory.mailbox(self._worker, buffer, writable=True)
 
-    def send(self, message: FromWorker, sent_ns: int = 0, received_ns: int = 0) -> None:
+    def send(
+        self, message: FromWorker, sent_ns: int = 0, received_ns: int = 0, behind: FromWorker | None = None
+    ) -> None:
         """Send at once: no copy is waited for."""
+        data = pack(message, sent_ns, received_ns)
+        if behind is not None:
+            data += pack(behind, sent_ns, received_ns)
         try:
-            self._end.send(pack(message, sent_ns, received_ns))
+            self._end.send(data)
         except (BrokenPipeError, ConnectionResetError):
             raise Closed from None
 
@@ -130,7 +135,7 @@ class SocketsEnd:
             if sender == SUPERVISOR:
                 ordered = True
             else:
-                heard.append(self._receive(sender))
+                heard += self._receive(sender)
         if len(heard) > 1:
             heard.sort(key=_sent_ns)
         return heard + self._orders() if ordered else heard
@@ -159,20 +164,21 @@ class SocketsEnd:
         if self._epoll is not None:
             self._epoll.register(end, select.EPOLLIN)
 
-    def _receive(self, worker: int) -> Heard:
+    def _receive(self, worker: int) -> list[Heard]:
         end = self._ends[worker]
         try:
-            data = end.recv(SIZE)
+            data = end.recv(2 * SIZE)
         except ConnectionResetError:
             data = b""
         if data:
-            return Heard(worker, *unpack(data), now_ns())
+            now = now_ns()
+            return [Heard(worker, *each, now) for each in unpack_all(data)]
         del self._senders[end.fileno()]
         if self._epoll is not None:
             self._epoll.unregister(end)
         end.close()
         del self._ends[worker]
-        return Heard(worker, None)
+        return [Heard(worker, None)]
 
     def _orders(self) -> list[Heard]:
         """The supervisor's messages; before a worker's new process, the rest of its dead predecessor's messages."""
@@ -187,7 +193,7 @@ class SocketsEnd:
             return [Heard(SUPERVISOR, message)]
         heard = []
         while message.worker in self._ends:
-            heard.append(self._receive(message.worker))
+            heard += self._receive(message.worker)
         self._coming.append((message.worker, socket.socket(fileno=descriptors[0])))
         return [*heard, Heard(SUPERVISOR, message)]
 

@@ -33,7 +33,7 @@ class Staged:
         self._updates: dict[int, tuple[Tensor, Tensor]] = {}  # by buffer: on the device, and on the host
         # Two centers: the next one may arrive while an update is measured from the first.
         self._centers = [torch.empty(size, device=device) for _ in range(2 if overlaps else 1)]
-        self._waiting: deque[tuple[FromWorker, int, int, Copy | None]] = deque()
+        self._waiting: deque[tuple[FromWorker, int, FromWorker | None, Copy | None]] = deque()
         self._inbox: deque[Told] = deque()
         self._coming: tuple[Grant, Copy] | None = None
 
@@ -55,12 +55,14 @@ class Staged:
             self._updates[buffer] = torch.empty_like(host, device=self._device), host
         return self._updates[buffer][0]
 
-    def send(self, message: FromWorker, sent_ns: int = 0, received_ns: int = 0) -> None:
+    def send(
+        self, message: FromWorker, sent_ns: int = 0, received_ns: int = 0, behind: FromWorker | None = None
+    ) -> None:
         """Send behind waiting messages; a push after the copy of its update. If it overlaps, it does not wait."""
         copy = None
         if type(message) is PushRequest and self._updates:
             copy = self.staging.to_host(*self._updates[message.buffer])
-        self._waiting.append((message, sent_ns, received_ns, copy))
+        self._waiting.append((message, received_ns, behind, copy))
         if not self._overlaps or (copy is None and len(self._waiting) == 1):
             self.flush()
 
@@ -109,11 +111,11 @@ class Staged:
         self._end.close()
 
     def _send_first(self) -> None:
-        message, _, received_ns, copy = self._waiting[0]
+        message, received_ns, behind, copy = self._waiting[0]
         if copy is not None:
             copy.wait()
         self._waiting.popleft()
-        self._end.send(message, now_ns(), received_ns)
+        self._end.send(message, now_ns(), received_ns, behind)
 
     def _copy(self, slot: int) -> Copy:
         is_new = slot not in self._mapped
