@@ -10,6 +10,7 @@ from typing import Any
 from asgd_lab.algorithms import ALGORITHMS, RULES
 from asgd_lab.algorithms.codecs import CODECS
 from asgd_lab.errors import ScenarioError, meant, shown
+from asgd_lab.loggers import LOGGERS
 from asgd_lab.scenario import carried, json_schema, presets
 from asgd_lab.scenario.executions import BACKENDS
 from asgd_lab.scenario.tasks import TASKS
@@ -40,6 +41,7 @@ CATALOGUE: dict[str, Callable[[], dict[str, str]]] = {
     "codecs": CODECS.described,
     "tasks": TASKS.described,
     "backends": BACKENDS.described,
+    "loggers": LOGGERS.described,
     "presets": lambda: {name: presets.read(name).description for name in presets.names()},
     "models": _models,
 }
@@ -53,7 +55,8 @@ def available(kind: str) -> dict[str, str]:
     >>> sorted(asgd_lab.available("codecs"))
     ['cast']
 
-    Kinds are scenarios, algorithms, rules, codecs, tasks, backends, presets and models; only models import torch.
+    Kinds are scenarios, algorithms, rules, codecs, tasks, backends, loggers, presets and models; only models import
+    torch.
     """
     if not isinstance(kind, str) or kind not in CATALOGUE:
         hint = meant(kind, CATALOGUE)

@@ -27,7 +27,7 @@ from asgd_lab.object_sources import source_of
 MOST_BYTES = 2**26  # of an object as it travels: each process of a run receives it
 _DIGITS = 12  # of the digest, in a name
 _NAME = re.compile(r"live:[\w.]+-\w+")  # no attribute has a hyphen: none of these is an object of a module `live`
-_PARTS = ("task", "algorithm", "backend")  # of a scenario: they name code
+_PARTS = ("task", "algorithm", "backend", "log")  # of a scenario: they name code
 _NAMED_MAPPINGS = ("algorithm", "optimizer", "schedule", "backend")
 
 Travelling = tuple[str, bytes, dict[str, str]]

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from asgd_lab import arguments, live_objects
+from asgd_lab import arguments, live_objects, loggers
 from asgd_lab.backends import timing_checks
 from asgd_lab.errors import ScenarioError, shown
 from asgd_lab.scenario import Document, Point, Scenario, warnings
@@ -75,6 +75,7 @@ class Request:
             with self.located(point):
                 if scenario.backend.execution.checks is not None:
                     named_in_code(scenario.backend.execution.checks)(scenario)
+                loggers.check(scenario.log)
                 if timing_checks.suffices(scenario):
                     timing_checks.check(scenario)
                     continue

@@ -177,7 +177,10 @@ def _execute(listener: Listener, request: Request, place: Place, resume: bool) -
     checkpoint, damaged = usable(place.path, to_resume=True) if goes_on else (None, [])
     told = damaged if checkpoint is not None else []
     with request.located(place.point), listener.running(place, checkpoint, told) as watch:
-        summary = execute(place.point.scenario, place.path, watch, resume=goes_on, restart=resume and not goes_on)
+        summary = execute(
+            place.point.scenario, place.path, watch, resume=goes_on, restart=resume and not goes_on,
+            point=place.point.name,
+        )  # fmt: skip
     if summary["status"] == "interrupted":
         raise KeyboardInterrupt
     return summary
@@ -244,7 +247,7 @@ class _Sweep:
                     self._note(place, word)
 
     def _job(self, place: Place) -> Job:
-        return Job(place.point.scenario, place.path, is_trusted(), self.resume)
+        return Job(place.point.scenario, place.path, is_trusted(), self.resume, place.point.name)
 
     def _run_here(self, place: Place) -> None:
         try:

@@ -35,6 +35,8 @@ def rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     if late is not None:
         verdict = "" if late <= LATENESS_ALLOWED else f"; above {LATENESS_ALLOWED:.0%} the measurement is invalid"
         found.append(("lateness", f"{late:.2%} longer than stated in the mean{verdict}"))
+    if logs := summary.get("logs"):
+        found.append(("logs", "; ".join(f"{name}: {place}" for name, place in logs.items())))
     load = Load(**summary["machine_load"]) if "machine_load" in summary else None
     if load is not None and load.is_busy:
         found.append(("measured", f"{load}"))

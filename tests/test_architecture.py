@@ -123,10 +123,13 @@ ALLOWED = {
     "algorithms": {"errors", "choices", "configuration", "protocol", "task_keys", "tasks", "trust", "users_errors"},
     "task_keys": {"errors", "configuration"},
     "tasks": {"errors", "free_memory", "live_objects", "streams", "task_keys", "trust"},
-    "scenario": {"errors", "algorithms", "choices", "configuration", "live_objects", "task_keys", "tasks", "trust"},
+    "scenario": {
+        *("errors", "algorithms", "choices", "configuration", "live_objects", "loggers", "task_keys", "tasks", "trust"),
+    },
     "hardware": {"errors", "configuration", "streams", "scenario"},
     "record": {"errors", "cgroups", "free_memory"},
-    "figures": {"errors", "record"},
+    "loggers": {"errors", "choices", "configuration", "record"},
+    "figures": {"errors", "loggers", "record"},
     "reports": {
         *("errors", "comparisons", "figures", "metric_words", "record", "scenario", "summary_words", "sweep_tables"),
         *("__version__", "choices", "sweep_records", "trust"),
@@ -136,6 +139,7 @@ ALLOWED = {
         "choices",
         "free_memory",
         "live_objects",
+        "loggers",
         "streams",
         "protocol",
         "task_keys",

@@ -13,16 +13,17 @@ import asgd_lab
 from asgd_lab.algorithms import ALGORITHMS, RULES, Configuration, Link
 from asgd_lab.algorithms.codecs import CODECS, Compression
 from asgd_lab.choices import Registry
+from asgd_lab.loggers import LOGGERS, Logger
 from asgd_lab.scenario.executions import BACKENDS, Execution
 from asgd_lab.scenario.tasks import TASKS, Learned
 
 PACKAGE = Path(asgd_lab.__file__).parent
-REGISTRIES = (ALGORITHMS, RULES, CODECS, TASKS, BACKENDS)
-OWN = {path for folder in ("algorithms",) for path in (PACKAGE / folder).glob("*.py")} | {
+REGISTRIES = (ALGORITHMS, RULES, CODECS, TASKS, BACKENDS, LOGGERS)
+OWN = {path for folder in ("algorithms", "loggers") for path in (PACKAGE / folder).glob("*.py")} | {
     PACKAGE / "scenario" / "tasks.py",
     PACKAGE / "scenario" / "executions.py",
 }
-NAMES = {name for registry in (ALGORITHMS, TASKS, BACKENDS) for name in registry.names}
+NAMES = {name for registry in (ALGORITHMS, TASKS, BACKENDS, LOGGERS) for name in registry.names}
 CLASSES = {each.__name__ for registry in REGISTRIES for each in registry.ours}
 
 
@@ -74,7 +75,7 @@ def test_what_is_registered_is_found_and_described(registry: Registry) -> None:
         assert registry.find(name) is found
         assert issubclass(found, registry.base)
         assert registry.described()[name]
-    assert registry.base in (Configuration, Link, Compression, Learned, Execution)
+    assert registry.base in (Configuration, Link, Compression, Learned, Execution, Logger)
 
 
 @pytest.mark.parametrize("name", ALGORITHMS.names)

@@ -302,7 +302,8 @@ def new(
 @app.command(name="list", short_help="List the carried scenarios, and what a scenario can name.")
 def list_(
     kind: Annotated[
-        Literal["scenarios", "algorithms", "rules", "codecs", "tasks", "backends", "presets", "models"] | None,
+        Literal["scenarios", "algorithms", "rules", "codecs", "tasks", "backends", "loggers", "presets", "models"]
+        | None,
         typer.Argument(show_default=False, help="Only these; all, if nothing is said."),
     ] = None,
 ) -> None:

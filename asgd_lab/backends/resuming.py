@@ -29,7 +29,7 @@ def how_far(path: Path, scenario: Scenario) -> Literal["nothing", "unfinished", 
     recorded = anchored(Document.read(file).scenario())
     manifest = read_manifest(path) if state != "claimed" else {}
     there, here = earlier.inputs_of(manifest), inputs(scenario)
-    difference = first_difference(recorded, scenario, ("figure", "report", *moved(there, here)))
+    difference = first_difference(recorded, scenario, ("figure", "report", "log", *moved(there, here)))
     if difference is not None:
         raise ScenarioError(
             f"--resume: {path} holds a run of another scenario: {difference.key} is {difference.one} there and "

@@ -13,11 +13,13 @@ import numpy as np
 from asgd_lab import choices, users_errors
 from asgd_lab.backends.failing import logged
 from asgd_lab.backends.inputs import inputs
+from asgd_lab.backends.live_logs import end_log, live_log
 from asgd_lab.backends.outcome import Outcome, Watch
 from asgd_lab.backends.resuming import how_far
 from asgd_lab.backends.settings import settled
 from asgd_lab.errors import RunFailed, ScenarioError, refusal
 from asgd_lab.hardware import fit
+from asgd_lab.loggers.live import LiveLog
 from asgd_lab.record import checkpoints, removal, tables
 from asgd_lab.record.directory_locks import made_and_locked
 from asgd_lab.record.run import Beginning, RunDirectory, Status
@@ -29,12 +31,18 @@ from asgd_lab.trust import named_in_code
 
 @settled()
 def execute(
-    scenario: Scenario, out: Path, watch: Watch | None = None, resume: bool = False, restart: bool = False
+    scenario: Scenario,
+    out: Path,
+    watch: Watch | None = None,
+    resume: bool = False,
+    restart: bool = False,
+    point: str | None = None,
 ) -> dict[str, Any]:
     """Run the scenario into the directory `out` and return its summary, with its `status`.
 
     With `resume`, `out` holds this very run, unfinished, and it continues from its last checkpoint; with `restart`, the
     files of an earlier attempt at it are removed. A run that cannot begin leaves the directory as it was.
+    Its loggers are used if `point` is stated: the name of the sweep's point, or "" for a single run.
     A failed run raises `RunFailed` after all recorded data have been written, also if the operating system refused a
     file, a process or memory; an interrupted run returns.
 
@@ -42,14 +50,16 @@ def execute(
     one process take turns.
     """
     try:
-        return _execute(resolved(scenario), out, watch, resume, restart)
+        return _execute(resolved(scenario), out, watch, resume, restart, point)
     except Exception as error:
         if (line := refusal(error)) is None:
             raise
         raise RunFailed(line) from error
 
 
-def _execute(scenario: Scenario, out: Path, watch: Watch | None, resume: bool, restart: bool) -> dict[str, Any]:
+def _execute(
+    scenario: Scenario, out: Path, watch: Watch | None, resume: bool, restart: bool, point: str | None
+) -> dict[str, Any]:
     beginning: Beginning = "resume" if resume else "restart" if restart else "new"
     with made_and_locked(out, "--out" if beginning == "new" else "--resume") as made:
         try:
@@ -68,13 +78,14 @@ def _execute(scenario: Scenario, out: Path, watch: Watch | None, resume: bool, r
                 distances=scenario.backend.distances,
                 beginning=beginning,
             )
-            return _carry_out(scenario, record, watch)
+            log = record.hearer = None if point is None else live_log(scenario, out, point)
+            return _carry_out(scenario, record, watch, log)
         finally:
             if made:
                 removal.remove_if_empty(out)
 
 
-def _carry_out(scenario: Scenario, record: RunDirectory, watch: Watch | None) -> dict[str, Any]:
+def _carry_out(scenario: Scenario, record: RunDirectory, watch: Watch | None, log: LiveLog | None) -> dict[str, Any]:
     try:
         run = named_in_code(scenario.backend.execution.runs)
         brought = ", ".join(choices.brought(scenario))
@@ -82,10 +93,12 @@ def _carry_out(scenario: Scenario, record: RunDirectory, watch: Watch | None) ->
             outcome: Outcome = run(scaled(scenario), record, watch)
         record.begin()
     except ScenarioError as error:
+        end_log(log, {"status": "failed"})
         record.withdraw(str(error))
         raise
     except BaseException as error:
         status: Status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        end_log(log, {"status": status})
         if record.begun or record.beginning == "new":  # else the files of an earlier attempt stay
             failure = refusal(error) or f"{type(error).__name__}: {error}"
             with _of_less_weight(record):
@@ -111,6 +124,9 @@ def _carry_out(scenario: Scenario, record: RunDirectory, watch: Watch | None) ->
     summary["warnings"] = [*warnings.before(scenario), *outcome.doubts] + (told if outcome.status == "done" else [])
     if scenario.algorithm.shared:
         summary["staleness_counts"] = "pushes of others during the round, not versions: steps read what is there"
+    if log is not None:
+        summary["logs"], failed = end_log(log, {"status": outcome.status, **summary})
+        summary["warnings"] += failed
     if outcome.failure is not None:
         summary["failure"] = outcome.failure
         with _of_less_weight(record):

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asgd_lab.errors import ScenarioError
+from asgd_lab.loggers.tensorboard_files import EventFile, TensorBoard
 from asgd_lab.record import atomic_files, tables
 from asgd_lab.record.directory_locks import locked
 from asgd_lab.record.run import read_summary
+from asgd_lab.record.scalar_curves import REPLICA, Curves, Point
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
 EVENTS = "events.out.tfevents.0000000000.asgd-lab"
 CLAIM = "asgd-lab-run.txt"  # the absolute path of the run whose curves lie beside it
 MOST_PATH = 1 << 16
-REPLICA = "replica-"
 
 
 class Written(NamedTuple):
@@ -37,26 +38,15 @@ class Written(NamedTuple):
     why: str = ""
 
 
-class Curve(NamedTuple):
-    """A tag, and the columns of `rows` with its steps, seconds and values."""
-
-    tag: str
-    rows: pd.DataFrame
-    step: str
-    time: str
-    value: str
-
-
 def write(path: Path, out: Path) -> Iterator[Written]:
     """Write the scalars of the run `path`, or of every run below it, into folders of `out` named after the runs.
 
     A run that cannot be read is left out, with a reason; if it is `path` itself, a ScenarioError is raised.
     """
     try:
-        import tensorboardX  # noqa: F401
-    except ImportError:
-        message = "tensorboard: needs the package tensorboardX: pip install tensorboardX"
-        raise ScenarioError(message) from None
+        TensorBoard.check()
+    except ScenarioError as error:
+        raise ScenarioError(f"tensorboard: {error}") from None
     try:
         found = list(runs(path))
     except OSError as error:
@@ -67,7 +57,7 @@ def write(path: Path, out: Path) -> Iterator[Written]:
     claimed = dict(_claims(out))
     for run_dir in found:
         try:
-            began_s, curves = _began_s(run_dir), list(_curves(run_dir))
+            began_s, points = _began_s(run_dir), list(_points(run_dir))
         except ScenarioError as error:
             if run_dir == path:
                 raise
@@ -77,7 +67,7 @@ def write(path: Path, out: Path) -> Iterator[Written]:
             out.mkdir(parents=True, exist_ok=True)
             with locked(out, "--out"):  # two commands at once write each run's curves one after the other
                 folder = _claimed(run_dir, out, claimed)
-                count = _write(curves, began_s, folder)
+                count = _write(points, began_s, folder)
         except OSError as error:
             raise ScenarioError(f"--out: {error.filename or out} cannot be written: {error.strerror}") from None
         yield Written(run_dir, folder, count)
@@ -142,24 +132,15 @@ def _owner(claim: Path) -> Path | None:
         return None
 
 
-def _write(curves: list[Curve], began_s: float, folder: Path) -> int:
+def _write(points: Sequence[Point], began_s: float, folder: Path) -> int:
     """Write one event file, whole or not at all; return its number of scalars."""
-    from tensorboardX.proto.event_pb2 import Event
-    from tensorboardX.record_writer import RecordWriter
-    from tensorboardX.summary import scalar
-
-    unfinished, count = folder / f".{CLAIM}.new", 0
-    writer = RecordWriter(str(unfinished))
-    writer.write(Event(wall_time=began_s, file_version="brain.Event:2").SerializeToString())
-    for tag, rows, step, time, value in curves:
-        kept = rows.dropna(subset=[value])
-        for at, when, what in zip(kept[step], kept[time], kept[value], strict=True):
-            event = Event(wall_time=began_s + float(when), step=int(at), summary=scalar(tag, float(what)))
-            writer.write(event.SerializeToString())
-        count += len(kept)
-    writer.close()
+    unfinished = folder / f".{CLAIM}.new"
+    file = EventFile(unfinished, began_s)
+    for point in points:
+        file.add(point)
+    file.close()
     os.replace(unfinished, folder / EVENTS)
-    return count
+    return len(points)
 
 
 def _replace(path: Path, content: bytes) -> None:
@@ -168,46 +149,26 @@ def _replace(path: Path, content: bytes) -> None:
     os.replace(unfinished, path)
 
 
-def _curves(run_dir: Path) -> Iterator[Curve]:
-    """The curves of a run: those of all workers together, and each worker's in the group `workers`."""
-    minibatches = tables.read(run_dir, "minibatches")
-    mean = _mean_of_minibatches(minibatches)
-    for value in ("loss", "error"):
-        yield Curve(f"{value}/mean", mean, "minibatches", "time_s", value)
-        for worker, rows in minibatches.groupby("worker"):
-            yield Curve(f"workers/{value}/{worker!s}", rows, "step", "time_s", value)
+def _points(run_dir: Path) -> Iterator[Point]:
+    """The points of a run's curves: those of all workers together, and each worker's in the group `workers`."""
+    minibatches = tables.read(run_dir, "minibatches").sort_values("time_s", kind="stable")
+    curves = Curves(minibatches["worker"].nunique())
+    for row in _rows(minibatches, "worker", "step", "time_s", "loss", "error"):
+        yield from curves.minibatch(*row)
     effects = tables.read(run_dir, "effects")
-    pushes = effects[(effects["kind"] == "push") & (effects["version"] > 0)].sort_values("end_s")
-    yield Curve("staleness", pushes, "version", "end_s", "staleness")
-    evals = tables.read(run_dir, "evals")
-    for measure, of_all in evals.groupby(evals["split"] + "_" + evals["metric"]):
-        name = str(measure)  # the split and the metric
-        of_replicas = of_all["parameters"].str.startswith(REPLICA)
-        if of_replicas.any():
-            mean = _mean_of_replicas(of_all[of_replicas])
-            yield Curve(f"{name}/replicas_mean", mean, "minibatches", "time_s", "value")
-        for whose, rows in of_all.groupby("parameters"):
-            place = str(whose).removeprefix(REPLICA)
-            tag = f"workers/{name}/{place}" if place != whose else f"{name}/{place}"
-            yield Curve(tag, rows, "minibatches", "time_s", "value")
+    pushes = effects[effects["kind"] == "push"].sort_values("end_s", kind="stable")
+    for row in _rows(pushes, "version", "end_s", "staleness"):
+        yield from curves.push(*row)
+    yield from curves.rest()
+    evals = tables.read(run_dir, "evals").sort_values("time_s", kind="stable")
+    replicas = Curves(evals["parameters"][evals["parameters"].str.startswith(REPLICA)].nunique())
+    for row in _rows(evals, "minibatches", "time_s", "parameters", "split", "metric", "value"):
+        yield from replicas.evaluation(*row)
+    yield from replicas.rest()
 
 
-def _mean_of_minibatches(rows: pd.DataFrame) -> pd.DataFrame:
-    """Means over groups of consecutive minibatches in time, as many as there are workers.
-
-    The column `minibatches` counts those of all workers by then, recorded or not: workers count their steps from 0.
-    """
-    rows = rows.sort_values("time_s", kind="stable", ignore_index=True)
-    rows["minibatches"] = rows.groupby("worker")["step"].diff().fillna(rows["step"] + 1).cumsum()
-    together = rows.groupby(rows.index // max(1, rows["worker"].nunique()))
-    return together.agg({"minibatches": "last", "time_s": "last", "loss": "mean", "error": "mean"})
-
-
-def _mean_of_replicas(rows: pd.DataFrame) -> pd.DataFrame:
-    """The means of the replicas' first evaluations, of their second ones, and so on; their times are averaged too."""
-    rows = rows.sort_values("time_s", kind="stable")
-    nth = rows.groupby("parameters").cumcount()
-    return rows.groupby(nth)[["minibatches", "time_s", "value"]].mean()
+def _rows(table: pd.DataFrame, *columns: str) -> Iterator[tuple[Any, ...]]:
+    return zip(*(table[column].tolist() for column in columns), strict=True)
 
 
 def _began_s(run_dir: Path) -> float:

@@ -100,6 +100,7 @@ class _Begun(TypedDict):
     status: NotRequired[Literal["done", "interrupted", "failed"]]
     failure: NotRequired[Text]
     warnings: NotRequired[list[Text]]
+    logs: NotRequired[dict[Text, Text]]
     emulated: NotRequired[StrictBool]
     clock: NotRequired[Text]
     staleness_counts: NotRequired[Text]

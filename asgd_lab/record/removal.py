@@ -26,6 +26,7 @@ _FILES = re.compile(
             rf"parts/{_PROCESS}\.(effects|minibatches|snapshots|distances|\d+\.np[yz])(\.new)?",
             r"parts/final\.npz(\.new)?",
             r"checkpoints/final\.npz(\.new)?",
+            r"tensorboard/events\.out\.tfevents\.\d+\.asgd-lab",
             r"checkpoints/(\d+|unfinished(-\d+)?)/((server|worker-\d+)\.npz|state\.json)(\.part|\.new)?",
         )
     )
@@ -33,7 +34,7 @@ _FILES = re.compile(
 _MARK = re.compile(rb'<meta name="generator" content="asgd-lab [^"]*">')
 _MARK_WITHIN = 4096  # bytes of a page's beginning
 REPORTS = ("report.html", "report.html.new")  # names that a user may give a page of another kind
-_FOLDERS = re.compile(r"logs|parts|checkpoints(/(\d+|unfinished(-\d+)?))?")
+_FOLDERS = re.compile(r"logs|parts|tensorboard|checkpoints(/(\d+|unfinished(-\d+)?))?")
 
 
 def is_ours(name: str) -> bool:

@@ -162,6 +162,32 @@ def read_rows(path: Path | str, format: str) -> npt.NDArray[Any]:
     return _read(path, format).rows
 
 
+class NewRows:
+    """The rows of a growing file, each once, by whoever reads while its writer is at work."""
+
+    def __init__(self, path: Path, format: str) -> None:
+        self._path, self._format = path, format
+        self._rows, self._crc = 0, 0
+
+    def read(self) -> list[tuple[Any, ...]]:
+        """The rows since the last call. ScenarioError if one is damaged."""
+        with _named(self._path), atomic_files.opened(self._path) as file:
+            header = _seen_header(self._path, file, self._format)
+            new = header.rows - self._rows
+            if new <= 0:
+                return []
+            dtype = np.dtype([("row", row_type(header.format)), ("crc", "<u4")])
+            file.seek(_HEADER_BYTES + self._rows * dtype.itemsize)
+            stored = np.frombuffer(bytearray(file.read(new * dtype.itemsize)), dtype)
+        kept = np.ascontiguousarray(stored["row"])
+        crc = zlib.crc32(kept.tobytes(), self._crc)
+        if crc != stored["crc"][-1]:
+            raise atomic_files.damaged(self._path, "a new row is not what was written")
+        self._rows, self._crc = header.rows, crc
+        found: list[tuple[Any, ...]] = kept.tolist()
+        return found
+
+
 def row_type(format: str) -> np.dtype[Any]:
     """numpy's type of one row; ValueError for a format with anything but plain numbers."""
     if not re.fullmatch(rf"(\d*[{''.join(_TYPES)}])+", format) or len(format) > 44:

@@ -13,21 +13,20 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.record import atomic_files, file_hashes, json_schemas, machine, provenance, removal, saved_model, trace
-from asgd_lab.record.columns import DISTANCES, EFFECTS, EVALS, MINIBATCHES, TABLES, Table
+from asgd_lab.record.columns import DISTANCES, EFFECTS, EVALS, MINIBATCHES, TABLES, Row, Table
 from asgd_lab.record.directory_locks import OpenDirectory, check_empty, unusable
-from asgd_lab.record.tables import NoRows, Recording, Rows
+from asgd_lab.record.tables import HeardRows, NoRows, Recording, Rows
 
-AnyRows = TypeVar("AnyRows", Rows, NoRows)
 Status = Literal["done", "interrupted", "failed"]
 SEMANTICS = 2  # see `backends.earlier`: raised when a recorded scenario would be another run
 _OF_WHAT_IT_WAS = ("explain.json", "explain.parquet", "explain-pushes.parquet")
@@ -35,16 +34,33 @@ _OF_WHAT_IT_WAS = ("explain.json", "explain.parquet", "explain-pushes.parquet")
 Beginning = Literal["new", "restart", "resume"]
 
 
+class Hearer(Protocol):
+    """Somebody who hears of the run's rows while it goes on."""
+
+    def begin(self) -> None:
+        """Called when the run begins."""
+
+    def hear(self, table: str, rows: Sequence[Row]) -> None:
+        """Called with new rows of a table, times in nanoseconds."""
+
+    def follow(self, source: Any) -> None:
+        """Called with the source of rows that processes write into files: see `loggers.live`."""
+
+    def last(self) -> None:
+        """Called before these files are removed."""
+
+
 class RunDirectory:
     """One run's directory; `effects` and `minibatches` take the rows of the rounds that `recording` keeps.
 
-    Before `begin`, the directory is not touched and the tables do not exist.
+    Before `begin`, the directory is not touched and the tables do not exist. A `hearer` is set before.
     """
 
-    effects: Rows | NoRows
-    minibatches: Rows | NoRows
-    evals: Rows
+    effects: Rows | NoRows | HeardRows
+    minibatches: Rows | NoRows | HeardRows
+    evals: Rows | HeardRows
     distances: Rows | None
+    hearer: Hearer | None = None
 
     def __init__(
         self, path: Path, scenario_yaml: str, *, record: str = "all", facts: Mapping[str, Any] | None = None,
@@ -55,7 +71,7 @@ class RunDirectory:
         self.path, self.recording, self.begun = path, Recording.named(record), False
         self._scenario_yaml, self._facts, self._far, self.beginning = scenario_yaml, facts or {}, distances, beginning
         self._inputs = inputs
-        self._rows: list[Rows | NoRows] = []
+        self._rows: list[Rows] = []
         self._place: OpenDirectory | None = None
         self._buffers: dict[str, npt.NDArray[Any]] = {}
         if beginning == "new":
@@ -125,14 +141,20 @@ class RunDirectory:
             raise
         self.begun = True
         if self.recording.every:
-            self.effects, self.minibatches = self._kept(Rows, EFFECTS), self._kept(Rows, MINIBATCHES)
+            self.effects, self.minibatches = self._heard(EFFECTS), self._heard(MINIBATCHES)
         else:
-            self.effects, self.minibatches = self._kept(NoRows, EFFECTS), self._kept(NoRows, MINIBATCHES)
-        self.distances = self._kept(Rows, DISTANCES) if self._far else None
-        self.evals = self._kept(Rows, EVALS)
+            self.effects, self.minibatches = (NoRows(each.file(path), each) for each in (EFFECTS, MINIBATCHES))
+        self.distances = self._kept(DISTANCES) if self._far else None
+        self.evals = self._heard(EVALS)
+        if self.hearer is not None:
+            self.hearer.begin()
 
-    def _kept(self, kind: type[AnyRows], table: Table) -> AnyRows:
-        rows = kind(table.file(self.path), table)
+    def _heard(self, table: Table) -> Rows | HeardRows:
+        rows = self._kept(table)
+        return rows if self.hearer is None else HeardRows(rows, table.name, self.hearer.hear)
+
+    def _kept(self, table: Table) -> Rows:
+        rows = Rows(table.file(self.path), table)
         self._rows.append(rows)
         return rows
 

@@ -10,7 +10,7 @@ the run ends. A flush reaches the kernel, not the disk: a power cut may lose mor
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -91,6 +91,23 @@ class Rows:
         waiting = [_batch(self._table, self._rows)] if self._rows else []
         _write_parquet(self._path, self._table, chain(journal.read(self._journal_path), waiting))
         remove_file(self._journal_path.parent, self._journal_path.name)
+
+
+class HeardRows:
+    """A table that also tells its rows to somebody, by the table's name."""
+
+    def __init__(self, rows: Rows, name: str, hear: Callable[[str, Sequence[Row]], None]) -> None:
+        self._rows, self._name, self._hear = rows, name, hear
+        self.flush, self.close = rows.flush, rows.close
+
+    def add(self, row: Row) -> None:
+        self._rows.add(row)
+        self._hear(self._name, (row,))
+
+    def extend(self, rows: Iterable[Row]) -> None:
+        new = list(rows)
+        self._rows.extend(new)
+        self._hear(self._name, new)
 
 
 class NoRows:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 100_000  # of a run's effects that are read
 RHYTHM_KEYS = ("n_sync", "n_fetch", "n_push")
-WORDS_KEYS = ("name", "description", "figure", "report", "sweep")  # of a scenario, without effect on its run
+WORDS_KEYS = ("name", "description", "figure", "report", "log", "sweep")  # of a scenario, without effect on its run
 Kind = Literal["run", "sweep", "comparison"]
 
 

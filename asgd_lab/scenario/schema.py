@@ -12,6 +12,7 @@ import asgd_lab.scenario.scaling as scaling
 from asgd_lab import live_objects
 from asgd_lab.algorithms import ALGORITHMS, Configuration
 from asgd_lab.configuration import Part, Text, refuse
+from asgd_lab.loggers import Logs
 from asgd_lab.scenario.backends import Backend, BackendChoice
 from asgd_lab.scenario.hardware import Hardware
 from asgd_lab.scenario.running import Budget, Evaluate, Faults, ServerDown, WarmStart
@@ -73,6 +74,9 @@ class Scenario(Part):
     """Crashes, restarts and the like, and the reactions to them; null: none, and a real run ends with the first."""
     record: Literal["all", "sampled", "summary"] = "all"
     """The recorded rows: every row, a sample of the rows, or the summary alone."""
+    log: Logs = Field(default=[], examples=[["tensorboard"], ["wandb", "mlflow"]])
+    """Loggers that get the run's curves, the scenario's values and the final numbers while it runs: tensorboard, wandb,
+    mlflow, or a class of your own. They change nothing of the run, and a failure of theirs is a warning."""
     sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
         default={}, examples=[{"algorithm.n_sync": [1, 10, 100], "workers": [1, 2, 4, 8]}]
     )

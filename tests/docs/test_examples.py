@@ -17,7 +17,8 @@ from asgd_lab.scenario import Document
 from tests.cli.harness import asgd_lab
 from tests.docs.fences import PAGES, ROOT, RUN, Fence, agrees, commands, fences
 
-OUTSIDE = ("ringmaster", "delay_compensated", "top_k", "own_task", "own_data", "own_algorithm", "own_backend")
+OUTSIDE = ("ringmaster", "delay_compensated", "top_k", "own_task", "own_data", "own_algorithm", "own_backend",
+           "text_lines")  # fmt: skip
 WITH_EXAMPLES = [path for path in PAGES if any(each.language in RUN and not each.shown for each in fences(path))]
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import builtins
 import shutil
 import struct
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -187,14 +187,7 @@ def test_what_holds_no_run_is_refused(here: Path, path: str) -> None:
 
 
 def test_without_the_extra_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    known = builtins.__import__
-
-    def without(name: str, *rest: Any, **named: Any) -> Any:
-        if name == "tensorboardX":
-            raise ImportError(name)
-        return known(name, *rest, **named)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
     said = asgd_lab("tensorboard", tmp_path)
     assert said.status == 2
     assert said.err == "tensorboard: needs the package tensorboardX: pip install tensorboardX\n"

@@ -134,6 +134,7 @@ ELSEWHERE = {
     "name", "description", "sweep", "task.name", "algorithm.name", "backend.name", "record",  # which rows are kept
     "figure",  # what is drawn of finished runs
     "report",  # the page about finished runs
+    "log",  # tests/loggers: what loggers get, and that they change nothing
     "backend.device",  # a file for real devices is simulated as it is; on process the device is the run
     "backend.checkpoint.keep", "evaluate.parameters",  # which files, which rows
     "hardware.cores", "hardware.host.cores",  # limits, which may not be reached; contexts here

@@ -18,6 +18,7 @@ from asgd_lab.backends.real import snapshots
 from asgd_lab.backends.real.checkpoints import rewind
 from asgd_lab.backends.real.gather import gather
 from asgd_lab.backends.real.limits import check
+from asgd_lab.backends.real.live_rows import LiveRows
 from asgd_lab.backends.real.orphans import SharedHold
 from asgd_lab.backends.real.plan import Plan
 from asgd_lab.backends.real.preload import preload
@@ -73,6 +74,8 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
         rewind(plan, resumed)
     elif task.size:
         plan.transport.slot(0, writable=True).copy_(initial)
+    if record.hearer is not None:
+        record.hearer.follow(LiveRows(plan, record.recording.keep_round))
     supervisor, meter = Supervisor(plan), LoadMeter()
     interrupted = False
     try:
@@ -85,6 +88,8 @@ def run(scenario: Scenario, record: RunDirectory, watch: Watch | None = None) ->
     except KeyboardInterrupt:  # a second Ctrl-C: do not wait for processes, but save their records
         interrupted = True
     load = meter.read()
+    if record.hearer is not None:
+        record.hearer.last()
     try:
         outcome = _join(plan, record, interrupted, supervisor, began_ns)
     except ScenarioError as error:  # the run had begun: keep its records

@@ -50,6 +50,7 @@ class Job(NamedTuple):
     path: Path
     trusted: bool
     restart: bool = False
+    point: str | None = None  # see `execute`
 
 
 class Pool:
@@ -190,7 +191,7 @@ def _run(job: Job, line: Connection) -> Word | KeyboardInterrupt:
 
     try:
         with trusting(job.trusted):
-            summary = execute(job.scenario, job.path, watch, restart=job.restart)
+            summary = execute(job.scenario, job.path, watch, restart=job.restart, point=job.point)
     except (ScenarioError, RunFailed) as error:
         return error
     except Exception as error:
