@@ -128,7 +128,7 @@ def test_an_installed_program_works_far_from_the_tree(installed: Path, tmp_path:
     listed = run(program, "list", "scenarios")
     assert all(f"\n{name}  " in listed for name in carried.names())
     short = ("--set", "budget={minibatches: 40}", "--set", "sweep=null", "--out")
-    run(program, "run", "quickstart", *short, "process")  # with real processes
+    run(program, "run", "quickstart", *short, "inline", "--backend", "inline")
     run(program, "new", "mine.yaml", "--from", "bring-your-own")
-    run(program, "run", "mine.yaml", "--trust", *short, "mine")
-    assert {"process/summary.json", "mine/summary.json", "bring_your_own.py"} <= files(tmp_path)
+    run(program, "run", "mine.yaml", "--trust", *short, "mine")  # with real processes
+    assert {"inline/summary.json", "mine/summary.json", "bring_your_own.py"} <= files(tmp_path)

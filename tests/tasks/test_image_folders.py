@@ -383,7 +383,7 @@ def scenario(tree: Path, **changes: Any) -> Scenario:
 
 
 def test_rounds_of_two_real_workers_on_files_repeat_to_the_bit(tree: Path, tmp_path: Path) -> None:
-    stated = scenario(tree, budget={"minibatches": 4})
+    stated = scenario(tree, budget={"minibatches": 4}, task={"model": "small"})
     summary = execute(stated, tmp_path / "run")
     assert summary["minibatches"] == 4
     assert {"test_ten_crop_error", "test_ten_crop_top5_error", "test_error", "test_top5_error"} < set(summary["final"])
@@ -444,7 +444,7 @@ def test_the_network_overfits_a_handful_of_images(tree: Path, tmp_path: Path) ->
     still = {"resize": 63, "crop": 63, "flip": False, "colours": 0.0, "ten_crops": False}
     task = {"dataset_options": still, "train_samples": 6, "model_options": {"dropout": 0.0}, "biases": None,
             "optimizer": {"name": "Adam", "lr": 3e-4}}  # fmt: skip
-    stated = scenario(tree, task=task, workers=1, algorithm={"name": "sgd"}, budget={"minibatches": 40},
+    stated = scenario(tree, task=task, workers=1, algorithm={"name": "sgd"}, budget={"minibatches": 24},
                       backend="inline")  # fmt: skip
     summary = execute(stated, tmp_path / "run")
     assert summary["final"]["train_error"] == 0.0

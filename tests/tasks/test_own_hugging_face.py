@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,16 @@ from asgd_lab.tasks.torchvision_import import torchvision
 from .against_plain_pytorch import largest
 from .own_runs import ASGD, plain, stated
 
-pytest.importorskip("transformers")
-torchvision()  # transformers imports it, and without its operators it needs help
+pytestmark = pytest.mark.skipif(find_spec("transformers") is None, reason="it is not installed")
 
-from tests.outside.hugging_face import Gpt2, Llama  # noqa: E402
 
-KINDS = [Gpt2, Llama]
+def named(name: str) -> type[Any]:
+    """A class of the example; imported here, since it takes seconds that every process of the tests would collect."""
+    torchvision()  # transformers imports it, and without its operators it needs help
+    found: type[Any] = getattr(importlib.import_module("tests.outside.hugging_face"), name)
+    return found
+
+
 LOAD = """
 import sys, torch
 sys.modules["torchvision"] = None  # not needed, and without its operators it cannot be imported
@@ -37,9 +43,10 @@ print(sum(each.double().sum() for each in model.state_dict().values()).item())
 """
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["Gpt2", "Llama"])
 @pytest.mark.parametrize("backend", ["inline", "sim"])
-def test_a_causal_model_trains_as_in_a_plain_loop_to_the_bit(tmp_path: Path, kind: type[Any], backend: str) -> None:
+def test_a_causal_model_trains_as_in_a_plain_loop_to_the_bit(tmp_path: Path, name: str, backend: str) -> None:
+    kind = named(name)
     before, model = plain(kind)
     summary = execute(stated(kind, backend), tmp_path / "run")
     after = [each.detach() for each in model.parameters() if each.requires_grad]
@@ -48,8 +55,9 @@ def test_a_causal_model_trains_as_in_a_plain_loop_to_the_bit(tmp_path: Path, kin
 
 
 def test_real_workers_of_gpt2_repeat_resume_and_export_a_model_that_transformers_loads(tmp_path: Path) -> None:
+    gpt2 = named("Gpt2")
     backend = {"name": "process", "checkpoint": {"every_updates": 5}}
-    whole = stated(Gpt2, backend, algorithm=ASGD, budget={"minibatches": 90})
+    whole = stated(gpt2, backend, algorithm=ASGD, budget={"minibatches": 90})
 
     def until_a_checkpoint(progress: Any) -> None:
         if progress.version >= 12:
@@ -58,7 +66,7 @@ def test_real_workers_of_gpt2_repeat_resume_and_export_a_model_that_transformers
     assert execute(whole, tmp_path / "run", until_a_checkpoint)["status"] == "interrupted"
     assert execute(whole, tmp_path / "run", resume=True)["status"] == "done"
     assert repeat(whole, tmp_path / "run").difference is None
-    execute(stated(Gpt2, "inline", algorithm=ASGD, budget={"minibatches": 90}), tmp_path / "inline")
+    execute(stated(gpt2, "inline", algorithm=ASGD, budget={"minibatches": 90}), tmp_path / "inline")
     assert (final_params(tmp_path / "run") == final_params(tmp_path / "inline")).all()
     export(tmp_path / "run", tmp_path / "model.pt")
     told = subprocess.run(
