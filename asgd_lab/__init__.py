@@ -6,6 +6,7 @@ workers, with which algorithm, on which hardware.
     run, sweep, compare    carry it out, and return a `Run`, a `Sweep` or a `Comparison`
     validate               checks it, and trains nothing
     calibrate              measures what one worker costs on this machine
+    watch                  tells the progress of another process's run
     replay                 repeats a recorded run, and compares the bits
     explain                says what a recorded run owes to its staleness
     report                 writes a page about runs, sweeps and comparisons
@@ -33,7 +34,7 @@ _HOMES = {
     "Explanation": "counterfactual.explanation",
     **dict.fromkeys(("ScenarioError", "RunFailed", "Interrupted"), "errors"),
     **{"Algorithm": "composed", "Scenario": "scenario", "Progress": "backends.outcome"},
-    **{"new": "new_scenarios", "trusting": "trust"},
+    **{"new": "new_scenarios", "trusting": "trust", "watch": "watching"},
 }
 __all__ = ["__version__", *sorted(_HOMES)]
 

@@ -24,5 +24,6 @@ from asgd_lab.sweeps import Sweep as Sweep
 from asgd_lab.trust import trusting as trusting
 from asgd_lab.validation import Validation as Validation
 from asgd_lab.validation import validate as validate
+from asgd_lab.watching import watch as watch
 
 __version__: str

@@ -159,7 +159,7 @@ ALLOWED = {
         *("api", "backends", "calibrations", "catalogue", "comparisons", "errors", "figures", "interrupts"),
         *("counterfactual", "metric_words", "reports"),
         *("model_export", "new_scenarios", "output", "record", "replays", "request", "run_points", "scenario"),
-        *("summary_words", "sweep_figure", "sweep_tables", "trust", "validation", "__version__"),
+        *("summary_words", "sweep_figure", "sweep_tables", "trust", "validation", "__version__", "runs", "watching"),
     },
 }
 

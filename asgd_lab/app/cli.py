@@ -16,7 +16,7 @@ import typer
 
 import asgd_lab
 from asgd_lab import interrupts, new_scenarios, output
-from asgd_lab.app import display, explain_arguments
+from asgd_lab.app import display, explain_arguments, watch_command
 from asgd_lab.app.options import Assignments, Backend, Command, Out, ScenarioFile, ScenarioFiles, Trust, Version
 from asgd_lab.app.reporting import FAILED, reported
 from asgd_lab.app.terminal_tables import Described
@@ -179,6 +179,7 @@ def replay(
         repeat(run_dir)
 
 
+app.command(short_help="Show the progress of a run of another terminal.")(watch_command.watch)
 app.command(short_help="Say what a run owes to staleness and other causes.")(explain_arguments.explain)
 
 

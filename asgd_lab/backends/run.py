@@ -15,6 +15,7 @@ from asgd_lab.backends.failing import logged
 from asgd_lab.backends.inputs import inputs
 from asgd_lab.backends.live_logs import end_log, live_log
 from asgd_lab.backends.outcome import Outcome, Watch
+from asgd_lab.backends.progress_file import ProgressFile
 from asgd_lab.backends.resuming import how_far
 from asgd_lab.backends.settings import settled
 from asgd_lab.errors import RunFailed, ScenarioError, refusal
@@ -42,7 +43,8 @@ def execute(
 
     With `resume`, `out` holds this very run, unfinished, and it continues from its last checkpoint; with `restart`, the
     files of an earlier attempt at it are removed. A run that cannot begin leaves the directory as it was.
-    Its loggers are used if `point` is stated: the name of the sweep's point, or "" for a single run.
+    If `point` is stated (the name of the sweep's point, or "" for a single run), its loggers are used and others can
+    watch it.
     A failed run raises `RunFailed` after all recorded data have been written, also if the operating system refused a
     file, a process or memory; an interrupted run returns.
 
@@ -78,8 +80,14 @@ def _execute(
                 distances=scenario.backend.distances,
                 beginning=beginning,
             )
-            log = record.hearer = None if point is None else live_log(scenario, out, point)
-            return _carry_out(scenario, record, watch, log)
+            if point is None:
+                return _carry_out(scenario, record, watch, None)
+            log = record.hearer = live_log(scenario, out, point)
+            told = ProgressFile(record, watch)
+            try:
+                return _carry_out(scenario, record, told, log)
+            finally:
+                told.remove()
         finally:
             if made:
                 removal.remove_if_empty(out)

@@ -62,9 +62,9 @@ def replacing(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
         sync(path.parent)
 
 
-def write(path: Path, content: bytes | memoryview) -> None:
+def write(path: Path, content: bytes | memoryview, durable: bool = True) -> None:
     """Give the file at `path` this content, or on an error leave it as it is."""
-    with replacing(path) as file:
+    with replacing(path, durable) as file:
         file.write(content)
 
 
@@ -125,9 +125,9 @@ def check_version(path: Path | str, version: Any) -> None:
 # ---------------------------------------------------------------- JSON
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Path, value: Mapping[str, Any], durable: bool = True) -> None:
     """Write an object, indented, with `format` and `crc32` after its own keys. NaN and infinity become null."""
-    write(path, f"{_text(value, indent=2)}\n".encode())
+    write(path, f"{_text(value, indent=2)}\n".encode(), durable)
 
 
 def overwrite_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -83,6 +83,20 @@ def locked(path: Path, option: str) -> Iterator[None]:
         os.close(descriptor)
 
 
+def in_use(path: Path) -> bool | None:
+    """Whether a command has the lock of this directory; None if the file system has no locks. It is free afterwards."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    return False
+
+
 class OpenDirectory:
     """A directory that a run keeps open: it is found again by its descriptor if the user moves it."""
 

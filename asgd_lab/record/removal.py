@@ -19,7 +19,7 @@ _PROCESS = r"(server|buffers|worker-\d+(-\d+)?|replica-\d+)"
 _FILES = re.compile(
     "|".join(
         (
-            r"(scenario\.yaml|(manifest|summary|trace)\.json|(effects|minibatches|evals|distances)\.parquet)(\.new|\.part)?",
+            r"(scenario\.yaml|(manifest|summary|trace|progress)\.json|(effects|minibatches|evals|distances)\.parquet)(\.new|\.part)?",
             r"events\.rows(\.new)?",
             r"explain(\.json|(-pushes)?\.parquet)(\.new)?",
             r"logs/(run|server|worker-\d+)\.log",

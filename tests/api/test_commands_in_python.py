@@ -29,6 +29,7 @@ PLACES: dict[str, dict[str, str]] = {
         "SCENARIO": "calibrate(scenario)", "--file": "Calibration.save(file)", "--out": "calibrate(out)",
         "--trust": TRUST, "--set": "calibrate(changes)",
     },
+    "watch": {"RUN_DIR": "watch(run)"},
     "replay": {"RUN_DIR": "replay(run)", "--trust": TRUST},
     "export": {"RUN_DIR": "Run.open(path)", "FILE": "Run.export(file)", "--trust": TRUST},
     "tensorboard": {"DIR": "Run.open(path)", "--out": "Run.tensorboard(out)"},
