@@ -13,6 +13,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -22,6 +23,11 @@ from asgd_lab import choices
 from asgd_lab.reports import page
 from tests import slow
 
+# What is collected is compiled once for all processes, also where the environment forbids bytecode, which costs each of
+# them 15 s; files that tests write are not.
+_BYTECODE = sys.dont_write_bytecode, sys.pycache_prefix
+if sys.dont_write_bytecode:
+    sys.dont_write_bytecode, sys.pycache_prefix = False, str(Path(__file__).parents[1] / ".pytest_cache" / "bytecode")
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) == signal.SIG_IGN:
         signal.signal(number, handler)
@@ -50,6 +56,10 @@ def pytest_configure(config: pytest.Config) -> None:
         if config.option.markexpr or config.option.keyword or config.args_source != pytest.Config.ArgsSource.TESTPATHS:
             raise pytest.UsageError(f"{slow.OPTION} needs all tests: what was not run would be called fast")
         config.pluginmanager.register(slow.Measuring())
+
+
+def pytest_collection_finish() -> None:
+    sys.dont_write_bytecode, sys.pycache_prefix = _BYTECODE
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
