@@ -150,12 +150,14 @@ PYTHON = Kept(
     lambda: "Python " + tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"].removeprefix(">=")
     + " or newer"
 )  # fmt: skip
+SIZE = Said("everything takes 1.5 GB", "the size of a fresh environment; it is the libraries', and half of it torch's")
 COMPARED = Said("intervals of three runs", "the default of `asgd-lab compare --repeats`")
 SHARED = Said("8-byte store", "the size of the word that the server commits by: asgd_lab/backends/real")
 
 PAGES: dict[str, list[Kept | Said]] = {
     "README.md": [
         PYTHON,
+        SIZE,
         LICENCE,
         Kept(lambda: f"a\nminibatch takes {milliseconds('compute', 'step_s')}, and the server needs {milliseconds('server', 'push_s')} for each push"),
         Kept(lambda: f"Eight workers are {first_row(8)[0]:.1f} times as fast as one: they compute {first_row(8)[5]:.0f}% of the time"),
@@ -163,6 +165,7 @@ PAGES: dict[str, list[Kept | Said]] = {
     ],
     "docs/tutorial.md": [
         PYTHON,
+        SIZE,
         Kept(lambda: f"the run ends after {loaded(FIRST)['budget']['minibatches']:,} minibatches"),
         Kept(lambda: f"a minibatch takes {milliseconds('compute', 'step_s')}, and the server needs {milliseconds('server', 'push_s')} for each push"),
         Kept(points_of_first),
