@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -243,6 +244,16 @@ def aims() -> str:
     return "\n".join(lines)
 
 
+def text_minutes() -> str:
+    """The test loss of the text task after some minutes of a run's clock."""
+    kept = json.loads((ANALYSIS / "text_minutes.json").read_text(encoding="utf-8"))
+    rows = [
+        f"| {each['case']} | {each['minibatches']:,} | {each['staleness_mean']:.2f} | {each['test_loss']:.4f} |"
+        for each in sorted(kept, key=lambda each: each["case"])
+    ]
+    return "\n".join(["| workers | minibatches | staleness | test loss |", "| --- | --- | --- | --- |", *rows])
+
+
 def predictions() -> str:
     """The errors of the predictions in the kept comparison, by device; a line where none is kept."""
     if not COMPARED.exists():
@@ -268,6 +279,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "predictions": predictions,
     "verdicts": lambda: (ANALYSIS / "figures" / "verdicts.md").read_text(encoding="utf-8").split("\n\n")[0],
     "benchmarks": lambda: table(read(RESULTS)),
+    "text-minutes": text_minutes,
 }
 
 
