@@ -69,6 +69,8 @@ def _placed(effects: pd.DataFrame) -> pd.DataFrame:
     senders, applies = tracks.arrows(effects)
     arrow, arrow_at = np.full_like(kind, -1), start.copy()
     arrow[senders] = arrow[applies] = applies
+    # Viewers differ on the slice of a moment between two. So both ends lie inside, by a nanosecond.
+    arrow_at[applies] = np.minimum(start[applies] + 1, end[applies])
     arrow_at[senders] = _sent(kind[senders], start[senders], end[senders], start[applies], wait[applies])
     placed = effects.assign(
         kind=kind,
@@ -92,8 +94,8 @@ def _sent(kind: Indices, start: Indices, end: Indices, applied: Indices, waited:
     """The moment in a slice at which its push was sent: the end of its transfer or of its copy, less a nanosecond; the
     arrival where there is neither."""
     arrived = np.minimum(applied, applied - waited)
-    at_end = np.maximum(start, np.minimum(arrived, end - 1))
-    return np.asarray(np.where(kind == PUSH, np.clip(arrived, start, end), at_end), np.int64)
+    first = np.where(kind == PUSH, np.minimum(start + 1, end), start)
+    return np.asarray(np.maximum(first, np.minimum(arrived, end - 1)), np.int64)
 
 
 def _text(events: pd.DataFrame) -> memoryview:
