@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from asgd_lab import __version__
 from asgd_lab.errors import ScenarioError
-from asgd_lab.reports import at_a_glance, confidence, staleness, synchronisation, time_use, workers
+from asgd_lab.reports import at_a_glance, confidence, explained, staleness, synchronisation, time_use, workers
 from asgd_lab.reports.content import Plot, Section, Table
 from asgd_lab.reports.interactive import figure
 from asgd_lab.reports.recorded import Subject
@@ -28,6 +28,7 @@ QUESTIONS: tuple[tuple[str, str, Callable[[Subject], Section]], ...] = (
     ("n_sync", "Which n_sync?", synchronisation.section),
     ("staleness", "How stale?", staleness.section),
     ("time", "Where does the time go?", time_use.section),
+    ("explained", "What did explain say?", explained.section),
     ("trust", "How far to trust it?", confidence.section),
 )
 _KINDS = {"run": "one run", "sweep": "a sweep", "comparison": "prediction beside measurement"}
@@ -46,6 +47,7 @@ def html(subjects: Sequence[Subject]) -> str:
     questions = [
         {"anchor": anchor, "title": title, "answers": [_plain(answer(subject)) for subject in subjects]}
         for anchor, title, answer in QUESTIONS
+        if anchor != "explained" or any(map(explained.has_any, subjects))
     ]
     names = list(dict.fromkeys(subject.name for subject in subjects))
     template = _environment().get_template("page.html")

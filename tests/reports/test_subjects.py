@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pandas as pd
 import pytest
 
 import asgd_lab
+from asgd_lab.counterfactual.files import JSON
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record import removal
 from asgd_lab.reports import synchronisation, time_use, workers
@@ -208,3 +211,20 @@ def test_a_comparison_has_a_line_for_each_configuration() -> None:
     assert [(name, len(rows)) for name, rows in found] == [("n_sync=2", 2), ("n_sync=2,hardware.server.push_s=0.1", 1)]
     apart = workers._by_line(table.assign(n_push=5))
     assert apart[0][0] == "n_fetch=2,n_push=5"
+
+
+def test_a_page_of_an_explained_run_has_what_explain_said(tmp_path: Path) -> None:
+    run = asgd_lab.run(BOWL, out=tmp_path / "run")
+    said = asgd_lab.explain(run, seeds=2, rates=(0.5, 1.0), causes=("staleness", "placebo"), out=run.path)
+    text = html.unescape(asgd_lab.report(run).read_text(encoding="utf-8"))
+    assert all(line[1:] in text for line in said.lines)
+    assert text.count("Same order, same minibatches, later fetches") >= 1
+    rows = re.findall(r'<tr><th scope="row">(staleness|placebo)</th>', text.partition('id="explained"')[2])
+    assert rows == ["staleness", "staleness", "placebo", "placebo", "staleness"]
+
+
+def test_an_explanation_that_is_damaged_is_one_note(tmp_path: Path) -> None:
+    run = asgd_lab.run(BOWL, out=tmp_path / "run")
+    (run.path / JSON).write_text('{"metric": "test_loss", "lines": []}')
+    text = asgd_lab.report(run).read_text(encoding="utf-8")
+    assert "no explanation can be read" in text
