@@ -9,7 +9,7 @@ from typing import Any
 
 from asgd_lab.algorithms import ALGORITHMS, RULES
 from asgd_lab.algorithms.codecs import CODECS
-from asgd_lab.errors import ScenarioError, meant, shown
+from asgd_lab.errors import ScenarioError, among, shown
 from asgd_lab.loggers import LOGGERS
 from asgd_lab.scenario import carried, json_schema, presets
 from asgd_lab.scenario.executions import BACKENDS
@@ -59,8 +59,7 @@ def available(kind: str) -> dict[str, str]:
     torch.
     """
     if not isinstance(kind, str) or kind not in CATALOGUE:
-        hint = meant(kind, CATALOGUE)
-        raise ScenarioError(f"kind: there is no kind {shown(kind)}{hint or ';'} allowed: {', '.join(CATALOGUE)}")
+        raise ScenarioError(f"kind: there is no kind {shown(kind)}{among(kind, CATALOGUE)}")
     return CATALOGUE[kind]()
 
 
@@ -76,8 +75,7 @@ def preset(*names: str) -> dict[str, Any]:
     known = presets.names()
     for name in names:
         if not isinstance(name, str) or name not in known:
-            hint = meant(name, known)
-            raise ScenarioError(f"preset: there is no preset {shown(name)}{hint or ';'} allowed: {', '.join(known)}")
+            raise ScenarioError(f"preset: there is no preset {shown(name)}{among(name, known)}")
     filled = presets.filled({"preset": list(names)})
     return copy.deepcopy({key: value for key, value in filled.items() if key != "preset"})
 

@@ -100,8 +100,17 @@ def meant(word: object, allowed: Iterable[str], nearness: float = 0.7) -> str:
     if not isinstance(word, str) or len(word) > 100:
         return ""
     plain = {one.casefold().replace("-", "_"): one for one in allowed}
-    near = difflib.get_close_matches(word.casefold().replace("-", "_"), plain, n=1, cutoff=nearness)
+    given = word.casefold().replace("-", "_")
+    # Letters in another order: in a short word, difflib finds too few of them in place.
+    near = [one for one in plain if sorted(one) == sorted(given)] if given not in plain else [given]
+    near = near or difflib.get_close_matches(given, plain, n=1, cutoff=nearness)
     return f"; did you mean {plain[near[0]]!r}?" if near else ""
+
+
+def among(word: object, allowed: Iterable[str]) -> str:
+    """`; did you mean ...? allowed: ...`, the end of a message about a word that is not one of the allowed."""
+    known = list(allowed)
+    return f"{meant(word, known) or ';'} allowed: {', '.join(known) or 'none'}"
 
 
 def _limit(number: int | None) -> str:

@@ -68,30 +68,61 @@ class Request:
 
         Untrusted code is refused; with `partly`, everything else is checked, and the code left out is returned.
         """
-        checks: PointChecks | None = None
+        checks = _Checks()
         untrusted: Named = []
-        for point in self.points:
-            scenario = point.scenario
-            with self.located(point):
-                if scenario.backend.execution.checks is not None:
-                    named_in_code(scenario.backend.execution.checks)(scenario)
-                loggers.check(scenario.log)
-                if timing_checks.suffices(scenario):
-                    timing_checks.check(scenario)
-                    continue
-                if checks is None:
-                    from asgd_lab.point_checks import PointChecks
-
-                    checks = PointChecks()
-                untrusted += [each for each in checks.check(scenario, partly=partly) if each not in untrusted]
-        if checks is not None:
-            self._doubts.extend(checks.doubts)
+        for number, point in enumerate(self.points):
+            try:
+                found = checks.check(point.scenario, partly=partly)
+            except ScenarioError as error:
+                # The first and the last point differ in all swept keys: a fault of both is not the point's.
+                last, is_swept = self.points[-1], any(covers(key, error.key) for key in point.values)
+                alone = number > 0 or last is point or is_swept
+                if not alone and checks.fails_with(error, last.scenario, partly=partly):
+                    raise self.document.located(error, self.overrides) from None
+                with self.located(point):
+                    raise
+            else:
+                untrusted += [each for each in found if each not in untrusted]
+        self._doubts.extend(checks.doubts)
         return untrusted
 
     def warnings(self) -> list[str]:
         """Warnings on allowed but doubtful values of the points, each once."""
         found = [line for point in self.points for line in warnings.before(point.scenario)]
         return list(dict.fromkeys([*found, *self._doubts, *warnings.alike(self.points)]))
+
+
+class _Checks:
+    """Checks of scenarios; torch is imported at the first that needs it."""
+
+    def __init__(self) -> None:
+        self._tasks: PointChecks | None = None
+
+    @property
+    def doubts(self) -> Sequence[str]:
+        return [] if self._tasks is None else self._tasks.doubts
+
+    def check(self, scenario: Scenario, *, partly: bool) -> Named:
+        """A `ScenarioError` if the scenario cannot be run; with `partly`, the untrusted code that was left out."""
+        if scenario.backend.execution.checks is not None:
+            named_in_code(scenario.backend.execution.checks)(scenario)
+        loggers.check(scenario.log)
+        if timing_checks.suffices(scenario):
+            timing_checks.check(scenario)
+            return []
+        if self._tasks is None:
+            from asgd_lab.point_checks import PointChecks
+
+            self._tasks = PointChecks()
+        return self._tasks.check(scenario, partly=partly)
+
+    def fails_with(self, error: ScenarioError, scenario: Scenario, *, partly: bool) -> bool:
+        """Whether the scenario has this very fault too."""
+        try:
+            self.check(scenario, partly=partly)
+        except ScenarioError as found:
+            return (found.key, found.args) == (error.key, error.args)
+        return False
 
 
 def document_of(scenario: object, changes: object = None) -> Document:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asgd_lab import sweep_tables
-from asgd_lab.errors import ScenarioError, shown
+from asgd_lab.errors import ScenarioError, among, shown
 from asgd_lab.metric_words import higher_is_better
 from asgd_lab.scenario import Scenario
 from asgd_lab.sweep_tables import Group
@@ -66,7 +66,7 @@ def figure(scenario: Scenario, groups: Sequence[Group], name: str | None = None)
     name = name or named(scenario, groups)
     if not isinstance(name, str) or name not in FIGURES:
         said = "is the scenario's wish, or nothing is swept" if name == "none" else "is no figure"
-        raise ScenarioError(f"figure: {shown(name)} {said}; allowed: {', '.join(FIGURES)}")
+        raise ScenarioError(f"figure: {shown(name)} {said}{among(name, FIGURES)}")
     try:
         return FIGURES[name](_Swept.of(scenario, groups))
     except ScenarioError as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from asgd_lab import arguments
 from asgd_lab.counterfactual.arms import CAUSES, STALENESS, WATERFALL
-from asgd_lab.errors import ScenarioError, shown
+from asgd_lab.errors import ScenarioError, among, shown
 
 MOST_SEEDS = 1000
 _MOST = 1000  # values of one setting
@@ -55,7 +55,7 @@ def _causes(values: object) -> tuple[str, ...]:
     found = []
     for cause in _several("causes", values, limits):
         if not isinstance(cause, str) or cause not in _ALL_CAUSES:
-            raise ScenarioError(f"causes: there is no cause {shown(cause)}; allowed: {', '.join(_ALL_CAUSES)}")
+            raise ScenarioError(f"causes: there is no cause {shown(cause)}{among(cause, _ALL_CAUSES)}")
         found.append(str(cause))
     if not found or len(set(found)) < len(found):
         raise ScenarioError(f"causes: {limits}; got {', '.join(found) or 'none'}")

@@ -127,7 +127,10 @@ class Document:
         if not error.key or str(error).startswith((f"{self.path}:", *placed)):
             return error
         said = self._said(self._path(error.key), overrides or {}, error.key)
-        return ScenarioError.at(error.key, f"{said}: {error}")
+        message = str(error).replace(
+            f" ({error.key})", "", 1
+        )  # a refusal of code names the key, as there may be several
+        return ScenarioError.at(error.key, f"{said}: {message}")
 
     @staticmethod
     def dump(scenario: Scenario) -> str:
@@ -214,7 +217,8 @@ class Document:
         key, override = key or dotted(path), self._override(path, overrides)
         said, known = shortened(key, 120), self._known(path)
         if override is not None and not self.in_python:
-            return f"--set {shortened(override, 120)}: {said}"
+            about = f"--set {shortened(override, 120)}"
+            return about if override == key else f"{about}: {said}"
         if override is not None:
             about = "changes" + subscripts((shortened(override, 120),))
             return about if override == key else f"{about}: {said}"
@@ -271,7 +275,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     said = shortened(key, 80)
     if key.count(".") > MOST_LEVELS:
         raise ScenarioError(f"--set {said}: has more than {MOST_LEVELS} keys; no scenario is as deep")
-    return key, Source(where=lambda _: f"--set {said}: {said}").parse(value).data
+    return key, Source(where=lambda _: f"--set {said}").parse(value).data
 
 
 def as_assignment(argument: str, following: str = "") -> str:

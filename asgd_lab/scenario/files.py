@@ -27,18 +27,18 @@ def read(name: str) -> str:
     try:
         kind = _KINDS.get(stat.S_IFMT(os.stat(name).st_mode))
         if kind is not None and (kind == "a directory" or not _DESCRIPTOR.fullmatch(name)):
-            raise ScenarioError(f"{name}:1: is {kind}; give the path of a scenario file")
+            raise ScenarioError(f"{name}: is {kind}; give the path of a scenario file")
         with open(name, "rb") as file:
             content = file.read(_MOST_BYTES + 1)
     except FileNotFoundError:
         hint = f"; did you mean --set {name}?" if "=" in name else carried.hint(name)
-        raise ScenarioError(f"{name}:1: no such file; give the path of a scenario file{hint}") from None
+        raise ScenarioError(f"{name}: no such file; give the path of a scenario file{hint}") from None
     except OSError as error:
-        raise ScenarioError(f"{name}:1: cannot be read: {error.strerror}") from None
+        raise ScenarioError(f"{name}: cannot be read: {error.strerror}") from None
     except ValueError:  # such as a NUL in the name
-        raise ScenarioError(f"{name}:1: is not the name of a file; give the path of a scenario file") from None
+        raise ScenarioError(f"{name}: is not the name of a file; give the path of a scenario file") from None
     if len(content) > _MOST_BYTES:
-        raise ScenarioError(f"{name}:1: has more than {MOST_CHARACTERS:,} characters; no scenario is as long")
+        raise ScenarioError(f"{name}: has more than {MOST_CHARACTERS:,} characters; no scenario is as long")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -12,7 +12,7 @@ from pydantic import WithJsonSchema
 
 import asgd_lab.scenario.keys as keys
 from asgd_lab.configuration import refuse
-from asgd_lab.errors import meant
+from asgd_lab.errors import among
 from asgd_lab.scenario.source import Source
 
 FOLDER = Path(__file__).parent.parent / "hardware" / "presets"
@@ -67,7 +67,7 @@ def filled(data: Mapping[str, Any]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for key, name in _chosen(data):
         if name not in known:
-            refuse([(key, f"there is no preset {name!r}{meant(name, known) or ';'} allowed: {', '.join(known)}")])
+            refuse([(key, f"there is no preset {name!r}{among(name, known)}")])
         merged = _over(merged, read(name).hardware)
     return _over(merged, data)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from asgd_lab.errors import ScenarioError, meant
+from asgd_lab.errors import ScenarioError, among
 
 Kinds = Mapping[str, tuple[type | str, ...]]
 """For each option the types of its values, or the texts that it may be."""
@@ -23,7 +23,7 @@ def check_options(
     for name, value in given.items():
         where = f"task.dataset_options.{name}"
         if name not in kinds:
-            message = f"{dataset} takes no '{name}'{meant(name, list(kinds))}; allowed: {', '.join(kinds)}"
+            message = f"{dataset} takes no '{name}'{among(name, kinds)}"
             raise ScenarioError.at(where, message)
         fits = type(value) in kinds[name] or (isinstance(value, str) and value in kinds[name])
         if fits and (value == "" or (name in least and value is not None)):

@@ -22,7 +22,7 @@ import asgd_lab.tasks.image_folders as image_folders
 import asgd_lab.tasks.numpy_files as numpy_files
 import asgd_lab.tasks.own_data as own_data
 import asgd_lab.tasks.torchvision_sets as torchvision_sets
-from asgd_lab.errors import ScenarioError, meant
+from asgd_lab.errors import ScenarioError, among
 from asgd_lab.streams import generator
 from asgd_lab.task_keys.networks import ClassificationKeys
 from asgd_lab.tasks.base import Data, check_free_memory
@@ -56,7 +56,7 @@ def read(config: ClassificationKeys) -> Data:
     if name in _COMPOSED:
         return _composed(config, _COMPOSED[name])
     if name not in _DATASETS:
-        message = f"unknown dataset '{name}'{meant(name, KNOWN)}; allowed: {', '.join(KNOWN)}"
+        message = f"unknown dataset '{name}'{among(name, KNOWN)}"
         raise ScenarioError.at("task.dataset", message)
     arrays = _DATASETS[name](folder)
     own_data.check_samples(name, samples, len(arrays["train_labels"]))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from asgd_lab.errors import ScenarioError, meant
+from asgd_lab.errors import ScenarioError, among, meant
 from asgd_lab.tasks.base import check_free_memory, one_line
 from asgd_lab.tasks.code_imports import imported, untrusted_weights
 from asgd_lab.tasks.krizhevsky import krizhevsky
@@ -142,7 +142,7 @@ def _torchvisions(name: str, shape: Sequence[int]) -> Callable[..., nn.Module]:
     if name not in names:
         hint = meant(name, [*OURS, *names])
         allowed = f"{', '.join(OURS)}, a classification model of torchvision such as resnet18, package.module:factory"
-        raise _error(f"unknown model '{name}'{hint}; allowed: {allowed}")
+        raise _error(f"unknown model '{name}'{hint or ';'} allowed: {allowed}")
 
     def factory(**options: Any) -> nn.Module:
         network: nn.Module = models.get_model(name, **options)
@@ -162,7 +162,7 @@ def check_options(key: str, name: str, factory: Callable[..., nn.Module], option
     allowed = [each.name for each in parameters if each.kind is not each.POSITIONAL_ONLY and each.name != "num_classes"]
     for each in options:
         if each not in allowed:
-            message = f"{name} takes no '{each}'{meant(each, allowed)}; allowed: {', '.join(allowed) or 'none'}"
+            message = f"{name} takes no '{each}'{among(each, allowed)}"
             raise ScenarioError.at(f"{key}.{each}", message)
 
 

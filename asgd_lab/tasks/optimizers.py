@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asgd_lab.errors import ScenarioError, meant
+from asgd_lab.errors import ScenarioError, among
 from asgd_lab.task_keys.optimizers import Biases, Optimizer
 from asgd_lab.tasks.base import one_line
 from asgd_lab.tasks.code_imports import imported
@@ -45,17 +45,14 @@ def optimizer(config: Optimizer) -> MakeOptimizer:
     if name in REFUSED:
         raise ScenarioError.at("task.optimizer.name", f"{name} {REFUSED[name]}; allowed: {', '.join(classes)}")
     if name not in classes:
-        hint = meant(name, classes)
-        raise ScenarioError.at(
-            "task.optimizer.name", f"torch.optim has no '{name}'{hint}; allowed: {', '.join(classes)}"
-        )
+        raise ScenarioError.at("task.optimizer.name", f"torch.optim has no '{name}'{among(name, classes)}")
     # YAML has lists where torch's signatures have tuples (betas).
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in config.options.items()}
     parameters = list(inspect.signature(classes[name]).parameters.values())
     allowed = [each.name for each in parameters[1:]]
     for key, value in options.items():
         if key not in allowed and parameters[-1].kind is not inspect.Parameter.VAR_KEYWORD:
-            message = f"{name} takes no '{key}'{meant(key, allowed)}; allowed: {', '.join(allowed)}"
+            message = f"{name} takes no '{key}'{among(key, allowed)}"
             raise ScenarioError.at(f"task.optimizer.{key}", message)
         numbers = value if isinstance(value, tuple) else (value,)
         if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):

@@ -215,7 +215,7 @@ def test_a_key_of_it_can_be_swept_and_set(folder: Path) -> None:
     said = asgd_lab("validate", path, "--trust", "--set", "sweep={algorithm.patience: [1, 2]}")
     assert (said.status, said.out) == (0, "mine.yaml: valid; 2 runs\n"), f"in {folder}: {said}"
     said = asgd_lab("validate", path, "--trust", "--set", "algorithm.patience=0")
-    assert said.err == "--set algorithm.patience: algorithm.patience: must be a whole number, at least 1; got 0\n"
+    assert said.err == "--set algorithm.patience: must be a whole number, at least 1; got 0\n"
     said = asgd_lab("validate", path, "--trust", "--set", "sweep={algorithm.patients: [1, 2]}")
     assert "sweep.algorithm.patients: unknown key; did you mean 'patience'?" in said.err
 
@@ -393,7 +393,7 @@ def test_a_task_and_a_backend_are_brought_likewise(folder: Path, key: str) -> No
     command = (path, "--set", setting)
     said = asgd_lab("run", *command)
     assert (said.status, "brought" in sys.modules) == (2, False), f"in {folder}: {said}"
-    assert f"{name} ({key}) would be imported and run" in said.err
+    assert f"{key}: {name} would be imported and run" in said.err
     said = asgd_lab("validate", *command)
     assert (said.status, said.err) == (0, "")
     assert said.out.splitlines()[1].startswith(f"mine.yaml: {key}: {name} was not imported")

@@ -76,7 +76,7 @@ MISTAKES = {
     "a number": (5, "scenario: must be a path, the name of a scenario, a mapping or a Scenario; got a int"),
     "nothing": (None, "scenario: must be a path, the name of a scenario, a mapping or a Scenario"),
     "a list": ([BOWL], "scenario: must be a path, the name of a scenario, a mapping or a Scenario"),
-    "no file": ("nowhere.yaml", "nowhere.yaml:1: no such file"),
+    "no file": ("nowhere.yaml", "nowhere.yaml: no such file"),
     "no name of a file": ("a\0b", "is not the name of a file"),
 }
 

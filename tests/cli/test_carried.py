@@ -76,7 +76,7 @@ def test_a_folder_of_that_name_is_no_scenario() -> None:
 )
 def test_a_name_that_nothing_has_is_answered_with_what_was_meant(given: str, hint: str) -> None:
     said = asgd_lab("run", given)
-    assert said == Said(2, "", f"{given}:1: no such file; give the path of a scenario file{hint}\n")
+    assert said == Said(2, "", f"{given}: no such file; give the path of a scenario file{hint}\n")
 
 
 def test_the_kept_schema_is_the_one_that_the_command_prints() -> None:

@@ -51,7 +51,7 @@ def test_a_bad_scenario_ends_with_status_2_and_one_line(case: Bad, command: str,
     said = asgd_lab(command, path, *into(tmp_path, command))
     assert said.status == 2
     line = refused(said.err, case.errors)
-    assert line.startswith(f"{path}:{case.line}: " + (f"{case.key}: " if case.key else ""))
+    assert line.startswith(case.place(path) + (f"{case.key}: " if case.key else ""))
     for fragment in case.allowed:
         assert fragment in line
     assert said.out == ""
@@ -95,19 +95,28 @@ def test_what_torch_refuses_in_a_sweep_is_refused_at_the_sweeps_line_and_point(t
     assert not (tmp_path / "out").exists()
 
 
+def test_a_fault_of_every_point_is_not_said_to_be_one_points(tmp_path: Path) -> None:
+    text = QUADRATIC.replace("noise: 0.1}", "optimizer: {name: SDG}}") + "sweep: {workers: [1, 2], seed: [1, 2]}\n"
+    said = asgd_lab("validate", written(tmp_path, text))
+    line = refused(said.err)
+    assert line.startswith(f"{tmp_path / 'scenario.yaml'}:3: task.optimizer.name: torch.optim has no 'SDG'; did you ")
+    assert "mean 'SGD'? allowed: ASGD, " in line
+    assert "(at the sweep" not in line
+
+
 def test_an_error_in_what_an_option_set_names_the_option(tmp_path: Path) -> None:
     path = written(tmp_path, QUADRATIC)
     for arguments, start_ in [
-        (["--seed", "-1"], "--seed: seed: must be a whole number, at least 0"),
+        (["--seed", "-1"], "--seed: must be a whole number, at least 0"),
         (
             ["--backend", "simm"],
-            "--backend: backend.name: must be 'inline', 'sim' or 'process'; got 'simm'; did you mean 'sim'?",
+            "--backend: must be 'inline', 'sim' or 'process'; got 'simm'; did you mean 'sim'?",
         ),
-        (["--set", "backend.name=simm"], "--set backend.name: backend.name: must be"),
-        (["--set", "seed=-1"], "--set seed: seed: must be a whole number"),
+        (["--set", "backend.name=simm"], "--set backend.name: must be"),
+        (["--set", "seed=-1"], "--set seed: must be a whole number"),
         (["--set", "workers"], "--set workers: must be KEY=VALUE"),
-        (["--set", "worker=2"], "--set worker: worker: unknown key; did you mean 'workers'?"),
-        (["--set", "task.optimizer.lrr=2"], "--set task.optimizer.lrr: task.optimizer.lrr: SGD takes no 'lrr'"),
+        (["--set", "worker=2"], "--set worker: unknown key; did you mean 'workers'?"),
+        (["--set", "task.optimizer.lrr=2"], "--set task.optimizer.lrr: SGD takes no 'lrr'"),
     ]:
         said = asgd_lab("run", path, *arguments)
         assert said.status == 2

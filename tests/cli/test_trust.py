@@ -118,10 +118,13 @@ def test_replay_and_resume_of_a_strangers_record_import_its_code_only_if_it_is_t
     monkeypatch.setenv("XDG_STATE_HOME", str(folder / "another user's"))  # whose key did not sign the record
     del sys.modules["trap"]
     sys.path.remove(str(folder))
-    for command in (["replay", "record"], ["run", path, "--resume", "--out", "record"]):
+    for command, named in (
+        (["replay", "record"], "trap:model (task.model)"),
+        (["run", path, "--resume", "--out", "record"], "task.model: trap:model"),
+    ):
         said = asgd_lab(*command)
         assert said.status == 2
-        assert "trap:model (task.model) would be imported and run" in said.err
+        assert f"{named} would be imported and run" in said.err
         assert not ran()
     assert asgd_lab("replay", "record", "--trust").status == 0
     assert ran()

@@ -17,6 +17,10 @@ class Bad:
     directory: bool = False
     errors: int = 1  # of which the first is described
 
+    def place(self, path: object) -> str:
+        """The beginning of its message; line 0: there are no lines to name."""
+        return f"{path}:{self.line}: " if self.line else f"{path}: "
+
 
 # The good scenario, a top-level key a line; a case replaces lines by key and adds others at the end.
 GOOD = {
@@ -47,8 +51,8 @@ def algorithm(body: str) -> str:
 
 
 FILES = [
-    Bad("missing file", None, 1, "", ("no such file",)),
-    Bad("directory as file", None, 1, "", ("is a directory", "give the path of a scenario file"), directory=True),
+    Bad("missing file", None, 0, "", ("no such file",)),
+    Bad("directory as file", None, 0, "", ("is a directory", "give the path of a scenario file"), directory=True),
     Bad("empty file", "", 1, "", ("is empty", "must be a mapping with at least name, task, algorithm and budget")),
     Bad("only a comment", "# nothing\n", 1, "", ("is empty",)),
     Bad("list at top level", "# a list\n- name: x\n- seed: 1\n", 2, "", ("must be a mapping", "got a list")),

@@ -28,7 +28,7 @@ def test_a_bad_scenario_is_refused_with_file_line_key_and_what_is_allowed(case: 
     with pytest.raises(ScenarioError) as caught:
         Document.read(path).points()
     message = str(caught.value)
-    start = f"{path}:{case.line}: " + (f"{case.key}: " if case.key else "")
+    start = case.place(path) + (f"{case.key}: " if case.key else "")
     assert message.startswith(start), message
     assert message.count("\n") == case.errors - 1
     for fragment in case.allowed:

@@ -134,7 +134,7 @@ def test_simulations_that_have_no_room_are_refused_with_the_sum(tmp_path: Path) 
     for backend in ("sim", "inline"):
         said = asgd_lab("validate", path, *large, "--set", f"backend={backend}")
         assert said.status == 2
-        assert said.err.startswith("--set workers: workers: 100,000 workers with 75,")
+        assert said.err.startswith("--set workers: 100,000 workers with 75,")
         assert "GB are free; use fewer" in said.err
     said = asgd_lab("run", path, "--set", "hardware.server.count=9999", "--out", tmp_path / "out")
     assert said.status == 2

@@ -154,7 +154,7 @@ def test_a_class_is_imported_and_run_only_if_it_is_trusted(tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     found = CliRunner().invoke(app, ["run", "own.yaml"])
     assert found.exit_code == 2
-    assert "own.yaml:2: task.task: stranger:Task (task.task) would be imported and run" in found.output
+    assert "own.yaml:2: task.task: stranger:Task would be imported and run" in found.output
     assert not (tmp_path / "ran").exists()
 
 
