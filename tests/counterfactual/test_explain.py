@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import asgd_lab as face
-from asgd_lab.algorithms import Link
+from asgd_lab.algorithms import ALGORITHMS, Link
 from asgd_lab.backends.run import execute
 from asgd_lab.counterfactual.explanation import Explanation
 from asgd_lab.counterfactual.files import JSON, LOOKS, PARQUET
@@ -36,6 +36,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "gradients": {
         "algorithm": {"name": "asgd", "n_sync": 2, "push": "gradient", "rule": [{"name": "adagrad", "lr": 0.05}]}
     },
+    "sgd": {"algorithm": {"name": "sgd"}, "workers": 1},
     "ssp": {"algorithm": {"name": "ssp", "n_sync": 2, "bound": 1}},
     "sync": {"algorithm": {"name": "sync_sgd", "n_sync": 2}},
     "downpour": {
@@ -79,6 +80,11 @@ def test_dose_1_gives_the_bits_of_a_simulated_run_and_dose_0_has_least_staleness
     assert name in FLOOR or realised[0.0] == 0
     assert any("keeps a mean staleness" in line for line in found.lines) is (realised[0.0] > 0)
     assert found.facts.dropped == summary["dropped"]
+
+
+def test_every_registered_algorithm_that_has_an_order_is_among_the_runs() -> None:
+    """The one without is refused below."""
+    assert {parts["algorithm"]["name"] for parts in RUNS.values()} >= {*ALGORITHMS.names} - {"hogwild"}
 
 
 FLOOR = ("uncoupled", "rare pushes", "downpour", "independent servers")  # where one fetch serves several pushes
