@@ -109,10 +109,7 @@ def _real(run_dir: Path, scenario: Scenario, watch: Watch) -> tuple[str, list[st
         raise Contradiction(verdict.difference)
     left = real_run(run_dir, scenario, verdict.made, verdict.versions, verdict.params, verdict.final, verdict.task)
     final = "the final parameters are the same bits" if verdict.final else "there are no final parameters to compare"
-    return (
-        f"{verdict.events} events, {verdict.versions} versions: {verdict.pushes} pushes and "
-        f"{verdict.digests} hashes on the way are the recorded ones; {final}"
-    ), left
+    return (f"repeated {verdict.pushes} pushes and {verdict.digests} hashes on the way, as recorded; {final}"), left
 
 
 def _simulated(run_dir: Path, scenario: Scenario, watch: Watch) -> tuple[str, list[str]]:

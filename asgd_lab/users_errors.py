@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import sysconfig
 import traceback
 from collections.abc import Iterator
 from typing import NoReturn
 
 from asgd_lab.choices import Chosen, is_ours, loaded
 from asgd_lab.errors import ProtocolError, RunFailed, ScenarioError, refusal
-
-_LIBRARIES = (
-    os.path.join(os.path.dirname(os.path.abspath(__file__)), ""), sysconfig.get_path("stdlib"),
-    sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), "<frozen", "<string>",
-)  # fmt: skip
+from asgd_lab.users_code import is_users, said
 
 
 @contextlib.contextmanager
@@ -28,8 +22,7 @@ def blaming(choice: Chosen, key: str) -> Iterator[None]:
     except Exception as error:
         if is_ours(choice):
             raise
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ScenarioError.at(key, f"{choice.name} cannot be built: {said}") from error
+        raise ScenarioError.at(key, f"{choice.name} cannot be built: {said(error)}") from error
 
 
 @contextlib.contextmanager
@@ -54,15 +47,11 @@ def fail(what: str, error: Exception) -> NoReturn:
         raise error
     if refusal(error) is not None and not _passes_users_code(error):
         raise error
-    said = " ".join(f"{type(error).__name__}: {error}".split())
-    raise RunFailed(f"{what} failed: {said[:300]}") from error
+    raise RunFailed(f"{what} failed: {said(error)}") from error
 
 
 def _passes_users_code(error: Exception) -> bool:
     """Whether its traceback has a frame of a class that was chosen, or of a file that belongs to no library."""
     theirs = {found.__module__ for _, _, found in loaded()}
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return any(
-        frame.f_globals.get("__name__") in theirs or not frame.f_code.co_filename.startswith(_LIBRARIES)
-        for frame in frames
-    )
+    return any(frame.f_globals.get("__name__") in theirs or is_users(frame.f_code.co_filename) for frame in frames)

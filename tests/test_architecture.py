@@ -122,13 +122,13 @@ ALLOWED = {
     "protocol": {"errors"},
     "algorithms": {"errors", "choices", "configuration", "protocol", "task_keys", "tasks", "trust", "users_errors"},
     "task_keys": {"errors", "configuration"},
-    "tasks": {"errors", "free_memory", "live_objects", "streams", "task_keys", "trust"},
+    "tasks": {"errors", "free_memory", "live_objects", "streams", "task_keys", "trust", "users_code"},
     "scenario": {
         *("errors", "algorithms", "choices", "configuration", "live_objects", "loggers", "task_keys", "tasks", "trust"),
     },
     "hardware": {"errors", "configuration", "streams", "scenario"},
     "record": {"errors", "cgroups", "free_memory"},
-    "loggers": {"errors", "choices", "configuration", "record"},
+    "loggers": {"errors", "choices", "configuration", "record", "users_code"},
     "figures": {"errors", "loggers", "record"},
     "reports": {
         *("errors", "comparisons", "figures", "metric_words", "record", "scenario", "summary_words", "sweep_tables"),

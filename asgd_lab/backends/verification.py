@@ -89,7 +89,7 @@ def real_run(
     The times of a real run cannot be repeated: only the manifest's hashes protect them. But its end and its utilisation
     follow from the times in the log and in the table.
     """
-    left = ["its times were not repeated", "nor were its evaluations on the way"]
+    left = ["not compared: its times, and evaluations on the way"]
     summary = summary_of(run_dir)
     if "updates" not in summary:
         left.append("it has no summary to compare")

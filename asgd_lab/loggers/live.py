@@ -18,6 +18,7 @@ from asgd_lab.errors import shortened
 from asgd_lab.loggers.base import End, LoggedRun, Logger
 from asgd_lab.record.columns import KINDS, Row
 from asgd_lab.record.scalar_curves import Curves, Point
+from asgd_lab.users_code import said
 
 EVERY_S = 1.0  # between two calls of a logger
 MOST_WAITING = 50_000  # rows that the loggers have not taken
@@ -112,8 +113,8 @@ class _Feed:
         try:
             yield
         except (Exception, SystemExit) as error:
-            said = shortened(" ".join(f"{type(error).__name__}: {error}".split()), 300)
-            self.failure, self._logger = f"log: {self.name} stopped, and the run went on without it: {said}", None
+            why = said(error)
+            self.failure, self._logger = f"log: {self.name} stopped, and the run went on without it: {why}", None
 
 
 class LiveLog:

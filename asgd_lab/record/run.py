@@ -301,7 +301,10 @@ def read_manifest(run_dir: Path | str) -> dict[str, Any]:
     """The manifest of a run; ScenarioError if it is missing or damaged."""
     path = Path(run_dir) / "manifest.json"
     if not os.path.lexists(path):
-        raise ScenarioError(f"{run_dir}: is not a run directory; manifest.json is missing")
+        inside = sorted(each.parent for each in Path(run_dir).glob("*/manifest.json"))
+        what = "is the directory of a sweep" if os.path.exists(Path(run_dir) / "sweep.json") else "has runs inside"
+        hint = f"; it {what}: give one of its runs, such as {inside[0]}" if inside else "; manifest.json is missing"
+        raise ScenarioError(f"{run_dir}: is not a run directory{hint}")
     return json_schemas.read_manifest(path)
 
 

@@ -88,7 +88,7 @@ def _translated(error: Mapping[str, Any]) -> Iterator[Fault]:
         case "extra_forbidden":
             yield unknown_key(path, _located(error["loc"][:-1])[1])
         case "missing":
-            yield Fault(path, f"is missing; must be {place.expected}", "missing")
+            yield Fault(path, f"is missing; must be {place.expected}{place.meaning}", "missing")
         case "union_tag_not_found":
             misspelt = [key for key in value if meant(key, ["name"])]
             if misspelt:

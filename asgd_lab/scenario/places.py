@@ -20,6 +20,7 @@ class Place:
 
     options: tuple[Mapping[str, Any], ...]
     default: Any = None
+    description: str = ""
 
     @property
     def mappings(self) -> tuple[Mapping[str, Any], ...]:
@@ -61,7 +62,11 @@ class Place:
                 found = [{} if one is True else one for one in others if one is not False]
         if not found:
             return None
-        return Place(tuple(option for one in found for option in _options(one)), found[0].get("default"))
+        return Place(
+            tuple(option for one in found for option in _options(one)),
+            found[0].get("default"),
+            found[0].get("description", ""),
+        )
 
     def walk(self, parts: Iterable[str | int]) -> Place | None:
         """The place that many steps below this one; None where there is none."""
@@ -77,6 +82,13 @@ class Place:
             alone = any(one.get("type") == "string" for one in self.options)
             return f"a mapping whose name is {either(self.names)}" + (", or a name alone" if alone else "")
         return " or ".join(_sentence(one) for one in self.options)
+
+    @property
+    def meaning(self) -> str:
+        """`; ` and the first sentence on a quantity, whose allowed values say nothing of it; "" for others."""
+        is_quantity = {one.get("type") for one in self.options} <= {"integer", "number"} and bool(self.options)
+        sentence = self.description.partition(". ")[0].rstrip(".")
+        return f"; {sentence[0].lower()}{sentence[1:]}" if is_quantity and sentence else ""
 
     def homes(self, key: str, prefix: str = "") -> Iterator[str]:
         """The dotted keys, here or deeper, whose last part is `key`."""

@@ -31,6 +31,6 @@ class TimingKeys(Part):
     """The keys of messages and steps without learning."""
 
     size_bytes: Size
-    """Bytes that one push or one fetch moves."""
+    """Bytes that one push or one fetch moves: 4 times the number of parameters."""
     step_s: Seconds | None = None
     """The mean time of one minibatch, in seconds; null: that of hardware.compute, or of its preset."""

@@ -14,6 +14,7 @@ from torch import OutOfMemoryError, Tensor
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.free_memory import free_memory_bytes
+from asgd_lab.users_code import place
 
 CPU = torch.device("cpu")
 Data = dict[str, Tensor]
@@ -206,7 +207,7 @@ class Bufferless:
 
 
 def one_line(error: BaseException) -> str:
-    """An exception of foreign code, on one line, as part of a message of ours."""
+    """An exception of foreign code, on one line, as part of a message of ours; with its place in a user's file."""
     try:
         said = str(error)
     except Exception:  # of a class of the user's
@@ -216,7 +217,7 @@ def one_line(error: BaseException) -> str:
         text = "torch.compile finds no C++ compiler; install g++ or set CXX, or compile with backend='aot_eager'"
     if isinstance(error, OutOfMemoryError):  # the later sentences are advice to a programmer
         text = ". ".join(text.split(". ")[:3])
-    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+    return (f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__) + place(error)
 
 
 def check_free_memory(key: str, what: str, size_bytes: int) -> None:

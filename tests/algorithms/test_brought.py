@@ -286,7 +286,7 @@ def test_a_changed_source_is_told_when_a_run_is_repeated(folder: Path) -> None:
         ("{name: 'broken:Hasty', n_sync: 1}", "broken:Hasty fails when it is tried: "),
         (
             "{name: asgd, n_sync: 1, rule: ['broken:Stumbling']}",
-            "the rule broken:Stumbling failed: LookupError: no step",
+            "the rule broken:Stumbling failed: LookupError: no step (broken.py:",
         ),
         (
             "{name: asgd, n_sync: 1, codec: {name: cast, dtype: x}}",
@@ -336,13 +336,13 @@ def test_one_that_never_ends_is_not_tried_for_ever(folder: Path) -> None:
     [
         (
             "{name: 'broken:Failing', n_sync: 1, after: 22}",
-            "the program of broken:Failing failed: LookupError: no program",
+            "the program of broken:Failing failed: LookupError: no program (broken.py:",
         ),
         ("{name: 'broken:Greedy', n_sync: 1, after: 22}", "pushes 6 minibatches and owes 1"),
-        ("{name: 'broken:Gated', n_sync: 1}", "broken:Gated failed: LookupError: no gate"),
+        ("{name: 'broken:Gated', n_sync: 1}", "broken:Gated failed: LookupError: no gate (broken.py:"),
         (
             "{name: asgd, n_sync: 1, rule: [{name: 'broken:Stumbling', after: 50}]}",
-            "the rule broken:Stumbling failed: LookupError: no step",
+            "the rule broken:Stumbling failed: LookupError: no step (broken.py:",
         ),
     ],
 )

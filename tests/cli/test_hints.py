@@ -50,3 +50,19 @@ def test_no_sweep_is_said_in_any_way(scenario: Path, written: str) -> None:
     scenario.write_text(QUADRATIC + "sweep: {workers: [1, 2]}\n")
     said = asgd_lab("validate", scenario, "--set", f"sweep={written}")
     assert said.out.endswith("valid; 1 run\n")
+
+
+@pytest.mark.parametrize("command", [["replay"], ["explain"], ["export"]])
+def test_a_sweep_in_the_place_of_a_run_is_told_which_runs_it_has(
+    scenario: Path, tmp_path: Path, command: list[str]
+) -> None:
+    out = tmp_path / "out"
+    asgd_lab("run", scenario, "--set", "sweep.workers=[1,2]", "--jobs", "1", "--out", out)
+    said = asgd_lab(*command, out, *([tmp_path / "model.pt"] if command == ["export"] else []))
+    hint = f"it is the directory of a sweep: give one of its runs, such as {out / 'workers=1'}"
+    assert (said.status, said.err) == (2, f"{out}: is not a run directory; {hint}\n")
+
+
+def test_a_missing_quantity_is_told_with_what_it_counts(scenario: Path) -> None:
+    said = asgd_lab("validate", scenario, "--set", "task={name: timing}")
+    assert said.err.endswith("; bytes that one push or one fetch moves: 4 times the number of parameters\n")
