@@ -143,6 +143,17 @@ def run_points(
                 remove_if_empty(folder)
 
 
+def is_unfinished(request: Request, out: Path) -> bool:
+    """Whether `out` holds a part of this request's work, and not all; ScenarioError if it holds anything else."""
+    if not request.points[0].name:
+        return how_far(out, resolved(request.points[0].scenario)) == "unfinished"
+    if (out / "manifest.json").exists():
+        return False
+    names = file_names(point.name for point in request.points)
+    found = {how_far(out / name, resolved(point.scenario)) for point, name in zip(request.points, names, strict=True)}
+    return bool(found - {"nothing"}) and found != {"done"}
+
+
 def find_sources(out: Path) -> None:
     """Append to the search path the folders from which the runs to resume imported their code."""
     for run_dir in (out, *sorted(out.glob("*/"))):

@@ -6,7 +6,6 @@ once.
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,16 +19,17 @@ from asgd_lab.app import display, explain_arguments, watch_command
 from asgd_lab.app.options import Assignments, Backend, Command, Out, ScenarioFile, ScenarioFiles, Trust, Version
 from asgd_lab.app.reporting import FAILED, reported
 from asgd_lab.app.terminal_tables import Described
+from asgd_lab.app.usage import Program, check_empty
 from asgd_lab.backends.real.preload import MODULES, POOL_MODULES, preload
 from asgd_lab.catalogue import CATALOGUE
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record.directory_locks import check_empty
 from asgd_lab.record.machine import usable_cores
 from asgd_lab.request import Assigned, Request, document_of
 from asgd_lab.scenario import Point, carried, parse_assignment, presets
 from asgd_lab.validation import validated
 
 app = typer.Typer(
+    cls=Program,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,  # brackets in a help text are brackets
@@ -91,7 +91,7 @@ def run(
         if resume and out is None:
             raise ScenarioError("--resume: needs --out DIR, the directory to go on in")
         if not resume:
-            _check_empty(out)
+            check_empty(out, request)
         jobs = jobs or usable_cores()
         _preload(request.points, jobs)
         interrupts.heed()
@@ -123,7 +123,7 @@ def compare(
         display.warn(line for scenario in scenarios for line in carried.shadowed(scenario))
         changes = _assigned(assignments)
         requests = [Request.of(scenario, changes) for scenario in scenarios]
-        _check_empty(out)
+        check_empty(out)
         preload()
         interrupts.heed()
         from asgd_lab.app import compare_command
@@ -323,13 +323,6 @@ def list_(
 
 def _assigned(assignments: list[str] | None, options: Mapping[str, Any] | None = None) -> Assigned:
     return Assigned([*map(parse_assignment, assignments or ()), *(options or {}).items()])
-
-
-def _check_empty(out: Path | None) -> None:
-    """Refuse a directory that is not empty, before any import; the run itself refuses one that cannot be read."""
-    with contextlib.suppress(OSError):
-        if out is not None:
-            check_empty(out, "--out")
 
 
 def _preload(points: Sequence[Point], jobs: int) -> None:

@@ -64,5 +64,5 @@ class Command(TyperCommand):
             hint = next(filter(None, (as_assignment(*each) for each in unknown)), None)
             message = getattr(error, "message", None)  # only errors about the arguments have one
             if hint and message:
-                error.message = f"{message.rstrip('.')}. Did you mean --set {hint}?"
+                error.message = f"{message.rstrip('.')}; did you mean --set {hint}?"
             raise

@@ -99,8 +99,8 @@ def test_completion_is_shown_and_installed(shell: str, file: str, tmp_path: Path
 
 
 @pytest.mark.parametrize(("typed", "hint"), [
-    (["rnu"], "Did you mean 'run'?"),
-    (["run", "--sed", "3", "x.yaml"], "--seed"),
+    (["rnu"], "; did you mean 'run'?"),
+    (["run", "--sed", "3", "x.yaml"], "no such option: --sed; did you mean '--seed'? "),
     (["run", "a[b].yaml"], "a[b].yaml"),
     (["run", "[red]x[/red].yaml"], "[red]x[/red].yaml"),
     (["run", "[/].yaml"], "[/].yaml"),
@@ -114,6 +114,7 @@ def test_a_mistake_is_answered_with_what_was_typed_and_a_hint(typed: list[str], 
     said = command(*typed)
     assert (said.status, said.out) == (2, "")
     assert hint in said.err
+    assert said.err.count("\n") == 1
 
 
 def printed(source: str) -> Iterator[ast.Call]:

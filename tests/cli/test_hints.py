@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
+
+from asgd_lab.record.run import mark
 
 from .harness import QUADRATIC, asgd_lab
 
@@ -27,7 +30,7 @@ def test_a_key_in_the_place_of_an_option_is_told_how_it_is_set(
         arguments = ["workers=8"]
     said = asgd_lab(command, scenario, *arguments)
     assert said.status == 2
-    assert "Did you mean --set workers=8?" in " ".join(said.err.replace("│", " ").split())
+    assert "; did you mean --set workers=8?" in " ".join(said.err.replace("│", " ").split())
 
 
 def test_an_assignment_alone_is_no_scenario() -> None:
@@ -66,3 +69,29 @@ def test_a_sweep_in_the_place_of_a_run_is_told_which_runs_it_has(
 def test_a_missing_quantity_is_told_with_what_it_counts(scenario: Path) -> None:
     said = asgd_lab("validate", scenario, "--set", "task={name: timing}")
     assert said.err.endswith("; bytes that one push or one fetch moves: 4 times the number of parameters\n")
+
+
+@pytest.mark.parametrize(("changes", "is_offered"), [([], True), (["--set", "workers=3"], False)])
+@pytest.mark.parametrize("sweep", [[], ["--set", "sweep.seed=[1,2]"]])
+def test_resume_is_offered_where_it_would_go_on_and_nowhere_else(
+    scenario: Path, tmp_path: Path, sweep: list[str], changes: list[str], is_offered: bool
+) -> None:
+    out = tmp_path / "out"
+    command = ("run", scenario, *sweep, "--jobs", "1", "--out", out)
+    assert asgd_lab(*command).status == 0
+    refused = f"--out: {out} is not empty; choose another"
+    assert asgd_lab(*command).err == f"{refused}\n"  # all is done
+    if sweep:
+        shutil.rmtree(out / "seed=2")
+    else:
+        mark(out, "interrupted")
+    offer = ", or add --resume to go on with what is there" if is_offered else ""
+    assert asgd_lab(*command, *changes).err == f"{refused}{offer}\n"
+    if is_offered:
+        assert asgd_lab(*command, "--resume").status == 0
+
+
+def test_an_option_without_its_value_is_one_line(scenario: Path) -> None:
+    said = asgd_lab("run", scenario, "--seed")
+    assert (said.status, said.err.count("\n")) == (2, 1)
+    assert "option '--seed' requires an argument; " in said.err
