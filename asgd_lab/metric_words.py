@@ -13,15 +13,22 @@ if TYPE_CHECKING:
 FORMATS = {
     **{"makespan_s": ",.3f", "minibatches_per_s": ",.1f", "staleness_mean": ".2f"},
     **{"worker_utilisation": ".1%", "server_utilisation": ".1%", "speedup": ".2f", "efficiency": ".1%"},
+    "target_speedup": ".2f",
     **{"target_reached": ".0%", "seconds_to_target": ",.3f", "minibatches_to_target": ",.0f"},
 }
 HEADINGS = {
     **{"makespan_s": "makespan s", "minibatches_per_s": "minibatches/s", "staleness_mean": "staleness"},
     **{"worker_utilisation": "workers busy", "server_utilisation": "server busy", "speedup": "speed-up"},
+    "target_speedup": "speed-up to target",
     **{"seconds_to_target": "s to target", "minibatches_to_target": "minibatches to target"},
 }
-FIRST = ("speedup", "efficiency", "seconds_to_target", "minibatches_to_target", "target_reached")
+FIRST = (
+    *("speedup", "target_speedup", "efficiency"),
+    *("seconds_to_target", "minibatches_to_target", "target_reached"),
+)
 """The metrics that stand first, in this order."""
+_EXPECTED = {"target_reached": 1.0}
+"""The values that say nothing where all rows have them."""
 
 _FALLING = frozenset(["loss", "error", "perplexity", "nll", "mse", "mae", "rmse"])
 _RISING = frozenset(["accuracy", "precision", "recall", "f1", "auc", "bleu", "iou", "dice", "reward"])
@@ -65,8 +72,11 @@ def higher_is_better(name: str, scenario: Scenario | None = None) -> bool | None
 
 
 def ordered(rows: Mapping[str, Mapping[str, Estimate]]) -> list[str]:
-    """All metrics of the rows, in the order of columns."""
+    """The metrics of the rows in the order of columns, without those that have the expected value in every row."""
     known = dict.fromkeys(metric for row in rows.values() for metric in row)
+    for metric, expected in _EXPECTED.items():
+        if all(metric in row and row[metric].mean == expected for row in rows.values()):
+            known.pop(metric, None)
     return sorted(known, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from asgd_lab.record.machine_load import Load
@@ -37,10 +37,28 @@ def rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         found.append(("lateness", f"{late:.2%} longer than stated in the mean{verdict}"))
     if logs := summary.get("logs"):
         found.append(("logs", "; ".join(f"{name}: {place}" for name, place in logs.items())))
-    load = Load(**summary["machine_load"]) if "machine_load" in summary else None
-    if load is not None and load.is_busy:
-        found.append(("measured", f"{load}"))
+    beside = load(summary)
+    if beside is not None and beside.is_busy:
+        found.append(("measured", f"{beside}"))
     return found
+
+
+def load(summary: Mapping[str, Any]) -> Load | None:
+    """The machine's load during a measured run; None for other runs."""
+    return Load(**summary["machine_load"]) if "machine_load" in summary else None
+
+
+def doubts(summaries: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """A line for each doubt about the measured points of a sweep: the number of such points, and the worst."""
+    known = list(summaries)
+    loads = [each for summary in known if (each := load(summary)) is not None]
+    if busy := sum(each.is_busy for each in loads):
+        worst = max(loads, key=sum)
+        yield f"{busy} of {len(loads)} points were measured {worst} at worst"
+    lates = [late for summary in known if (late := lateness(summary)) is not None]
+    if invalid := sum(late > LATENESS_ALLOWED for late in lates):
+        allowed = f"above {LATENESS_ALLOWED:.0%} a measurement is invalid"
+        yield f"{invalid} of {len(lates)} points were late, by {max(lates):.2%} at worst; {allowed}"
 
 
 def brief(summary: Mapping[str, Any]) -> str:

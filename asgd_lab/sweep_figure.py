@@ -95,11 +95,14 @@ def _speedup(swept: _Swept) -> Figure:
     if not any("speedup" in numbers for group in swept.groups for numbers in group.runs.values()):
         raise ScenarioError(f"no run has a speed-up: all with {fewest} workers have failed, or there is no clock")
     crew = "1 worker" if fewest == 1 else f"{fewest} workers"
+    table = swept.table
+    to_target = "target_speedup" in {*table["metric"]}
     measures = [
-        Measure("speedup", f"speed-up over {crew}", ideal=True),
+        Measure("speedup", f"throughput over {crew}" if to_target else f"speed-up over {crew}", ideal=True),
+        *([Measure("target_speedup", "speed-up to the target", ideal=True)] if to_target else []),
         Measure("staleness_mean", "mean staleness (versions)", best="max"),
     ]
-    return over_values(swept.table, measures, "workers")
+    return over_values(table, measures, "workers")
 
 
 def _throughput(swept: _Swept) -> Figure:

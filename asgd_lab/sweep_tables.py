@@ -42,12 +42,14 @@ class Group:
     fewest_workers: int = 0  # of the whole sweep, the base of speed-ups; 0 where the number is not swept
     runs: dict[int, dict[str, float]] = field(default_factory=dict)
     paths: dict[int, Path] = field(default_factory=dict)  # of the runs' directories
+    partial: set[str] = field(default_factory=set)  # metrics whose mean would be biased, see `_add_target_speedups`
 
     def means(self) -> dict[str, Estimate]:
-        """The estimates of every metric that all its runs have, and of speed-up and efficiency over those that have
+        """The estimates of every metric that all its runs have, and of speed-ups and efficiency over those that have
         them: a run whose base has failed has none.
         """
-        known = [*self._common(), *(metric for metric in OVER_BASE if any(metric in run for run in self.runs.values()))]
+        compared = [metric for metric in OVER_BASE if any(metric in run for run in self.runs.values())]
+        known = [*self._common(), *(metric for metric in compared if metric not in self.partial)]
         return {metric: estimate(list(self.metric(metric).values())) for metric in dict.fromkeys(known)}
 
     def against(self, other: Group) -> dict[str, Estimate]:
@@ -103,7 +105,7 @@ def _to_target(point: Swept, summary: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _add_speedups(found: Sequence[Group], fewest: int) -> None:
-    """Add the speed-up and the efficiency of each run, where the number of workers is swept.
+    """Add the speed-ups and the efficiency of each run, where the number of workers is swept.
 
     Speed-up is the throughput over that of the run with the fewest workers of the sweep, the same seed, and otherwise
     the same values; efficiency is the speed-up over the ratio of the numbers of workers. A run whose base has failed,
@@ -121,6 +123,24 @@ def _add_speedups(found: Sequence[Group], fewest: int) -> None:
                 if rates.get(seed, 0.0) > 0 and "minibatches_per_s" in numbers:
                     speedup = numbers["minibatches_per_s"] / rates[seed]
                     numbers |= {"speedup": speedup, "efficiency": speedup / more}
+        _add_target_speedups(alike, {seed: numbers for each in base for seed, numbers in each.runs.items()})
+
+
+def _add_target_speedups(alike: Sequence[Group], base: Mapping[int, Mapping[str, float]]) -> None:
+    """Add the seconds to the target of the base over those of each run, paired by seed.
+
+    A pair of which one missed the target has none, and then its group has no mean: that of the other seeds would be
+    biased.
+    """
+    for group in alike:
+        for seed, numbers in group.runs.items():
+            before, own_s = base.get(seed), numbers.get("seconds_to_target", 0.0)
+            if before is None:
+                continue
+            if own_s > 0 and "seconds_to_target" in before:
+                numbers["target_speedup"] = before["seconds_to_target"] / own_s
+            else:
+                group.partial.add("target_speedup")
 
 
 def write(found: Sequence[Group], folder: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from asgd_lab import arguments, sweep_records, sweep_tables
 from asgd_lab.errors import RunFailed, ScenarioError
 from asgd_lab.runs import Run, table_html
+from asgd_lab.summary_words import load
 from asgd_lab.sweep_tables import Group, Swept
 
 if TYPE_CHECKING:
@@ -76,7 +77,9 @@ class Sweep:
         makespan_s and seconds_to_target are seconds of the run's own clock, utilisations shares of the makespan,
         staleness_mean versions. Speed-up is minibatches_per_s over that of the point with the fewest workers of the
         sweep and otherwise the same values, and efficiency speed-up over the ratio of workers; both are NaN where that
-        point has failed. A target that was not reached has no seconds and no minibatches.
+        point has failed. target_speedup is seconds_to_target of that point over those of this one. A target that was
+        not reached has no seconds, no minibatches and no speed-up. Measured points have machine_load, the share of the
+        machine's cores that others took, and busy, whether that share is too large.
         """
         import pandas as pd
 
@@ -84,7 +87,7 @@ class Sweep:
         runs = {names[group.paths[seed]]: numbers for group in self._groups for seed, numbers in group.runs.items()}
         return pd.DataFrame(
             [
-                {"point": point.name, **_cells(point), **runs[point.name]}
+                {"point": point.name, **_cells(point), **runs[point.name], **self._load(point.name)}
                 for point in self._points
                 if point.name in self._summaries
             ]
@@ -148,6 +151,10 @@ class Sweep:
         if finished is None:
             raise ScenarioError("figure: there is nothing to draw, since no point has finished")
         return Run(self._paths[finished]).scenario
+
+    def _load(self, name: str) -> dict[str, float | bool]:
+        found = load(self._summaries[name])
+        return {} if found is None else {"machine_load": sum(found), "busy": found.is_busy}
 
     def _number(self, key: object) -> int:
         if isinstance(key, numbers.Integral) and not isinstance(key, bool):

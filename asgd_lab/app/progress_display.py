@@ -44,7 +44,7 @@ def watching(console: Console, scenario: Scenario, *, live: bool) -> Iterator[Wa
 
     def line(progress: Progress) -> None:
         nonlocal due_s
-        if progress.seconds > 0 and time.monotonic() >= due_s:
+        if progress.seconds > 0 and progress.minibatches and time.monotonic() >= due_s:
             due_s = time.monotonic() + PLAIN_EVERY_S
             say(console, numbers(scenario, progress, pace))
 

@@ -15,7 +15,7 @@ from asgd_lab.errors import RunFailed, ScenarioError, refusal
 from asgd_lab.request import Request
 from asgd_lab.run_points import Finished, Listener, Place, Summary, run_points
 from asgd_lab.scenario import warnings
-from asgd_lab.summary_words import brief, crew
+from asgd_lab.summary_words import brief, crew, doubts
 
 
 def run(request: Request, out: Path | None, jobs: int, resume: bool) -> list[str]:
@@ -79,6 +79,8 @@ class _Shown(Listener):
             return []
         for table in results(found.groups):
             self.console.print(table)
+        for line in doubts(found.summaries.values()):
+            display.say(self.console, line)
         for path in found.tables:
             display.say(self.console, f"wrote {path}")
         failures = [f"{name}: {failure}" for name, failure in found.failures.items()]

@@ -88,8 +88,13 @@ def results(groups: Sequence[Group]) -> Iterator[Columns]:
     """A row per point, replications as mean ± half-width of the 95% interval; then the differences to the first."""
     means = {group.name: group.means() for group in groups}
     if means:
-        has_speedup = any("speedup" in row for row in means.values())
-        title = f"speed-up: minibatches/s over those of {crew(groups[0].fewest_workers)}" if has_speedup else None
+        base = crew(groups[0].fewest_workers)
+        told = {
+            "speedup": f"speed-up: minibatches/s over those of {base}",
+            "target_speedup": f"speed-up to target: seconds to it of {base} over those of the point",
+        }
+        titles = [words for metric, words in told.items() if any(metric in row for row in means.values())]
+        title = "; ".join(titles) or None
         yield _estimates(means, metric_words.spec, title)
     against = {group.name: group.against(groups[0]) for group in groups[1:]}
     if any(against.values()):
@@ -109,6 +114,7 @@ def _estimates(
 def _importance(metric: str) -> int:
     ranks = (
         "_to_target" in metric,
+        metric == "target_speedup",
         metric.startswith("test_"),
         metric in metric_words.FIRST,
         metric not in COURSE,

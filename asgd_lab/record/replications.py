@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 CONFIDENCE = 0.95
-OVER_BASE = ("speedup", "efficiency")
+OVER_BASE = ("speedup", "target_speedup", "efficiency")
 """The metrics of a run and of another one, its base, which may be missing."""
 COURSE = {
     *("makespan_s", "staleness_mean", "worker_utilisation", "server_utilisation"),

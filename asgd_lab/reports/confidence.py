@@ -6,14 +6,13 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator
 
-from asgd_lab.record.machine_load import Load
 from asgd_lab.record.replications import COURSE
 from asgd_lab.record.summary import LATENESS_ALLOWED
 from asgd_lab.reports.content import Section, Table
 from asgd_lab.reports.recorded import Subject, effects_of
 from asgd_lab.reports.words import listed, share
 from asgd_lab.scenario import presets
-from asgd_lab.summary_words import crew, lateness, overruns
+from asgd_lab.summary_words import crew, lateness, load, overruns
 
 Fact = tuple[str, str]
 
@@ -88,8 +87,8 @@ def _machine(subject: Subject, doubts: list[str]) -> Iterator[Fact]:
     loads, late, over = [], [], []
     for group in subject.groups:
         for summary in subject.summaries(group):
-            if "machine_load" in summary:
-                loads.append(Load(**summary["machine_load"]))
+            if (beside := load(summary)) is not None:
+                loads.append(beside)
             if (each := lateness(summary)) is not None:
                 late.append(each)
             if (each := overruns(summary)) is not None:
@@ -97,7 +96,7 @@ def _machine(subject: Subject, doubts: list[str]) -> Iterator[Fact]:
     if loads:
         worst = max(loads, key=sum)
         yield "load", f"others took {worst.others:.0%} of the machine's cores at most, its host {worst.steal:.0%}"
-        busy = sum(load.is_busy for load in loads)
+        busy = sum(each.is_busy for each in loads)
         if busy and subject.compared is None:
             which = "the run" if len(loads) == 1 else f"{busy} of {len(loads)} measured runs"
             doubts.append(f"{which} ran beside other work")

@@ -6,6 +6,7 @@ import re
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from asgd_lab.scenario import Document, carried, first_difference
@@ -100,6 +101,8 @@ def test_a_new_scenario_is_valid_runs_and_is_named_like_its_file() -> None:
     assert asgd_lab("validate", "mine.yaml") == Said(0, "mine.yaml: valid; 8 runs\n", "")
     said = asgd_lab("run", "mine.yaml", "--set", "workers=2", "--set", "algorithm.n_sync=10", "--out", "out")
     assert (said.status, said.err) == (0, "")
+    (evaluated,) = Path("out").rglob("evals.parquet")
+    assert pd.read_parquet(evaluated)["version"].nunique() > 3, "the target is not met at the first evaluation"
 
 
 @pytest.mark.parametrize("name", sample(NAMES, 6))

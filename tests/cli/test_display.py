@@ -78,6 +78,7 @@ def test_without_a_terminal_there_is_a_line_now_and_then(clock: list[float]) -> 
     console = Console(file=io.StringIO(), width=40)
     with progress_display.watching(console, scenario(), live=False) as watch:
         watch(progress(seconds=0.0))
+        watch(progress(minibatches=0))  # no push has arrived
         for minibatches in range(10, 22):
             watch(progress(minibatches=minibatches))
             clock[0] += 1.0

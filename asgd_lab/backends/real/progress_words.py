@@ -63,13 +63,13 @@ def progress(progress: Words) -> Progress:
     """A look at the run, for whoever watches it."""
     start_ns = int(progress.server[Words.START_NS])
     now = now_ns() - start_ns if start_ns else 0
-    losses = progress.loss[:, 0][progress.worker[:, Words.STEPS] > 0]
+    losses = progress.loss[:, 0][progress.worker[:, Words.TRAINED_NS] > 0]  # written when a round's training has ended
     learned = bool(progress.server[Words.MINIBATCHES])
     return Progress(
         seconds=now * 1e-9,
         version=int(progress.server[Words.VERSION]),
         minibatches=int(progress.server[Words.MINIBATCHES]),
-        staleness=int(progress.server[Words.STALENESS]),
+        staleness=int(progress.server[Words.STALENESS]) if learned else -1,
         loss=float(np.mean(losses)) if len(losses) else math.nan,
         error=float(progress.training_error[0]) if learned else math.nan,
         workers=[_look(words, now) for words in progress.worker.tolist()],
