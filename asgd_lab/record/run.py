@@ -301,7 +301,8 @@ def read_manifest(run_dir: Path | str) -> dict[str, Any]:
     """The manifest of a run; ScenarioError if it is missing or damaged."""
     path = Path(run_dir) / "manifest.json"
     if not os.path.lexists(path):
-        inside = sorted(each.parent for each in Path(run_dir).glob("*/manifest.json"))
+        found = Path(run_dir).glob("*/manifest.json") if os.path.isdir(run_dir) else ()  # a name may be too long
+        inside = sorted(each.parent for each in found)
         what = "is the directory of a sweep" if os.path.exists(Path(run_dir) / "sweep.json") else "has runs inside"
         hint = f"; it {what}: give one of its runs, such as {inside[0]}" if inside else "; manifest.json is missing"
         raise ScenarioError(f"{run_dir}: is not a run directory{hint}")

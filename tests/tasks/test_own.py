@@ -109,7 +109,7 @@ def test_an_optimizer_of_ones_own_takes_the_steps_of_its_class(tmp_path: Path, m
             learner.minibatch(step)
         found.append(params)
     assert torch.equal(*found)
-    with pytest.raises(ScenarioError, match="takes no 'rl'; allowed: lr, betas"):
+    with pytest.raises(ScenarioError, match=r"takes no 'rl'; did you mean 'lr'\? allowed: lr, betas"):
         ClassificationTask(Classification(optimizer=Optimizer(f"{name}:Mine", {"rl": 0.01})), 0, data)
     with pytest.raises(ScenarioError, match="'int' object has no attribute 'step'"):
         ClassificationTask(Classification(optimizer=Optimizer(f"{name}:none", {"lr": 0.01})), 0, data)
