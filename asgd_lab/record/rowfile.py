@@ -252,7 +252,8 @@ def _seen_header(path: Path | str, file: BinaryIO, format: str | None = None) ->
     """The header of a file whose writer may be at work, so that the count is taken by one 8-byte load."""
     if not os.fstat(file.fileno()).st_size:  # its writer died before the header was complete
         return _Header(0, format or "q", atomic_files.VERSION)
-    content = file.read(_HEADER_BYTES)
+    # Not by the file's buffer: it would keep what followed before the rows were counted.
+    content = os.pread(file.fileno(), _HEADER_BYTES, 0)
     if len(content) == _HEADER_BYTES:
         with (
             mmap.mmap(file.fileno(), _HEADER_BYTES, access=mmap.ACCESS_READ) as header,

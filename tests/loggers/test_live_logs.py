@@ -179,8 +179,9 @@ def test_points_come_while_the_run_goes_on(backend: str, here: Path, monkeypatch
         if Kept.runs and any(point.tag == "loss/mean" for point in Kept.runs[0].points):
             raise KeyboardInterrupt
 
+    seconds = 100_000 if backend == "sim" else 60
     keys = {
-        "backend": backend, "evaluate": None, "budget": {"minibatches": 50_000_000},
+        "backend": backend, "evaluate": None, "budget": {"minibatches": 50_000_000, "seconds": seconds},
         "log": ["tests.loggers.test_live_logs:Kept"],
     }  # fmt: skip
     with pytest.raises(Interrupted):

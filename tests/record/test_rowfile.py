@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from asgd_lab.errors import ScenarioError
 from asgd_lab.record import rowfile
-from asgd_lab.record.rowfile import RowFile, read_rows
+from asgd_lab.record.rowfile import NewRows, RowFile, read_rows
 
 LETTERS = {
     "b": st.integers(-(2**7), 2**7 - 1),
@@ -288,3 +289,26 @@ def test_neither_rows_nor_summaries_import_the_libraries_of_tables() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("reader", ["all", "new"])
+def test_a_row_that_comes_while_the_header_is_read_is_whole(
+    reader: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = RowFile(tmp_path / "rows", "qd")
+    rows.add(1, 0.5)
+    plain = rowfile.mmap.mmap
+
+    def between(*given: Any, **named: Any) -> Any:
+        if len(rows) < 2:
+            rows.add(2, 0.25)
+        return plain(*given, **named)
+
+    monkeypatch.setattr(rowfile.mmap, "mmap", between)
+    new = NewRows(tmp_path / "rows", "qd")
+    found = new.read() if reader == "new" else read_rows(tmp_path / "rows", "qd").tolist()
+    assert found == [(1, 0.5), (2, 0.25)]
+    assert new.read() == ([] if reader == "new" else found)
+    rows.add(3, 0.125)
+    assert new.read() == [(3, 0.125)]
+    rows.close()
