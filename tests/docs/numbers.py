@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from asgd_lab.counterfactual.study import MOST_LOOKS
+from asgd_lab.loggers.wandb_runs import WeightsAndBiases
 from asgd_lab.protocol.versions import IN_VAIN
 from asgd_lab.record.summary import LATENESS_ALLOWED
 from tests.backends.sim.laws import LEVEL
@@ -180,6 +181,13 @@ PAGES: dict[str, list[Kept | Said]] = {
         Said("the loss at dose 1 less that at dose 0", "the definition of a dose"),
         Said("100% where no time is lost", "the definition of efficiency"),
         Said("numbered from 0", "the definition of a version"),
+    ],
+    "docs/live.md": [
+        Said("the same of worker 3 alone", "an example of a worker"),
+        Said("virtual time, from 0", "where a clock begins"),
+        Kept(lambda: f"get about {WeightsAndBiases.most_points} points of a curve"),
+        Said("means of 2, 4, 8... points", "halving, as asgd_lab/loggers does it"),
+        Said("with exit status 1", "the command line's status of a failed run"),
     ],
     "docs/limits.md": [
         Said("Python 3.12", "the Python of the wheels: tests/gpu/wheels.py"),
