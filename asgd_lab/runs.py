@@ -205,9 +205,12 @@ class RunPlots:
         return over_time(self._run.path)
 
     def curves(
-        self, metric: str = "error", split: str = "test", x: Literal["minibatches", "time_s"] = "minibatches"
+        self,
+        metric: str | None = None,
+        split: str | None = None,
+        x: Literal["minibatches", "time_s"] = "minibatches",
     ) -> Figure:
-        """One metric of the evaluations during the run."""
+        """One metric of the evaluations during the run; if not stated, test before others, error before loss."""
         from asgd_lab.figures.curves import error_curves
 
         return error_curves({self._run.path.name: self._run.path}, metric, split, x)

@@ -206,9 +206,12 @@ class SweepPlots:
         return sweep_figure.figure(self._sweep._scenario, self._sweep._groups, figure)
 
     def curves(
-        self, metric: str = "error", split: str = "test", x: Literal["minibatches", "time_s"] = "minibatches"
+        self,
+        metric: str | None = None,
+        split: str | None = None,
+        x: Literal["minibatches", "time_s"] = "minibatches",
     ) -> Figure:
-        """One metric of the evaluations during each run."""
+        """One metric of the evaluations during each run; if not stated, test before others, error before loss."""
         from asgd_lab.figures.curves import error_curves
 
         return error_curves(self._runs(), metric, split, x)

@@ -30,17 +30,20 @@ _X_LABELS = {"minibatches": "minibatches (all workers)", "time_s": "time (s)"}
 
 def error_curves(
     runs: Mapping[str, Path | str],
-    metric: str = "error",
-    split: str = "test",
+    metric: str | None = None,
+    split: str | None = None,
     x: Literal["minibatches", "time_s"] = "minibatches",
 ) -> Figure:
     """One metric over the runs (by label): thick for the server's parameters, thin for the replicas' mean and range.
 
-    ScenarioError for a run without evaluations of that metric.
+    Where it is not stated, held-out data come first, and error before loss before others. ScenarioError for a run
+    without evaluations of that metric.
     """
     if x not in _X_LABELS:
         raise ScenarioError(f"x: must be {either(_X_LABELS)}; got {shortened(repr(x), 40)}")
-    curves = {label: _evaluations(Path(run), metric, split) for label, run in runs.items()}
+    evals = {label: tables.read(Path(run), "evals") for label, run in runs.items()}
+    split, metric = common_metric(list(evals.values()), split, metric)
+    curves = {label: _evaluations(Path(runs[label]), rows, metric, split) for label, rows in evals.items()}
     with style.look():
         fig, (axes,) = style.panels(style.COLUMN_IN, 2.9)
         colors = style.palette(len(curves))
@@ -194,8 +197,7 @@ def staleness_histogram(runs: Mapping[str, Path | str]) -> Figure:
     return fig
 
 
-def _evaluations(run_dir: Path, metric: str, split: str) -> pd.DataFrame:
-    evals = tables.read(run_dir, "evals")
+def _evaluations(run_dir: Path, evals: pd.DataFrame, metric: str, split: str) -> pd.DataFrame:
     rows = evals[(evals["metric"] == metric) & (evals["split"] == split)]
     if rows.empty:
         known = sorted(set(evals["split"] + " " + evals["metric"]))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -17,6 +18,7 @@ from torch import nn
 import asgd_lab
 from asgd_lab.backends.outcome import Progress
 from asgd_lab.backends.run import execute
+from asgd_lab.figures.evaluations import common_metric
 from asgd_lab.record.run import RunDirectory
 from asgd_lab.scenario import Scenario
 from tests.api.scenarios import BACKENDS, BOWL, DIGITS, on
@@ -240,3 +242,25 @@ def test_the_figures_of_a_run_show_inline(tmp_path: Path) -> None:
     figures = [run.plot.timeline(), run.plot.where_time_goes(), run.plot.curves(), run.plot.staleness()]
     for figure in figures:
         assert figure._repr_png_().startswith(b"\x89PNG")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("stated", "shown"),
+    [
+        ({}, "test loss"),
+        ({"split": "train"}, "train loss"),
+        ({"metric": "loss"}, "test loss"),
+        ({"metric": "loss", "split": "train"}, "train loss"),
+    ],
+    ids=str,
+)
+def test_curves_are_of_an_evaluated_metric_where_none_is_stated(
+    tmp_path: Path, stated: dict[str, str], shown: str
+) -> None:
+    table = {"split": ["train", "test", "test"], "metric": ["loss", "mae", "loss"], "value": [1.0, 2.0, 3.0]}
+    assert " ".join(common_metric([pd.DataFrame(table)], **stated)) == shown
+    run = asgd_lab.run(BOWL, out=tmp_path / "run")
+    axis = run.plot.curves().axes[0].get_ylabel()
+    assert axis in {f"{row.split} {row.metric}" for row in run.evals.itertuples()}
+    with pytest.raises(asgd_lab.ScenarioError, match="has no evaluations of test nothing; it has"):
+        run.plot.curves("nothing")
