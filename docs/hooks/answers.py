@@ -248,7 +248,8 @@ def text_minutes() -> str:
     """The test loss of the text task after some minutes of a run's clock."""
     kept = json.loads((ANALYSIS / "text_minutes.json").read_text(encoding="utf-8"))
     rows = [
-        f"| {each['case']} | {each['minibatches']:,} | {each['staleness_mean']:.2f} | {each['test_loss']:.4f} | {each['machine']} |"
+        f"| {each['case']} | {each['minibatches']:,} | {each['staleness_mean']:.2f} | {each['test_loss']:.4f} "
+        f"| {each['machine']} |"
         for each in sorted(kept, key=lambda each: each["case"])
     ]
     return "\n".join(["| workers | minibatches | staleness | test loss | computed on |", "| --- " * 5 + "|", *rows])
