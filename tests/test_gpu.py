@@ -114,6 +114,8 @@ def test_what_is_imported_is_carried_or_is_on_the_machine() -> None:
         "tests",
         "tensorboardX",
         "tokenizers",
+        "wandb",
+        "mlflow",
         "_typeshed",
     } | sys.stdlib_module_names  # extras; no module
     libraries = {canonicalize_name(known[name][0]) for name in imported() if name not in ours}

@@ -76,6 +76,8 @@ def machines() -> None:
 def answers() -> Path:
     explained: asgd_lab.Explanation = asgd_lab.explain("runs/one", doses=(1.0, 0.0), seeds=5, causes=["staleness"])
     print(explained)
+    for progress in asgd_lab.watch("runs/elsewhere"):
+        watch(progress)
     return asgd_lab.report("runs/one", asgd_lab.Sweep.open("runs/swept"), out="page")
 
 

@@ -96,7 +96,8 @@ def test_a_worker_that_raises_fails_the_run_with_its_reason(tmp_path: Path, monk
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     task = {**DIGITS, "model": "fragile:make"}
-    with pytest.raises(RunFailed, match=r"worker \d failed: ValueError: worn out after \d+ minibatches"):
+    reason = r"worker \d failed: ValueError: worn out \(fragile\.py:6\) after \d+ minibatches"
+    with pytest.raises(RunFailed, match=reason):
         run(tmp_path / "run", task=task, backend="process", workers=2, budget=ENDLESS)
 
 

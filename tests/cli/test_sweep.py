@@ -195,7 +195,7 @@ def test_a_bug_in_one_point_is_a_failure_with_a_log(tmp_path: Path, monkeypatch:
     path = written(tmp_path, monkeypatch, text)
     said = asgd_lab("run", path, "--trust", "--out", "out", "--jobs", "2")
     folder = Path("out/task.batch_size=8")
-    why = r"worker \d: minibatch \d+ failed: ValueError: worn out"
+    why = r"worker \d: minibatch \d+ failed: ValueError: worn out \(fragile\.py:7\)"
     reason = rf"{why}; the traceback is in {folder}/logs/run\.log; what was recorded is in {folder}"
     assert said.status == 1, said
     warned = r"warning: task\.model: fragile:make changes a global or its class while it trains, [^\n]*\n"
