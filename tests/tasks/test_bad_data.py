@@ -99,6 +99,8 @@ def test_data_that_may_not_be_read_are_told_in_one_line(place: Path, task: dict[
     if "tokenizer" in keys:
         keys["tokenizer"] = str(place / "t.json")
     config = scenario(task=keys, backend="inline", workers=2).task
+    with contextlib.suppress(ScenarioError):
+        config.load()  # what it imports may lie in a folder of the user's, too
     (place / closed).chmod(0)
     try:
         with without_rights(), pytest.raises(ScenarioError, match=f"{closed}.*ermission denied") as caught:
