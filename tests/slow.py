@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 LIST = Path(__file__).with_name("slow.txt")
-FAST_S = 65.0  # of one core, beside what starting and collecting takes
+FAST_S = 45.0  # of one core, beside what starting and collecting takes
+SHARED_S = 1.0  # a longer preparation is one that other tests of the file use too, and that the first of them pays
 OPTION = "--measure-slow"
 ALWAYS = frozenset({  # fast, whatever they take: a real run, the same budget on every backend, a simulation's files
     "tests/backends/test_process.py::test_an_interrupted_run_keeps_its_tables",
@@ -56,11 +57,17 @@ class Measuring:
 
     def __init__(self) -> None:
         self.seconds: Counter[str] = Counter()
+        self.prepared: Counter[str] = Counter()  # by file
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Setting up, the call, and taking down, of each set of parameters."""
-        self.seconds[function(report.nodeid)] += report.duration
+        name = function(report.nodeid)
+        self.seconds[name] += report.duration
+        if report.when == "setup" and report.duration > SHARED_S:
+            self.prepared[name.partition("::")[0]] += report.duration
 
     def pytest_sessionfinish(self) -> None:
-        """The list."""
+        """The list; each test of a file with a dear preparation would pay it, if it were the first."""
+        for name in self.seconds:
+            self.seconds[name] += self.prepared[name.partition("::")[0]]
         LIST.write_text("".join(f"{name}\n" for name in slowest(self.seconds, FAST_S)), encoding="utf-8")
