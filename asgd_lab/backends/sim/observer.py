@@ -49,25 +49,30 @@ class Observer:
         self._watched_s = 0.0
 
     @property
-    def any(self) -> bool:
-        """Whether there is anything to do after a push."""
-        return self.watch is not None or self._at_server
+    def evaluates(self) -> bool:
+        """Whether the server is evaluated after a push."""
+        return self._at_server
 
     def end_facts(self) -> Facts:
         """The limit that ended the run, and the early stop, for the summary."""
         return end_facts(self._scenario, self._server, self.ended_by, self.patience)
 
     def at_server(self, pushes: int) -> None:
-        """After a push: evaluate the server if that is due, and report the progress."""
+        """After a push: evaluate the server if that is due, and tell the progress now and then."""
         server = self._server
         if self._at_server and server.minibatches >= self._next:
             self._next = (server.minibatches // self._every + 1) * self._every
             assert server.parameters is not None
             self._evaluate("server", server.version, server.parameters.current, self._buffers())
-        if self.watch is not None and pushes % WATCH_EVERY == 0 and time.monotonic() > self._watched_s + WATCH_S:
+        if self.watch is not None and pushes % WATCH_EVERY == 0:
+            self.tell()
+
+    def tell(self) -> None:
+        """Tell the caller's `watch` the progress, if some time has passed since the last."""
+        if self.watch is not None and time.monotonic() > self._watched_s + WATCH_S:
             self._watched_s = time.monotonic()
-            now_s, error = self._clock.now * 1e-9, server.training_error
-            self.watch(Progress(now_s, server.version, server.minibatches, -1, error=error))
+            now_s, server = self._clock.now * 1e-9, self._server
+            self.watch(Progress(now_s, server.version, server.minibatches, -1, error=server.training_error))
 
     def at_replica(self, replica: Replica, learner: Learner) -> None:
         """After a worker's minibatches: evaluate its replica if that is due."""

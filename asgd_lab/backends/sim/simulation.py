@@ -22,7 +22,7 @@ from asgd_lab.backends.sim.fetch import Fetch
 from asgd_lab.backends.sim.fleet import Fleet, deadlock, starvation, without_collections
 from asgd_lab.backends.sim.machine import Machine
 from asgd_lab.backends.sim.numerics import chosen, cuts_short
-from asgd_lab.backends.sim.observer import Observer
+from asgd_lab.backends.sim.observer import WATCH_EVERY, Observer
 from asgd_lab.backends.sim.push import Push
 from asgd_lab.backends.sim.push_outcomes import PushOutcomes
 from asgd_lab.backends.sim.rows import Rows
@@ -80,7 +80,7 @@ class Simulation:
         self._observer = Observer(
             scenario, task, record, self.clock, self.server, lambda: self.workers[0].learner.buffers()
         )
-        self._observes = False  # is there anything to do for the observer after a push?
+        self._observes = self._watches = False  # is there anything to do for the observer after a push?
         self._is_plain = False  # is each push answered at once, without any other effect?
         self._is_direct = not (self._wakes or parts)  # may the answer to a fetch be handed to it at once?
         self._wakes_at = -1  # the time of the pending alarm for the server
@@ -96,10 +96,11 @@ class Simulation:
     def run(self, watch: Watch | None = None) -> Outcome:
         """Run until the budget is used up; RunFailed if the workers reach a deadlock."""
         self._observer.watch = watch
-        self._observes = self._observer.any
+        self._watches = watch is not None
+        self._observes = self._watches or self._observer.evaluates
         gate = self.algorithm.gate
         waits = gate.collects or gate.keeps or self._wakes
-        looks = self._observes or self.record.distances is not None
+        looks = self._observer.evaluates or self.record.distances is not None
         takes_turns = self.algorithm.depth > 1 or self.algorithm.parts > 0
         self._is_plain = not (waits or looks or takes_turns or self.faults is not None)
         for worker in self.workers:
@@ -208,6 +209,8 @@ class Simulation:
                 return
             ack: Ack = answers[0]  # type: ignore[assignment]
             self._outcomes.ended(push, ack)
+            if self._watches and not ack.version % WATCH_EVERY:
+                self._observer.tell()
             push.release(ack)
             return
         if push.lost and (push.torn or not self._is_member(request.worker, request.incarnation)):
