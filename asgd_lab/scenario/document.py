@@ -127,9 +127,8 @@ class Document:
         if not error.key or str(error).startswith((f"{self.path}:", *placed)):
             return error
         said = self._said(self._path(error.key), overrides or {}, error.key)
-        message = str(error).replace(
-            f" ({error.key})", "", 1
-        )  # a refusal of code names the key, as there may be several
+        # A refusal of code names the key, as there may be several.
+        message = str(error).replace(f" ({error.key})", "", 1)
         return ScenarioError.at(error.key, f"{said}: {message}")
 
     @staticmethod
