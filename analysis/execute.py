@@ -1,9 +1,13 @@
-"""Runs the simulated notebooks of this folder and keeps their outputs for the documentation: `make notebooks`."""
+"""Runs the notebooks of this folder and keeps their outputs for the documentation: `make notebooks`.
+
+Two of them run real processes, so nothing else should run meanwhile.
+"""
 
 from __future__ import annotations
 
 import base64
 import io
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -14,7 +18,8 @@ import nbformat
 from PIL import Image
 
 ANALYSIS = Path(__file__).parent
-NOTEBOOKS = ("staleness_and_n_sync", "where_time_goes", "paper/paper")
+NOTEBOOKS = ("staleness_and_n_sync", "where_time_goes", "paper/paper", "your_own_model", "simulated_against_measured")
+MADE = re.compile(re.escape(f"{tempfile.gettempdir()}/") + r"asgd-lab-\w+")  # a notebook's own folder
 
 
 def smaller(png: str) -> str:
@@ -34,8 +39,13 @@ def execute(name: str) -> None:
         cell.metadata.pop("execution", None)  # times
         cell["id"] = f"cell-{number}"
         for output in cell.get("outputs", ()):
-            if "image/png" in output.get("data", {}):
-                output["data"]["image/png"] = smaller(output["data"]["image/png"])
+            data = output.get("data", {})
+            if "image/png" in data:
+                data["image/png"] = smaller(data["image/png"])
+            for kind in data.keys() & {"text/plain", "text/html"}:
+                data[kind] = MADE.sub("FOLDER", data[kind])
+            if "text" in output:
+                output["text"] = MADE.sub("FOLDER", output["text"])
     path = ANALYSIS / "executed" / f"{Path(name).name}.ipynb"
     path.parent.mkdir(exist_ok=True)
     nbformat.write(notebook, path)

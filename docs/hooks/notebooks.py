@@ -13,7 +13,7 @@ import jupytext
 ANALYSIS = Path(__file__).parents[2] / "analysis"
 EXECUTED = ANALYSIS / "executed"
 CODE = '??? example "Code"\n\n'
-NOT_KEPT = "*Its outputs are not kept: it runs real processes of the machine that it is executed on.*"
+MEASURED = "Their outputs are of one execution; measured times are those of a machine with two cores."
 
 
 class Cell(NamedTuple):
@@ -31,19 +31,9 @@ def read() -> dict[str, list[Cell]]:
     return {name: _cells(path) for name, path in files.items()}
 
 
-def kept(name: str) -> list[dict[str, Any]] | None:
-    """The cells of the executed copy; None if there is none."""
-    path = EXECUTED / f"{name}.ipynb"
-    found: list[dict[str, Any]] | None = None
-    if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return found
-
-
 def _cells(path: Path) -> list[Cell]:
-    cells, copies = jupytext.read(path).cells, kept(path.stem)
-    if copies is None:
-        return [Cell(cell.cell_type, cell.source, []) for cell in cells]
+    cells = jupytext.read(path).cells
+    copies = json.loads((EXECUTED / f"{path.stem}.ipynb").read_text(encoding="utf-8"))["cells"]
     outputs = [copy.get("outputs", []) for copy in copies]
     return [Cell(cell.cell_type, cell.source, shown) for cell, shown in zip(cells, outputs, strict=True)]
 
@@ -55,7 +45,8 @@ def titles() -> dict[str, str]:
 
 def pages() -> dict[str, str]:
     """The pages of all notebooks, and one that lists them."""
-    lines = ["# Notebooks", "", "Jupyter opens these files of `analysis/` by jupytext, and the tests run them.", ""]
+    lines = ["# Notebooks", "", "Jupyter opens these files of `analysis/` by jupytext, and the tests run them."]
+    lines += [MEASURED, ""]
     lines += [f"- [{_title(cells)}]({name}.md)" for name, cells in read().items()]
     found = {"notebooks/index.md": "\n".join(lines) + "\n"}
     return found | {f"notebooks/{name}.md": _page(name, cells) for name, cells in read().items()}
@@ -84,8 +75,6 @@ def _page(name: str, cells: list[Cell]) -> str:
         else:
             parts.append(CODE + _indented(f"```python\n{cell.source}\n```"))
         parts += [_shown(_image(name, number, index), output) for index, output in enumerate(cell.outputs)]
-    if kept(name) is None:
-        parts.insert(1, NOT_KEPT)
     return "\n\n".join(parts) + "\n"
 
 
