@@ -31,10 +31,15 @@ def read() -> dict[str, list[Cell]]:
     return {name: _cells(path) for name, path in files.items()}
 
 
+def kept(name: str) -> list[dict[str, Any]]:
+    """The cells of the executed copy."""
+    found: list[dict[str, Any]] = json.loads((EXECUTED / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    return found
+
+
 def _cells(path: Path) -> list[Cell]:
     cells = jupytext.read(path).cells
-    copies = json.loads((EXECUTED / f"{path.stem}.ipynb").read_text(encoding="utf-8"))["cells"]
-    outputs = [copy.get("outputs", []) for copy in copies]
+    outputs = [copy.get("outputs", []) for copy in kept(path.stem)]
     return [Cell(cell.cell_type, cell.source, shown) for cell, shown in zip(cells, outputs, strict=True)]
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from asgd_lab.backends.outcome import Progress
+from asgd_lab.backends.run import execute
+from asgd_lab.backends.sim import observer, simulation
 from asgd_lab.backends.sim.exchange import Exchange
 from asgd_lab.backends.sim.fetch import Fetch
 from asgd_lab.backends.sim.push import Push
 from asgd_lab.backends.sim.sharing import Sharing
+from asgd_lab.record import tables
 from tests.backends.virtual import TIMING, Run, scenario, simulate
 
 COPIES = st.sampled_from([0.0, 0.2])
@@ -80,3 +86,21 @@ def test_a_link_with_one_class_is_shared_as_one_with_many_would_be(hardware: dic
         patch.setattr(Sharing, "add", crowded)
         long = run(hardware, {"name": "asgd", "n_sync": 1}, seed)
     assert (short.effects == long.effects).all().all()
+
+
+@pytest.mark.parametrize("algorithm", [{"name": "asgd", "n_sync": 1}, {"name": "sync_sgd", "n_sync": 1}], ids=str)
+def test_a_watched_run_is_the_run_that_nobody_watches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algorithm: dict[str, Any]
+) -> None:
+    """The progress comes from the short way and from the general one, after every so many pushes."""
+    monkeypatch.setattr(observer, "WATCH_S", 0.0)
+    monkeypatch.setattr(observer, "WATCH_EVERY", 8)
+    monkeypatch.setattr(simulation, "WATCH_EVERY", 8)
+    stated = scenario(TIMING | {"size_bytes": 1000}, algorithm, 4, {"minibatches": 400}, {"server": {"push_s": 0.3}})
+    looks: list[Progress] = []
+    watched, alone = execute(stated, tmp_path / "watched", looks.append), execute(stated, tmp_path / "alone")
+    assert watched == alone
+    for table in ("effects", "minibatches", "evals"):
+        assert tables.read(tmp_path / "watched", table).equals(tables.read(tmp_path / "alone", table))
+    assert len(looks) >= 400 // 8
+    assert all(one.minibatches < other.minibatches for one, other in itertools.pairwise(looks))
