@@ -33,7 +33,7 @@ import asgd_lab
 from asgd_lab.figures import style
 from asgd_lab.figures.curves import staleness_histogram
 from asgd_lab.record import tables
-from asgd_lab.record.run import file_name
+from asgd_lab.record.directory_names import file_name
 from asgd_lab.scenario import Document
 
 torch.set_num_threads(1)

@@ -32,7 +32,7 @@ import asgd_lab
 from asgd_lab.figures import style
 from asgd_lab.figures.timeline import timeline, timelines
 from asgd_lab.figures.where_time_goes import over_time, time_shares
-from asgd_lab.record.run import file_name
+from asgd_lab.record.directory_names import file_name
 from asgd_lab.scenario import Document
 
 torch.set_num_threads(1)

@@ -10,8 +10,8 @@ from typing import Any
 from asgd_lab import arguments, new_scenarios, prediction
 from asgd_lab.errors import Interrupted, RunFailed, ScenarioError
 from asgd_lab.record.directory_locks import check_empty, made_and_locked
+from asgd_lab.record.directory_names import default_directory
 from asgd_lab.record.removal import remove_if_empty
-from asgd_lab.record.run import default_directory
 from asgd_lab.request import AnyScenario, Changes, Request
 from asgd_lab.runs import pairs_html
 from asgd_lab.scenario import Document, Scenario

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from asgd_lab import arguments, prediction
 from asgd_lab.errors import Interrupted, RunFailed, ScenarioError
 from asgd_lab.record.directory_locks import check_empty, made_and_locked, without_locks
+from asgd_lab.record.directory_names import default_directory
 from asgd_lab.record.removal import remove_if_empty
-from asgd_lab.record.run import default_directory
 from asgd_lab.runs import table_html
 from asgd_lab.scenario import Document
 

@@ -26,9 +26,9 @@ from asgd_lab.errors import ScenarioError
 from asgd_lab.hardware.fit import Fitted, few, fit, step_times_s
 from asgd_lab.hardware.step_times import mean_step_s
 from asgd_lab.record import atomic_files, tables
+from asgd_lab.record.directory_names import file_name, file_names
 from asgd_lab.record.machine import usable_cores
 from asgd_lab.record.machine_load import Load
-from asgd_lab.record.run import file_name, file_names
 from asgd_lab.record.summary import LATENESS_ALLOWED
 from asgd_lab.scenario import Document, Point, Scenario
 from asgd_lab.scenario.backends import Backend

@@ -25,8 +25,9 @@ from asgd_lab.errors import Interrupted, RunFailed, ScenarioError, refusal
 from asgd_lab.record.checkpoints import all_of, usable
 from asgd_lab.record.code_sources import roots
 from asgd_lab.record.directory_locks import made_and_locked, without_locks
+from asgd_lab.record.directory_names import default_directory, file_names
 from asgd_lab.record.removal import remove_if_empty
-from asgd_lab.record.run import default_directory, file_names, read_manifest, read_numbers
+from asgd_lab.record.run import read_manifest, read_numbers
 from asgd_lab.request import Request
 from asgd_lab.scenario import Point, Scenario
 from asgd_lab.sweep_tables import Group, Swept

@@ -12,7 +12,7 @@ import pytest
 from asgd_lab import sweep_figure, sweep_tables
 from asgd_lab.backends.run import execute
 from asgd_lab.record import tables
-from asgd_lab.record.run import file_name
+from asgd_lab.record.directory_names import file_name
 from asgd_lab.scenario import Document, Point
 from asgd_lab.sweep_tables import Swept
 

@@ -19,8 +19,8 @@ from typing import Any
 
 from asgd_lab.backends.replay import repeat
 from asgd_lab.backends.run import execute
+from asgd_lab.record.directory_names import file_name
 from asgd_lab.record.machine import machine
-from asgd_lab.record.run import file_name
 from asgd_lab.scenario import Document
 
 ROOT = Path(__file__).parents[2]

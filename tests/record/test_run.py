@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgd_lab.errors import ScenarioError
-from asgd_lab.record import atomic_files, machine, run, saved_model, tables
-from asgd_lab.record.run import RunDirectory, default_directory, file_name, read_summary
+from asgd_lab.record import atomic_files, directory_names, machine, run, saved_model, tables
+from asgd_lab.record.directory_names import default_directory, file_name
+from asgd_lab.record.run import RunDirectory, read_summary
 from asgd_lab.record.saved_model import final_params
 
 EFFECT = (0, 100, 0, 0, 1, 0, 0, -1, -1, 4, -1, 0, 1)
@@ -192,7 +193,7 @@ def test_default_directories_are_named_by_scenario_and_time_and_never_shared(
         def now(cls, tz: object = None) -> Clock:
             return cls(2013, 12, 20, 8, 30, 5)
 
-    monkeypatch.setattr(run, "datetime", Clock)
+    monkeypatch.setattr(directory_names, "datetime", Clock)
     paths = [default_directory("paper", tmp_path) for _ in range(3)]
     names = ["20131220-083005", "20131220-083005-1", "20131220-083005-2"]
     assert paths == [tmp_path / "paper" / name for name in names]
