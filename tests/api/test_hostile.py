@@ -387,7 +387,7 @@ def test_a_figure_of_a_run_without_what_it_shows_is_one_line(tmp_path: Path) -> 
     raises(inline.plot.where_time_goes)
     for plot in (failed.plot.staleness, failed.plot.where_time_goes):
         raises(plot)
-    for wrong in ({"x": "seconds"}, {"metric": 5}, {"split": None}, {"metric": "accuracy"}):
+    for wrong in ({"x": "seconds"}, {"metric": 5}, {"split": 5}, {"metric": "accuracy"}):
         raises(lambda wrong=wrong: inline.plot.curves(**wrong))  # type: ignore[misc]
     for span in ((2.0, 1.0), ("a", None), (None, "b"), (float("nan"), 1.0), (1e9, 2e9)):
         raises(lambda span=span: inline.plot.timeline(*span))  # type: ignore[misc]
